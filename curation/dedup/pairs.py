@@ -1,0 +1,101 @@
+"""What counts as a copy, which bytes are equal, and which of several copies survives."""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt64
+from numpy import ndarray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class DedupConfig(BaseModel):
+    """Which pairs of images are copies of each other. Equal bytes always are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phash_radius: int | None = Field(
+        6,
+        description="largest Hamming distance of two perceptual hashes, bits of 64; null: not used",
+        ge=0,
+        le=32,
+    )
+    cosine_threshold: float | None = Field(
+        None, description="smallest cosine of two copy descriptors; null: not used", gt=0, le=1
+    )
+    edge_floor: float | None = Field(
+        None,
+        description="smallest cosine of a saved edge, for what-if questions; null: cosine_threshold",
+        gt=0,
+        le=1,
+    )
+    backend: Literal["torch", "faiss"] = Field("torch", description="library of the cosine join; same edges")
+    block_rows: int = Field(65_536, description="rows a side of one block pair of the join", ge=1024)
+    max_edges_per_row: int | None = Field(
+        None, description="edges that a row may name, its best ones; tames hubs; null: no limit", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _check_floor(self) -> "DedupConfig":
+        if self.edge_floor is not None:
+            if self.cosine_threshold is None:
+                raise ValueError("edge_floor has no meaning without cosine_threshold: set both or neither")
+            if self.edge_floor > self.cosine_threshold:
+                raise ValueError(
+                    f"edge_floor {self.edge_floor} is above cosine_threshold {self.cosine_threshold}: "
+                    "edges that decide would not be saved; set it to the threshold or below"
+                )
+        return self
+
+    @property
+    def saved_from(self) -> float | None:
+        """The score from which cosine edges are saved."""
+        return self.cosine_threshold if self.edge_floor is None else self.edge_floor
+
+
+def survivor_order(
+    *,
+    is_curated: Bool[ndarray, " n"],
+    area_px: Int64[ndarray, " n"],
+    num_bytes: Int64[ndarray, " n"],
+    image_id: UInt64[ndarray, "n 2"],
+) -> Int64[ndarray, " n"]:
+    """Rank rows by their claim to survive: 0 survives everything.
+
+    Curated before uncurated, then larger area, more bytes, smaller image id, smaller global row (which is
+    pool order, then key).
+
+    Args:
+        is_curated: bool (n,).
+        area_px: int64 (n,), width × height of the upright image.
+        num_bytes: int64 (n,), of the file.
+        image_id: uint64 (n, 2), the first 16 bytes of the SHA-256 as two big-endian halves.
+
+    Returns:
+        int64 (n,), a permutation: the rank of every row.
+    """
+    # lexsort is stable, so equal rows stay in global order.
+    order = np.lexsort((image_id[:, 1], image_id[:, 0], -num_bytes, -area_px, ~is_curated))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank
+
+
+def collapse_equal(codes: UInt64[ndarray, "n w"], order: Int64[ndarray, " n"]) -> Int64[ndarray, " n"]:
+    """Find for every row the best row with an equal code.
+
+    Args:
+        codes: uint64 (n, w); a SHA-256 is w = 4 (the 32 bytes viewed as words, so that no zero byte is lost).
+        order: int64 (n,), rank of every row, smaller is better; no two rows share one.
+
+    Returns:
+        int64 (n,): index of the row of smallest rank among those with this row's code; itself if alone.
+    """
+    if not len(codes):
+        return np.zeros(0, np.int64)
+    by_code = np.lexsort((order, *codes.T[::-1]))
+    sorted_codes = codes[by_code]
+    is_new = np.r_[True, (sorted_codes[1:] != sorted_codes[:-1]).any(axis=1)]
+    best = by_code[is_new]
+    first = np.empty(len(codes), np.int64)
+    first[by_code] = np.repeat(best, np.diff(np.r_[np.flatnonzero(is_new), len(codes)]))
+    return first

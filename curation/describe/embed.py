@@ -1,0 +1,126 @@
+"""The small contract of everything that turns pictures into vectors, and its configuration."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float16, Float32, UInt8
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from curation.describe.views import View
+from curation.errors import ConfigError
+
+Library = Literal["gist", "open_clip", "timm", "precomputed"]
+ALLOWED = "gist, open_clip:ARCH/PRETRAINED_OR_PATH, timm:NAME[@PATH] or precomputed:FILE.parquet"
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A model behind one method; its batch has one shape, so that a vector never depends on a remainder."""
+
+    @property
+    def name(self) -> str:
+        """The spec that it was built from."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    @property
+    def view(self) -> View:
+        """What it wants to see of a picture."""
+        ...
+
+    @property
+    def batch_rows(self) -> int:
+        """Pictures in a forward, always."""
+        ...
+
+    def embed(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float16[np.ndarray, "n d"]:
+        """Unit rows, rounded to fp16 last; zeros where there is no finite vector.
+
+        Args:
+            pixels: `batch_rows` views, RGB, 0–255.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderSpec:
+    """A parsed embedder spec: which library builds `model`, and from which `weights`."""
+
+    library: Library
+    model: str = ""  # architecture; empty for gist and precomputed
+    weights: str = ""  # a file or a hub tag; empty where the library's default tag is meant
+
+
+def parse_embedder(spec: str) -> EmbedderSpec:
+    """Take an embedder spec apart.
+
+    Args:
+        spec: `gist`, `open_clip:ARCH/PRETRAINED_OR_PATH`, `timm:NAME[@PATH]` or `precomputed:FILE.parquet`.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    library, _, rest = spec.partition(":")
+    match library:
+        case "gist" if spec == "gist":
+            return EmbedderSpec("gist")
+        case "open_clip":
+            arch, _, weights = rest.partition("/")
+            if arch and weights:
+                return EmbedderSpec("open_clip", arch, weights)
+        case "timm":
+            name, at, path = rest.partition("@")
+            # timm reads `local-dir:` and `hf-hub:` as addresses; a name is a name here, a file has its @.
+            if name and bool(at) == bool(path) and ":" not in name:
+                return EmbedderSpec("timm", name, path)
+        case "precomputed" if rest.endswith(".parquet"):
+            return EmbedderSpec("precomputed", weights=rest)
+    raise ConfigError(
+        "Unknown embedder", got=repr(spec), expected=ALLOWED, remedy="Give one of these forms as the embedder"
+    )
+
+
+class EmbedConfig(BaseModel):
+    """How vectors are made. Every field changes their bits, so every field is part of a part's identity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embedder: str = Field("gist", description=f"which model: {ALLOWED}")
+    image_size_px: int | None = Field(None, description="side of the model's input; its own where null", ge=8)
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="arithmetic of the forward; auto: bf16 where the device has it in hardware"
+    )
+    compile: Literal["auto"] | bool = Field(
+        "auto", description="torch.compile with frozen weights; auto: on a CPU that has a C++ compiler"
+    )
+    batch_rows: int = Field(32, description="images in a forward, always", ge=1)
+    threads: int = Field(
+        2, description="CPU threads of a forward; fixed, for the order of sums depends on it", ge=1
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where present")
+
+    @field_validator("embedder")
+    @classmethod
+    def _is_known(cls, spec: str) -> str:
+        try:
+            parse_embedder(spec)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error  # so that pydantic names the field
+        return spec
+
+
+def unit_rows(features: Float32[np.ndarray, "n d"]) -> Float16[np.ndarray, "n d"]:
+    """Scale rows to unit length in fp64 and round to fp16 last.
+
+    Returns:
+        Unit rows; zeros for a row that is zero or not finite, which then counts as having no vector.
+    """
+    wide = features.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    usable = np.isfinite(norms) & (norms > 0)
+    return np.where(usable, wide / np.where(usable, norms, 1.0), 0.0).astype(np.float16)

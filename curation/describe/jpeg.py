@@ -1,0 +1,163 @@
+"""JPEG through libjpeg-turbo: what its header says, and a decode that may halve the picture on the way."""
+
+import re
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+from PIL import Image
+
+from curation.describe.colour import orientation_of, turn_upright
+
+SOI = b"\xff\xd8"
+EOI = b"\xff\xd9"
+SOS = 0xDA
+STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # TEM and RST0..7 carry no length
+FRAME_STARTS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15 without DHT, JPG, DAC
+HUFFMAN_8BIT = frozenset((0xC0, 0xC1, 0xC2))  # baseline, extended, progressive
+NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what ends entropy-coded data
+
+TRUNCATED = "Premature end of JPEG file"  # libjpeg's words
+# libjpeg goes on after these, with grey or shifted blocks from there on. Pillow never hears of them.
+DAMAGE = ("premature end of data segment", "bad Huffman code", "found marker")
+
+
+@dataclass(frozen=True, slots=True)
+class JpegHeader:
+    """What stands in front of the first scan."""
+
+    width: int  # as stored, before orientation, px
+    height: int
+    num_components: int
+    frame_marker: int  # SOFn
+    precision_bits: int
+    orientation: int
+    scan_start: int  # offset of the first SOS marker
+    components_in_scan: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether libjpeg-turbo's fast interface gives exactly what Pillow would: 8-bit grey or three colours."""
+        return (
+            self.frame_marker in HUFFMAN_8BIT
+            and self.precision_bits == 8
+            and self.num_components in (1, 3)
+            and min(self.width, self.height) > 0
+        )
+
+    @property
+    def is_one_scan(self) -> bool:
+        """Whether all pixels come in one scan, so that a missing tail cannot hide."""
+        return self.frame_marker != 0xC2 and self.components_in_scan == self.num_components
+
+
+def read_header(data: bytes) -> JpegHeader | None:
+    """Walk the marker segments up to the first scan.
+
+    Args:
+        data: the file, whole.
+
+    Returns:
+        The header, or None where the segments do not follow one another as they should.
+    """
+    frame: tuple[int, ...] | None = None
+    orientation = 1
+    position = len(SOI)
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF or marker in STANDALONE:
+            position += 1 if marker == 0xFF else 2
+            continue
+        num_bytes = int.from_bytes(data[position + 2 : position + 4], "big")
+        body = position + 4
+        if num_bytes < 2 or position + 2 + num_bytes > len(data):
+            return None
+        if marker == SOS and frame is not None:
+            return JpegHeader(*frame, orientation, position, data[body])
+        if marker in FRAME_STARTS and num_bytes >= 8:
+            bits, height, width, components = struct.unpack_from(">BHHB", data, body)
+            frame = (width, height, components, marker, bits)
+        elif marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and orientation == 1:
+            orientation = _read_orientation(data[body : position + 2 + num_bytes])
+        position += 2 + num_bytes
+    return None
+
+
+def has_more_scans(data: bytes, start: int, *, limit: int) -> bool:
+    """Whether more than `limit` scans follow: each costs a pass over all blocks, however few bytes it has.
+
+    Args:
+        data: the file, whole.
+        start: offset to count from; scans before an end-of-image marker count, thumbnails before it do not.
+        limit: number of scans allowed.
+    """
+    if data.count(b"\xff\xda", start) <= limit:  # an upper bound at memory speed, enough for nearly all
+        return False
+    num_scans, position = 0, start
+    while num_scans <= limit:
+        found = NEXT_MARKER.search(data, position)
+        if found is None or found.group() == EOI:
+            return False
+        position = found.end()
+        num_scans += found.group()[1] == SOS
+        position += int.from_bytes(data[position : position + 2], "big")
+    return True
+
+
+def choose_reduction(short_side_px: int, need_side_px: int) -> int:
+    """By how much the decoder may shrink the picture: 1, 2, 4 or 8.
+
+    Half from twice the need on; a quarter or an eighth only where half as much again as needed is left.
+    Other eighths (3/8, 5/8, …) are slower than no scaling at all. Against a full decode, after both were resized
+    to 224 px (bicubic): 1.8 grey levels in the mean at exactly twice the need, 0.9 at 2.85 times, 1.3 for a
+    quarter at 8.4 times and 3.2 for the eighth that this rule forbids there; 1.5 to 4 times as fast.
+    """
+    reduction = 2 if short_side_px >= 2 * need_side_px else 1
+    while 1 < reduction < 8 and short_side_px >= 1.5 * need_side_px * 2 * reduction:
+        reduction *= 2
+    return reduction
+
+
+def decode_plain(
+    data: bytes, header: JpegHeader, *, reduction: int
+) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
+    """Decode a plain JPEG to upright RGB, shrunk by `reduction` (1, 2, 4, 8) in the DCT domain.
+
+    Returns:
+        RGB, uint8, contiguous; and whether the end marker is there. Where it lacks alone, all pixels are good.
+
+    Raises:
+        ValueError: anything else that libjpeg remarks on, in its words: a truncated file among them.
+    """
+    try:
+        return _decode_strictly(data, header, reduction=reduction), True
+    except ValueError as error:
+        if TRUNCATED not in str(error) or not header.is_one_scan:
+            raise
+        try:
+            return _decode_strictly(data + EOI, header, reduction=reduction), False
+        except ValueError:
+            raise error from None
+
+
+def _decode_strictly(data: bytes, header: JpegHeader, *, reduction: int) -> UInt8[np.ndarray, "h w 3"]:
+    sides = (header.height, header.width)
+    if simplejpeg.decode_jpeg_header(data)[:2] != sides:
+        raise ValueError("two readings of one header")  # never allocate for a size that was not checked
+    height, width = (-(-side // reduction) for side in sides)
+    pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=reduction)
+    # libjpeg rounds the sides up, which stretches the picture by up to (reduction - 1) / side. Rounding to
+    # the nearest instead cuts the difference from the full decode: at 1/4 from 3.2 to 1.3 grey levels.
+    height, width = (max(1, (side + reduction // 2) // reduction) for side in sides)
+    return turn_upright(pixels[:height, :width], header.orientation)
+
+
+def _read_orientation(segment: bytes) -> int:
+    exif = Image.Exif()
+    try:
+        exif.load(segment)
+        return orientation_of(exif)
+    except Exception:  # garbage in metadata says nothing about the picture, and Pillow raises nearly anything
+        return 1

@@ -1,0 +1,53 @@
+"""Perceptual hash: the 64 signs of a picture's lowest frequencies, with the bits of `imagehash.phash`."""
+
+import numpy as np
+from jaxtyping import Float64, UInt8, UInt64
+from PIL import Image
+
+SIDE_PX = 32
+HASH_SIDE = 8  # 8 x 8 of the 32 x 32 frequencies make 64 bits
+
+# Coefficients lie on a grid this fine before they are compared: rounding noise (1e-11) of a flat or symmetric
+# picture, whose true coefficients equal their median 0, must not decide bits.
+GRID = 1e-6
+
+
+def grey32(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "32 32"]:
+    """Shrink a picture to the 32 x 32 grey levels that are hashed, exactly as `imagehash` does.
+
+    Args:
+        pixels: RGB, uint8, (h, w, 3), upright.
+
+    Returns:
+        ITU-R 601-2 luma, uint8, (32, 32).
+    """
+    grey = Image.fromarray(pixels).convert("L")
+    return np.array(grey.resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS))
+
+
+def phash(grey: UInt8[np.ndarray, "n 32 32"]) -> UInt64[np.ndarray, " n"]:
+    """Hash pictures: which of the 8 x 8 lowest DCT coefficients exceed their median.
+
+    Bit 63, the highest, is the constant term (row 0, column 0), bit 62 row 0, column 1 (one half wave from
+    left to right), bit 0 row 7, column 7; so `f"{hash:016x}"` is `str(imagehash.phash(image))`.
+
+    Args:
+        grey: uint8, (n, 32, 32), from `grey32`.
+
+    Returns:
+        uint64, (n,); a row's hash does not depend on the other rows.
+
+    Source: N. Krawetz, "Looks Like It" (2011), as in imagehash.phash(hash_size=8, highfreq_factor=4).
+    """
+    basis = _lowest_cosines()
+    # One small product a picture, always of one shape, so that BLAS cannot choose another kernel for another n.
+    spectrum = basis @ grey.astype(np.float64) @ basis.T
+    spectrum = np.rint(spectrum / GRID).reshape(len(grey), HASH_SIDE**2)
+    bits = spectrum > np.median(spectrum, axis=1, keepdims=True)
+    return np.packbits(bits, axis=1, bitorder="big").view(">u8").astype(np.uint64).reshape(len(grey))
+
+
+def _lowest_cosines() -> Float64[np.ndarray, "8 32"]:
+    """Rows 0..7 of the unnormalised DCT-II (scipy.fftpack.dct): 2 cos(pi k (2 x + 1) / 64)."""
+    wave, place = np.arange(HASH_SIDE)[:, None], np.arange(SIDE_PX)[None, :]
+    return 2.0 * np.cos(np.pi * wave * (2 * place + 1) / (2 * SIDE_PX))

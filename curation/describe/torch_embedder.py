@@ -1,0 +1,113 @@
+"""An image tower of torch behind the embedder contract: normalise, forward, unit rows, in one fixed shape."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Float32, UInt8
+from torch import Tensor, nn
+
+from curation.describe.embed import unit_rows
+from curation.describe.fast_vit import use_bmm_attention
+from curation.describe.views import View
+from curation.errors import ModelError
+
+
+class NormalisedTower(nn.Module):
+    """Bytes in, fp32 features out: (pixels / 255 - mean) / std, then the tower in its own dtype."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, tower: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.tower = tower.to(dtype)
+        self.dtype = dtype
+        centre, spread = torch.tensor([mean, std], dtype=torch.float64).view(2, 3, 1, 1)
+        self.register_buffer("scale", (1 / (255 * spread)).float())
+        self.register_buffer("shift", (-centre / spread).float())
+
+    def forward(self, pixels: UInt8[Tensor, "n s s 3"]) -> Float32[Tensor, "n d"]:
+        """Features of a batch of views."""
+        # The permuted view is channels-last in memory, which is what oneDNN's patch convolution wants.
+        image = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        return self.tower(image.to(self.dtype)).float()
+
+
+class TorchEmbedder:
+    """An `Embedder` over an image tower that gives features (n, d).
+
+    Args:
+        name: the spec it was built from.
+        tower: the module, with its weights; it is put into eval mode, cast to `dtype` and moved.
+        view: what the tower's own preprocessing does to a picture's geometry.
+        mean, std: of its input, for pixels in 0–1.
+        dtype, compile_, batch_rows, threads, device: as in `EmbedConfig`, resolved.
+
+    Raises:
+        ModelError: the tower's output is not finite features (n, d).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tower: nn.Module,
+        *,
+        view: View,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        dtype: Literal["fp32", "bf16"],
+        compile_: bool,
+        batch_rows: int,
+        threads: int,
+        device: str,
+    ) -> None:
+        self.name = name
+        self.view = view
+        self.batch_rows = batch_rows
+        self._threads = threads
+        self._device = torch.device(device)
+        tower = tower.eval().requires_grad_(False)
+        if device == "cpu" and dtype == "bf16":
+            use_bmm_attention(tower)
+        kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+        module = NormalisedTower(tower, mean, std, kind).eval().requires_grad_(False).to(self._device)
+        # Frozen weights are prepacked for oneDNN once; the default mode chooses no kernel by its timing.
+        # One compiler thread: a worker shall not leave a pool of compiling processes behind.
+        frozen: dict[str, Any] = {"freezing": True, "compile_threads": 1}
+        self._forward = torch.compile(module, dynamic=False, options=frozen) if compile_ else module
+        self.dim = self._probe()
+
+    def embed(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float16[np.ndarray, "n d"]:
+        """Unit rows of `batch_rows` views, rounded to fp16 last; zeros where there is no finite vector."""
+        return unit_rows(self._features(pixels))
+
+    def _features(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float32[np.ndarray, "n d"]:
+        side_px = self.view.side_px
+        assert pixels.shape == (self.batch_rows, side_px, side_px, 3), pixels.shape
+        torch.set_num_threads(self._threads)  # each time: the setting is the process's, not ours
+        batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+        with torch.inference_mode():
+            return self._forward(batch.to(self._device)).cpu().numpy()
+
+    def _probe(self) -> int:
+        side_px = self.view.side_px
+        ramp = np.linspace(0, 255, self.batch_rows * side_px * side_px * 3).astype(np.uint8)
+        try:
+            features = self._features(ramp.reshape(self.batch_rows, side_px, side_px, 3))
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"The forward of {self.name} does not fit the device",
+                got=f"batch_rows {self.batch_rows}",
+                remedy="Set a smaller batch_rows (it is part of what is computed)",
+            ) from error
+        if features.ndim != 2 or not np.isfinite(features).all():
+            raise ModelError(
+                f"{self.name} gives no usable features",
+                got=f"shape {features.shape}, finite: {np.isfinite(features).all()}",
+                expected="finite numbers, one row an image",
+                remedy="Check the weights, or set dtype to fp32",
+            )
+        return features.shape[1]

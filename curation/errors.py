@@ -1,0 +1,65 @@
+"""Every error that `lvd` raises on purpose.
+
+A bad image is data (a reason in a row), a bad step raises one of these. Each message is one paragraph
+that says what went wrong, what was found, what was expected and what to do about it.
+"""
+
+
+class LvdError(Exception):
+    """The root of the tree; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, got: object = None, expected: object = None, remedy: str = "") -> None:
+        self.what = what
+        self.got = got
+        self.expected = expected
+        self.remedy = remedy
+        parts = [what.rstrip(".") + "."]
+        if got is not None:
+            parts.append(f"Got: {got}.")
+        if expected is not None:
+            parts.append(f"Expected: {expected}.")
+        if remedy:
+            parts.append(remedy.rstrip(".") + ".")
+        super().__init__(" ".join(parts))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the four fields when the error crosses a process border."""
+        return (_rebuild, (type(self), self.what, self.got, self.expected, self.remedy))
+
+
+def _rebuild(kind: type[LvdError], what: str, got: object, expected: object, remedy: str) -> LvdError:
+    return kind(what, got=got, expected=expected, remedy=remedy)
+
+
+class ConfigError(LvdError):
+    """A config, a flag or a combination of them that cannot mean anything."""
+
+    exit_code = 2
+
+
+class SourceError(LvdError):
+    """A source that cannot be listed or read at all."""
+
+
+class IntegrityError(LvdError):
+    """Bytes on disk that are not the bytes that were written (found by hash, count or format)."""
+
+
+class LockedError(LvdError):
+    """Another live run owns the run directory."""
+
+
+class ExecutorError(LvdError):
+    """The executor, or a step on it, failed for a reason that is no single image's fault."""
+
+
+class ModelError(LvdError):
+    """A model that cannot be built, or weights that do not fit it."""
+
+
+class StoppedError(LvdError):
+    """The run was asked to stop (SIGTERM, Ctrl-C) and did so; everything published is kept."""
+
+    exit_code = 143

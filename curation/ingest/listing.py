@@ -1,0 +1,72 @@
+"""A source becomes parts: the units of work, resume and retry."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from curation import storage
+from curation.ingest.folder import folder_rows
+from curation.ingest.problems import Problem
+from curation.ingest.sources import FolderSource, Source, TarSource, list_units
+from curation.ingest.tar_index import TarIndex, index_tar
+
+IndexTar = Callable[[storage.FileInfo], TarIndex]
+MapUnits = Callable[[IndexTar, Iterable[storage.FileInfo]], Iterable[TarIndex]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one source, and what came to light while they were listed."""
+
+    table: pa.Table  # schema.IMAGES
+    problems: list[Problem]  # not read: the run ends degraded and names them
+    notes: list[Problem]  # odd, but nothing is missing
+
+
+def list_parts(source: Source, *, part_rows: int, map_units: MapUnits = map) -> Iterator[Part]:
+    """Stream a source as parts of `part_rows` rows, in key order; the last part may be smaller.
+
+    Args:
+        source: the source.
+        part_rows: rows of a part, at least 1.
+        map_units: applies a picklable function to every tar and gives the results in order; `map`, or an
+            executor's, which lets tars be indexed side by side. Folders do not use it.
+
+    Returns:
+        The parts. A finding stands with the part that was being filled when it was made; those left at the
+        end, in a part of no rows. The parts do not depend on `map_units`.
+
+    Raises:
+        SourceError: when the source does not exist, cannot be listed, or is empty.
+        ConfigError: for a path that cannot be meant.
+    """
+    match source:
+        case FolderSource():
+            for table in folder_rows(source, part_rows):
+                yield Part(table, [], [])
+        case TarSource():
+            yield from _cut(map_units(partial(index_tar, source=source), list_units(source)), part_rows)
+
+
+def _cut(indexes: Iterable[TarIndex], part_rows: int) -> Iterator[Part]:
+    """Fill parts from the tars in turn: a part may hold many small tars, a large tar many parts."""
+    held: list[pa.Table] = []
+    problems: list[Problem] = []
+    notes: list[Problem] = []
+    for index in indexes:
+        held.append(index.table)
+        problems += index.problems
+        notes += index.notes
+        if sum(map(len, held)) < part_rows:
+            continue
+        rows = pa.concat_tables(held)
+        num_whole = len(rows) // part_rows * part_rows
+        for start in range(0, num_whole, part_rows):
+            yield Part(rows.slice(start, part_rows).combine_chunks(), problems, notes)
+            problems, notes = [], []
+        held = [rows.slice(num_whole)]
+    rest = pa.concat_tables(held) if held else None
+    if rest is not None and (len(rest) or problems or notes):
+        yield Part(rest.combine_chunks(), problems, notes)

@@ -1,0 +1,179 @@
+"""Vectors that somebody else made: looked up by an image's key in one parquet file."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float16, Int64
+
+from curation import storage
+from curation.errors import SourceError
+
+# A unit vector whose components were rounded to fp16 is this close to length 1; it is kept bit for bit.
+UNIT_TOLERANCE = 2.0**-10
+BATCH_ROWS = 1 << 14
+
+
+class PrecomputedVectors:
+    """The vectors of a parquet file with the columns `key`, `embedding` and, where keys repeat, `pool`.
+
+    Keys stay in Arrow memory; of the vectors only the row groups that a lookup needs are read.
+
+    Args:
+        path: the file; local, or a URL that `storage` reads.
+
+    Raises:
+        SourceError: it cannot be read, has other columns, a null key, or a key twice.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            with self._open() as file:
+                self._has_pool = "pool" in file.schema_arrow.names
+                self._check_schema(file.schema_arrow)
+                self._group_rows = [
+                    file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
+                ]
+                names = file.read(columns=["pool", "key"] if self._has_pool else ["key"])
+                self.dim = self._dim(file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise SourceError(
+                f"No precomputed embeddings could be read from {storage.redact(path)}",
+                got=error,
+                expected="a parquet file",
+                remedy="Check the path",
+            ) from error
+        self._names = self._name(names["key"], names["pool"] if self._has_pool else None)
+        self._check_names()
+
+    def lookup(
+        self, keys: Sequence[str], pool: str
+    ) -> tuple[Float16[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
+        """The vectors of images.
+
+        Args:
+            keys: of images, n of them.
+            pool: theirs; ignored where the file has no such column.
+
+        Returns:
+            Unit rows (n, dim), and which of them there are. A key that the file lacks, a null, a zero and a
+            vector that is not finite have none, and zeros.
+        """
+        pools = pa.array([pool] * len(keys), pa.string()) if self._has_pool else None
+        wanted = self._name(pa.array(keys, pa.string()), pools).dictionary_encode()
+        # Probing the file's names against the few that are wanted hashes 10,000 names, not millions.
+        slot = pc.index_in(self._names, value_set=wanted.dictionary)
+        file_rows = np.flatnonzero(pc.is_valid(slot).to_numpy(zero_copy_only=False))
+        slots = pc.drop_null(slot).to_numpy(zero_copy_only=False).astype(np.int64)
+        vectors = np.zeros((len(wanted.dictionary), self.dim), np.float16)
+        has = np.zeros(len(wanted.dictionary), bool)
+        for found, raw in self._read(file_rows):
+            vectors[slots[found]], has[slots[found]] = _unit_fp16(raw)
+        codes = wanted.indices.to_numpy(zero_copy_only=False)
+        return vectors[codes], has[codes]
+
+    def _read(
+        self, file_rows: Int64[np.ndarray, " m"]
+    ) -> Iterator[tuple[Int64[np.ndarray, " b"], np.ndarray]]:
+        """Pieces of the wanted rows that have a vector: positions within `file_rows`, and raw vectors."""
+        if not len(file_rows):
+            return
+        starts = np.cumsum([0, *self._group_rows])
+        with self._open() as file:
+            for group in np.unique(np.searchsorted(starts, file_rows, side="right") - 1).tolist():
+                first = int(starts[group])
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=["embedding"]):
+                    low, high = np.searchsorted(file_rows, [first, first + len(batch)])
+                    if low < high:
+                        rows = batch.column(0).take(pa.array(file_rows[low:high] - first))
+                        valid = pc.is_valid(rows).to_numpy(zero_copy_only=False)
+                        yield np.arange(low, high)[valid], self._matrix(pc.drop_null(rows))
+                    first += len(batch)
+
+    def _matrix(self, rows: pa.Array) -> np.ndarray:
+        values = rows.flatten()
+        lengths = pc.list_value_length(rows)
+        if values.null_count or not pc.all(pc.equal(lengths, self.dim)).as_py():
+            raise SourceError(
+                f"Embeddings in {storage.redact(self.path)} differ in length, or hold nulls",
+                got=f"lengths {sorted(set(lengths.to_pylist()))[:5]}, {values.null_count} nulls",
+                expected=f"{self.dim} numbers in each, the length of the file's first",
+            )
+        return values.to_numpy(zero_copy_only=False).reshape(len(rows), self.dim)
+
+    def _open(self) -> pq.ParquetFile:
+        if storage.is_local(self.path):
+            return pq.ParquetFile(storage.local_path(self.path), memory_map=True)
+        return pq.ParquetFile(pa.BufferReader(storage.read_bytes(self.path)))
+
+    def _check_schema(self, found: pa.Schema) -> None:
+        kinds = {name: found.field(name).type for name in ("key", "embedding", "pool") if name in found.names}
+        vector = kinds.get("embedding")
+        is_vector = vector is not None and (
+            pa.types.is_fixed_size_list(vector) or pa.types.is_list(vector) or pa.types.is_large_list(vector)
+        )
+        if (
+            not (is_vector and pa.types.is_floating(vector.value_type))
+            or not _is_text(kinds.get("key"))
+            or not _is_text(kinds.get("pool", pa.string()))
+        ):
+            raise SourceError(
+                f"{storage.redact(self.path)} is no file of embeddings",
+                got=", ".join(f"{field.name}: {field.type}" for field in found),
+                expected="key: string, embedding: list of float16, float32 or float64; pool: string if any",
+            )
+
+    def _dim(self, file: pq.ParquetFile) -> int:
+        kind = file.schema_arrow.field("embedding").type
+        if pa.types.is_fixed_size_list(kind):
+            return kind.list_size
+        for batch in file.iter_batches(1024, columns=["embedding"]):
+            if lengths := pc.drop_null(pc.list_value_length(batch.column(0))).to_pylist():
+                return lengths[0]
+        return 0
+
+    def _check_names(self) -> None:
+        if self._names.null_count:
+            raise SourceError(
+                f"{self._names.null_count} rows of {storage.redact(self.path)} have no key",
+                expected="one each",
+            )
+        if pc.count_distinct(self._names).as_py() < len(self._names):
+            counts = pc.value_counts(self._names)
+            twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+            raise SourceError(
+                f"A key stands more than once in {storage.redact(self.path)}",
+                got=f"{twice[0].as_py()!r} and {len(twice) - 1} more".replace("\\x00", " / "),
+                expected="one row an image" if self._has_pool else "one row an image, or a column `pool`",
+            )
+
+    def _name(self, keys: pa.Array | pa.ChunkedArray, pools: pa.Array | pa.ChunkedArray | None) -> pa.Array:
+        """One string an image: the key, behind its pool where the file has pools."""
+        keys = keys.cast(pa.large_string())
+        if pools is not None:
+            keys = pc.binary_join_element_wise(
+                pools.cast(pa.large_string()), keys, pa.scalar("\0", pa.large_string())
+            )
+        return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+
+
+def _is_text(kind: pa.DataType | None) -> bool:
+    if kind is None:
+        return False
+    text = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(text) or pa.types.is_large_string(text)
+
+
+def _unit_fp16(
+    raw: np.ndarray,
+) -> tuple[Float16[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
+    """Rows as they are if unit already, else scaled to unit length in fp64; and which of them can be."""
+    wide = raw.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    has = np.isfinite(norms) & (norms > 0)
+    is_unit = np.abs(norms - 1) <= UNIT_TOLERANCE
+    scaled = wide / np.where(is_unit | ~has, 1.0, norms)
+    return np.where(has, scaled, 0.0).astype(np.float16), has[:, 0]

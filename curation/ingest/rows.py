@@ -1,0 +1,86 @@
+"""Rows of the `images` table: made from files, and read back as bytes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from curation import storage
+from curation.errors import SourceError
+from curation.ingest.sidecars import Sidecar
+from curation.schema import IMAGES
+
+
+class ImageRow(NamedTuple):
+    """One row of `schema.IMAGES`, its fields in the schema's order."""
+
+    key: str
+    uri: str
+    path: str
+    offset: int
+    num_bytes: int
+    version: str
+    sidecars: list[Sidecar]
+    reason: str | None
+
+
+def rows_table(rows: Sequence[ImageRow]) -> pa.Table:
+    """The rows as a table of `schema.IMAGES`, in their order."""
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in IMAGES]
+    columns[6] = [
+        [
+            {"name": as_text(name), "path": as_text(f.path), "offset": f.offset, "num_bytes": f.num_bytes}
+            for name, f in sidecars
+        ]
+        for sidecars in columns[6]
+    ]
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, IMAGES, strict=True)], schema=IMAGES
+    )
+
+
+def as_text(name: str) -> str:
+    """`name`, bytes that are not UTF-8 (escaped surrogates) as %XX: Arrow and JSON take no surrogates."""
+    if name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name):
+        return name
+    return "".join(f"%{ord(c) & 0xFF:02X}" if "\ud800" <= c <= "\udfff" else c for c in name)
+
+
+def read_sample(reader: storage.RangeReader, row: Mapping[str, Any]) -> bytes:
+    """The bytes of an image.
+
+    Args:
+        reader: reads the range.
+        row: a row of `schema.IMAGES` whose `reason` is null.
+
+    Raises:
+        OSError: when they cannot be read, or end early.
+    """
+    return reader.read(row["path"], row["offset"], row["num_bytes"])
+
+
+def read_sidecars(
+    reader: storage.RangeReader, row: Mapping[str, Any], *, max_bytes: int = 16 << 20
+) -> dict[str, bytes]:
+    """The bytes of an image's sidecars, by their names within the sample.
+
+    Args:
+        reader: reads the ranges.
+        row: a row of `schema.IMAGES`.
+        max_bytes: cap on each of them, in bytes, checked before it is read.
+
+    Raises:
+        SourceError: when a sidecar is over the cap.
+        OSError: when one cannot be read, or ends early.
+    """
+    found = {}
+    for sidecar in row["sidecars"]:
+        if sidecar["num_bytes"] > max_bytes:
+            raise SourceError(
+                f"Sidecar {sidecar['name']!r} of {row['uri']} is too large to be read",
+                got=f"{sidecar['num_bytes']} bytes",
+                expected=f"at most {max_bytes}",
+                remedy="Raise the cap, or take its extension off the source's `sidecars`",
+            )
+        found[sidecar["name"]] = reader.read(sidecar["path"], sidecar["offset"], sidecar["num_bytes"])
+    return found

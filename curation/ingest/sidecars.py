@@ -1,0 +1,103 @@
+"""Which files belong to one sample, and which of them accompany an image.
+
+A file is a sidecar when its extension is on the source's list (`json`, `txt`, …), it is no larger than the
+source's cap, and it lies beside an image whose stem it begins with: `a.jpg` takes `a.txt` and `a.seg.json`.
+Every other file counts as an image; whether it is one is for its content to say, at describe.
+
+The stem of an image is its name up to the *last* dot. webdataset cuts at the first one, so that `img.v1.jpg`
+and `img.v2.jpg` become one sample of which one picture is lost; here the first dot only says which files may
+belong together (`sample_key`), and each image stays a row of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Arrays travel too: their bytes are carried along and never parsed.
+DEFAULT_EXTENSIONS = ("caption", "cls", "json", "label", "npy", "npz", "txt", "xml", "yaml", "yml")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A whole file or a member of a tar: its name, and where its bytes lie."""
+
+    name: str  # relative to the source, or within the tar
+    path: str
+    offset: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarRule:
+    """What a source takes for a sidecar."""
+
+    extensions: tuple[str, ...]  # lower case, without the dot
+    max_bytes: int
+
+    def admits(self, name: str, num_bytes: int) -> bool:
+        """Whether a file of this name and size may be a sidecar."""
+        dot = name.rfind(".")
+        return (
+            dot > _first_letter(name)
+            and name[dot + 1 :].lower() in self.extensions
+            and num_bytes <= self.max_bytes
+        )
+
+
+def _first_letter(name: str) -> int:
+    """Where the basename starts, after the dots of a hidden file."""
+    start = name.rfind("/") + 1
+    while name.startswith(".", start):
+        start += 1
+    return start
+
+
+def stem(name: str) -> str:
+    """The name up to the last dot of its basename; a hidden file's leading dots are no such dot."""
+    dot = name.rfind(".")
+    return name[:dot] if dot > _first_letter(name) else name
+
+
+def sample_key(name: str) -> str:
+    """The name up to the first dot of its basename: files that may form a sample have this in common."""
+    dot = name.find(".", _first_letter(name))
+    return name if dot < 0 else name[:dot]
+
+
+Sidecar = tuple[str, StoredFile]  # name within the sample ("txt", "seg.json"), file
+Paired = tuple[StoredFile, list[Sidecar]]
+
+
+def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> tuple[list[Paired], list[StoredFile]]:
+    """Hang the sidecars of a sample on its images.
+
+    A sidecar goes to the image with the longest stem that it begins with, and to each of them where images
+    share that stem (`a.jpg` and `a.png` both take `a.json`).
+
+    Args:
+        files: files of one `sample_key`.
+        rule: what may be a sidecar.
+
+    Returns:
+        The images with their sidecars, both in the order of `files`, and the sidecars that found no image.
+    """
+    images: list[Paired] = []
+    candidates: list[StoredFile] = []
+    for file in files:
+        if rule.admits(file.name, file.num_bytes):
+            candidates.append(file)
+        else:
+            images.append((file, []))
+    by_stem: dict[str, list[list[Sidecar]]] = {}
+    for image, sidecars in images:
+        by_stem.setdefault(stem(image.name), []).append(sidecars)
+    left = []
+    for file in candidates:
+        dot, start = file.name.rfind("."), _first_letter(file.name)
+        while dot > start and file.name[:dot] not in by_stem:
+            dot = file.name.rfind(".", 0, dot)
+        if dot <= start:
+            left.append(file)
+            continue
+        for sidecars in by_stem[file.name[:dot]]:
+            sidecars.append((file.name[dot + 1 :], file))
+    return images, left

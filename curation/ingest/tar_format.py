@@ -1,0 +1,253 @@
+"""The members of a tar and where their bytes lie, read from its headers alone.
+
+Nothing is extracted and no member is read: a header is 512 bytes, and the next one's place follows from the
+member's size. Unlike `tarfile`, whatever stops the walk is reported with its offset, what was found before
+it is kept, and an archive after the end-of-archive mark (`cat a.tar b.tar`) is read on.
+
+Source: POSIX.1-2024, `pax`, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar
+Format".
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from curation.ingest.problems import Problem, Unread
+
+BLOCK = 512
+# Enough for any name; a forged one must not make us allocate what its header claims.
+MAX_EXTENSION_BYTES = 1 << 20
+_ZERO = bytes(BLOCK)
+_REGULAR = frozenset((b"0", b"\0", b"7"))
+_EXTENSIONS = frozenset((b"x", b"X", b"g", b"L", b"K"))
+_WITHOUT_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))  # whatever size they claim, as tarfile has it
+_KINDS = {
+    b"1": "hard link",
+    b"2": "symbolic link",
+    b"3": "device",
+    b"4": "device",
+    b"6": "pipe",
+    b"S": "sparse file",
+}
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+ReadAt = Callable[[int, int], bytes]  # (offset, number of bytes) to exactly these bytes, or an OSError
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A regular member: its name (undecodable bytes as surrogates), and its range, which may pass the end."""
+
+    name: str
+    offset: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    name: str
+    kind: bytes
+    num_bytes: int
+
+
+class TarWalk:
+    """One pass over a tar's headers: `members`, `problems` (something was not read) and `notes`."""
+
+    def __init__(self, path: str, num_bytes: int) -> None:
+        self.members: list[Member] = []
+        self.problems: list[Problem] = []
+        self.notes: list[Problem] = []
+        self._path, self._size = path, num_bytes
+        self._pax_defaults: dict[str, str] = {}
+        self._pax: dict[str, str] = {}  # of the next member
+        self._long_name: str | None = None  # likewise, GNU's way
+        self._ended_at: int | None = None  # the end-of-archive mark just passed
+        self._others: Counter[str] = Counter()
+
+    def run(self, read: ReadAt) -> "TarWalk":
+        """Walk to the end, or to what stops the walk.
+
+        Raises:
+            OSError: when the file cannot be read; what was found before stays found.
+        """
+        self._read = read
+        offset: int | None = 0
+        while offset is not None and offset < self._size:
+            offset = self._step(offset)
+        if self._others:
+            kinds = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in sorted(self._others.items()))
+            self.notes.append(Problem(self._path, "not_regular", f"left out: {kinds}"))
+        if self._size == 0:
+            self._fail("empty_file", "the file has zero bytes", 0)
+        elif offset is not None and self._ended_at is None:
+            self._fail("no_end", "the end-of-archive mark is missing; members may be missing too", self._size)
+        elif not self.members and not self.problems:
+            self.notes.append(Problem(self._path, "empty_archive", "no regular members"))
+        return self
+
+    def _fail(self, what: Unread, detail: str, offset: int) -> None:
+        self.problems.append(Problem(self._path, what, detail, offset))
+
+    def _step(self, offset: int) -> int | None:
+        """Take the block at `offset`; return where the next header lies, or None where nobody knows."""
+        block = self._read(offset, min(BLOCK, self._size - offset))
+        if block == _ZERO[: len(block)]:
+            self._ended_at = offset
+            return self._skip_zeros(offset)
+        try:
+            header = _parse_header(block)
+        except ValueError as error:
+            self._stop_at(offset, block, str(error))
+            return None
+        if self._ended_at is not None:
+            self.notes.append(
+                Problem(
+                    self._path, "concatenated", "an archive follows the end-of-archive mark; read on", offset
+                )
+            )
+            self._ended_at = None
+        if header.kind in _EXTENSIONS:
+            return self._take_extension(header, offset)
+        return self._take_member(header, offset, block)
+
+    def _skip_zeros(self, offset: int) -> int:
+        while offset < self._size:
+            chunk = self._read(offset, min(1 << 20, self._size - offset))
+            rest = len(chunk.lstrip(b"\0"))
+            if rest:
+                return offset + (len(chunk) - rest) // BLOCK * BLOCK
+            offset += len(chunk)
+        return offset
+
+    def _stop_at(self, offset: int, block: bytes, why: str) -> None:
+        left = self._size - offset
+        packed = next((name for magic, name in _COMPRESSED.items() if block.startswith(magic)), None)
+        if self._ended_at is not None:
+            detail = f"{left} bytes after the end-of-archive mark are no archive"
+            self.notes.append(Problem(self._path, "trailing_data", detail, offset))
+        elif offset == 0 and packed:
+            self._fail(
+                "compressed", f"{packed}: no byte ranges can be read; unpack it, or re-pack it as .tar", 0
+            )
+        elif offset == 0 and (len(block) < BLOCK or not _has_checksum(block)):
+            self._fail("not_a_tar", f"starts with {block[:16]!r}", 0)
+        elif len(block) < BLOCK:
+            self._fail("truncated", f"the file ends {len(block)} bytes into a header", offset)
+        else:
+            self._fail("bad_header", f"{why}; the {left} bytes from here on were not read", offset)
+
+    def _take_extension(self, header: _Header, offset: int) -> int | None:
+        """Read a pax header or a long name, which describes the next member."""
+        start, end = offset + BLOCK, offset + BLOCK + header.num_bytes
+        if header.num_bytes > MAX_EXTENSION_BYTES:
+            self._fail("bad_header", f"an extended header claims {header.num_bytes} bytes", offset)
+            return None
+        if end > self._size:
+            self._fail("truncated", "the file ends inside an extended header", offset)
+            return None
+        data = self._read(start, header.num_bytes)
+        try:
+            if header.kind == b"L":
+                self._long_name = _text(data)
+            elif header.kind == b"g":
+                self._pax_defaults.update(_parse_pax(data))
+            elif header.kind != b"K":  # a link's target: links are not read
+                self._pax = _parse_pax(data)
+        except ValueError as error:
+            self._fail(
+                "bad_header", f"an extended header is damaged ({error}); the rest was not read", offset
+            )
+            return None
+        return _padded(end)
+
+    def _take_member(self, header: _Header, offset: int, block: bytes) -> int | None:
+        pax, long_name = self._pax_defaults | self._pax, self._long_name
+        self._pax, self._long_name = {}, None
+        name = pax.get("path", long_name if long_name is not None else header.name)
+        claimed = pax.get("size", str(header.num_bytes))
+        if not (claimed.isascii() and claimed.isdecimal() and len(claimed) < 20):
+            self._fail("bad_header", f"a member's size is {claimed[:40]!r}; the rest was not read", offset)
+            return None
+        num_bytes, start = int(claimed), offset + BLOCK
+        if header.kind == b"S" and block[482]:  # old GNU sparse: the map goes on in blocks of their own
+            while start + BLOCK <= self._size and self._read(start, BLOCK)[504]:
+                start += BLOCK
+            start += BLOCK
+        if header.kind in _REGULAR and not _is_sparse(pax):
+            self.members.append(Member(name, start, num_bytes))
+        elif header.kind != b"5":  # a folder holds nothing of its own
+            self._others["sparse file" if _is_sparse(pax) else _KINDS.get(header.kind, "unknown member")] += 1
+        end = start if header.kind in _WITHOUT_DATA else start + num_bytes
+        if end > self._size:
+            detail = f"the file ends at byte {self._size}, inside {name[:200]!a}, which reaches to {end}"
+            self._fail("truncated", detail, offset)
+            return None
+        return _padded(end)
+
+
+def _padded(offset: int) -> int:
+    return -(-offset // BLOCK) * BLOCK
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
+
+def _is_sparse(pax: dict[str, str]) -> bool:
+    return any(keyword.startswith("GNU.sparse.") for keyword in pax)
+
+
+def _has_checksum(block: bytes) -> bool:
+    """Whether the header's checksum holds: its bytes' sum, the checksum's own eight taken as spaces."""
+    try:
+        wanted = _number(block[148:156])
+    except ValueError:
+        return False
+    others = block[:148] + block[156:]
+    unsigned = 256 + sum(others)
+    # Some historic writers summed signed bytes; tarfile takes both, and so do we.
+    return wanted in (
+        unsigned,
+        unsigned - 256 * sum(b > 127 for b in others) if unsigned != wanted else unsigned,
+    )
+
+
+def _number(field: bytes) -> int:
+    """A number field: octal digits, or base 256 where the first byte's high bit is set (GNU)."""
+    if field[0] in (0o200, 0o377):
+        value = int.from_bytes(field[1:], "big")
+        return value if field[0] == 0o200 else value - 256 ** (len(field) - 1)
+    digits = field.split(b"\0", 1)[0].strip()
+    return int(digits, 8) if digits else 0
+
+
+def _parse_header(block: bytes) -> _Header:
+    if len(block) < BLOCK or not _has_checksum(block):
+        raise ValueError("a header's checksum is wrong")
+    num_bytes = _number(block[124:136])
+    if num_bytes < 0:
+        raise ValueError(f"a member's size is negative ({num_bytes})")
+    name = _text(block[:100])
+    # GNU's own format ("ustar  ") keeps other things where POSIX keeps the prefix.
+    if block[257:263] == b"ustar\0" and block[345]:
+        name = f"{_text(block[345:500])}/{name}"
+    kind = block[156:157]
+    if kind == b"\0" and name.endswith("/"):  # how tars before POSIX mark a folder
+        kind = b"5"
+    return _Header(name, kind, num_bytes)
+
+
+def _parse_pax(data: bytes) -> dict[str, str]:
+    """The records of a pax header: `LENGTH KEYWORD=VALUE` and a newline, LENGTH counting all of it."""
+    records, start = {}, 0
+    while start < len(data) and data[start]:
+        space = data.index(b" ", start, start + 20)
+        end = start + int(data[start:space])
+        if not space < end <= len(data) or data[end - 1] != 0x0A:
+            raise ValueError("a record's length is wrong")
+        keyword, equals, value = data[space + 1 : end - 1].partition(b"=")
+        if not equals:
+            raise ValueError("a record without '='")
+        records[keyword.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        start = end
+    return records

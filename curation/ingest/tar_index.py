@@ -1,0 +1,187 @@
+"""A tar of samples becomes rows of the `images` table: one row an image, its bytes a range of the tar."""
+
+import contextlib
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from curation import storage
+from curation.ingest.problems import Problem
+from curation.ingest.rows import ImageRow, as_text, rows_table
+from curation.ingest.sidecars import Sidecar, SidecarRule, StoredFile, pair_sidecars, sample_key
+from curation.ingest.sources import TarSource
+from curation.ingest.tar_format import ReadAt, TarWalk
+
+_ATTEMPTS = 3  # at a tar that cannot be read, before it is reported
+
+
+@dataclass(frozen=True, slots=True)
+class TarIndex:
+    """What a tar holds: its images, what of it could not be read, and what is odd about it."""
+
+    table: pa.Table
+    problems: list[Problem]
+    notes: list[Problem]
+
+
+def index_tar(info: storage.FileInfo, source: TarSource) -> TarIndex:
+    """Index a tar by its headers.
+
+    A row's key is `key_prefix`, the tar's key, a slash and the member's name with its extension: nothing is
+    merged, whatever dots a name has, and equal names in two tars differ. A name that comes again in one tar
+    gets `#2`, `#3`, … Rows are in the order of their names, folder by folder, as in a folder's listing.
+
+    Adjacent members with one name up to the first dot form a sample, as in webdataset; a name that comes
+    again starts a new sample. Sidecars go to the sample's images by `sidecars.py`. Sidecars whose images lie
+    elsewhere in the tar are joined with them if there is one such sample; those that have none become one row
+    with the reason `missing_image`. A member over `max_member_bytes` is a row with `file_too_large`, an image
+    that the tar's end cuts off is one with `truncated`.
+
+    Args:
+        info: the tar, as listed.
+        source: what it belongs to.
+
+    Returns:
+        Rows of `schema.IMAGES`; `problems` for what was not read, `notes` for what is merely odd.
+    """
+    for attempt in range(_ATTEMPTS):
+        walk = TarWalk(info.path, info.num_bytes)
+        try:
+            with contextlib.ExitStack() as stack:
+                walk.run(_open(stack, info))
+            break
+        except OSError as error:  # what was found before is kept; the rest is named
+            if attempt == _ATTEMPTS - 1:
+                walk.problems.append(Problem(info.path, "unreadable", str(error)))
+    table, notes = _index_members(walk, info, source)
+    return TarIndex(table, walk.problems, walk.notes + notes)
+
+
+def _open(stack: contextlib.ExitStack, info: storage.FileInfo) -> ReadAt:
+    """How the headers are read: each by itself on a local disk, in one pass with read-ahead elsewhere."""
+    if storage.is_local(info.path):
+        reader = stack.enter_context(storage.RangeReader())
+        return lambda offset, num_bytes: reader.read(info.path, offset, num_bytes)
+    stream = stack.enter_context(storage.open_stream(info.path))
+
+    def read(offset: int, num_bytes: int) -> bytes:
+        stream.seek(offset)  # forwards only, mostly within what was read ahead
+        data = stream.read(num_bytes)
+        if len(data) != num_bytes:
+            raise OSError(f"{storage.redact(info.path)} ends at {offset + len(data)}")
+        return data
+
+    return read
+
+
+def _index_members(
+    walk: TarWalk, info: storage.FileInfo, source: TarSource
+) -> tuple[pa.Table, list[Problem]]:
+    rule = source.sidecar_rule
+    files = [StoredFile(as_text(m.name), info.path, m.offset, m.num_bytes) for m in walk.members]
+    if files and _is_torn(files[-1], info) and rule.admits(files[-1].name, files[-1].num_bytes):
+        files.pop()  # half a sidecar is none; the walk has named it
+    samples, num_split = _rejoin(_group_adjacent(files), rule)
+    keys = _UniqueNames()
+    rows = []
+    for sample in samples:
+        paired, left = pair_sidecars(sample, rule)
+        if left:
+            skip = len(sample_key(left[0].name)) + 1
+            paired.append((left[0], [(file.name[skip:], file) for file in left]))
+        for number, (file, sidecars) in enumerate(paired):
+            missing = bool(left) and number == len(paired) - 1
+            rows.append(_row(file, sidecars, keys.take(file.name), info=info, source=source, missing=missing))
+    rows.sort(key=lambda row: row.key.split("/"))
+    notes = []
+    if keys.num_repeated:
+        detail = f"{keys.num_repeated} members have a name that came before; all are kept"
+        notes.append(Problem(info.path, "duplicate_name", detail))
+    if num_split:
+        detail = f"the members of {num_split} samples are not adjacent; webdataset would tear them apart"
+        notes.append(Problem(info.path, "unsorted", detail))
+    return rows_table(rows), notes
+
+
+def _is_torn(file: StoredFile, info: storage.FileInfo) -> bool:
+    return file.offset + file.num_bytes > info.num_bytes
+
+
+def _row(
+    file: StoredFile,
+    sidecars: list[Sidecar],
+    name: str,
+    *,
+    info: storage.FileInfo,
+    source: TarSource,
+    missing: bool,
+) -> ImageRow:
+    reason = None
+    if missing:
+        reason = "missing_image"
+    elif file.num_bytes > source.max_member_bytes:
+        reason = "file_too_large"
+    elif _is_torn(file, info):
+        reason = "truncated"
+    return ImageRow(
+        key=f"{source.key_prefix}{as_text(info.key)}/{name}",
+        uri=f"{storage.redact(info.path)}#{name}",
+        path=info.path,
+        offset=file.offset,
+        num_bytes=file.num_bytes,
+        version=info.version,
+        sidecars=sidecars,
+        reason=reason,
+    )
+
+
+class _UniqueNames:
+    """Gives every member a name of its own: the second `a.jpg` becomes `a.jpg#2`."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, int] = {}  # every name in use -> the number that its next double tries first
+        self.num_repeated = 0
+
+    def take(self, name: str) -> str:
+        unique, number = name, self._next.get(name, 1)
+        while unique in self._next:
+            number += 1
+            unique = f"{name}#{number}"
+        if unique != name:
+            self.num_repeated += 1
+            self._next[name] = number
+        self._next[unique] = 1
+        return unique
+
+
+def _group_adjacent(files: list[StoredFile]) -> list[list[StoredFile]]:
+    samples: list[list[StoredFile]] = []
+    current, names = None, set[str]()
+    for file in files:
+        key = sample_key(file.name)
+        if key != current or file.name in names:
+            samples.append([])
+            current, names = key, set()
+        samples[-1].append(file)
+        names.add(file.name)
+    return samples
+
+
+def _rejoin(samples: list[list[StoredFile]], rule: SidecarRule) -> tuple[list[list[StoredFile]], int]:
+    """Put sidecars that stand alone to the one sample of their key that has images; count split samples."""
+    by_key: dict[str, list[list[StoredFile]]] = {}
+    for sample in samples:
+        by_key.setdefault(sample_key(sample[0].name), []).append(sample)
+    num_split = 0
+    for runs in by_key.values():
+        names = [file.name for run in runs for file in run]
+        if len(runs) == 1 or len(set(names)) < len(names):
+            continue  # whole, or a key that was given twice: which sidecar is whose cannot be known
+        num_split += 1
+        homes = [run for run in runs if not all(rule.admits(f.name, f.num_bytes) for f in run)]
+        if len(homes) == 1:
+            for run in runs:
+                if run is not homes[0]:
+                    homes[0].extend(run)
+                    run.clear()
+    return [sample for sample in samples if sample], num_split

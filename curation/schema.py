@@ -1,0 +1,190 @@
+"""Every table that a run writes, and the words that the code uses for them.
+
+Glossary
+--------
+pool            a named set of images with a role: curated, uncurated or holdout
+part            about 10,000 images of one source of one pool; the unit of work, resume and retry
+row             an image's position within its part; (part, row) names an image everywhere
+global row      offset of the part + row, in the order of the run's parts; what array code works on
+image_id        the first 128 bits of the SHA-256 of the file's bytes, 32 hex digits
+descriptor      a vector in which copies of one picture lie close together
+embedding       a vector in which pictures of like meaning lie close together
+edge            two rows and a score: these are copies of each other
+component       a connected set of rows over edges
+representative  the one row of a component that survives
+score           cosine for vectors; 1 - distance / 64 for perceptual hashes; 1 for equal bytes
+
+The order of parts is the order of the config's pools, of a pool's sources, and of a source's listing
+(by key). So "pool order, then key", the last tie-break everywhere, is the order of global rows.
+"""
+
+from typing import Literal
+
+import pyarrow as pa
+
+Role = Literal["curated", "uncurated", "holdout"]
+ROLES: tuple[Role, ...] = ("curated", "uncurated", "holdout")
+
+Stage = Literal["describe", "judge", "dedup", "decontaminate", "retrieve", "select", "shard"]
+STAGES: tuple[Stage, ...] = ("describe", "judge", "dedup", "decontaminate", "retrieve", "select", "shard")
+
+# Reasons of a drop, by the stage that may give them. `describe` decides only what can be decoded safely;
+# every threshold that a user may want to move is judged in `judge`.
+REASONS: dict[Stage, tuple[str, ...]] = {
+    "describe": (
+        "missing_image",  # a sample without an image member
+        "empty",  # zero bytes
+        "unreadable",  # the source failed while the bytes were read
+        "file_too_large",  # more bytes than the hard cap
+        "not_an_image",  # no known image format
+        "unsupported_format",  # a known format outside the allow-list, or a pixel mode without an honest RGB
+        "too_many_pixels",  # the header promises more pixels than the hard cap (image bombs)
+        "metadata_bomb",  # compressed metadata that inflates beyond the decoder's limit
+        "truncated",  # the file ends before the picture does
+        "corrupt",  # the picture cannot be decoded
+        "crashed_decoder",  # its decoder's process died or hung twice with this image alone
+    ),
+    "judge": ("too_small", "too_large", "aspect", "low_information", "no_embedding"),
+    "dedup": ("exact_copy", "near_copy"),
+    "decontaminate": ("leaks_holdout",),
+    "retrieve": ("not_retrieved",),
+    "select": ("over_cap", "equal_id", "holdout"),
+    "shard": ("source_changed",),
+}
+
+Origin = Literal["curated", "retrieved", "sampled"]
+KEPT_REASONS = ("curated", "retrieved_by_sample", "retrieved_by_cluster", "sampled")
+
+SIDECAR = pa.struct(
+    [
+        ("name", pa.string()),  # extension within the sample: "txt", "json", "cls", …
+        ("path", pa.string()),
+        ("offset", pa.int64()),
+        ("num_bytes", pa.int64()),
+    ]
+)
+
+# ingest: where the bytes of every image lie.
+IMAGES = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),  # for people: a path, or TAR#MEMBER
+        pa.field("path", pa.string(), nullable=False),  # for readers: the file that holds the bytes
+        pa.field("offset", pa.int64(), nullable=False),  # of the first byte within `path`
+        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),  # mtime and size, or etag, of `path`
+        pa.field("sidecars", pa.list_(SIDECAR), nullable=False),
+        pa.field("reason", pa.string()),  # set where ingest already knows that there is no image to read
+    ]
+)
+
+# describe: one row for every row of IMAGES, in the same order.
+DESCRIBED = pa.schema(
+    [
+        pa.field("sha256", pa.binary(32)),  # null where no bytes could be read
+        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("format", pa.string()),  # JPEG, PNG, …, as Pillow names them
+        pa.field("width", pa.int32()),  # upright: after EXIF orientation
+        pa.field("height", pa.int32()),
+        pa.field("phash", pa.uint64()),
+        pa.field("pixel_std", pa.float32()),  # standard deviation of grey levels, 0–255
+        pa.field("has_embedding", pa.bool_(), nullable=False),
+        pa.field("warnings", pa.list_(pa.string()), nullable=False),
+        pa.field("reason", pa.string()),  # one of REASONS["describe"], null where decoded
+    ]
+)
+
+# judge: one row for every row of DESCRIBED.
+VERDICTS = pa.schema([pa.field("reason", pa.string())])
+
+# dedup: scored pairs, a before b in global order.
+EDGE_KINDS = ("exact", "phash", "cosine")
+EDGES = pa.schema(
+    [
+        pa.field("a", pa.int64(), nullable=False),  # global rows
+        pa.field("b", pa.int64(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("kind", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+    ]
+)
+
+# dedup: every row of a component of two or more.
+COPIES = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # global
+        pa.field("component", pa.int64(), nullable=False),  # numbered by their representatives' global rows
+        pa.field("representative", pa.int64(), nullable=False),  # global row
+        pa.field("reason", pa.string()),  # exact_copy, near_copy, or null for the representative
+        pa.field("score", pa.float64(), nullable=False),  # of the row with its representative
+    ]
+)
+
+# decontaminate: every row that leaks an evaluation image.
+LEAKS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("holdout", pa.int64(), nullable=False),  # global row of the evaluation image
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("kind", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+        pa.field("by_component", pa.bool_(), nullable=False),  # condemned through its component alone
+    ]
+)
+
+# retrieve: the pool images that curated images brought in. Nominal count: rows; unique count: distinct `row`.
+HITS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field(
+            "query", pa.int64()
+        ),  # global row of the curated image; null by cluster with no single cause
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),  # 0 is the nearest
+        pa.field("method", pa.dictionary(pa.int8(), pa.string()), nullable=False),  # sample | cluster
+    ]
+)
+
+SELECTION = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("pool", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("origin", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("by_pool", pa.string()),
+        pa.field("by_key", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("cluster", pa.int32()),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("shard_index", pa.int32(), nullable=False),
+    ]
+)
+
+LINEAGE = pa.schema(
+    [
+        pa.field("pool", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("format", pa.string()),
+        pa.field("decision", pa.string(), nullable=False),  # kept | dropped
+        pa.field("stage", pa.string(), nullable=False),  # where the decision fell
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("by_pool", pa.string()),
+        pa.field("by_key", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("component", pa.int64()),
+        pa.field("cluster", pa.int32()),
+        pa.field("shard", pa.string()),
+        pa.field("shard_index", pa.int32()),
+    ]
+)
+
+
+def image_id(sha256: bytes) -> str:
+    """The 32 hex digits that name an image: the first 128 bits of the SHA-256 of its file's bytes."""
+    return sha256[:16].hex()

@@ -1,0 +1,119 @@
+"""Exact range search over 64-bit perceptual hashes."""
+
+from collections.abc import Iterator
+
+import faiss
+import numpy as np
+from jaxtyping import Int64, UInt64
+from numpy import ndarray
+
+from curation.errors import ConfigError
+from curation.search.edges import EdgeCollector, Pairs
+
+# At most 4 M results (48 MB) a tile, however many codes are near each other.
+_TILE_ROWS = 256
+_TILE_COLUMNS = 16_384
+
+
+def hamming_pairs(
+    a: UInt64[ndarray, " n"],
+    b: UInt64[ndarray, " m"],
+    *,
+    radius: int,
+    same: bool,
+    every_a: bool = False,
+    max_edges_per_row: int | None = None,
+) -> Pairs:
+    """Find the pairs of hashes within a Hamming radius; score = 1 - distance / 64.
+
+    Equal hashes are collapsed before the search, so that a million rows with the hash of one placeholder
+    cost a million edges and not their square: the first row of each group of equal hashes stands for its
+    group, and within `same` every other row is linked to it alone (a star, score 1). Between groups only
+    their first rows are linked. Components are those of all pairs; edges are all pairs where hashes are
+    distinct. Together the results of pairs of blocks span the same components as the result of the whole.
+
+    Args:
+        a: uint64 (n,), hashes.
+        b: uint64 (m,), likewise.
+        radius: largest distance of a pair, bits, 0 to 64.
+        same: `b` is `a`: each pair once, a < b.
+        every_a: with same=False, link every row of `a` (not just the first of its group) to the first
+            rows of `b`'s groups: what is asked when each row of `a` needs a verdict of its own.
+        max_edges_per_row: see `curation.search.edges.limit_edges`; None for all. It limits the edges
+            between groups and those of `every_a`; a star is linear already and never limited.
+
+    Returns:
+        Pairs, sorted by (a, b).
+
+    Raises:
+        ConfigError: a radius that is no number of bits, or every_a with same.
+    """
+    if not 0 <= radius <= 64:
+        raise ConfigError("The Hamming radius is no distance of two hashes", got=radius, expected="0 to 64")
+    if same and every_a:
+        raise ConfigError("every_a asks for every row of one side, and same=True has only one side")
+    codes_a, first_a, group_a = _collapse(a)
+    codes_b, first_b, _ = (codes_a, first_a, group_a) if same else _collapse(b)
+    collector = EdgeCollector(len(a), len(b), same, max_edges_per_row)
+    members = _Members(group_a, len(codes_a)) if every_a else None
+    for i, j, distance in _search(codes_a, codes_b, radius=radius, same=same):
+        score = 1 - distance / 64
+        if members is None:
+            rows, columns = first_a[i], first_b[j]
+        else:
+            rows, repeats = members.expand(i)
+            columns, score = np.repeat(first_b[j], repeats), np.repeat(score, repeats)
+        if same:
+            rows, columns = np.minimum(rows, columns), np.maximum(rows, columns)
+        collector.add(rows, columns, score)
+    return _with_stars(collector.pairs(), first_a[group_a]) if same else collector.pairs()
+
+
+def _collapse(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct codes, the first row of each, and the group of each row."""
+    distinct, first, group = np.unique(codes, return_index=True, return_inverse=True)
+    return distinct, first.astype(np.int64), group.astype(np.int64)
+
+
+class _Members:
+    """The rows of every group, for linking all of them."""
+
+    def __init__(self, group: np.ndarray, num_groups: int) -> None:
+        self._rows = np.argsort(group, kind="stable")
+        self._starts = np.searchsorted(group[self._rows], np.arange(num_groups + 1))
+
+    def expand(self, groups: np.ndarray) -> tuple[Int64[ndarray, " e"], np.ndarray]:
+        """The rows of the groups one after another, and how many each group has."""
+        starts = self._starts[groups]
+        sizes = self._starts[groups + 1] - starts
+        before = np.cumsum(sizes) - sizes
+        places = np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
+        return self._rows[places].astype(np.int64), sizes
+
+
+def _search(
+    codes_a: np.ndarray, codes_b: np.ndarray, *, radius: int, same: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    bytes_a, bytes_b = (np.ascontiguousarray(x).view(np.uint8).reshape(-1, 8) for x in (codes_a, codes_b))
+    for column in range(0, len(bytes_b), _TILE_COLUMNS):
+        index = faiss.IndexBinaryFlat(64)
+        index.add(bytes_b[column : column + _TILE_COLUMNS])
+        last_row = min(len(bytes_a), column + _TILE_COLUMNS) if same else len(bytes_a)
+        for row in range(0, last_row, _TILE_ROWS):
+            queries = bytes_a[row : min(row + _TILE_ROWS, last_row)]
+            # FAISS keeps distance < radius.
+            ends, distance, found = index.range_search(queries, radius + 1)
+            i = np.repeat(np.arange(len(queries)), np.diff(ends).astype(np.int64)) + row
+            j = found.astype(np.int64) + column
+            keep = i < j if same else slice(None)
+            yield i[keep], j[keep], distance[keep].astype(np.float64)
+
+
+def _with_stars(pairs: Pairs, first: np.ndarray) -> Pairs:
+    """Add the link of every row to the first row with an equal hash."""
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    a = np.concatenate([pairs.a, first[copies]])
+    b = np.concatenate([pairs.b, copies])
+    score = np.concatenate([pairs.score, np.ones(len(copies))])
+    order = np.lexsort((b, a))
+    return Pairs(a[order], b[order], score[order], pairs.num_hub_rows, pairs.num_dropped)

@@ -1,0 +1,144 @@
+"""Exact range search: every pair of vectors whose score reaches a threshold."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import faiss
+import numpy as np
+import torch
+from jaxtyping import Float16
+from numpy import ndarray
+
+from curation.errors import ConfigError
+from curation.search.edges import EdgeCollector, Pairs
+from curation.search.product import (
+    Codes,
+    ProposeDtype,
+    buffer_for,
+    encode,
+    error_bound,
+    exact_scores,
+    fastest_dtype,
+    multiply,
+    nonzero_rows,
+    round_down,
+)
+
+Proposals = Iterator[tuple[np.ndarray, np.ndarray]]
+
+# The tile of scores (16 MB in int32) must stay in the cache between the product and its row maxima.
+_TILE_ROWS = 1024
+_TILE_COLUMNS = 4096
+_FAISS_TILE_COLUMNS = 16_384
+
+
+def cosine_pairs(
+    a: Float16[ndarray, "n d"],
+    b: Float16[ndarray, "m d"],
+    *,
+    threshold: float,
+    same: bool,
+    backend: Literal["torch", "faiss"] = "torch",
+    dtype: ProposeDtype | None = None,
+    max_edges_per_row: int | None = None,
+) -> Pairs:
+    """Find all pairs of rows with score >= threshold.
+
+    The score is the fp64 inner product of the stored fp16 vectors (`exact_scores`). A product in a cheaper
+    arithmetic only proposes: every pair within the error bound (1) of `curation.search.product` of the
+    threshold is scored again. So the result does not depend on `backend`, `dtype` or tiles, and the results
+    of pairs of blocks together are the result of the whole. With `max_edges_per_row` they are once
+    `limit_edges` was applied to their union. Rows of zeros match nothing. Memory: one tile of products, its
+    proposals, and the result.
+
+    Args:
+        a: fp16 (n, d), unit rows, or zeros where there is no vector.
+        b: fp16 (m, d), likewise.
+        threshold: smallest score of a pair, -1 to 1. A fp16 vector's score with itself may be 0.9995.
+        same: `b` is `a`: find each pair once, a < b, and multiply the upper half only.
+        backend: torch (blocked product) or faiss (IndexFlatIP.range_search in fp32).
+        dtype: arithmetic of the torch product; None: `fastest_dtype`. Where very many pairs lie just below
+            the threshold, bf16 proposes fewer of them than int8.
+        max_edges_per_row: a row names its best edges only, see `limit_edges`; None for all.
+
+    Returns:
+        Pairs, sorted by (a, b).
+
+    Raises:
+        ConfigError: threshold or limit out of range.
+        IntegrityError: a vector is not finite or not of unit length.
+    """
+    _check(a, b, threshold=threshold, same=same)
+    rows_a = np.flatnonzero(nonzero_rows(a))
+    rows_b = rows_a if same else np.flatnonzero(nonzero_rows(b))
+    dense_a = a if len(rows_a) == len(a) else a[rows_a]
+    dense_b = dense_a if same else (b if len(rows_b) == len(b) else b[rows_b])
+    collector = EdgeCollector(len(a), len(b), same, max_edges_per_row)
+    if backend == "torch":
+        proposals = _propose_torch(
+            dense_a, dense_b, threshold=threshold, same=same, dtype=dtype or fastest_dtype()
+        )
+    else:
+        proposals = _propose_faiss(dense_a, dense_b, threshold=threshold, same=same)
+    for i, j in proposals:
+        score = exact_scores(dense_a, dense_b, rows=i, columns=j)
+        keep = score >= threshold
+        collector.add(rows_a[i[keep]], rows_b[j[keep]], score[keep])
+    return collector.pairs()
+
+
+def _check(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> None:
+    if not -1 <= threshold <= 1:
+        raise ConfigError("The cosine threshold is no cosine", got=threshold, expected="-1 to 1")
+    if same and len(a) != len(b):
+        raise ConfigError("same=True needs the same rows twice", got=f"{len(a)} and {len(b)} rows")
+
+
+def _propose_torch(
+    a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool, dtype: ProposeDtype
+) -> Proposals:
+    left = encode(a, dtype=dtype)
+    buffer = buffer_for(dtype, num_products=_TILE_ROWS * _TILE_COLUMNS)
+    for column in range(0, len(b), _TILE_COLUMNS):
+        columns = encode(b[column : column + _TILE_COLUMNS], dtype=dtype, one_scale=True)
+        last_row = min(len(a), column + len(columns)) if same else len(a)
+        for row in range(0, last_row, _TILE_ROWS):
+            rows = left[row : min(row + _TILE_ROWS, last_row)]
+            i, j = _propose_tile(rows, columns, threshold=threshold, buffer=buffer)
+            i, j = i + row, j + column
+            yield _upper(i, j) if same else (i, j)
+
+
+def _propose_tile(
+    rows: Codes, columns: Codes, *, threshold: float, buffer: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    products = multiply(rows, columns, out=buffer)
+    reach = (threshold - error_bound(rows, columns)) / (rows.scale * columns.scale[0])
+    cut = round_down(reach, dtype=products.dtype)
+    # Few rows have a pair in a tile: their maxima cost a tenth of comparing every product.
+    hit = torch.nonzero(products.amax(dim=1) >= cut).flatten()
+    found = torch.nonzero(products[hit] >= cut[hit, None])
+    return hit[found[:, 0]].numpy(), found[:, 1].numpy()
+
+
+def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Proposals:
+    left = encode(a, dtype="fp32")
+    for column in range(0, len(b), _FAISS_TILE_COLUMNS):
+        columns = encode(b[column : column + _FAISS_TILE_COLUMNS], dtype="fp32")
+        index = faiss.IndexFlatIP(b.shape[1])
+        index.add(columns.values.numpy())
+        last_row = min(len(a), column + len(columns)) if same else len(a)
+        for row in range(0, last_row, _TILE_ROWS):
+            rows = left[row : min(row + _TILE_ROWS, last_row)]
+            # range_search keeps similarity > radius, so the radius must lie below every proposal.
+            reach = np.float32(threshold - error_bound(rows, columns).max(initial=0))
+            radius = float(np.nextafter(reach, np.float32(-np.inf)))
+            ends, _, found = index.range_search(rows.values.numpy(), radius)
+            i = np.repeat(np.arange(len(rows)), np.diff(ends).astype(np.int64)) + row
+            j = found.astype(np.int64) + column
+            yield _upper(i, j) if same else (i, j)
+
+
+def _upper(i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    keep = i < j
+    return i[keep], j[keep]

@@ -1,0 +1,213 @@
+"""Low-precision products that propose pairs, and the exact score that decides them.
+
+A vector x is replaced by a code x' = scale · values in a cheaper arithmetic. For any two rows
+
+    <a, b> - <a', b'> = <a - a', b> + <a', b - b'>
+
+so with the Cauchy–Schwarz inequality, and γ for what the product itself may lose,
+
+    |<a, b> - computed| <= |a - a'| |b| + |a'| |b - b'| + γ |a'| |b'|                          (1)
+
+The norms and residual norms are computed for each row in fp64 from the very codes that are multiplied, so
+the bound follows the data: about 0.003 for unit vectors in bf16 and 0.016 in int8 (384 dimensions).
+γ is 0 for int8 (sums are whole numbers below 2^31), and 2^-23 d for bf16 and fp32: products of two bf16 or
+fp16 numbers are exact in fp32, and d additions lose at most 2^-24 each, or 2^-23 where hardware truncates.
+
+The score of a pair is the inner product of the stored fp16 vectors in fp64, and it is exact: products of
+fp16 numbers are whole multiples of 2^-48, and with |a| |b| < 32 every partial sum is a multiple of 2^-48
+below 2^5, which 53 bits hold. So no order of summation, library or block size can change it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float16, Float64, Int64
+from numpy import ndarray
+
+from curation.errors import ConfigError, IntegrityError
+
+ProposeDtype = Literal["int8", "bf16", "fp32"]
+
+_VALUES = {"int8": torch.int8, "bf16": torch.bfloat16, "fp32": torch.float32}
+_PRODUCTS = {"int8": torch.int32, "bf16": torch.bfloat16, "fp32": torch.float32}
+_MAX_NORM = 4.0  # |a| |b| < 32 keeps scores exact; unit vectors are far below
+_SLACK = 1e-9  # covers the fp64 rounding of norms, bounds and thresholds
+_CHUNK_ROWS = 4096
+_SCORE_CHUNK_PAIRS = 16_384  # 25 MB of fp32 a side at 384 dimensions: stays near the cache
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Rows in a cheap arithmetic, with what (1) needs to know of each row."""
+
+    values: torch.Tensor  # (n, d or 2) int8, bf16 or fp32
+    scale: np.ndarray  # Float64 "n": code = scale * values
+    norm: np.ndarray  # Float64 "n": |x|, rounded up
+    code_norm: np.ndarray  # |x'|
+    residual: np.ndarray  # |x - x'|
+
+    def __getitem__(self, rows: slice) -> "Codes":
+        """Return a range of the rows, without a copy."""
+        return Codes(
+            self.values[rows], self.scale[rows], self.norm[rows], self.code_norm[rows], self.residual[rows]
+        )
+
+    def __len__(self) -> int:
+        return len(self.norm)
+
+
+def fastest_dtype() -> ProposeDtype:
+    """Choose the arithmetic for this CPU: speed alone, since results do not depend on it.
+
+    int8 needs VNNI: without it, oneDNN adds pairs of products in saturating int16.
+    """
+    return "int8" if torch.cpu._is_vnni_supported() else "fp32"
+
+
+def nonzero_rows(vectors: Float16[ndarray, "n d"]) -> Bool[ndarray, " n"]:
+    """Tell which rows hold a vector (a slot of zeros is a row that has none).
+
+    Raises:
+        IntegrityError: a vector is not finite, or too long for scores to be exact.
+    """
+    has_vector = np.empty(len(vectors), bool)
+    for start in range(0, len(vectors), _CHUNK_ROWS):
+        chunk = torch.from_numpy(np.ascontiguousarray(vectors[start : start + _CHUNK_ROWS]))
+        norms = torch.linalg.vector_norm(chunk.float(), dim=1).numpy()
+        bad = ~(norms <= _MAX_NORM)  # also true for NaN
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise IntegrityError(
+                "A descriptor or embedding is not a unit vector",
+                got=f"norm {norms[row]} in row {start + row}",
+                expected="norm 1 (or 0 where an image has no vector)",
+                remedy="Normalise the vectors before they are stored",
+            )
+        has_vector[start : start + len(chunk)] = norms > 0
+    return has_vector
+
+
+def encode(vectors: Float16[ndarray, "n d"], *, dtype: ProposeDtype, one_scale: bool = False) -> Codes:
+    """Put rows into a cheap arithmetic.
+
+    Args:
+        vectors: fp16 (n, d).
+        dtype: int8 (fastest, needs VNNI), bf16 (wants AVX512-BF16), or fp32 (any CPU).
+        one_scale: one int8 scale for all rows, so that maxima over rows compare; otherwise one a row.
+
+    Returns:
+        Codes of the n rows.
+    """
+    num_rows, dim = vectors.shape
+    # At least two dimensions: torch 2.14's int8 product of width 1 is wrong.
+    values = torch.zeros((num_rows, max(dim, 2)), dtype=_VALUES[dtype])
+    scale, norms = np.ones(num_rows), np.empty((3, num_rows))
+    if dtype == "int8":
+        scale = _int8_scales(vectors, one_scale=one_scale)
+    for start in range(0, num_rows, _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
+        exact = torch.from_numpy(np.ascontiguousarray(vectors[rows])).double()
+        scales = torch.from_numpy(scale[rows, None])
+        cheap = (exact / scales).round_().clamp_(-127, 127) if dtype == "int8" else exact
+        values[rows, :dim] = cheap.to(values.dtype)
+        code = values[rows, :dim].double().mul_(scales)
+        norms[0, rows] = torch.linalg.vector_norm(exact, dim=1).numpy()
+        norms[1, rows] = torch.linalg.vector_norm(code, dim=1).numpy()
+        norms[2, rows] = torch.linalg.vector_norm(exact.sub_(code), dim=1).numpy()
+    return Codes(values, scale, *(norms * (1 + _SLACK) + _SLACK))
+
+
+def _int8_scales(vectors: np.ndarray, *, one_scale: bool) -> np.ndarray:
+    largest = torch.empty(len(vectors), dtype=torch.float64)
+    for start in range(0, len(vectors), _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
+        largest[rows] = torch.from_numpy(np.ascontiguousarray(vectors[rows])).float().abs().amax(dim=1)
+    scale = largest.numpy()
+    if one_scale:
+        scale = np.full(len(scale), scale.max(initial=0))
+    return np.where(scale > 0, scale / 127, 1.0)
+
+
+def error_bound(rows: Codes, columns: Codes) -> Float64[ndarray, " n"]:
+    """Bound, for every row, the error of its product with any of the columns: (1), columns at their worst."""
+    loss = 0.0 if rows.values.dtype == torch.int8 else 2.0**-23 * rows.values.shape[1]
+    norm, code_norm = columns.norm.max(initial=0), columns.code_norm.max(initial=0)
+    residual = columns.residual.max(initial=0)
+    return rows.residual * norm + rows.code_norm * residual + loss * rows.code_norm * code_norm
+
+
+def multiply(rows: Codes, columns: Codes, *, out: torch.Tensor) -> torch.Tensor:
+    """Multiply the values of two sets of codes.
+
+    Args:
+        rows: codes (n, d).
+        columns: codes (m, d) of the same dtype.
+        out: a flat buffer of `buffer_for` with room for n · m; overwritten (fresh pages would cost a third).
+
+    Returns:
+        (n, m), a view of `out`: int32 for int8; bf16, rounded from an fp32 sum; or fp32.
+    """
+    shape = (len(rows), len(columns))
+    product = out[: shape[0] * shape[1]].view(shape)
+    match rows.values.dtype:
+        case torch.int8:
+            torch._int_mm(rows.values, columns.values.T, out=product)
+        case torch.bfloat16:
+            torch.mm(rows.values, columns.values.T, out=product)
+        case _:
+            # Not torch.mm: set_float32_matmul_precision, a global, may lower its precision behind our bound.
+            np.matmul(rows.values.numpy(), columns.values.numpy().T, out=product.numpy())
+    return product
+
+
+def buffer_for(dtype: ProposeDtype, *, num_products: int) -> torch.Tensor:
+    """Make the flat buffer that `multiply` writes to.
+
+    Raises:
+        ConfigError: int8 on a CPU whose int8 products may saturate.
+    """
+    if dtype == "int8" and fastest_dtype() != "int8":
+        raise ConfigError(
+            "This CPU's int8 products may saturate", got="a CPU without VNNI", expected="bf16 or fp32"
+        )
+    return torch.empty(num_products, dtype=_PRODUCTS[dtype])
+
+
+def round_down(threshold: Float64[ndarray, " n"], *, dtype: torch.dtype) -> torch.Tensor:
+    """Round to `dtype` towards minus infinity, so that x >= threshold implies stored(x) >= rounded."""
+    exact = torch.from_numpy(threshold)
+    if dtype == torch.int32:
+        return exact.floor().clamp_(-(2.0**31), 2.0**31 - 1).to(dtype)
+    stored = exact.to(dtype)
+    below = torch.nextafter(stored, torch.full_like(stored, -torch.inf))
+    return torch.where(stored.double() > exact, below, stored)
+
+
+def exact_scores(
+    a: Float16[ndarray, "n d"],
+    b: Float16[ndarray, "m d"],
+    *,
+    rows: Int64[ndarray, " e"],
+    columns: Int64[ndarray, " e"],
+) -> Float64[ndarray, " e"]:
+    """Score pairs: the fp64 inner product of the stored fp16 vectors, exact for norms up to 4.
+
+    Args:
+        a: fp16 (n, d).
+        b: fp16 (m, d).
+        rows: int64 (e,), indices into `a`.
+        columns: int64 (e,), indices into `b`.
+
+    Returns:
+        float64 (e,).
+    """
+    scores = np.empty(len(rows))
+    for start in range(0, len(rows), _SCORE_CHUNK_PAIRS):
+        pairs = slice(start, start + _SCORE_CHUNK_PAIRS)
+        left = torch.from_numpy(a[rows[pairs]]).float()
+        # The product of two fp16 numbers is exact in fp32; only the sum needs fp64.
+        left.mul_(torch.from_numpy(b[columns[pairs]]).float())
+        scores[pairs] = left.sum(dim=1, dtype=torch.float64).numpy()
+    return scores

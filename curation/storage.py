@@ -1,0 +1,436 @@
+"""All file access: local paths by the operating system, everything else through fsspec.
+
+A path is a string: `/data/x`, `relative/x`, `file:///data/x` or `s3://bucket/x`. What is published is whole
+or absent: a temporary name, fsync and rename on a local disk; one conditional put on an object store.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.errors import ConfigError, IntegrityError, SourceError
+
+# Anything else could start a program (`pipe:`), reach inside the network (`http:` has a module of its own,
+# with its own checks) or read another file through a chain (`zip::…`).
+ALLOWED_SCHEMES = ("file", "s3", "s3a", "gs", "gcs", "az", "abfs", "memory")
+_COPY_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file: where it is, its key below the listed root, its size, and what changes when it changes."""
+
+    path: str
+    key: str
+    num_bytes: int
+    version: str
+
+
+def check_scheme(url: str) -> str:
+    """Return the scheme of `url` (`file` for a plain path).
+
+    Raises:
+        ConfigError: for a scheme outside the allow-list, or a chained URL.
+    """
+    scheme = url.split("://", 1)[0] if "://" in url else "file"
+    if scheme not in ALLOWED_SCHEMES or "::" in url.split("/", 1)[0]:
+        raise ConfigError(
+            "A path has a scheme that is not read",
+            got=redact(url),
+            expected="a plain path or one of " + ", ".join(f"{s}://" for s in ALLOWED_SCHEMES),
+        )
+    return scheme
+
+
+def redact(url: str) -> str:
+    """`url` without the credentials it may carry (`scheme://user:password@host/…`)."""
+    scheme, sep, rest = url.partition("://")
+    host, slash, tail = rest.partition("/")
+    return f"{scheme}{sep}***@{host.rpartition('@')[2]}{slash}{tail}" if sep and "@" in host else url
+
+
+def is_local(path: str) -> bool:
+    """Whether the operating system reads `path`."""
+    return check_scheme(path) == "file"
+
+
+def local_path(path: str) -> Path:
+    """`path` as the operating system knows it."""
+    return Path(path.removeprefix("file://"))
+
+
+def join(root: str, *names: str) -> str:
+    """`root` and `names` with single slashes between them."""
+    return "/".join([root.rstrip("/") or "/", *names]).replace("//", "/", 1 if root == "/" else 0)
+
+
+def _remote(path: str) -> tuple[Any, str]:
+    check_scheme(path)
+    return fsspec.core.url_to_fs(path)
+
+
+def _version(info: dict[str, Any]) -> str:
+    tag = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("created") or ""
+    return f"{str(tag).strip(chr(34))}-{info['size']}"
+
+
+def stat(path: str) -> FileInfo:
+    """Size and version of one file; its key is its name.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    if is_local(path):
+        found = local_path(path).stat()
+        return FileInfo(path, Path(path).name, found.st_size, f"{found.st_mtime_ns}-{found.st_size}")
+    fs, name = _remote(path)
+    info = fs.info(name)
+    return FileInfo(path, name.rsplit("/", 1)[-1], int(info["size"]), _version(info))
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder lies at `path`."""
+    if is_local(path):
+        return local_path(path).exists()
+    fs, name = _remote(path)
+    return bool(fs.exists(name))
+
+
+def is_dir(path: str) -> bool:
+    """Whether a folder (on an object store: a prefix with something below it) lies at `path`."""
+    if is_local(path):
+        return local_path(path).is_dir()
+    fs, name = _remote(path)
+    return bool(fs.isdir(name))
+
+
+def list_files(root: str) -> Iterator[FileInfo]:
+    """Stream every regular file below `root` in key order: depth first, the names of a folder sorted.
+
+    Holds one folder's names at a time. Links to files are followed, links to folders are not (they can
+    form rings).
+    """
+    if is_local(root):
+        yield from _list_local(root.rstrip("/") or "/", local_path(root), "")
+        return
+    fs, name = _remote(root)
+    yield from _list_remote(fs, root.rstrip("/"), name.rstrip("/"), "")
+
+
+def list_names(folder: str) -> set[str]:
+    """The names of what lies directly in a folder; none where there is no such folder."""
+    if is_local(folder):
+        try:
+            return set(os.listdir(local_path(folder)))  # noqa: PTH208 — a set of names, not of paths
+        except FileNotFoundError:
+            return set()
+    fs, name = _remote(folder)
+    try:
+        return {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(name, detail=False)}
+    except FileNotFoundError:
+        return set()
+
+
+def _list_local(root: str, folder: Path, prefix: str) -> Iterator[FileInfo]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda e: e.name.encode("utf-8", "surrogateescape"))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _list_local(root, folder / entry.name, f"{prefix}{entry.name}/")
+        elif entry.is_file():
+            info = entry.stat()
+            key = prefix + entry.name
+            yield FileInfo(join(root, key), key, info.st_size, f"{info.st_mtime_ns}-{info.st_size}")
+
+
+def _list_remote(fs: Any, root: str, folder: str, prefix: str) -> Iterator[FileInfo]:
+    entries = {str(e["name"]).rstrip("/").rsplit("/", 1)[-1]: e for e in fs.ls(folder, detail=True)}
+    for name in sorted(entries, key=str.encode):
+        entry = entries[name]
+        if entry["type"] == "directory":
+            yield from _list_remote(fs, root, f"{folder}/{name}", f"{prefix}{name}/")
+        elif str(entry["name"]).rstrip("/") != folder:  # a zero-byte key that stands for the folder itself
+            key = prefix + name
+            yield FileInfo(join(root, key), key, int(entry["size"]), _version(entry))
+
+
+@contextlib.contextmanager
+def open_stream(path: str) -> Iterator[BinaryIO]:
+    """Open `path` for one pass from start to end, read ahead in large pieces."""
+    if is_local(path):
+        with local_path(path).open("rb", buffering=1 << 20) as stream:
+            yield stream
+        return
+    fs, name = _remote(path)
+    with fs.open(name, "rb", block_size=16 << 20, cache_type="readahead") as stream:
+        yield cast(BinaryIO, stream)
+
+
+def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> bytes:
+    """The bytes of a file, or of a range of it.
+
+    Raises:
+        OSError: as the operating system or the object store says.
+    """
+    if is_local(path):
+        with local_path(path).open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(-1 if num_bytes is None else num_bytes)
+    fs, name = _remote(path)
+    end = None if num_bytes is None else offset + num_bytes
+    return bytes(fs.cat_file(name, start=offset or None, end=end)) if end != offset else b""
+
+
+class _OpenFile:
+    """A descriptor for `pread`, closed with the last reference to it; an `io.FileIO` would warn then."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY)
+
+    def fileno(self) -> int:
+        return self._handle
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+
+class RangeReader:
+    """Reads byte ranges; keeps the last few local files open, so that a tar is opened once.
+
+    Thread safe: `pread` needs no shared position, and a file that falls out of the cache is closed only when
+    nobody reads from it.
+    """
+
+    def __init__(self, max_open: int = 8) -> None:
+        self._max_open = max_open
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
+
+    def read(self, path: str, offset: int, num_bytes: int) -> bytes:
+        """Exactly `num_bytes` from `offset`.
+
+        Raises:
+            OSError: when the file cannot be read, or ends before the range does.
+        """
+        if not is_local(path):
+            data = read_bytes(path, offset, num_bytes)
+        else:
+            stream = self._stream(path)
+            data = os.pread(stream.fileno(), num_bytes, offset)
+            while 0 < len(data) < num_bytes and (
+                more := os.pread(stream.fileno(), num_bytes - len(data), offset + len(data))
+            ):
+                data += more
+        if len(data) != num_bytes:
+            raise OSError(f"{redact(path)} ends at {offset + len(data)}, before {offset + num_bytes}")
+        return data
+
+    def _stream(self, path: str) -> _OpenFile:
+        with self._lock:
+            stream = self._open.pop(path, None)
+            if stream is None:
+                stream = _OpenFile(local_path(path))
+            self._open[path] = stream
+            if len(self._open) > self._max_open:
+                self._open.popitem(last=False)  # closed by its reference count, after the last pread on it
+            return stream
+
+    def close(self) -> None:
+        """Forget every open file."""
+        with self._lock:
+            self._open.clear()
+
+    def __enter__(self) -> "RangeReader":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish_bytes(path: str, data: bytes, *, replace: bool = False) -> None:
+    """Make `data` appear at `path`, whole or not at all.
+
+    Args:
+        path: where to.
+        data: what.
+        replace: whether a file there is replaced; otherwise it stays as it is (a twin was there first).
+    """
+    if is_local(path):
+        target = local_path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with temp.open("wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            _rename(temp, target, replace=replace)
+        finally:
+            temp.unlink(missing_ok=True)
+        return
+    fs, name = _remote(path)
+    with contextlib.suppress(FileExistsError):
+        fs.pipe_file(name, data, mode="overwrite" if replace else "create")
+
+
+def publish_file(temp_path: str | Path, path: str, *, replace: bool = False) -> None:
+    """Move a finished local file to `path`, whole or not at all.
+
+    Args:
+        temp_path: the file, on the file system of `path` when that is local.
+        path: where to.
+        replace: whether a file there is replaced; otherwise it stays as it is.
+    """
+    temp = Path(temp_path)
+    if is_local(path):
+        target = local_path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temp.open("rb") as done:
+            os.fsync(done.fileno())
+        _rename(temp, target, replace=replace)
+        temp.unlink(missing_ok=True)
+        return
+    fs, name = _remote(path)
+    with contextlib.suppress(FileExistsError):
+        fs.put_file(str(temp), name, mode="overwrite" if replace else "create")
+    temp.unlink()
+
+
+def _rename(temp: Path, target: Path, *, replace: bool) -> None:
+    if replace:
+        temp.replace(target)
+    else:
+        try:
+            os.link(temp, target)  # a rename that never replaces; the caller removes the temporary name
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            temp.rename(target)
+    _fsync_folder(target.parent)
+
+
+def link_or_copy(path: str, target: str) -> None:
+    """Make the published file `path` appear at `target` too, without copying its bytes where that can be."""
+    if is_local(path) and is_local(target):
+        local_path(target).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(local_path(path), local_path(target))
+        except FileExistsError:
+            return
+        except OSError:  # another file system, or one without hard links
+            publish_bytes(target, read_bytes(path))
+        else:
+            _fsync_folder(local_path(target).parent)
+        return
+    fs, name = _remote(target)
+    if not fs.exists(name):
+        fs.copy(_remote(path)[1], name)
+
+
+def remove_file(path: str) -> None:
+    """Remove a file; nothing where there is none."""
+    if is_local(path):
+        local_path(path).unlink(missing_ok=True)
+        return
+    fs, name = _remote(path)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm_file(name)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder and all below it; nothing where there is none."""
+    if is_local(path):
+        import shutil
+
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(local_path(path))
+        return
+    fs, name = _remote(path)
+    if fs.exists(name):
+        fs.rm(name, recursive=True)
+
+
+def sha256_file(path: str) -> tuple[str, int]:
+    """SHA-256 in hex and the number of bytes of a file, read in one pass."""
+    digest, total = hashlib.sha256(), 0
+    with open_stream(path) as stream:
+        while block := stream.read(_COPY_BYTES):
+            digest.update(block)
+            total += len(block)
+    return digest.hexdigest(), total
+
+
+def write_table(path: str | Path, table: pa.Table) -> None:
+    """Write a table to a local parquet file; equal tables give equal bytes."""
+    pq.write_table(table, str(path), compression="zstd", row_group_size=1 << 16, write_statistics=True)
+
+
+def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a parquet file.
+
+    Raises:
+        IntegrityError: when the file is no whole parquet file.
+    """
+    try:
+        source = str(local_path(path)) if is_local(path) else pa.BufferReader(read_bytes(path))
+        # A bare ParquetFile: read_table would look for `key=value` partitions in the folders' names.
+        with pq.ParquetFile(source, memory_map=is_local(path)) as file:
+            return file.read(columns=columns)
+    except pa.ArrowInvalid as error:
+        raise IntegrityError(
+            f"{redact(path)} cannot be read as parquet", got=error, remedy="Remove it and rerun"
+        ) from error
+
+
+def write_vectors(path: str | Path, vectors: np.ndarray) -> None:
+    """Write an array to a local `.npy` file."""
+    with Path(path).open("wb") as out:
+        np.lib.format.write_array(out, np.ascontiguousarray(vectors), allow_pickle=False)
+
+
+def read_vectors(path: str) -> np.ndarray:
+    """An array from a `.npy` file: memory-mapped where it is local."""
+    try:
+        if is_local(path):
+            return np.load(local_path(path), mmap_mode="r", allow_pickle=False)
+        return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+    except ValueError as error:
+        raise IntegrityError(
+            f"{redact(path)} is no whole array file", got=error, remedy="Remove it and rerun"
+        ) from error
+
+
+def require_dir(path: str) -> None:
+    """Raise a SourceError unless a folder lies at `path`."""
+    if not is_dir(path):
+        got = "a file" if exists(path) else "nothing there"
+        raise SourceError(
+            f"A source folder cannot be listed: {redact(path)}",
+            got=got,
+            expected="a folder",
+            remedy="Check the path in the config",
+        )

@@ -1,0 +1,60 @@
+"""Finds and removes a run's intermediate data. The dataset is linked, not copied, so it stays whole."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from curation import storage
+from pipelines.answers import read_manifest
+from pipelines.config import read_yaml, validate
+from pipelines.lock import lock
+from pipelines.lvd import curate
+from pipelines.progress import Progress
+from pipelines.runner import Runner, StopHereError
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A folder that may go."""
+
+    path: str
+    num_bytes: int
+
+
+def find_leftovers(run_dir: str, *, keep_current: bool) -> list[Leftover]:
+    """Folders below `steps/` that no dataset needs, and datasets that the manifest no longer names.
+
+    Args:
+        run_dir: of a finished run.
+        keep_current: keep what the config in run.yaml still uses, so that its next run has little to do.
+    """
+    manifest = read_manifest(run_dir)
+    kept = _in_use(run_dir) if keep_current else set()
+    sizes: dict[str, int] = {}
+    for info in storage.list_files(run_dir):
+        name = info.key.split("/")
+        is_old_dataset = name[0].startswith("dataset-") and name[0] != manifest["dataset_dir"]
+        folder = name[0] if is_old_dataset or name[0] == "tmp" else "/".join(name[:3])
+        if (is_old_dataset or name[0] in ("steps", "tmp")) and folder not in kept and "markers" not in name:
+            sizes[folder] = sizes.get(folder, 0) + info.num_bytes
+    return [Leftover(folder, size) for folder, size in sorted(sizes.items())]
+
+
+def _in_use(run_dir: str) -> set[str]:
+    file = storage.local_path(run_dir) / "run.yaml"
+    config = validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
+    runner = Runner(run_dir, None, Progress(quiet=True))
+    try:
+        curate(runner, config, refresh=False)
+    except StopHereError:
+        pass
+    return {receipt.folder for receipts in runner.receipts.values() for receipt in receipts}
+
+
+def clean(run_dir: str, folders: Sequence[Leftover]) -> None:
+    """Remove folders that `find_leftovers` found, and the markers, which speak of what is gone."""
+    with lock(run_dir):
+        for folder in folders:
+            storage.remove_tree(storage.join(run_dir, folder.path))
+        for info in list(storage.list_files(storage.join(run_dir, "steps"))):
+            if "/markers/" in f"/{info.key}":
+                storage.remove_file(info.path)

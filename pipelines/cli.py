@@ -1,0 +1,238 @@
+"""The `lvd` command."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from curation.errors import LvdError
+from curation.schema import STAGES
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. A user's mistake is a paragraph on stderr, never a traceback."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except LvdError as error:
+        print(f"lvd: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("lvd: Stopped by Ctrl-C. Run the same command again: it goes on where it was.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"lvd: {error.strerror or error}: {error.filename or 'no file named'}.", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, with a help text for each command."""
+    parser = argparse.ArgumentParser(
+        prog="lvd",
+        description="Builds image datasets as DINOv2's was built, and says what became of every image.",
+    )
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_plan(commands)
+    _add_readers(commands)
+    _add_verify_and_clean(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="curate: from sources to shards",
+        description="Curate what CONFIG describes. Stopped or killed, the same command goes on where it was. "
+        "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 done but some source could not be read, "
+        "143 stopped by SIGTERM.",
+        epilog="example: lvd run curate.yaml --set pools.web.sources.0.path=/data/web --executor local",
+    )
+    _add_config_arguments(run)
+    run.add_argument("--executor", choices=("ray", "local"), help="where the work is done (executor.kind)")
+    run.add_argument("--address", help="of a running Ray cluster, such as auto (executor.address)")
+    run.add_argument("--workers", type=int, help="at most so many workers (executor.workers)")
+    stages = ("ingest", *STAGES)
+    run.add_argument(
+        "--until", choices=stages, metavar="STAGE", help=f"stop after a stage: {', '.join(stages)}"
+    )
+    run.add_argument(
+        "--refresh", action="store_true", help="list the sources anew and retry what could not be read"
+    )
+    run.add_argument("--json", action="store_true", help="print the manifest to stdout")
+    run.set_defaults(command=_run)
+
+
+def _add_plan(commands: Any) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="what would run, and what is done already",
+        description="Show each step of CONFIG: its items, how many of them are done in the run directory, and "
+        "what is left. Nothing is run or written.",
+    )
+    _add_config_arguments(plan)
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.set_defaults(command=_plan)
+
+
+def _add_readers(commands: Any) -> None:
+    status = commands.add_parser(
+        "status", help="how far a run is", description="Show how far the run in RUN_DIR is, and who owns it."
+    )
+    status.set_defaults(command=_status)
+    report = commands.add_parser(
+        "report",
+        help="write the report of a run",
+        description="Write the report page of a finished run anew; it is one self-contained HTML file.",
+    )
+    report.set_defaults(command=_report)
+    explain = commands.add_parser(
+        "explain",
+        help="what became of one image, and why",
+        description="Tell what became of an image: the stage and reason of its verdict, the image that caused "
+        "it, its component, cluster and shard.",
+        epilog="example: lvd explain runs/dataset cats/0001.jpg --pool web",
+    )
+    explain.set_defaults(command=_explain)
+    for command in (status, report, explain):
+        command.add_argument("run_dir", metavar="RUN_DIR")
+        command.add_argument("--json", action="store_true", help="print JSON")
+    explain.add_argument("image", metavar="IMAGE", help="a key, an image id, or the beginning of one")
+    explain.add_argument("--pool", help="look in this pool alone")
+
+
+def _add_verify_and_clean(commands: Any) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="check every hash, count and row of a finished dataset",
+        description="Read everything that manifest.json lists and check hashes, counts and rows. Exit code 1 "
+        "when something is wrong.",
+    )
+    verify.set_defaults(command=_verify)
+    clean = commands.add_parser(
+        "clean",
+        help="remove intermediate data",
+        description="List what intermediate data of a run may go, and remove it with --yes. The dataset stays; "
+        "a later run with the same config would compute the intermediate data again.",
+    )
+    clean.add_argument("--yes", action="store_true", help="remove it")
+    clean.add_argument(
+        "--keep-current", action="store_true", help="keep what the config in run.yaml still uses"
+    )
+    clean.set_defaults(command=_clean)
+    for command in (verify, clean):
+        command.add_argument("run_dir", metavar="RUN_DIR")
+        command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="the whole thing, small: no arguments, no network, no GPU",
+        description="Draw a small synthetic web with known truth, curate it, and print what was measured "
+        "against the truth. Exit code 1 when copies or leaks are missed.",
+    )
+    demo.add_argument("--out", default="runs/demo", metavar="DIR", help="where to (default: runs/demo)")
+    demo.add_argument("--executor", choices=("ray", "local"), default="ray", help="default: ray")
+    demo.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
+    demo.add_argument("--json", action="store_true", help="print JSON")
+    demo.set_defaults(command=_demo)
+
+
+def _add_config_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "config", metavar="CONFIG", help="a YAML file, or the name of one that comes with lvd"
+    )
+    command.add_argument(
+        "--set", dest="overrides", metavar="FIELD=VALUE", action="append", default=[],
+        help="set a field, such as dedup.phash_radius=4; may be given again",
+    )  # fmt: skip
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pipelines.config import load_config
+    from pipelines.run import run
+
+    flags = {"kind": arguments.executor, "address": arguments.address, "workers": arguments.workers}
+    overrides = [f"executor.{name}={value}" for name, value in flags.items() if value is not None]
+    config = load_config(arguments.config, arguments.overrides + overrides)
+    result = run(config, until=arguments.until, refresh=arguments.refresh)
+    if arguments.json:
+        print(json.dumps(result.manifest, ensure_ascii=False))
+    elif result.manifest is not None:
+        from pipelines.answers import summary
+
+        print(summary(config.run_dir, result.manifest))
+    return result.exit_code
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from pipelines.answers import plan_lines
+    from pipelines.config import load_config
+    from pipelines.run import plan
+
+    states = plan(load_config(arguments.config, arguments.overrides))
+    _print(arguments, [vars(state) for state in states], plan_lines(states))
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from pipelines.answers import status, status_lines
+
+    found = status(arguments.run_dir)
+    _print(arguments, found, status_lines(found))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from pipelines.report.write import write_report
+
+    path = write_report(arguments.run_dir)
+    _print(arguments, {"report": path}, [path])
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from pipelines.answers import explain, explain_lines
+
+    found = explain(arguments.run_dir, arguments.image, pool=arguments.pool)
+    _print(arguments, found, explain_lines(found))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from pipelines.verify import verify
+
+    faults = verify(arguments.run_dir)
+    _print(arguments, {"faults": faults}, faults or ["every hash, count and row is right"])
+    return 1 if faults else 0
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    from pipelines.clean import clean, find_leftovers
+
+    folders = find_leftovers(arguments.run_dir, keep_current=arguments.keep_current)
+    if arguments.yes:
+        clean(arguments.run_dir, folders)
+    total = sum(folder.num_bytes for folder in folders)
+    done = "removed" if arguments.yes else "may go (remove with --yes)"
+    lines = [f"{folder.num_bytes / 1e6:10,.1f} MB  {folder.path}" for folder in folders]
+    found = {"folders": [vars(folder) for folder in folders], "bytes": total, "removed": arguments.yes}
+    _print(arguments, found, [*lines, f"{total / 1e6:10,.1f} MB  in all {done}"])
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from pipelines.demo.command import demo
+
+    return demo(arguments.out, seed=arguments.seed, executor=arguments.executor, as_json=arguments.json)
+
+
+def _print(arguments: argparse.Namespace, data: object, lines: Sequence[str]) -> None:
+    print(json.dumps(data, ensure_ascii=False) if arguments.json else "\n".join(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""The root config: what a run is made of. It is read here, split into stage configs, and never passed down."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from curation import storage
+from curation.cluster.kmeans import ClusterConfig
+from curation.dedup.decontaminate import DecontaminateConfig
+from curation.dedup.pairs import DedupConfig
+from curation.describe.describe import DescribeConfig
+from curation.describe.filters import JudgeConfig
+from curation.errors import ConfigError
+from curation.ingest.sources import Source
+from curation.retrieve import Retrieval, SampleRetrieval
+from curation.schema import Role
+from curation.select import SelectConfig
+from curation.shard.layout import ShardConfig
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class PoolConfig(BaseModel):
+    """A named set of images with a role."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Role = Field(
+        description="curated (trusted anchors), uncurated (to be searched) or holdout (must not leak)"
+    )
+    sources: tuple[Source, ...] = Field(min_length=1, description="where the pool's images lie, in order")
+    retrieve: Retrieval | None = Field(
+        None,
+        description="curated pools: how they retrieve from the uncurated pools; default: sample, 4 neighbours",
+    )
+
+    @model_validator(mode="after")
+    def _only_curated_retrieve(self) -> "PoolConfig":
+        if self.retrieve is not None and self.role != "curated":
+            raise ValueError(f"`retrieve` is for curated pools, and this one is {self.role}; remove it")
+        return self
+
+    @property
+    def retrieval(self) -> Retrieval:
+        """The rule in force."""
+        return self.retrieve or SampleRetrieval(method="sample")
+
+
+class IngestConfig(BaseModel):
+    """How listings are cut into parts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    part_rows: int = Field(
+        10_000, ge=1, le=1 << 20, description="images of a part: the unit of work and resume"
+    )
+
+
+class ExecutorConfig(BaseModel):
+    """Where the work is done. Nothing here changes what comes out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ray", "local"] = Field("ray", description="ray, or local: in this process, without Ray")
+    address: str | None = Field(None, description="of a running Ray cluster; null starts one on this machine")
+    workers: int | None = Field(None, ge=1, description="at most so many workers; null: what the cores carry")
+    num_cpus: int | None = Field(
+        None, ge=1, description="cores that a Ray of our own offers; null: the machine's"
+    )
+
+
+class RunConfig(BaseModel):
+    """One curation run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        "dataset", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="of the dataset and its shards"
+    )
+    run_dir: str = Field(description="the folder that the run writes, seen by every worker")
+    root: str = Field("", description="put before every relative path of a source")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="of everything random")
+    pools: dict[str, PoolConfig] = Field(min_length=1, description="by name; their order breaks ties")
+    ingest: IngestConfig = IngestConfig()
+    describe: DescribeConfig = DescribeConfig()
+    judge: JudgeConfig = JudgeConfig()
+    dedup: DedupConfig = DedupConfig()
+    decontaminate: DecontaminateConfig = DecontaminateConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    select: SelectConfig = SelectConfig()
+    shard: ShardConfig = ShardConfig()
+    executor: ExecutorConfig = ExecutorConfig()
+
+    @model_validator(mode="after")
+    def _something_to_curate(self) -> "RunConfig":
+        if all(pool.role == "holdout" for pool in self.pools.values()):
+            raise ValueError(
+                "every pool is a holdout, so nothing could be selected; add a curated or an uncurated pool"
+            )
+        return self
+
+
+def load_config(path: str, overrides: list[str]) -> RunConfig:
+    """Read a YAML file, apply `a.b=c` overrides, and validate.
+
+    Args:
+        path: the file; a bare name such as `real_photos.yaml` is also looked for among the configs that come
+            with lvd.
+        overrides: each `a.b.0.c=value`, the value in YAML.
+
+    Raises:
+        ConfigError: naming the file, the field, the value and what is allowed.
+    """
+    file = Path(path)
+    shipped = Path(__file__).parent / "configs" / path
+    if not file.is_file() and shipped.is_file():
+        file = shipped
+    data = read_yaml(file)
+    for override in overrides:
+        apply_override(data, override)
+    return validate(data, where=str(file))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: when there is no such file, it is too large, or no YAML mapping.
+    """
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(MAX_CONFIG_BYTES + 1)
+        if len(text) > MAX_CONFIG_BYTES:
+            raise ConfigError(
+                f"{file} is too large for a config", expected=f"at most {MAX_CONFIG_BYTES} bytes"
+            )
+        data = yaml.safe_load(text)
+    except OSError as error:
+        names = ", ".join(sorted(p.name for p in (Path(__file__).parent / "configs").glob("*.yaml")))
+        raise ConfigError(
+            f"No config can be read at {file}",
+            got=error.strerror,
+            expected=f"a YAML file, or one of lvd's own: {names}",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not YAML", got=" ".join(str(error).split())) from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{file} holds no settings", got=type(data).__name__, expected="a mapping of settings"
+        )
+    return data
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one field in place: `pools.web.sources.0.path=/data/web`.
+
+    Raises:
+        ConfigError: when it is not of that form or leads into something that has no fields.
+    """
+    name, sep, text = override.partition("=")
+    if not sep or not name:
+        raise ConfigError(
+            "--set is not understood",
+            got=override,
+            expected="--set FIELD=VALUE, such as --set dedup.phash_radius=4",
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {name} has a value that is not YAML", got=text) from error
+    *path, last = name.split(".")
+    here: Any = data
+    for i, step in enumerate(path):
+        if isinstance(here, dict):
+            here = here.setdefault(step, {})
+        elif isinstance(here, list) and step.isdigit() and int(step) < len(here):
+            here = here[int(step)]
+        else:
+            raise _no_such_field(override, ".".join(path[: i + 1]))
+        here = {} if here is None else here
+    if isinstance(here, dict):
+        here[last] = value
+    elif isinstance(here, list) and last.isdigit() and int(last) <= len(here):
+        here[int(last) : int(last) + 1] = [value]
+    else:
+        raise _no_such_field(override, name)
+
+
+def _no_such_field(override: str, at: str) -> ConfigError:
+    return ConfigError(
+        f"--set {override}: there is nothing at {at}", expected="the name of a field, or an index of a list"
+    )
+
+
+def validate(data: dict[str, Any], *, where: str) -> RunConfig:
+    """The config that `data` is.
+
+    Raises:
+        ConfigError: with a line for every field that is wrong.
+    """
+    if "run_dir" not in data:
+        data = {**data, "run_dir": f"runs/{data.get('name', 'dataset')}"}
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors(include_url=False):
+            field = ".".join(str(part) for part in fault["loc"]) or "the config"
+            got = (
+                "" if fault["type"] in ("missing", "value_error") else f" (got {_short(fault.get('input'))})"
+            )
+            lines.append(f"  {field}: {fault['msg']}{got}")
+        raise ConfigError(f"{where} is not a valid config:\n" + "\n".join(lines) + "\n") from error
+    for pool in config.pools.values():
+        for source in pool.sources:
+            storage.check_scheme(source.path)
+    if not storage.is_local(config.run_dir):
+        raise ConfigError(
+            "run_dir must be a folder of the file system",
+            got=storage.redact(config.run_dir),
+            expected="a path that all workers share",
+        )
+    return config
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def resolved_yaml(config: RunConfig) -> str:
+    """The config as `run.yaml` has it: every default spelled out, no credentials."""
+    return yaml.safe_dump(_redacted(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def _redacted(data: Any) -> Any:
+    match data:
+        case dict():
+            return {key: _redacted(value) for key, value in data.items()}
+        case list():
+            return [_redacted(value) for value in data]
+        case str():
+            return storage.redact(data)
+    return data

@@ -1,0 +1,73 @@
+"""The local executor: items one after the other in this process. For debugging, and where there is no Ray."""
+
+import faulthandler
+import multiprocessing
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from curation import storage
+from curation.errors import ExecutorError, LvdError
+from pipelines.runner import Death
+from pipelines.step import Item, Receipt, Step, Work, perform
+from pipelines.threads import set_threads
+
+
+class LocalExecutor:
+    """Does items in this process; takes aside, into a process of its own, what this process once died of."""
+
+    def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+        work: Work | None = None
+        set_threads(step.threads)
+        for position, item in enumerate(items):
+            note = storage.join(run_dir, "tmp", f"in-flight-{step.identity(item)}")
+            if storage.exists(
+                note
+            ):  # an earlier run ended here without a word: it may have died of this item
+                yield position, Death("the process died during an earlier run", blames_item=True)
+                storage.remove_file(note)
+                continue
+            storage.publish_bytes(note, b"")
+            try:
+                work = work or step.load()
+                receipt = perform(work, step, item, run_dir=run_dir)
+            finally:
+                storage.remove_file(note)
+            yield position, receipt
+
+    def run_alone(
+        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
+    ) -> Receipt | Death:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_alone, args=(theirs, step, item, run_dir, dict(condemned), publish))
+        process.start()
+        theirs.close()
+        try:
+            answer = ours.recv()
+        except EOFError:
+            answer = None
+        finally:
+            process.join()
+        if isinstance(answer, LvdError):
+            raise answer
+        if isinstance(answer, Receipt):
+            return answer
+        # 9 is what the kernel ends a process with when memory runs out: not the item's fault.
+        return Death(f"exit code {process.exitcode}", blames_item=process.exitcode != -9)
+
+
+def _alone(
+    pipe: Connection, step: Step, item: Item, run_dir: str, condemned: dict[int, str], publish: bool
+) -> None:
+    faulthandler.disable()  # a crash is expected here; its dump would only frighten
+    set_threads(step.threads)
+    answer: Any
+    try:
+        answer = perform(step.load(), step, item, run_dir=run_dir, condemned=condemned, publish=publish)
+    except LvdError as error:
+        answer = error
+    except Exception:  # our own fault, and not the item's: the parent raises it
+        answer = ExecutorError(f"Step {step.name} failed in a process of its own", got=traceback.format_exc())
+    pipe.send(answer)

@@ -1,0 +1,227 @@
+"""The Ray executor: Ray Data schedules parts over an actor pool, plain tasks do the rest.
+
+Ray is the coordinator alone: a worker reads its inputs, publishes its outputs, and returns a receipt.
+"""
+
+import contextlib
+import logging
+import os
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ray
+import ray.data
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from curation import storage
+from curation.errors import ConfigError, ExecutorError, LvdError
+from pipelines.runner import MAX_ATTEMPTS, Death
+from pipelines.step import Item, Receipt, Step, Work, perform
+from pipelines.threads import set_threads
+
+# Parts of one Ray Data execution: bounds what the driver and the scheduler hold at a time.
+WAVE_PARTS = 4_096
+CONNECT_TIMEOUT_S = 60
+
+
+class RayExecutor:
+    """Does items on a Ray cluster; starts a local one where no address is given.
+
+    Args:
+        address: of a running cluster (`auto`, `ray://…`, `HOST:PORT`), or None for one of our own.
+        workers: at most so many at once; None for as many as the cluster's cores carry.
+        num_cpus: logical cores of a cluster of our own; None for the machine's.
+    """
+
+    def __init__(self, address: str | None, *, workers: int | None, num_cpus: int | None = None) -> None:
+        self._workers = workers
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            _connect(address, num_cpus)
+
+    def close(self) -> None:
+        """Leave the cluster; end it when it is ours."""
+        if self._ours:
+            ray.shutdown()
+
+    def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+        check_run_dir_is_shared(run_dir)
+        for start in range(0, len(items), WAVE_PARTS):
+            wave = items[start : start + WAVE_PARTS]
+            outcomes = (
+                self._map(step, wave, run_dir) if step.kind == "map" else self._tasks(step, wave, run_dir)
+            )
+            for position, outcome in outcomes:
+                yield start + position, outcome
+
+    def _map(self, step: Step, wave: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+        context = ray.data.DataContext.get_current()
+        context.max_errored_blocks = -1  # a part that is lost is found missing below, and rescued
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        rows = [{"position": position, "item": item} for position, item in enumerate(wave)]
+        dataset = ray.data.from_items(rows, override_num_blocks=len(wave)).map_batches(
+            _PartWorker,
+            fn_constructor_args=(step, run_dir),
+            batch_size=1,
+            num_cpus=step.threads,
+            concurrency=(1, self._most_workers(step, len(wave))),
+            # Ray's own defaults retry for ever: an image that kills its decoder would never end.
+            max_restarts=-1,
+            max_task_retries=MAX_ATTEMPTS - 1,
+        )
+        missing = set(range(len(wave)))
+        for row in dataset.iter_rows():
+            missing.discard(int(row["position"]))
+            yield int(row["position"]), _unpack(row["outcome"])
+        for position in sorted(missing):
+            yield position, Death(f"its worker died {MAX_ATTEMPTS} times", blames_item=True)
+
+    def _tasks(self, step: Step, wave: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+        remote = ray.remote(_do).options(num_cpus=step.threads, max_retries=MAX_ATTEMPTS - 1)
+        waiting = list(enumerate(wave))[::-1]
+        running: dict[Any, int] = {}
+        while waiting or running:
+            while waiting and len(running) < self._most_workers(step, len(wave)):
+                position, item = waiting.pop()
+                running[remote.remote(step, item, run_dir, {}, True)] = position
+            for ref in ray.wait(list(running), num_returns=1)[0]:
+                yield running.pop(ref), _result(ref)
+
+    def run_alone(
+        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
+    ) -> Receipt | Death:
+        # max_calls=1: the process ends after the call, so each call gets a fresh one.
+        remote = ray.remote(max_calls=1)(_do).options(num_cpus=step.threads, max_retries=0)
+        return _result(remote.remote(step, item, run_dir, dict(condemned), publish))
+
+    def _most_workers(self, step: Step, num_items: int) -> int:
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        if cores < step.threads:
+            raise ConfigError(
+                "No worker fits the cluster",
+                got=f"{cores} cores",
+                expected=f"at least {step.threads} (describe.threads)",
+            )
+        return max(1, min(self._workers or cores, cores // step.threads, num_items))
+
+
+class _PartWorker:
+    """An actor of Ray Data's pool: loads the work once, then does part after part."""
+
+    def __init__(self, step: Step, run_dir: str) -> None:
+        self._step = step
+        self._run_dir = run_dir
+        self._work: Work | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        outcome: object
+        try:
+            set_threads(self._step.threads)
+            self._work = self._work or self._step.load()
+            item = batch["item"][0]
+            outcome = perform(self._work, self._step, item, run_dir=self._run_dir)
+        except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
+            outcome = _portable(error)
+        return {"position": batch["position"], "outcome": [_pack(outcome)]}
+
+
+def _do(step: Step, item: Item, run_dir: str, condemned: dict[int, str], publish: bool) -> bytes:
+    try:
+        set_threads(step.threads)
+        return _pack(perform(step.load(), step, item, run_dir=run_dir, condemned=condemned, publish=publish))
+    except Exception as error:
+        return _pack(_portable(error))
+
+
+def _portable(error: Exception) -> LvdError:
+    if isinstance(error, LvdError):
+        return error
+    return ExecutorError(f"A worker failed: {error!r}", got="".join(traceback.format_exception(error)))
+
+
+def _pack(outcome: object) -> bytes:
+    return ray.cloudpickle.dumps(outcome)
+
+
+def _unpack(packed: bytes) -> Receipt:
+    outcome = ray.cloudpickle.loads(packed)
+    if isinstance(outcome, LvdError):
+        raise outcome
+    return outcome
+
+
+def _result(ref: Any) -> Receipt | Death:
+    try:
+        return _unpack(ray.get(ref))
+    except ray.exceptions.WorkerCrashedError as error:
+        return Death(type(error).__name__, blames_item=True)
+    except (
+        ray.exceptions.OutOfMemoryError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.ObjectLostError,
+    ) as error:
+        return Death(type(error).__name__, blames_item=False)
+
+
+def _connect(address: str | None, num_cpus: int | None) -> None:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # the dashboard's job API is code execution
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # Ray's own future default; silences its warning
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    try:
+        ray.init(
+            address=address,
+            num_cpus=num_cpus if address is None else None,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            **({"_node_ip_address": "127.0.0.1"} if address is None else {}),
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ExecutorError(
+            "Ray cannot be reached" if address else "Ray cannot be started",
+            got=error,
+            expected=f"a Ray cluster at {address}" if address else "a local Ray",
+            remedy="Check --address, or run without Ray: --executor local",
+        ) from error
+
+
+def check_run_dir_is_shared(run_dir: str) -> None:
+    """See that every node of the cluster sees the run directory.
+
+    Raises:
+        ConfigError: naming the nodes that do not.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2 or not storage.is_local(run_dir):
+        return
+    probe = storage.join(run_dir, "tmp", f"probe-{uuid.uuid4().hex}")
+    storage.publish_bytes(probe, b"lvd")
+    try:
+        look = ray.remote(num_cpus=0)(storage.exists)
+        asked = {
+            node["NodeManagerAddress"]: look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(probe)
+            for node in nodes
+        }
+        blind = []
+        for name, ref in asked.items():
+            with contextlib.suppress(ray.exceptions.RayError):  # a node that dies meanwhile is Ray's business
+                if not ray.get(ref, timeout=CONNECT_TIMEOUT_S):
+                    blind.append(name)
+    finally:
+        storage.remove_file(probe)
+    if blind:
+        raise ConfigError(
+            f"Some nodes of the cluster cannot see the run directory {run_dir}",
+            got=", ".join(blind),
+            expected="a folder that all nodes share",
+            remedy="Put run_dir on a shared file system or an object store",
+        )

@@ -1,0 +1,95 @@
+"""Shows how far a step is: a bar with rate and ETA on a terminal, plain lines otherwise."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from pipelines.step import Receipt
+
+PLAIN_LINE_EVERY_S = 10.0
+
+
+@dataclass
+class Progress:
+    """Where progress goes. `quiet` shows nothing."""
+
+    quiet: bool = False
+    console: Console = field(default_factory=lambda: Console(file=sys.stderr))
+
+    @contextmanager
+    def step(self, name: str, *, total: int, done: int) -> Iterator[Callable[[Receipt], None]]:
+        """Show one step; what is yielded is called for every item that gets done."""
+        if self.quiet:
+            yield lambda _receipt: None
+        elif self.console.is_terminal:
+            yield from self._bar(name, total, done)
+        else:
+            yield from self._lines(name, total, done)
+
+    def _bar(self, name: str, total: int, done: int) -> Iterator[Callable[[Receipt], None]]:
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=self.console) as bar:
+            task = bar.add_task(name, total=total, completed=done, rate="")
+            rate = _Rate()
+
+            def advance(receipt: Receipt) -> None:
+                bar.update(task, advance=1, rate=rate.after(receipt))
+
+            yield advance
+
+    def _lines(self, name: str, total: int, done: int) -> Iterator[Callable[[Receipt], None]]:
+        started, last, finished, rate = time.monotonic(), time.monotonic(), done, _Rate()
+
+        def advance(receipt: Receipt) -> None:
+            nonlocal last, finished
+            finished += 1
+            text = rate.after(receipt)
+            now = time.monotonic()
+            if now - last >= PLAIN_LINE_EVERY_S and finished < total:
+                last = now
+                left_s = (now - started) / (finished - done) * (total - finished)
+                self._print(f"{name}: {finished}/{total} {text}, about {left_s:.0f} s left")
+
+        yield advance
+        again = f", {done} done before" if done else ""
+        self._print(f"{name}: {finished}/{total} in {time.monotonic() - started:.1f} s{again}")
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+        if not self.quiet:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@dataclass
+class _Rate:
+    """Images per second since the step began, from the rows that receipts name."""
+
+    started: float = field(default_factory=time.monotonic)
+    num_rows: int = 0
+
+    def after(self, receipt: Receipt) -> str:
+        self.num_rows += int(receipt.facts.get("num_rows", 0))
+        elapsed_s = max(time.monotonic() - self.started, 1e-9)
+        return f"{self.num_rows / elapsed_s:,.0f} images/s" if self.num_rows else ""

@@ -1,0 +1,111 @@
+"""One run of the pipeline on a run directory: lock, executor, signals, and the result."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from curation import storage
+from curation.errors import ConfigError, StoppedError
+from pipelines.config import ExecutorConfig, RunConfig, resolved_yaml
+from pipelines.lock import lock
+from pipelines.lvd import curate
+from pipelines.progress import Progress
+from pipelines.runner import Executor, Runner, StepState, StopHereError
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to: the manifest, or None where it stopped at the stage that it was asked to."""
+
+    manifest: dict[str, Any] | None
+    states: list[StepState]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when some source could not be read."""
+        return 0 if self.manifest is None or self.manifest["complete"] else 3
+
+
+def run(
+    config: RunConfig, *, until: str | None = None, refresh: bool = False, progress: Progress | None = None
+) -> RunResult:
+    """Curate: everything that is not done yet, in the order of the flow.
+
+    Args:
+        config: the resolved config.
+        until: the last stage to run.
+        refresh: list the sources anew, and try again what could not be read.
+        progress: where progress goes.
+
+    Raises:
+        LvdError: as the stages say.
+        StoppedError: on SIGTERM; the run directory can be resumed.
+    """
+    run_dir = config.run_dir
+    with lock(run_dir), _stop_on_sigterm():
+        storage.publish_bytes(storage.join(run_dir, "run.yaml"), resolved_yaml(config).encode(), replace=True)
+        with executor_for(config.executor) as executor:
+            runner = Runner(run_dir, executor, progress or Progress(), until)
+            try:
+                manifest = curate(runner, config, refresh=refresh)
+            except StopHereError:
+                manifest = None
+        remove_leftovers(run_dir)
+    return RunResult(manifest, runner.states)
+
+
+def plan(config: RunConfig) -> list[StepState]:
+    """How far each step is, as far as that can be told: the last one listed is the first with work to do."""
+    runner = Runner(config.run_dir, None, Progress(quiet=True))
+    try:
+        curate(runner, config, refresh=False)
+    except StopHereError:
+        pass
+    return runner.states
+
+
+@contextmanager
+def executor_for(config: ExecutorConfig) -> Iterator[Executor]:
+    """The executor that the config names, closed afterwards."""
+    if config.kind == "local":
+        from pipelines.local import LocalExecutor
+
+        yield LocalExecutor()
+        return
+    try:
+        from pipelines.on_ray import RayExecutor
+    except ImportError as error:
+        raise ConfigError(
+            "The executor `ray` needs Ray", got=error, remedy="Install ray[data], or use --executor local"
+        ) from error
+    executor = RayExecutor(config.address, workers=config.workers, num_cpus=config.num_cpus)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def remove_leftovers(run_dir: str) -> None:
+    """Remove scratch folders that dead workers left; called under the lock, when no worker is alive."""
+    storage.remove_tree(storage.join(run_dir, "tmp"))
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception. What is published stays; what is half done leaves no trace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_signum: int, _frame: FrameType | None) -> None:
+        raise StoppedError("Stopped by SIGTERM", remedy="Run the same command again: it goes on where it was")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

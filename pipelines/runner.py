@@ -1,0 +1,229 @@
+"""Runs steps: finds what is done, hands the rest to an executor, and takes care of what kills a worker."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from curation import storage
+from curation.errors import ExecutorError, IntegrityError
+from pipelines.progress import Progress
+from pipelines.step import Item, Receipt, Step, digest_of, find_receipt
+
+# An item is tried this often with its neighbours before it is taken aside.
+MAX_ATTEMPTS = 3
+# A row is condemned when it has killed its process this often, alone, in a fresh process.
+DEATHS_TO_CONDEMN = 2
+CONDEMNED_REASON = "crashed_decoder"
+SKIPPED_REASON = "skipped"  # of rows that a probe leaves out; never published
+
+
+@dataclass(frozen=True)
+class Death:
+    """A worker process died (or was ended because it hung) with an item in its hands."""
+
+    cause: str
+    blames_item: bool  # False for out-of-memory, preemption and the like: they condemn nobody
+
+
+class Executor(Protocol):
+    """Where the work of items is done. Both executors give the same bytes."""
+
+    def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+        """Do every item, in any order; yield each item's position with its receipt, or its death.
+
+        Retries after a worker's death are the executor's own, at most `MAX_ATTEMPTS`; an exception that the
+        work itself raises is raised here.
+        """
+        ...
+
+    def run_alone(
+        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
+    ) -> Receipt | Death:
+        """Do one item in a fresh process of its own; without `publish` only to see whether it survives."""
+        ...
+
+
+class StopHereError(Exception):
+    """The run has reached the stage that it was asked to stop after, or (dry) the first step not done."""
+
+
+@dataclass(frozen=True)
+class StepState:
+    """How far a step is: what `plan` and `status` show."""
+
+    name: str
+    stage: str
+    num_items: int
+    num_done: int
+    num_rows: int
+
+
+@dataclass
+class Runner:
+    """Runs the steps of one run directory.
+
+    Args:
+        run_dir: where everything is written.
+        executor: where items are done; None for a dry run, which stops at the first step not done.
+        progress: shows how far a step is.
+        until: the stage to stop after.
+    """
+
+    run_dir: str
+    executor: Executor | None
+    progress: Progress
+    until: str | None = None
+    states: list[StepState] = field(default_factory=list)
+    receipts: dict[str, list[Receipt]] = field(default_factory=dict)
+    _reached: bool = False
+
+    def run(self, step: Step, items: Sequence[Item]) -> list[Receipt]:
+        """The receipts of all items, in their order; what is done already is not done again.
+
+        Raises:
+            StopHereError: when the stage asked for lies behind us, or in a dry run something is to do.
+            ExecutorError: when an item cannot be done.
+        """
+        if self._reached and step.stage != self.until:
+            raise StopHereError
+        self._reached = step.stage == self.until
+        identities = [step.identity(item) for item in items]
+        marker = f"steps/{step.name}/markers/{digest_of(identities)}.json"
+        done = self._read_marker(marker, len(items)) or {}
+        there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
+        for i, identity in enumerate(identities):
+            if identity not in there:
+                done.pop(i, None)  # the marker speaks of what has been removed since
+            elif i not in done and (receipt := find_receipt(self.run_dir, step, identity)):
+                done[i] = receipt
+        todo = [i for i in range(len(items)) if i not in done]
+        num_rows = sum(items[i].num_rows for i in todo)
+        self.states.append(StepState(step.name, step.stage, len(items), len(done), num_rows))
+        if todo and self.executor is None:
+            raise StopHereError
+        if todo and self.executor is not None:
+            with self.progress.step(step.name, total=len(items), done=len(done)) as advance:
+                for position, receipt in self._do(self.executor, step, [items[i] for i in todo]):
+                    done[todo[position]] = receipt
+                    advance(receipt)
+        receipts = [done[i] for i in range(len(items))]
+        if todo:
+            self._write_marker(marker, receipts)
+        self.receipts[step.name] = receipts
+        return receipts
+
+    def run_one(self, step: Step, item: Item) -> Receipt:
+        """`run` for a step of a single item."""
+        return self.run(step, [item])[0]
+
+    def newest(self, step: Step, item: Item, *, again: Callable[[Receipt], bool]) -> Item:
+        """The latest generation of an item whose outside world may change under it.
+
+        Args:
+            step: the item's step.
+            item: the item; its generation is added to its inputs, and the receipt before it to its payload.
+            again: whether the latest finished generation is to be followed by another.
+        """
+        generation = 0
+        latest: Receipt | None = None
+        while True:
+            this = replace(item, inputs=(*item.inputs, f"generation {generation}"))
+            receipt = find_receipt(self.run_dir, step, step.identity(this))
+            if receipt is None:
+                break
+            latest, newest, generation = receipt, this, generation + 1
+        if latest is None or again(latest):
+            return replace(this, payload={**item.payload, "before": latest})
+        return newest
+
+    def _do(self, executor: Executor, step: Step, items: list[Item]) -> Iterator[tuple[int, Receipt]]:
+        died: list[tuple[int, Death]] = []
+        for position, outcome in executor.run(step, items, self.run_dir):
+            if isinstance(outcome, Death):
+                died.append((position, outcome))
+            else:
+                yield position, outcome
+        for position, death in died:
+            yield position, rescue(executor, step, items[position], run_dir=self.run_dir, death=death)
+
+    def _read_marker(self, marker: str, num_items: int) -> dict[int, Receipt]:
+        path = storage.join(self.run_dir, marker)
+        try:
+            texts = json.loads(storage.read_bytes(path))["receipts"]
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"A marker is damaged: {path}", got=error, remedy="Remove it and rerun"
+            ) from error
+        if len(texts) != num_items:
+            raise IntegrityError(
+                f"A marker lists another number of items: {path}",
+                got=len(texts),
+                expected=num_items,
+                remedy="Remove it and rerun",
+            )
+        return {i: Receipt.from_json(text, where=path) for i, text in enumerate(texts)}
+
+    def _write_marker(self, marker: str, receipts: list[Receipt]) -> None:
+        text = json.dumps({"receipts": [r.to_json() for r in receipts]})
+        storage.publish_bytes(storage.join(self.run_dir, marker), text.encode(), replace=True)
+
+
+def rescue(executor: Executor, step: Step, item: Item, *, run_dir: str, death: Death) -> Receipt:
+    """Finish an item that kills its worker, at the price of the rows that do it.
+
+    First the whole item once more in a fresh process (the machine may have been at fault); then it is halved
+    until the rows that kill stand alone, and these are condemned when they have killed twice.
+
+    Raises:
+        ExecutorError: when the item has no rows to halve, or the deaths are nobody's fault.
+    """
+    outcome = executor.run_alone(step, item, run_dir, condemned={}, publish=True)
+    if isinstance(outcome, Receipt):
+        return outcome
+    if not outcome.blames_item or not item.num_rows:
+        raise ExecutorError(
+            f"Step {step.name} cannot be finished: its worker died each time",
+            got=outcome.cause,
+            expected="a worker that lives until the work is done",
+            remedy="Give a worker more memory, or run fewer at once (executor.workers), and run again",
+        )
+
+    def survives(rows: range) -> bool:
+        others = {r: SKIPPED_REASON for r in range(item.num_rows) if r not in rows}
+        probe = executor.run_alone(step, item, run_dir, condemned=others, publish=False)
+        return isinstance(probe, Receipt) or not probe.blames_item
+
+    killers = find_killers(range(item.num_rows), survives)
+    condemned = dict.fromkeys(killers, CONDEMNED_REASON)
+    outcome = executor.run_alone(step, item, run_dir, condemned=condemned, publish=True)
+    if isinstance(outcome, Death):
+        raise ExecutorError(
+            f"Step {step.name} kills its worker, and no single row of {step.identity(item)} is to blame",
+            got=f"{outcome.cause}; before: {death.cause}",
+            remedy="Try again with fewer workers (executor.workers), and report it if it stays",
+        )
+    return outcome
+
+
+def find_killers(rows: range, survives: Callable[[range], bool]) -> list[int]:
+    """The rows that kill, by bisection.
+
+    Args:
+        rows: where to look; the whole range is known to kill.
+        survives: whether a fresh process that touches these rows alone survives them.
+    """
+    if len(rows) == 1:
+        deaths = 1
+        while deaths < DEATHS_TO_CONDEMN and not survives(rows):
+            deaths += 1
+        return list(rows) if deaths == DEATHS_TO_CONDEMN else []
+    half = len(rows) // 2
+    return [
+        row
+        for part in (rows[:half], rows[half:])
+        if not survives(part)
+        for row in find_killers(part, survives)
+    ]

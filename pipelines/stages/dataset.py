@@ -1,0 +1,115 @@
+"""dataset: everything is linked into one folder, and `manifest.json` is replaced, last."""
+
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curation import storage
+from curation.shard.layout import shard_name
+from curation.shard.sample import INDEX, index_name
+from curation.shard.write import ShardReceipt, index_json
+from pipelines.config import RunConfig, resolved_yaml
+from pipelines.parts import Part
+from pipelines.runner import Runner
+from pipelines.stages.cluster import Clusters
+from pipelines.stages.decontaminate import Leaks
+from pipelines.stages.dedup import Copies
+from pipelines.stages.lineage import write_lineage
+from pipelines.stages.select import Outcomes
+from pipelines.stages.shard import Bucket
+from pipelines.step import FileRef, Receipt, digest_of
+
+MANIFEST_SCHEMA = 1
+
+
+def publish_dataset(
+    runner: Runner,
+    config: RunConfig,
+    parts: Sequence[Part],
+    *,
+    copies: Copies,
+    leaks: Leaks,
+    clusters: Clusters,
+    outcomes: Outcomes,
+    buckets: Sequence[Bucket],
+) -> dict[str, Any]:
+    """Assemble `dataset-<identity>/` and replace the manifest; returns the manifest."""
+    lineage = write_lineage(
+        runner,
+        config,
+        parts,
+        copies=copies,
+        leaks=leaks,
+        clusters=clusters,
+        outcomes=outcomes,
+        buckets=buckets,
+    )
+    if runner.executor is None:
+        return {}
+    shards = [ref for bucket in buckets for ref in bucket.shards]
+    identity = digest_of(config.name, lineage.digest, [ref.sha256 for ref in shards])
+    folder = f"dataset-{identity}"
+    manifest = {
+        "schema": MANIFEST_SCHEMA,
+        "name": config.name,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config_sha256": hashlib.sha256(resolved_yaml(config).encode()).hexdigest(),
+        "code_version": importlib.metadata.version("lvd"),
+        "seed": config.seed,
+        **completeness(runner, lineage),
+        "dataset_dir": folder,
+        "lineage": _link_tables(runner.run_dir, folder, lineage, "lineage"),
+        "selection": _link_tables(runner.run_dir, folder, lineage, "selection"),
+        "counts": lineage.facts["counts"],
+        "funnel": lineage.facts["funnel"],
+        "shards": _link_shards(runner.run_dir, folder, config.name, buckets),
+    }
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    storage.publish_bytes(storage.join(runner.run_dir, "manifest.json"), text.encode(), replace=True)
+    return manifest
+
+
+def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
+    """Whether everything could be read, and what could not."""
+    unread = [problem for receipt in runner.receipts["ingest"] for problem in receipt.facts["unread"]]
+    for level in lineage.facts["funnel"]:
+        for reason in ("unreadable", "source_changed"):
+            if number := level["dropped"].get(reason):
+                unread.append({"pool": level["pool"], "what": reason, "detail": f"{number} images"})
+    return {"complete": not unread, "unread": unread}
+
+
+def _link_tables(run_dir: str, folder: str, receipt: Receipt, kind: str) -> list[dict[str, Any]]:
+    rows = receipt.facts[f"num_{'lineage' if kind == 'lineage' else 'selected'}"]
+    entries = []
+    for number, num_rows in enumerate(rows):
+        ref = receipt.file(run_dir, f"{kind}-{number:06d}.parquet")
+        path = f"{folder}/{kind}/part-{number:06d}.parquet"
+        storage.link_or_copy(ref.path, storage.join(run_dir, path))
+        entries.append({"path": path, "rows": num_rows, "sha256": ref.sha256})
+    return entries
+
+
+def _link_shards(run_dir: str, folder: str, name: str, buckets: Sequence[Bucket]) -> list[dict[str, Any]]:
+    entries = []
+    listed = []
+    for bucket in buckets:
+        for tar, index, num_samples in zip(bucket.shards, bucket.indexes, bucket.num_samples, strict=True):
+            shard = shard_name(name, len(entries))
+            storage.link_or_copy(tar.path, storage.join(run_dir, folder, shard))
+            storage.link_or_copy(index.path, storage.join(run_dir, folder, index_name(shard)))
+            listed.append(ShardReceipt(shard, num_samples, tar.num_bytes, tar.sha256, INDEX.empty_table()))
+            entries.append(
+                {
+                    "path": f"{folder}/{shard}",
+                    "num_samples": num_samples,
+                    "bytes": tar.num_bytes,
+                    "sha256": tar.sha256,
+                }
+            )
+    storage.publish_bytes(storage.join(run_dir, folder, "index.json"), index_json(name, listed), replace=True)
+    return entries

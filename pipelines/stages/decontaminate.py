@@ -1,0 +1,115 @@
+"""decontaminate: every described image, survivor or not, against every image of the holdout pools."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from curation import storage
+from curation.dedup.decontaminate import DecontaminateConfig, HoldoutEdges, exact_leaks, leaks
+from curation.schema import EDGE_KINDS, LEAKS
+from pipelines.config import RunConfig
+from pipelines.parts import Part, is_null, read, read_array, roles, sha256_words
+from pipelines.runner import Runner
+from pipelines.stages.dedup import Copies, read_copies
+from pipelines.stages.join import JoinRule, join, make_blocks, read_edges, row_digests
+from pipelines.stages.ranks import id_rank
+from pipelines.step import Attempt, FileRef, Item, Step, Work
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What leaks: `leaks` (schema.LEAKS), and the edges to the holdout images."""
+
+    leaks: FileRef
+    edges: tuple[FileRef, ...]
+
+
+def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copies: Copies) -> Leaks:
+    """Find the images that leak an evaluation image, and name it."""
+    rule = config.decontaminate
+    inputs = tuple(part.digest("described") for part in parts)
+    rows_step = Step("decontaminate_rows", 1, {}, _load_rows, "task", "decontaminate")
+    rows = runner.run_one(rows_step, Item(inputs, {"parts": tuple(parts)}))
+    described = rows.file(runner.run_dir, "described.npy")
+    sides = []
+    for is_holdout in (False, True):
+        mine = [
+            (p, d)
+            for p, d in zip(parts, rows.facts["digests"], strict=True)
+            if (p.role == "holdout") is is_holdout
+        ]
+        sides.append(
+            make_blocks(
+                [p for p, _ in mine], described, [d for _, d in mine], block_rows=config.dedup.block_rows
+            )
+        )
+    join_rule = JoinRule(
+        rule.phash_radius,
+        rule.cosine_threshold,
+        backend=config.dedup.backend,
+        threads=config.describe.embed.threads,
+    )
+    edges = join(runner, "decontaminate_edges", "decontaminate", list(product(*sides)), join_rule)
+
+    step = Step(
+        "decontaminate_leaks",
+        1,
+        rule.model_dump(mode="json"),
+        partial(_load_leaks, rule),
+        "task",
+        "decontaminate",
+    )
+    payload = {"parts": tuple(parts), "edges": tuple(edges), "rows": described, "copies": copies}
+    receipt = runner.run_one(
+        step, Item((*inputs, rows.digest, copies.copies.sha256, *(e.sha256 for e in edges)), payload)
+    )
+    return Leaks(receipt.file(runner.run_dir, "leaks.parquet"), tuple(edges))
+
+
+def _load_rows() -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        parts: tuple[Part, ...] = attempt.payload["parts"]
+        rows = np.flatnonzero(is_null(parts, "described", "reason"))
+        storage.write_vectors(attempt.out / "described.npy", rows)
+        return {"digests": row_digests(parts, rows), "num_rows": len(rows)}
+
+    return work
+
+
+def _load_leaks(rule: DecontaminateConfig) -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        parts: tuple[Part, ...] = attempt.payload["parts"]
+        num_rows = parts[-1].offset + parts[-1].num_rows
+        if not any(part.role == "holdout" for part in parts):
+            storage.write_table(attempt.out / "leaks.parquet", LEAKS.empty_table())
+            return {"num_leaks": 0}
+        rows = np.asarray(read_array(attempt.payload["rows"]))
+        rank = id_rank(parts)
+        exact = exact_leaks(
+            sha256_words(parts)[rows], is_holdout=roles(parts, "holdout")[rows], rank=rank[rows]
+        )
+        edges = read_edges(
+            attempt.payload["edges"], phash_radius=rule.phash_radius, cosine_from=rule.cosine_threshold
+        )
+        kind = edges["kind"].combine_chunks()
+        names = [EDGE_KINDS.index(name) for name in kind.dictionary.to_pylist()]
+        every = HoldoutEdges(
+            np.concatenate([rows[exact.row], edges["a"].to_numpy()]),
+            np.concatenate([rows[exact.holdout], edges["b"].to_numpy()]),
+            np.concatenate([exact.score, edges["score"].to_numpy()]),
+            np.concatenate([exact.kind, np.array(names, np.int8)[kind.indices.to_numpy()]]),
+        )
+        labels = None
+        if rule.by == "component":
+            labels = np.arange(num_rows)
+            copies = read_copies(attempt.payload["copies"])
+            labels[copies["row"].to_numpy()] = copies["representative"].to_numpy()
+        found = leaks(every, rank=rank, labels=labels, by=rule.by)
+        storage.write_table(attempt.out / "leaks.parquet", found)
+        return {"num_leaks": found.num_rows}
+
+    return work

@@ -1,0 +1,140 @@
+"""describe and judge: every image is read and decoded once; thresholds are applied to what was measured."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from curation import storage
+from curation.describe.describe import DescribeConfig, describe, with_vectors
+from curation.describe.embed import EmbedConfig, Embedder, parse_embedder
+from curation.describe.filters import JudgeConfig, judge
+from curation.ingest.precomputed import PrecomputedVectors
+from curation.ingest.rows import read_sample
+from pipelines.config import RunConfig
+from pipelines.models import identity, load_embedder, resolve
+from pipelines.parts import Part, read
+from pipelines.runner import Runner
+from pipelines.step import Attempt, Item, Receipt, Step, Work
+from pipelines.watchdog import Watchdog
+
+
+def describe_parts(
+    runner: Runner, config: RunConfig, parts: Sequence[Part], *, refresh: bool
+) -> tuple[Part, ...]:
+    """Measure, hash and embed every image; `refresh` tries again where a source could not be read."""
+    settings = config.describe.model_copy(update={"embed": resolve(config.describe.embed)})
+    threads = settings.embed.threads
+    step = Step(
+        "describe", 1, identity_config(settings), partial(_load, settings), "map", "describe", threads
+    )
+    items = [_item(runner, step, part, refresh) for part in parts]
+    receipts = runner.run(step, items)
+    return tuple(
+        _described(part, receipt, runner.run_dir) for part, receipt in zip(parts, receipts, strict=True)
+    )
+
+
+def identity_config(settings: DescribeConfig) -> dict[str, Any]:
+    """What of the config changes the output: not the threads that decode, but the bytes of the weights."""
+    copies = settings.descriptor_embed
+    return {
+        "embed": _model_identity(settings.embed),
+        "descriptor": _model_identity(copies) if copies else None,
+        "decode": settings.decode.model_dump(mode="json"),
+    }
+
+
+def _model_identity(config: EmbedConfig) -> dict[str, Any]:
+    spec = parse_embedder(config.embedder)
+    if spec.library != "precomputed":
+        return identity(config)
+    # A file of vectors may be terabytes: its size and time stand for it.
+    return {"precomputed": storage.stat(spec.weights).version}
+
+
+def _item(runner: Runner, step: Step, part: Part, refresh: bool) -> Item:
+    item = Item((part.images.sha256,), {"part": part}, part.num_rows)
+    return runner.newest(step, item, again=lambda receipt: refresh and receipt.facts["num_unreadable"] > 0)
+
+
+def _described(part: Part, receipt: Receipt, run_dir: str) -> Part:
+    def file(name: str) -> Any:
+        return receipt.file(run_dir, name) if name in receipt.files else None
+
+    return replace(
+        part,
+        described=file("described.parquet"),
+        embeddings=file("embeddings.npy"),
+        descriptors=file("descriptors.npy"),
+    )
+
+
+def _load(config: DescribeConfig) -> Work:
+    embedder, embeddings = _source_of_vectors(config.embed)
+    copies = config.descriptor_embed
+    shared = copies == config.embed
+    descriptor, descriptors = _source_of_vectors(copies) if copies and not shared else (None, None)
+
+    def work(attempt: Attempt) -> dict[str, Any]:
+        part: Part = attempt.payload["part"]
+        images = read(part.images)
+        rows = images.to_pylist()
+        known = {i: row["reason"] for i, row in enumerate(rows) if row["reason"]} | dict(attempt.condemned)
+        with storage.RangeReader() as reader, Watchdog() as tick:
+            found = describe(
+                part.num_rows,
+                lambda row: read_sample(reader, rows[row]),
+                embedder=embedder,
+                descriptor=descriptor,
+                config=config,
+                known=known,
+                on_row=tick,
+            )
+        keys = images["key"].to_pylist()
+        if embeddings is not None:
+            found = with_vectors(found, *embeddings.lookup(keys, part.pool))
+        if descriptors is not None:
+            found = with_vectors(found, *descriptors.lookup(keys, part.pool), into="descriptors")
+        assert found.embeddings is not None, "an embedder that is neither a model nor a file"
+        storage.write_table(attempt.out / "described.parquet", found.table)
+        storage.write_vectors(attempt.out / "embeddings.npy", found.embeddings)
+        if found.descriptors is not None:
+            storage.write_vectors(attempt.out / "descriptors.npy", found.descriptors)
+        return {"num_rows": part.num_rows, "num_unreadable": len(found.read_errors)}
+
+    return work
+
+
+def _source_of_vectors(config: EmbedConfig) -> tuple[Embedder | None, PrecomputedVectors | None]:
+    spec = parse_embedder(config.embedder)
+    if spec.library == "precomputed":
+        return None, PrecomputedVectors(spec.weights)
+    return load_embedder(config), None
+
+
+def judge_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Apply the thresholds to what was measured."""
+    step = Step(
+        "judge", 1, config.judge.model_dump(mode="json"), partial(_load_judge, config.judge), "map", "judge"
+    )
+    items = [Item((_sha(part),), {"part": part}, part.num_rows) for part in parts]
+    receipts = runner.run(step, items)
+    return tuple(
+        replace(part, verdicts=receipt.file(runner.run_dir, "verdicts.parquet"))
+        for part, receipt in zip(parts, receipts, strict=True)
+    )
+
+
+def _sha(part: Part) -> str:
+    assert part.described is not None
+    return part.described.sha256
+
+
+def _load_judge(config: JudgeConfig) -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        described = read(attempt.payload["part"].described)
+        storage.write_table(attempt.out / "verdicts.parquet", judge(described, config))
+        return {"num_rows": described.num_rows}
+
+    return work

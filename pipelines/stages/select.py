@@ -1,0 +1,76 @@
+"""select: hits, caps and pools become one outcome for every row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from curation import storage
+from curation.schema import Origin
+from curation.select import OUTCOMES, Rows, SelectConfig, select
+from pipelines.config import RunConfig
+from pipelines.parts import Part, read, read_array, roles
+from pipelines.runner import Runner
+from pipelines.stages.cluster import Clusters
+from pipelines.stages.dedup import survivor_rank
+from pipelines.stages.ranks import id_rank
+from pipelines.step import Attempt, FileRef, Item, Step, Work
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """For every global row an index into `curation.select.OUTCOMES`, the row that caused it, and a score."""
+
+    outcome: FileRef
+    by: FileRef
+    score: FileRef
+    digest: str
+
+
+def select_images(
+    runner: Runner,
+    config: RunConfig,
+    parts: Sequence[Part],
+    clusters: Clusters,
+    hits: Mapping[str, FileRef],
+) -> Outcomes:
+    """Decide what is in the dataset."""
+    inputs = [part.digest("described") for part in parts] + [clusters.alive.sha256]
+    inputs += [f"{pool} {file.sha256}" for pool, file in hits.items()]
+    step = Step(
+        "select", 1, config.select.model_dump(mode="json"), partial(_load, config.select), "task", "select"
+    )
+    payload = {"parts": tuple(parts), "alive": clusters.alive, "hits": dict(hits)}
+    receipt = runner.run_one(step, Item(tuple(inputs), payload))
+    files = [receipt.file(runner.run_dir, f"{name}.npy") for name in ("outcome", "by", "score")]
+    return Outcomes(*files, receipt.digest)
+
+
+def _load(config: SelectConfig) -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        parts: tuple[Part, ...] = attempt.payload["parts"]
+        rows = Rows(
+            is_curated=roles(parts, "curated"),
+            is_uncurated=roles(parts, "uncurated"),
+            alive=np.asarray(read_array(attempt.payload["alive"])),
+            id_rank=id_rank(parts),
+            survivor_rank=survivor_rank(parts),
+        )
+        hits = {pool: read(file) for pool, file in attempt.payload["hits"].items()}
+        found = select(hits, rows, config=config)
+        storage.write_vectors(attempt.out / "outcome.npy", found.outcome)
+        storage.write_vectors(attempt.out / "by.npy", found.by)
+        storage.write_vectors(attempt.out / "score.npy", found.score)
+        return {"num_selected": len(found.rows())}
+
+    return work
+
+
+def origin_of(code: int) -> Origin:
+    """The origin that a kept row's outcome stands for."""
+    outcome = OUTCOMES[code]
+    assert outcome is not None
+    assert outcome.origin is not None
+    return outcome.origin

@@ -1,0 +1,239 @@
+"""shard: the bytes of selected images, read once part by part, shuffled in buckets, written as tars."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation import storage
+from curation.describe.decode import DecodeConfig, decode
+from curation.ingest.rows import read_sample, read_sidecars
+from curation.schema import image_id
+from curation.shard.edit import needs_shrink, shrink
+from curation.shard.layout import ShardConfig, cut_shards, lead_with_typical, plan_buckets, shuffle_order
+from curation.shard.sample import Sample, sample_bytes
+from curation.shard.write import write_shard
+from curation.select import BY_SAMPLE, CURATED, SAMPLED
+from pipelines.config import RunConfig
+from pipelines.parts import Part, as_numpy, column, read, read_array, row_table
+from pipelines.runner import Runner
+from pipelines.stages.cluster import Clusters
+from pipelines.stages.select import Outcomes, origin_of
+from pipelines.step import Attempt, FileRef, Item, Step, Work
+
+EXTENSIONS = {
+    "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif",
+}  # fmt: skip
+OPTIONAL_META = ("by_key", "score", "cluster")
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What one worker wrote: shards in order, each with its index, and where every row went."""
+
+    shards: tuple[FileRef, ...]
+    indexes: tuple[FileRef, ...]
+    num_samples: tuple[int, ...]
+    placed: FileRef  # row, shard (within the bucket; -1: its bytes have changed), position
+
+
+def shard(
+    runner: Runner, config: RunConfig, parts: Sequence[Part], clusters: Clusters, outcomes: Outcomes
+) -> list[Bucket]:
+    """Write the dataset's shards, bucket by bucket."""
+    selected = _selected(outcomes)
+    sizes = as_numpy(column(parts, "described", "num_bytes"), null=0)
+    chosen = [_within(part, selected) for part in parts]
+    part_bytes = [int(sizes[rows].sum()) + len(rows) for rows in chosen]
+    buckets = plan_buckets(
+        [part.number for part in parts], part_bytes, seed=config.seed, bucket_bytes=config.shard.bucket_bytes
+    )
+    settings = config.shard.model_dump(mode="json", exclude={"bucket_bytes"})
+    settings |= {"seed": config.seed, "decode": config.describe.decode.model_dump(mode="json")}
+    load = partial(_load, config.shard, config.seed, config.describe.decode)
+    step = Step("shard", 1, settings, load, "task", "shard")
+    shared = {"parts": tuple(parts), "clusters": clusters, "outcomes": outcomes}
+    items = [
+        Item(
+            (outcomes.digest, clusters.digest, *(parts[i].digest("images", "described") for i in bucket)),
+            {**shared, "bucket": bucket},
+        )
+        for bucket in buckets
+    ]
+    return [_bucket(receipt, runner.run_dir) for receipt in runner.run(step, items)]
+
+
+def _selected(outcomes: Outcomes) -> np.ndarray:
+    outcome = read_array(outcomes.outcome)
+    return np.flatnonzero((outcome >= CURATED) & (outcome <= SAMPLED))
+
+
+def _within(part: Part, rows: np.ndarray) -> np.ndarray:
+    start, stop = np.searchsorted(rows, [part.offset, part.offset + part.num_rows])
+    return rows[start:stop]
+
+
+def _bucket(receipt: Any, run_dir: str) -> Bucket:
+    numbers = range(receipt.facts["num_shards"])
+    return Bucket(
+        tuple(receipt.file(run_dir, f"{i:06d}.tar") for i in numbers),
+        tuple(receipt.file(run_dir, f"{i:06d}.parquet") for i in numbers),
+        tuple(receipt.facts["num_samples"]),
+        receipt.file(run_dir, "placed.parquet"),
+    )
+
+
+@dataclass(frozen=True)
+class _Spooled:
+    """A sample whose bytes wait in the spool; `sample` has none."""
+
+    row: int
+    sample: Sample
+    offset: int
+    lengths: tuple[int, ...]  # of the image, then of each sidecar
+    size_bytes: int  # in a tar
+
+
+def _load(config: ShardConfig, seed: int, decoding: DecodeConfig) -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        changed: list[int] = []
+        # Unlinked at once: nothing to clean up, whatever happens.
+        with tempfile.TemporaryFile(dir=attempt.out) as spool:
+            waiting: list[_Spooled] = []
+            for row, sample in _samples(attempt, config, decoding, changed):
+                waiting.append(_spool(spool, row, sample))
+            ids = np.frombuffer(bytes.fromhex("".join(w.sample.key for w in waiting)), np.uint8).reshape(
+                -1, 16
+            )
+            ordered = [waiting[i] for i in shuffle_order(seed, ids)]
+            cuts = cut_shards(np.array([w.size_bytes for w in ordered], np.int64), config)
+            placed = [(row, -1, -1) for row in changed]
+            for number, (start, stop) in enumerate(cuts):
+                group = _lead(ordered[start:stop])
+                _write(attempt, number, group, spool)
+                placed += [(w.row, number, position) for position, w in enumerate(group)]
+        rows, shards, positions = np.array(sorted(placed), np.int64).reshape(-1, 3).T
+        table = pa.table(
+            {"row": rows, "shard": shards.astype(np.int32), "position": positions.astype(np.int32)}
+        )
+        storage.write_table(attempt.out / "placed.parquet", table)
+        num_samples = [stop - start for start, stop in cuts]
+        return {
+            "num_shards": len(cuts),
+            "num_samples": num_samples,
+            "num_rows": len(rows),
+            "num_changed": len(changed),
+        }
+
+    return work
+
+
+def _samples(
+    attempt: Attempt, config: ShardConfig, decoding: DecodeConfig, changed: list[int]
+) -> Iterator[tuple[int, Sample]]:
+    """The samples of a bucket, each part read once, in the order of its bytes; notes rows whose bytes changed."""
+    parts: tuple[Part, ...] = attempt.payload["parts"]
+    selected = _selected(attempt.payload["outcomes"])
+    with storage.RangeReader() as reader:
+        for number in attempt.payload["bucket"]:
+            rows = _within(parts[number], selected)
+            metas = _metas(attempt, parts, parts[number], rows)
+            local = pa.array(rows - parts[number].offset)
+            images = read(parts[number].images).take(local).to_pylist()
+            described = read(parts[number].described, ["sha256", "format"]).take(local).to_pylist()
+            order = sorted(range(len(rows)), key=lambda i: (images[i]["path"], images[i]["offset"]))
+            for i in order:
+                try:
+                    data = read_sample(reader, images[i])
+                    sidecars = read_sidecars(reader, images[i])
+                except OSError:
+                    changed.append(int(rows[i]))
+                    continue
+                if hashlib.sha256(data).digest() != described[i]["sha256"]:
+                    changed.append(int(rows[i]))
+                    continue
+                extension = EXTENSIONS[described[i]["format"]]
+                sample = Sample(metas[i]["image_id"], extension, data, metas[i], sidecars)
+                yield int(rows[i]), _edited(sample, config, decoding)
+
+
+def _edited(sample: Sample, config: ShardConfig, decoding: DecodeConfig) -> Sample:
+    width, height = sample.meta["width"], sample.meta["height"]
+    if config.max_side_px is None or not needs_shrink(width, height, max_side_px=config.max_side_px):
+        return sample
+    pixels = decode(sample.data, need_side_px=config.max_side_px, config=decoding).pixels
+    assert pixels is not None, "describe decoded these very bytes"
+    data, extension, edits = shrink(pixels, max_side_px=config.max_side_px, jpeg_quality=config.jpeg_quality)
+    meta = sample.meta | {"edits": edits, "content_sha256": hashlib.sha256(data).hexdigest()}
+    return replace(sample, data=data, ext=extension, meta=meta)
+
+
+def _metas(attempt: Attempt, parts: Sequence[Part], part: Part, rows: np.ndarray) -> list[dict[str, Any]]:
+    """KEY.json of the selected rows of one part."""
+    outcomes: Outcomes = attempt.payload["outcomes"]
+    clusters: Clusters = attempt.payload["clusters"]
+    local = pa.array(rows - part.offset)
+    keys = read(part.images, ["key", "uri"]).take(local).to_pylist()
+    described = read(part.described, ["sha256", "width", "height"]).take(local).to_pylist()
+    outcome, by = read_array(outcomes.outcome)[rows], read_array(outcomes.by)[rows]
+    score, label = read_array(outcomes.score)[rows], read_array(clusters.cluster)[rows]
+    causes = np.unique(by[by >= 0])
+    cause_keys = row_table(parts, causes)["key"].to_pylist()
+    by_key = dict(zip(causes.tolist(), cause_keys, strict=True))
+    return [
+        {
+            "image_id": image_id(described[i]["sha256"]),
+            "pool": part.pool,
+            "key": keys[i]["key"],
+            "uri": keys[i]["uri"],
+            "origin": origin_of(int(outcome[i])),
+            "by_key": by_key.get(int(by[i])),
+            "score": None if np.isnan(score[i]) else float(score[i]),
+            "cluster": None if label[i] < 0 else int(label[i]),
+            "width": described[i]["width"],
+            "height": described[i]["height"],
+        }
+        for i in range(len(rows))
+    ]
+
+
+def _spool(spool: IO[bytes], row: int, sample: Sample) -> _Spooled:
+    offset = spool.tell()
+    pieces = [sample.data, *sample.sidecars.values()]
+    for piece in pieces:
+        spool.write(piece)
+    empty = replace(sample, data=b"", sidecars=dict.fromkeys(sample.sidecars, b""))
+    return _Spooled(row, empty, offset, tuple(map(len, pieces)), sample_bytes(sample))
+
+
+def _unspool(spool: IO[bytes], waiting: _Spooled) -> Sample:
+    spool.seek(waiting.offset)
+    data, *others = [spool.read(length) for length in waiting.lengths]
+    return replace(
+        waiting.sample, data=data, sidecars=dict(zip(waiting.sample.sidecars, others, strict=True))
+    )
+
+
+def _lead(group: list[_Spooled]) -> list[_Spooled]:
+    """A shard's samples with typical ones in front, for readers that learn columns from them."""
+    members = [(w.sample.ext, *sorted(w.sample.sidecars)) for w in group]
+    kinds = {kind: number for number, kind in enumerate(sorted(set(members)))}
+    known = np.array([[w.sample.meta[name] is not None for name in OPTIONAL_META] for w in group])
+    order = lead_with_typical(np.array([kinds[m] for m in members], np.int64), known)
+    return [group[i] for i in order]
+
+
+def _write(attempt: Attempt, number: int, group: list[_Spooled], spool: IO[bytes]) -> None:
+    path = attempt.out / f"{number:06d}.tar"
+    receipt = write_shard(path, (_unspool(spool, waiting) for waiting in group))
+    storage.write_table(attempt.out / f"{number:06d}.parquet", receipt.index)
+
+
+def retrieved(outcome: np.ndarray) -> np.ndarray:
+    """Which outcomes stand for retrieved or sampled images."""
+    return (outcome >= BY_SAMPLE) & (outcome <= SAMPLED)

@@ -1,0 +1,204 @@
+"""A step, its items, and the receipts that prove that an item is done.
+
+A step is a name, a version, a config and a way to load its work; an item is what the work is done on. An
+item's identity is the hash of all that its output depends on, so an output found under an identity is the
+output, and a changed config never meets an old one.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from curation import storage
+from curation.errors import IntegrityError
+
+
+class FileRef(NamedTuple):
+    """A published file: where it lies and what its bytes hash to."""
+
+    path: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One unit of work, retry and resume.
+
+    Args:
+        inputs: digests of what the work reads, in order.
+        payload: plain data for the work: paths and numbers, no arrays.
+        num_rows: rows of a part, which a retry may bisect; 0 for work that is whole or not at all.
+    """
+
+    inputs: tuple[str, ...]
+    payload: Mapping[str, Any]
+    num_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the work of a step is called with."""
+
+    payload: Mapping[str, Any]
+    out: Path  # a fresh local folder; every file that the work leaves there is published
+    condemned: Mapping[int, str] = field(default_factory=dict)  # rows not to touch, and the reason to record
+
+
+# The work returns facts: small plain data that depends on the inputs alone, and is part of the digest.
+Work = Callable[[Attempt], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named, versioned piece of the pipeline.
+
+    Args:
+        name: also the folder below `steps/`.
+        version: raised when the code's output changes.
+        config: everything that changes the output, as plain data.
+        load: builds the work, once a worker (this is where models are loaded); must pickle.
+        kind: `map` for a part in, the same part out; `task` for anything else.
+        stage: the stage of the flow that the step belongs to.
+        threads: threads of a worker, the same on every machine.
+    """
+
+    name: str
+    version: int
+    config: Mapping[str, Any]
+    load: Callable[[], Work]
+    kind: Literal["map", "task"]
+    stage: str
+    threads: int = 1
+
+    def identity(self, item: Item) -> str:
+        """The 32 hex digits under which the output of `item` lies."""
+        return _hash([self.name, self.version, self.config, list(item.inputs)])
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Proof that an item's output is whole: written last, after every file that it lists."""
+
+    step: str
+    identity: str
+    folder: str  # relative to the run directory
+    files: dict[str, tuple[int, str]]  # name → bytes, sha256
+    facts: dict[str, Any]
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Hash of what was made; when and how fast is no part of it."""
+        return _hash([sorted((name, *entry) for name, entry in self.files.items()), self.facts])
+
+    def file(self, run_dir: str, name: str) -> FileRef:
+        """One of the files, by its name."""
+        return FileRef(storage.join(run_dir, self.folder, name), *self.files[name])
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str | bytes, *, where: str) -> "Receipt":
+        """Parse a receipt.
+
+        Raises:
+            IntegrityError: when the text is no receipt.
+        """
+        try:
+            data = json.loads(text)
+            data["files"] = {name: (int(size), str(sha)) for name, (size, sha) in data["files"].items()}
+            return Receipt(**data)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise IntegrityError(
+                f"A receipt is damaged: {where}", got=error, remedy="Remove it and rerun"
+            ) from error
+
+
+def _hash(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not plain data")
+
+
+def digest_of(*parts: object) -> str:
+    """Hash of plain data, for the identity of what is no step's item."""
+    return _hash(list(parts))
+
+
+def item_folder(step: Step, identity: str) -> str:
+    """Where an item's output lies, relative to the run directory."""
+    return f"steps/{step.name}/{identity}"
+
+
+def perform(
+    work: Work,
+    step: Step,
+    item: Item,
+    *,
+    run_dir: str,
+    condemned: Mapping[int, str] | None = None,
+    publish: bool = True,
+) -> Receipt:
+    """Do the work of one item and publish it, receipt last; without `publish`, only do it.
+
+    A file without a receipt is nobody's output: what a death left there is replaced. A twin that was faster
+    has left a receipt: then its output stays, and ours goes.
+    """
+    identity = step.identity(item)
+    folder = item_folder(step, identity)
+    scratch = scratch_dir(run_dir)
+    try:
+        started = time.monotonic()
+        facts = work(Attempt(item.payload, scratch, condemned or {}))
+        worked = time.monotonic()
+        if not publish:
+            return Receipt(step.name, identity, folder, {}, facts)
+        if twin := find_receipt(run_dir, step, identity):
+            return twin
+        files = {}
+        for path in sorted(scratch.iterdir()):
+            sha256, num_bytes = storage.sha256_file(str(path))
+            files[path.name] = (num_bytes, sha256)
+            storage.publish_file(path, storage.join(run_dir, folder, path.name), replace=True)
+        timings = {"work_s": worked - started, "publish_s": time.monotonic() - worked, "ended": time.time()}
+        receipt = Receipt(step.name, identity, folder, files, facts, timings)
+        storage.publish_bytes(storage.join(run_dir, folder, "receipt.json"), receipt.to_json().encode())
+        return receipt
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def find_receipt(run_dir: str, step: Step, identity: str) -> Receipt | None:
+    """The receipt of a finished item, or None.
+
+    Raises:
+        IntegrityError: when the receipt is damaged.
+    """
+    path = storage.join(run_dir, item_folder(step, identity), "receipt.json")
+    try:
+        return Receipt.from_json(storage.read_bytes(path), where=path)
+    except FileNotFoundError:
+        return None
+
+
+def scratch_dir(run_dir: str) -> Path:
+    """A fresh local folder, on the run directory's own file system where that is local."""
+    if not storage.is_local(run_dir):
+        return Path(tempfile.mkdtemp(prefix="lvd-"))
+    scratch = storage.local_path(run_dir) / "tmp" / uuid.uuid4().hex
+    scratch.mkdir(parents=True)
+    return scratch

@@ -1,0 +1,10 @@
+"""Fixes the threads of a worker: the order of floating-point sums depends on them, and so does the output."""
+
+
+def set_threads(threads: int) -> None:
+    """Use so many threads for torch and FAISS in this process."""
+    import faiss
+    import torch
+
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)

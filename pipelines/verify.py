@@ -1,0 +1,100 @@
+"""Checks a finished dataset: every hash, count and row that the manifest names."""
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from curation import storage
+from curation.errors import IntegrityError, LvdError
+from curation.schema import LINEAGE, REASONS, SELECTION
+from curation.shard.read import ShardReader, verify_shard
+from pipelines.answers import read_manifest
+
+
+def verify(run_dir: str) -> list[str]:
+    """Read everything that the manifest lists.
+
+    Returns:
+        What is wrong, a line each; nothing when all is right.
+    """
+    manifest = read_manifest(run_dir)
+    faults: list[str] = []
+    lineage = _tables(run_dir, manifest["lineage"], LINEAGE, faults)
+    selection = _tables(run_dir, manifest["selection"], SELECTION, faults)
+    if not faults:
+        faults += _check_counts(manifest, lineage)
+        faults += _check_selection(run_dir, manifest, lineage, selection)
+    for shard in manifest["shards"]:
+        try:
+            verify_shard(
+                storage.join(run_dir, shard["path"]), sha256=shard["sha256"], num_samples=shard["num_samples"]
+            )
+        except (LvdError, OSError) as error:
+            faults.append(str(error))
+    return faults
+
+
+def _tables(run_dir: str, entries: list[dict[str, Any]], schema: pa.Schema, faults: list[str]) -> pa.Table:
+    tables = [schema.empty_table()]
+    for entry in entries:
+        path = storage.join(run_dir, entry["path"])
+        try:
+            sha256, _ = storage.sha256_file(path)
+            if sha256 != entry["sha256"]:
+                raise IntegrityError(f"{path} has changed", got=sha256, expected=entry["sha256"])
+            table = storage.read_table(path)
+            if table.num_rows != entry["rows"] or table.schema != schema:
+                raise IntegrityError(f"{path} has other rows or columns", got=table.num_rows, expected=entry["rows"])
+            tables.append(table)
+        except (LvdError, OSError) as error:
+            faults.append(str(error))
+    return pa.concat_tables(tables)
+
+
+def _check_counts(manifest: dict[str, Any], lineage: pa.Table) -> list[str]:
+    """The funnel must follow from the lineage, row by row, and add up."""
+    faults = []
+    columns = [lineage[name].to_pylist() for name in ("pool", "decision", "stage", "reason")]
+    seen = Counter(zip(*columns, strict=True))
+    left = {pool: sum(n for key, n in seen.items() if key[0] == pool) for pool in manifest["counts"] if pool != "dataset"}
+    for level in manifest["funnel"]:
+        pool, stage = level["pool"], level["stage"]
+        dropped = {r: seen[pool, "dropped", stage, r] for r in REASONS[stage] if seen[pool, "dropped", stage, r]}
+        if (level["in"], level["dropped"]) != (left[pool], dropped):
+            faults.append(f"funnel of {pool} at {stage}: {level['in']} in, {level['dropped']}; lineage has {left[pool]}, {dropped}")
+        if level["in"] != level["out"] + sum(level["dropped"].values()):
+            faults.append(f"funnel of {pool} at {stage} does not add up: {level}")
+        left[pool] -= sum(dropped.values())
+    for pool, kept in left.items():
+        if manifest["counts"][pool]["kept"] != kept:
+            faults.append(f"{pool}: {manifest['counts'][pool]['kept']} kept by the manifest, {kept} by the lineage")
+    return faults
+
+
+def _check_selection(
+    run_dir: str, manifest: dict[str, Any], lineage: pa.Table, selection: pa.Table
+) -> list[str]:
+    """Every kept image stands in the selection and in its shard, at its place, once."""
+    faults = []
+    kept = Counter(
+        (row["pool"], row["key"], row["image_id"], row["shard"], row["shard_index"])
+        for row in lineage.to_pylist()
+        if row["decision"] == "kept"
+    )
+    chosen = Counter(
+        (row["pool"], row["key"], row["image_id"], row["shard"], row["shard_index"]) for row in selection.to_pylist()
+    )
+    if kept != chosen:
+        faults.append(f"lineage keeps {kept.total()} images, the selection has {chosen.total()}, and they differ")
+    places = {(row["shard"], row["shard_index"]): row["image_id"] for row in selection.to_pylist()}
+    with ShardReader(storage.join(run_dir, manifest["dataset_dir"])) as reader:
+        for number, shard in enumerate(manifest["shards"]):
+            name = shard["path"].rsplit("/", 1)[-1]
+            keys = reader.keys(number)
+            wrong = [i for i, key in enumerate(keys) if places.pop((name, i), None) != key]
+            if wrong:
+                faults.append(f"{name}: {len(wrong)} samples are not those that the selection places there")
+    if places:
+        faults.append(f"{len(places)} selected images are in no shard")
+    return faults

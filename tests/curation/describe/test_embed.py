@@ -1,0 +1,122 @@
+"""The embedder contract: specs, configs, unit rows, and torch modules behind it."""
+
+import numpy as np
+import pytest
+import torch
+from open_clip.transformer import ResidualAttentionBlock
+from pydantic import ValidationError
+from torch import nn
+
+from curation.describe.embed import EmbedConfig, EmbedderSpec, parse_embedder, unit_rows
+from curation.describe.fast_vit import BmmSelfAttention, use_bmm_attention
+from curation.describe.torch_embedder import TorchEmbedder
+from curation.describe.views import View
+from curation.errors import ConfigError, ModelError
+
+
+@pytest.mark.parametrize(
+    ("spec", "parsed"),
+    [
+        ("gist", EmbedderSpec("gist")),
+        ("open_clip:ViT-B-32/openai", EmbedderSpec("open_clip", "ViT-B-32", "openai")),
+        ("open_clip:ViT-B-32//data/w.pt", EmbedderSpec("open_clip", "ViT-B-32", "/data/w.pt")),
+        ("timm:vit_small_patch14_dinov2.lvd142m", EmbedderSpec("timm", "vit_small_patch14_dinov2.lvd142m")),
+        ("timm:resnet50@/data/a@b.pth", EmbedderSpec("timm", "resnet50", "/data/a@b.pth")),
+        ("precomputed:s3://bucket/v.parquet", EmbedderSpec("precomputed", weights="s3://bucket/v.parquet")),
+    ],
+)
+def test_specs(spec: str, parsed: EmbedderSpec) -> None:
+    assert parse_embedder(spec) == parsed
+
+
+@pytest.mark.parametrize(
+    "spec",
+    "|gist:|gist:x|clip|open_clip:ViT-B-32|open_clip:/openai|timm:|timm:x@|timm:@x|timm:hf-hub:a/b"
+    "|timm:local-dir:/x|precomputed:|precomputed:v.npy|TIMM:x".split("|"),
+)
+def test_other_specs_are_refused_with_what_is_allowed(spec: str) -> None:
+    with pytest.raises(ConfigError, match="open_clip:ARCH"):
+        parse_embedder(spec)
+    with pytest.raises(ValidationError, match=r"embedder[\s\S]*open_clip:ARCH"):
+        EmbedConfig(embedder=spec)
+
+
+def test_unit_rows_by_hand() -> None:
+    features = np.array([[3, 4], [0, 0], [np.nan, 1], [np.inf, 1], [1e30, 0], [1e-30, 0]], np.float32)
+    expected = np.array([[0.6, 0.8], [0, 0], [0, 0], [0, 0], [1, 0], [1, 0]], np.float16)
+    np.testing.assert_array_equal(unit_rows(features), expected)
+
+
+class _Mean(nn.Module):
+    """Mean of each channel: what a tower sees after the normalisation."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.mean(dim=(2, 3))
+
+
+class _Broken(nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.mean(dim=(2, 3)) * float("nan")
+
+
+def wrap(tower: nn.Module, *, batch_rows: int = 3) -> TorchEmbedder:
+    return TorchEmbedder(
+        "tower",
+        tower,
+        view=View(8),
+        mean=(0.5, 0.25, 0.0),
+        std=(0.5, 0.25, 1.0),
+        dtype="fp32",
+        compile_=False,
+        batch_rows=batch_rows,
+        threads=1,
+        device="cpu",
+    )
+
+
+def test_normalisation_by_hand() -> None:
+    embedder = wrap(_Mean())
+    assert (embedder.dim, embedder.batch_rows) == (3, 3)
+    pixels = np.zeros((3, 8, 8, 3), np.uint8)
+    pixels[0] = (255, 0, 0)  # (1, -1, 0)
+    pixels[1] = (0, 255, 255)  # (-1, 3, 1)
+    pixels.setflags(write=False)
+    half = 0.5**0.5
+    expected = [[half, -half, 0], [-1 / 11**0.5, 3 / 11**0.5, 1 / 11**0.5], [-half, -half, 0]]
+    np.testing.assert_allclose(embedder.embed(pixels), expected, atol=5e-4)
+
+
+def test_the_shape_is_fixed() -> None:
+    with pytest.raises(AssertionError):
+        wrap(_Mean()).embed(np.zeros((2, 8, 8, 3), np.uint8))
+
+
+def test_a_model_of_nans_is_found_when_it_is_built() -> None:
+    with pytest.raises(ModelError, match="finite"):
+        wrap(_Broken())
+
+
+def test_a_row_does_not_depend_on_the_others() -> None:
+    torch.manual_seed(0)
+    tower = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.GELU(), nn.Flatten(), nn.Linear(64, 24))
+    embedder = wrap(tower, batch_rows=5)
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
+    alone = np.zeros_like(pixels)
+    alone[2] = pixels[2]
+    np.testing.assert_array_equal(embedder.embed(pixels)[2], embedder.embed(alone)[2])
+
+
+def test_bmm_attention_is_the_same_maths() -> None:
+    torch.manual_seed(0)
+    block = ResidualAttentionBlock(48, 4).eval().requires_grad_(False)
+    tokens = torch.randn(2, 9, 48)
+    before = block(tokens)
+    assert use_bmm_attention(nn.Sequential(block)) == 1
+    assert isinstance(block.attn, BmmSelfAttention)
+    torch.testing.assert_close(block(tokens), before, atol=1e-5, rtol=1e-5)
+
+
+def test_unknown_attention_stays() -> None:
+    tower = nn.Sequential(nn.MultiheadAttention(16, 2, batch_first=True), nn.Linear(16, 16))
+    assert use_bmm_attention(tower) == 0

@@ -1,0 +1,124 @@
+"""Vectors that somebody else made."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curation.errors import SourceError
+from curation.ingest.precomputed import PrecomputedVectors
+
+DIM = 8
+
+
+def unit(num_rows: int, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((num_rows, DIM))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+
+def column(rows: np.ndarray, kind: str = "fixed") -> pa.Array:
+    flat = pa.array(rows.ravel())
+    if kind == "fixed":
+        return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+    return pa.ListArray.from_arrays(np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1], flat)
+
+
+def write(path: Path, columns: dict[str, object], **options: object) -> PrecomputedVectors:
+    pq.write_table(pa.table(columns), path, **options)
+    return PrecomputedVectors(str(path))
+
+
+@pytest.mark.parametrize("kind", ["fixed", "list"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_lookup_in_any_order_with_gaps(tmp_path: Path, kind: str, dtype: type) -> None:
+    rows = unit(50)
+    keys = [f"k{i}" for i in range(50)]
+    file = write(
+        tmp_path / "v.parquet", {"key": keys, "embedding": column(rows.astype(dtype), kind)}, row_group_size=7
+    )
+    assert file.dim == DIM
+    vectors, has = file.lookup(["k49", "none", "k0", "k7", "k0"], "any")
+    assert has.tolist() == [True, False, True, True, True]
+    # Unit rows of fp16 come back bit for bit, zeros stand where there is none.
+    np.testing.assert_array_equal(vectors, np.stack([rows[49], np.zeros(DIM), rows[0], rows[7], rows[0]]))
+
+
+def test_rows_that_are_not_unit_are_scaled_and_unusable_ones_have_no_vector(tmp_path: Path) -> None:
+    rows = np.zeros((5, DIM), np.float32)
+    rows[0, :2] = (3, 4)
+    rows[2, 0] = np.nan
+    rows[3, 1] = 1e-4
+    rows[4, 0] = np.inf
+    file = write(tmp_path / "v.parquet", {"key": list("abcde"), "embedding": column(rows)})
+    vectors, has = file.lookup(list("abcde"), "p")
+    assert has.tolist() == [True, False, False, True, False]
+    expected = np.zeros((5, DIM), np.float16)
+    expected[0, :2] = (0.6, 0.8)
+    expected[3, 1] = 1
+    np.testing.assert_array_equal(vectors, expected)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "list"])
+def test_null_vectors_are_no_vectors(tmp_path: Path, kind: str) -> None:
+    typed = pa.list_(pa.float16(), DIM) if kind == "fixed" else pa.list_(pa.float16())
+    rows = unit(2)
+    embedding = pa.array([None, list(rows[0]), None, list(rows[1])], typed)
+    file = write(tmp_path / "v.parquet", {"key": list("abcd"), "embedding": embedding})
+    vectors, has = file.lookup(list("dcba"), "p")
+    assert has.tolist() == [True, False, True, False]
+    np.testing.assert_array_equal(vectors[[0, 2]], rows[[1, 0]])
+
+
+def test_pools_keep_equal_keys_apart(tmp_path: Path) -> None:
+    rows = unit(3)
+    columns = {"key": ["a", "a", "b"], "pool": ["x", "y", "y"], "embedding": column(rows)}
+    file = write(tmp_path / "v.parquet", columns)
+    vectors, has = file.lookup(["b", "a"], "x")
+    assert has.tolist() == [False, True]
+    np.testing.assert_array_equal(vectors[1], rows[0])
+    np.testing.assert_array_equal(file.lookup(["a"], "y")[0][0], rows[1])
+
+
+def test_a_key_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"'twin' and 0 more"):
+        write(tmp_path / "v.parquet", {"key": ["twin", "a", "twin"], "embedding": column(unit(3))})
+    columns = {"key": ["twin", "twin"], "pool": ["x", "x"], "embedding": column(unit(2))}
+    with pytest.raises(SourceError, match="x / twin"):
+        write(tmp_path / "w.parquet", columns)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="key: string"):
+        write(tmp_path / "a.parquet", {"name": ["a"], "embedding": column(unit(1))})
+    with pytest.raises(SourceError, match="list of float16"):
+        write(tmp_path / "b.parquet", {"key": ["a"], "embedding": [1.0]})
+    with pytest.raises(SourceError, match="1 nulls"):
+        write(tmp_path / "c.parquet", {"key": ["a", None], "embedding": column(unit(2))})
+    with pytest.raises(SourceError, match="parquet file"):
+        PrecomputedVectors(str(tmp_path / "absent.parquet"))
+    (tmp_path / "text.parquet").write_text("no parquet")
+    with pytest.raises(SourceError, match="parquet file"):
+        PrecomputedVectors(str(tmp_path / "text.parquet"))
+    ragged = write(tmp_path / "d.parquet", {"key": ["a", "b"], "embedding": [[1.0, 0.0], [1.0]]})
+    with pytest.raises(SourceError, match="differ in length"):
+        ragged.lookup(["a", "b"], "p")
+
+
+def test_no_keys_and_no_hits(tmp_path: Path) -> None:
+    file = write(tmp_path / "v.parquet", {"key": ["a"], "embedding": column(unit(1))})
+    vectors, has = file.lookup([], "p")
+    assert (vectors.shape, has.shape) == ((0, DIM), (0,))
+    assert not file.lookup(["b"], "p")[1].any()
+
+
+def test_the_supervised_embeddings_of_the_development_data(shared_dir: Path) -> None:
+    path = shared_dir / "real" / "mobilenet_embeddings.parquet"
+    file = PrecomputedVectors(str(path))
+    table = pq.read_table(path)
+    picked = [8740, 3, 4000]
+    vectors, has = file.lookup([table["key"][i].as_py() for i in picked], "any")
+    assert has.all()
+    expected = np.array([table["embedding"][i].as_py() for i in picked], np.float16)
+    np.testing.assert_array_equal(vectors, expected)

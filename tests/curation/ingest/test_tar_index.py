@@ -1,0 +1,226 @@
+"""Tars as rows, against tarfile and webdataset."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from curation import storage
+from curation.ingest.rows import read_sample, read_sidecars
+from curation.ingest.sidecars import stem
+from curation.ingest.sources import TarSource
+from curation.ingest.tar_format import BLOCK, Member, TarWalk
+from curation.ingest.tar_index import TarIndex, index_tar
+
+
+def index_of(path: Path, **options: object) -> TarIndex:
+    return index_tar(storage.stat(str(path)), TarSource(path=str(path), **options))
+
+
+def walk_of(data: bytes) -> TarWalk:
+    return TarWalk("x.tar", len(data)).run(lambda offset, num_bytes: data[offset : offset + num_bytes])
+
+
+def tar_of(members: list[tuple[str, bytes]], kind: int = tarfile.PAX_FORMAT) -> bytes:
+    """The bytes of a tar."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=kind, errors="surrogateescape") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def test_rows_of_a_hand_made_tar(tmp_path: Path, write_tar: Callable[..., Path]):
+    path = write_tar(
+        tmp_path / "s.tar",
+        [
+            ("b.jpg", b"B"),
+            ("b.txt", b"caption"),
+            ("a.v1.jpg", b"A1"),
+            ("a.v2.jpg", b"A2"),
+            ("a.v2.x.json", b"{"),
+        ],
+    )
+    index = index_of(path, key_prefix="web/")
+    assert (index.problems, index.notes) == ([], [])
+    version = storage.stat(str(path)).version
+    assert index.table.to_pylist() == [
+        {
+            "key": f"web/s.tar/{name}",
+            "uri": f"{path}#{name}",
+            "path": str(path),
+            "offset": offset,
+            "num_bytes": size,
+            "version": version,
+            "sidecars": [{"name": n, "path": str(path), "offset": o, "num_bytes": s} for n, o, s in sidecars],
+            "reason": None,
+        }
+        for name, offset, size, sidecars in [
+            ("a.v1.jpg", 2560, 2, []),
+            ("a.v2.jpg", 3584, 2, [("x.json", 4608, 1)]),
+            ("b.jpg", 512, 1, [("txt", 1536, 7)]),
+        ]
+    ]
+
+
+def test_names_that_come_again_stay_apart(tmp_path: Path, write_tar: Callable[..., Path]):
+    path = write_tar(
+        tmp_path / "s.tar",
+        [
+            ("a.jpg", b"1"),
+            ("a.txt", b"1"),
+            ("a.jpg#2", b"2"),
+            ("a.jpg", b"3"),
+            ("a.txt", b"3"),
+            ("a.jpg", b"4"),
+        ],
+    )
+    index = index_of(path)
+    with storage.RangeReader() as reader:
+        found = {
+            row["key"]: (read_sample(reader, row), read_sidecars(reader, row))
+            for row in index.table.to_pylist()
+        }
+    assert found == {
+        "s.tar/a.jpg": (b"1", {"txt": b"1"}),
+        "s.tar/a.jpg#2": (b"2", {"txt": b"1"}),  # a name of its own, beside the text of its stem
+        "s.tar/a.jpg#3": (b"3", {"txt": b"3"}),
+        "s.tar/a.jpg#4": (b"4", {}),
+    }
+    assert [n.what for n in index.notes] == ["duplicate_name"]
+
+
+def test_sidecars_find_their_image_in_an_unsorted_tar(tmp_path: Path, write_tar: Callable[..., Path]):
+    path = write_tar(
+        tmp_path / "s.tar", {n: n.encode() for n in ("a.json", "b.json", "a.jpg", "c.txt", "b.jpg")}
+    )
+    index = index_of(path)
+    assert [(r["key"], [s["name"] for s in r["sidecars"]], r["reason"]) for r in index.table.to_pylist()] == [
+        ("s.tar/a.jpg", ["json"], None),
+        ("s.tar/b.jpg", ["json"], None),
+        ("s.tar/c.txt", ["txt"], "missing_image"),
+    ]
+    assert [(n.what, n.detail[:36]) for n in index.notes] == [
+        ("unsorted", "the members of 2 samples are not adj")
+    ]
+
+
+def test_sizes_over_the_caps(tmp_path: Path, write_tar: Callable[..., Path]):
+    path = write_tar(tmp_path / "s.tar", {"a.jpg": bytes(10), "b.jpg": bytes(11), "b.txt": bytes(6)})
+    index = index_of(path, max_member_bytes=10, max_sidecar_bytes=5)
+    assert [(r["key"], r["reason"], r["sidecars"]) for r in index.table.to_pylist()] == [
+        ("s.tar/a.jpg", None, []),
+        ("s.tar/b.jpg", "file_too_large", []),
+        ("s.tar/b.txt", None, []),  # no sidecar at this size: describe will refuse it by its content
+    ]
+
+
+def test_a_lone_pax_default_is_taken(tmp_path: Path):
+    with tarfile.open(tmp_path / "s.tar", "w", pax_headers={"comment": "ü"}) as tar:
+        member = tarfile.TarInfo("ü.jpg")
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"abc"))
+    assert index_of(tmp_path / "s.tar").table["key"].to_pylist() == ["s.tar/ü.jpg"]
+
+
+def test_what_is_not_regular_is_counted(tmp_path: Path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.jpg").write_bytes(b"a")
+    (tmp_path / "d" / "b.jpg").hardlink_to(tmp_path / "d" / "a.jpg")
+    (tmp_path / "d" / "c.jpg").symlink_to("a.jpg")
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(tmp_path / "d", "d")
+    index = index_of(tmp_path / "s.tar")
+    assert len(index.table) == 1
+    assert [n.detail for n in index.notes] == ["left out: 1 hard link, 1 symbolic link"]
+
+
+def test_a_tar_that_vanished_or_shrank_is_a_problem(tmp_path: Path, write_tar: Callable[..., Path]):
+    path = write_tar(tmp_path / "s.tar", {"a.jpg": b"a", "b.jpg": bytes(2000)})
+    info = storage.stat(str(path))
+    path.write_bytes(path.read_bytes()[:1024])
+    index = index_tar(info, TarSource(path=str(path)))
+    assert [p.what for p in index.problems] == ["unreadable"]
+    assert index.table["key"].to_pylist() == ["s.tar/a.jpg"]
+    path.unlink()
+    index = index_tar(info, TarSource(path=str(path)))
+    assert ([p.what for p in index.problems], len(index.table)) == (["unreadable"], 0)
+
+
+def test_webdataset_reads_the_same_samples(tmp_path: Path, write_tar: Callable[..., Path]):
+    members = {f"d/{i:03}.{ext}": f"{i}{ext}".encode() for i in range(6) for ext in ("jpg", "txt", "json")}
+    path = write_tar(tmp_path / "s.tar", members)
+    with path.open("rb") as stream:
+        members = tar_file_expander([{"url": str(path), "stream": stream}])
+        samples = [{k: v for k, v in s.items() if not k.startswith("__")} for s in group_by_keys(members)]
+    with storage.RangeReader() as reader:
+        ours = [
+            {"jpg": read_sample(reader, row), **read_sidecars(reader, row)}
+            for row in index_of(path).table.to_pylist()
+        ]
+    assert len(ours) == 6
+    assert ours == samples
+
+
+NAMES = st.text("aé\udce9/.", min_size=1, max_size=120).filter(lambda n: n.strip("/") == n and "//" not in n)
+MEMBERS = st.lists(st.tuples(NAMES, st.binary(max_size=1100)), min_size=1, max_size=6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(members=MEMBERS, kind=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
+def test_the_walk_is_tarfiles(members: list[tuple[str, bytes]], kind: int):
+    try:
+        data = tar_of(members, kind)
+    except ValueError:  # a name that ustar cannot hold
+        return
+    walk = walk_of(data)
+    assert (walk.problems, walk.notes) == ([], [])
+    with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as tar:
+        assert walk.members == [Member(m.name, m.offset_data, m.size) for m in tar if m.isreg()]
+    assert [data[m.offset : m.offset + m.num_bytes] for m in walk.members] == [
+        content for _, content in members
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    members=MEMBERS,
+    cut=st.floats(0, 1),
+    flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), max_size=3),
+)
+def test_damage_never_passes_in_silence(
+    members: list[tuple[str, bytes]], cut: float, flips: list[tuple[float, int]]
+):
+    whole = tar_of(members)
+    damaged = bytearray(whole[: int(len(whole) * cut)])
+    for place, value in flips if damaged else []:
+        damaged[int(place * (len(damaged) - 1))] ^= value
+    walk = walk_of(bytes(damaged))
+    assert all(0 <= p.offset <= len(damaged) for p in walk.problems)
+    end = walk_of(whole).members[-1]
+    if not flips and len(damaged) <= -(-(end.offset + end.num_bytes) // BLOCK) * BLOCK:
+        assert [p.what for p in walk.problems if p.what in ("truncated", "no_end", "empty_file", "not_a_tar")]
+
+
+@pytest.mark.parametrize(("lone", "notes"), [(0, []), (1, []), (5, ["concatenated"])])
+def test_archives_one_after_the_other(lone: int, notes: list[str]):
+    first, second = tar_of([("a.jpg", b"a")])[: 2 * BLOCK], tar_of([("b.jpg", b"b")])
+    walk = walk_of(first + bytes(lone * BLOCK) + second)
+    assert [m.name for m in walk.members] == ["a.jpg", "b.jpg"]
+    assert ([n.what for n in walk.notes], walk.problems) == (notes or (["concatenated"] if lone else []), [])
+
+
+def test_a_hidden_files_dot_is_no_extension():
+    assert [stem(n) for n in ("a.b.jpg", ".hidden", "d.x/.hidden.jpg", "d.x/noext")] == [
+        "a.b",
+        ".hidden",
+        "d.x/.hidden",
+        "d.x/noext",
+    ]
