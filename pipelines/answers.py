@@ -36,21 +36,21 @@ def read_manifest(run_dir: str) -> dict[str, Any]:
             remedy=f"`lvd status {run_dir}` tells how far it is",
         ) from error
     except ValueError as error:
-        raise IntegrityError(f"{path} is damaged", got=error, remedy="Run the same config again: it is replaced") from error
+        remedy = "Run the same config again: it is replaced"
+        raise IntegrityError(f"{path} is damaged", got=error, remedy=remedy) from error
 
 
 def summary(run_dir: str, manifest: dict[str, Any]) -> str:
     """What a run came to, in a few lines."""
-    rows = [("pool", "images", "rejected", "duplicates", "leaks", "kept")]
+    rows: list[tuple[str, ...]] = [("pool", "images", "rejected", "duplicates", "leaks", "kept")]
     for pool, count in manifest["counts"].items():
         if pool != "dataset":
             names = ("images", "rejected", "duplicates", "contaminated", "kept")
             rows.append((pool, *(f"{count[name]:,}" for name in names)))
     lines = _table(rows)
     num_bytes = sum(shard["bytes"] for shard in manifest["shards"])
-    lines.append(
-        f"{manifest['counts']['dataset']:,} images in {len(manifest['shards'])} shards, {num_bytes / 1e6:,.1f} MB"
-    )
+    total = f"{manifest['counts']['dataset']:,} images in {len(manifest['shards'])} shards"
+    lines.append(f"{total}, {num_bytes / 1e6:,.1f} MB")
     lines.append(f"report: {storage.join(run_dir, manifest['dataset_dir'], 'report.html')}")
     if not manifest["complete"]:
         lines.append("DEGRADED: some sources could not be read; `--refresh` tries them again:")
@@ -66,11 +66,11 @@ def _unread_line(entry: dict[str, Any]) -> str:
 
 def plan_lines(states: Sequence[StepState]) -> list[str]:
     """The steps of a plan as a table."""
-    rows = [("stage", "step", "items", "done", "to do", "images to do")]
+    rows: list[tuple[str, ...]] = [("stage", "step", "items", "done", "to do", "images to do")]
     for state in states:
-        left = state.num_items - state.num_done
+        numbers = (state.num_items, state.num_done, state.num_items - state.num_done)
         images = f"{state.num_rows:,}" if state.num_rows else ""
-        rows.append((state.stage, state.name, *(f"{n:,}" for n in (state.num_items, state.num_done, left)), images))
+        rows.append((state.stage, state.name, *(f"{number:,}" for number in numbers), images))
     lines = _table(rows)
     if states and states[-1].num_done < states[-1].num_items:
         lines.append("what follows depends on the outcome of the last step")
@@ -87,7 +87,9 @@ def status(run_dir: str) -> dict[str, Any]:
     """
     file = Path(storage.local_path(run_dir)) / "run.yaml"
     if not file.is_file():
-        raise ConfigError(f"{run_dir} is no run directory", got="no run.yaml", expected="the run_dir of a run")
+        raise ConfigError(
+            f"{run_dir} is no run directory", got="no run.yaml", expected="the run_dir of a run"
+        )
     config = validate(read_yaml(file), where=str(file))
     states = plan(config.model_copy(update={"run_dir": run_dir}))
     try:
@@ -134,7 +136,7 @@ def explain(run_dir: str, image: str, *, pool: str | None) -> dict[str, Any]:
     if not found:
         raise ConfigError(
             f"No image {image!r} in {run_dir}" + (f", pool {pool}" if pool else ""),
-            expected="a key as the listing has it (the path below the source), or six or more digits of an image id",
+            expected="a key as the listing has it (the path below the source), or six digits of an image id",
         )
     for row in found:
         row["copies"] = _component(run_dir, manifest, row) if row["component"] is not None else []
@@ -146,7 +148,8 @@ def _component(run_dir: str, manifest: dict[str, Any], row: dict[str, Any]) -> l
     columns = ["pool", "key", "decision", "reason", "score", "component"]
     for entry in manifest["lineage"]:
         table = storage.read_table(storage.join(run_dir, entry["path"]), columns)
-        mine = table.filter(pc.fill_null(pc.equal(table["component"], pa.scalar(row["component"], pa.int64())), False))
+        same = pc.equal(table["component"], pa.scalar(row["component"], pa.int64()))
+        mine = table.filter(pc.fill_null(same, False))
         members += mine.slice(0, MAX_MATCHES - len(members)).to_pylist()
     return members
 
@@ -156,7 +159,8 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for row in found["images"]:
         size = f"{row['width']} × {row['height']} px {row['format']}" if row["width"] else "not decoded"
-        lines += [f"{row['pool']}/{row['key']}", f"  image id   {row['image_id'] or 'none: no bytes were read'}, {size}"]
+        name = row["image_id"] or "none: no bytes were read"
+        lines += [f"{row['pool']}/{row['key']}", f"  image id   {name}, {size}"]
         lines += [f"  where      {row['uri']}", f"  {row['decision']:<10} at {row['stage']}: {row['reason']}"]
         if row["by_key"] is not None:
             score = "" if row["score"] is None else f", score {row['score']:.4f}"
@@ -172,8 +176,13 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of text: words to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    is_number = [all(row[i][:1].isdigit() or not row[i] for row in rows[1:]) for i in range(len(widths))]
     return [
-        "  ".join(cell.ljust(w) if i < 2 and not cell[:1].isdigit() else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, is_number, strict=True)
+        ).rstrip()
         for row in rows
     ]

@@ -1,5 +1,6 @@
 """Finds and removes a run's intermediate data. The dataset is linked, not copied, so it stays whole."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,10 +44,8 @@ def _in_use(run_dir: str) -> set[str]:
     file = storage.local_path(run_dir) / "run.yaml"
     config = validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
     runner = Runner(run_dir, None, Progress(quiet=True))
-    try:
+    with contextlib.suppress(StopHereError):
         curate(runner, config, refresh=False)
-    except StopHereError:
-        pass
     return {receipt.folder for receipts in runner.receipts.values() for receipt in receipts}
 
 

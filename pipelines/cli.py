@@ -11,7 +11,7 @@ from curation.schema import STAGES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code. A user's mistake is a paragraph on stderr, never a traceback."""
+    """Run one command; returns its exit code. A user's mistake is a paragraph on stderr, no traceback."""
     arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.command(arguments))
@@ -69,8 +69,8 @@ def _add_plan(commands: Any) -> None:
     plan = commands.add_parser(
         "plan",
         help="what would run, and what is done already",
-        description="Show each step of CONFIG: its items, how many of them are done in the run directory, and "
-        "what is left. Nothing is run or written.",
+        description="Show each step of CONFIG: its items, how many of them are done in the run directory, "
+        "and what is left. Nothing is run or written.",
     )
     _add_config_arguments(plan)
     plan.add_argument("--json", action="store_true", help="print JSON")
@@ -91,8 +91,8 @@ def _add_readers(commands: Any) -> None:
     explain = commands.add_parser(
         "explain",
         help="what became of one image, and why",
-        description="Tell what became of an image: the stage and reason of its verdict, the image that caused "
-        "it, its component, cluster and shard.",
+        description="Tell what became of an image: the stage and reason of its verdict, the image that "
+        "caused it, its component, cluster and shard.",
         epilog="example: lvd explain runs/dataset cats/0001.jpg --pool web",
     )
     explain.set_defaults(command=_explain)

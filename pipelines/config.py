@@ -1,4 +1,4 @@
-"""The root config: what a run is made of. It is read here, split into stage configs, and never passed down."""
+"""The root config: what a run is made of. It is split into stage configs here, and never passed down."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ class PoolConfig(BaseModel):
     sources: tuple[Source, ...] = Field(min_length=1, description="where the pool's images lie, in order")
     retrieve: Retrieval | None = Field(
         None,
-        description="curated pools: how they retrieve from the uncurated pools; default: sample, 4 neighbours",
+        description="curated pools: how they retrieve from the pool; default: sample, 4 neighbours",
     )
 
     @model_validator(mode="after")

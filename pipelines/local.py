@@ -3,7 +3,8 @@
 import faulthandler
 import multiprocessing
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -39,9 +40,12 @@ class LocalExecutor:
     def run_alone(
         self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
+        perform_it = partial(
+            perform, step=step, item=item, run_dir=run_dir, condemned=dict(condemned), publish=publish
+        )
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_alone, args=(theirs, step, item, run_dir, dict(condemned), publish))
+        process = context.Process(target=_alone, args=(theirs, perform_it, step))
         process.start()
         theirs.close()
         try:
@@ -58,14 +62,12 @@ class LocalExecutor:
         return Death(f"exit code {process.exitcode}", blames_item=process.exitcode != -9)
 
 
-def _alone(
-    pipe: Connection, step: Step, item: Item, run_dir: str, condemned: dict[int, str], publish: bool
-) -> None:
+def _alone(pipe: Connection, perform_it: Callable[[Work], Receipt], step: Step) -> None:
     faulthandler.disable()  # a crash is expected here; its dump would only frighten
     set_threads(step.threads)
     answer: Any
     try:
-        answer = perform(step.load(), step, item, run_dir=run_dir, condemned=condemned, publish=publish)
+        answer = perform_it(step.load())
     except LvdError as error:
         answer = error
     except Exception:  # our own fault, and not the item's: the parent raises it

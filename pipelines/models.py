@@ -33,8 +33,8 @@ def resolve(config: EmbedConfig) -> EmbedConfig:
     resolves once; workers load what it resolved.
     """
     if parse_embedder(config.embedder).library in ("gist", "precomputed"):
-        fixed = {"dtype": "fp32", "compile": False, "device": "cpu", "image_size_px": None}
-        return config.model_copy(update=fixed)
+        # No forward of torch: one identity, whatever is configured for one.
+        return EmbedConfig(embedder=config.embedder, dtype="fp32", compile=False, device="cpu")
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -169,9 +169,9 @@ def _result(ref: Any) -> Receipt | Death:
 
 def _connect(address: str | None, num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # the dashboard's job API is code execution
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # Ray's own future default; silences its warning
+    # Ray's own default for the future; without it every start warns.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "180")  # a busy machine is no broken one
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
@@ -181,7 +181,6 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
             include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level=logging.WARNING,
-            **({"_node_ip_address": "127.0.0.1"} if address is None else {}),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ExecutorError(

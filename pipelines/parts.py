@@ -34,7 +34,7 @@ class Part:
     verdicts: FileRef | None = None
 
     def digest(self, *names: str) -> str:
-        """Hash of the part's place and of the named files' bytes, for the identities of steps that read them."""
+        """Hash of the part's place and of the named files' bytes, for identities of steps that read them."""
         files = [getattr(self, name) for name in names]
         return digest_of(self.pool, self.role, self.offset, self.num_rows, [f and f.sha256 for f in files])
 

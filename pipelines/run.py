@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -61,10 +61,8 @@ def run(
 def plan(config: RunConfig) -> list[StepState]:
     """How far each step is, as far as that can be told: the last one listed is the first with work to do."""
     runner = Runner(config.run_dir, None, Progress(quiet=True))
-    try:
+    with suppress(StopHereError):
         curate(runner, config, refresh=False)
-    except StopHereError:
-        pass
     return runner.states
 
 

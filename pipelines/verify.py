@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation import storage
 from curation.errors import IntegrityError, LvdError
@@ -45,7 +46,9 @@ def _tables(run_dir: str, entries: list[dict[str, Any]], schema: pa.Schema, faul
                 raise IntegrityError(f"{path} has changed", got=sha256, expected=entry["sha256"])
             table = storage.read_table(path)
             if table.num_rows != entry["rows"] or table.schema != schema:
-                raise IntegrityError(f"{path} has other rows or columns", got=table.num_rows, expected=entry["rows"])
+                raise IntegrityError(
+                    f"{path} has other rows or columns", got=table.num_rows, expected=entry["rows"]
+                )
             tables.append(table)
         except (LvdError, OSError) as error:
             faults.append(str(error))
@@ -57,18 +60,20 @@ def _check_counts(manifest: dict[str, Any], lineage: pa.Table) -> list[str]:
     faults = []
     columns = [lineage[name].to_pylist() for name in ("pool", "decision", "stage", "reason")]
     seen = Counter(zip(*columns, strict=True))
-    left = {pool: sum(n for key, n in seen.items() if key[0] == pool) for pool in manifest["counts"] if pool != "dataset"}
+    pools = [pool for pool in manifest["counts"] if pool != "dataset"]
+    left = {pool: sum(n for key, n in seen.items() if key[0] == pool) for pool in pools}
     for level in manifest["funnel"]:
         pool, stage = level["pool"], level["stage"]
-        dropped = {r: seen[pool, "dropped", stage, r] for r in REASONS[stage] if seen[pool, "dropped", stage, r]}
+        tally = {reason: seen[pool, "dropped", stage, reason] for reason in REASONS[stage]}
+        dropped = {reason: number for reason, number in tally.items() if number}
         if (level["in"], level["dropped"]) != (left[pool], dropped):
-            faults.append(f"funnel of {pool} at {stage}: {level['in']} in, {level['dropped']}; lineage has {left[pool]}, {dropped}")
+            faults.append(f"funnel of {pool} at {stage}: {level}, but lineage has {left[pool]} in, {dropped}")
         if level["in"] != level["out"] + sum(level["dropped"].values()):
             faults.append(f"funnel of {pool} at {stage} does not add up: {level}")
         left[pool] -= sum(dropped.values())
     for pool, kept in left.items():
         if manifest["counts"][pool]["kept"] != kept:
-            faults.append(f"{pool}: {manifest['counts'][pool]['kept']} kept by the manifest, {kept} by the lineage")
+            faults.append(f"{pool}: lineage keeps {kept}, the manifest {manifest['counts'][pool]['kept']}")
     return faults
 
 
@@ -77,24 +82,23 @@ def _check_selection(
 ) -> list[str]:
     """Every kept image stands in the selection and in its shard, at its place, once."""
     faults = []
-    kept = Counter(
-        (row["pool"], row["key"], row["image_id"], row["shard"], row["shard_index"])
-        for row in lineage.to_pylist()
-        if row["decision"] == "kept"
-    )
-    chosen = Counter(
-        (row["pool"], row["key"], row["image_id"], row["shard"], row["shard_index"]) for row in selection.to_pylist()
-    )
+    kept = _places(lineage.filter(pc.equal(lineage["decision"], "kept")))
+    chosen = _places(selection)
     if kept != chosen:
-        faults.append(f"lineage keeps {kept.total()} images, the selection has {chosen.total()}, and they differ")
+        faults.append(f"lineage keeps {kept.total()} images, selection has {chosen.total()}; they differ")
     places = {(row["shard"], row["shard_index"]): row["image_id"] for row in selection.to_pylist()}
     with ShardReader(storage.join(run_dir, manifest["dataset_dir"])) as reader:
         for number, shard in enumerate(manifest["shards"]):
             name = shard["path"].rsplit("/", 1)[-1]
-            keys = reader.keys(number)
+            keys = reader.index(number).keys.to_pylist()
             wrong = [i for i, key in enumerate(keys) if places.pop((name, i), None) != key]
             if wrong:
                 faults.append(f"{name}: {len(wrong)} samples are not those that the selection places there")
     if places:
         faults.append(f"{len(places)} selected images are in no shard")
     return faults
+
+
+def _places(rows: pa.Table) -> Counter[tuple[object, ...]]:
+    names = ("pool", "key", "image_id", "shard", "shard_index")
+    return Counter(zip(*(rows[name].to_pylist() for name in names), strict=True))

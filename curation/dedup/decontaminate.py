@@ -98,9 +98,7 @@ def leaks(
     by_component = np.zeros(len(condemned), bool)
     if by == "component":
         assert labels is not None, "by component needs the components"
-        others, other_edge = _spread(
-            labels, row, by_closeness, spared=condemned
-        )
+        others, other_edge = _spread(labels, row, by_closeness, spared=condemned)
         order = np.argsort(np.concatenate([condemned, others]))
         condemned = np.concatenate([condemned, others])[order]
         edge = np.concatenate([edge, other_edge])[order]

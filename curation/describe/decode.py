@@ -28,7 +28,8 @@ class DecodeConfig(BaseModel):
         100, gt=0, description="most scans in a JPEG (ordinary progressive files have about 10)"
     )
     jpeg_scaling: bool = Field(
-        True, description="let the JPEG decoder halve pictures of at least twice the size needed (1.5-4 x as fast)"
+        True,
+        description="let the JPEG decoder halve pictures of at least twice the size needed (1.5-4 x as fast)",
     )
 
 
@@ -36,7 +37,9 @@ class DecodeConfig(BaseModel):
 class Decoded:
     """A picture, or the reason why there is none."""
 
-    pixels: UInt8[np.ndarray, "h w 3"] | None  # upright RGB, contiguous; smaller than width x height if scaled
+    pixels: (
+        UInt8[np.ndarray, "h w 3"] | None
+    )  # upright RGB, contiguous; smaller than width x height if scaled
     format: str | None  # as Pillow names them
     width: int | None  # of the original picture, upright, px
     height: int | None
@@ -131,7 +134,10 @@ def _decode_with_pillow(data: bytes, *, config: DecodeConfig, warnings: tuple[st
 
 
 def _read_orientation(image: Image.Image) -> int:
-    for name in ("xmp", "XML:com.adobe.xmp"):  # Pillow would take the tag from there, browsers and libjpeg not
+    for name in (
+        "xmp",
+        "XML:com.adobe.xmp",
+    ):  # Pillow would take the tag from there, browsers and libjpeg not
         image.info.pop(name, None)
     try:
         return orientation_of(image.getexif())

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float16, UInt8
+from jaxtyping import Bool, Float16, Float32, UInt8, UInt64
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from curation import schema
@@ -22,6 +22,7 @@ from curation.errors import ConfigError
 
 MIN_SIDE_PX = 64  # a decoded short side that leaves the 32 px of the perceptual hash a clean downscale
 MIN_AHEAD_ROWS = 64
+MEASURE_ROWS = 1024
 
 
 class DescribeConfig(BaseModel):
@@ -238,6 +239,7 @@ def _table(
     greys: UInt8[np.ndarray, "n 32 32"],
     embeddings: Float16[np.ndarray, "n d"] | None,
 ) -> pa.Table:
+    hashes, spreads = _measure(greys)
     is_lost = np.array([image.reason is not None for image in seen], dtype=bool)
     has_embedding = np.zeros_like(is_lost) if embeddings is None else ~is_lost & embeddings.any(axis=1)
     columns = {
@@ -246,13 +248,24 @@ def _table(
         "format": [image.format for image in seen],
         "width": [image.width for image in seen],
         "height": [image.height for image in seen],
-        "phash": pa.array(phash(greys), mask=is_lost),
-        "pixel_std": pa.array(pixel_std(greys), mask=is_lost),
+        "phash": pa.array(hashes, mask=is_lost),
+        "pixel_std": pa.array(spreads, mask=is_lost),
         "has_embedding": pa.array(has_embedding),
         "warnings": [list(image.warnings) for image in seen],
         "reason": [image.reason for image in seen],
     }
     return pa.table(columns, schema=schema.DESCRIBED)
+
+
+def _measure(
+    greys: UInt8[np.ndarray, "n 32 32"],
+) -> tuple[UInt64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """Perceptual hashes and grey spreads, in blocks that bound the fp64 temporaries to some megabytes."""
+    hashes, spreads = np.zeros(len(greys), np.uint64), np.zeros(len(greys), np.float32)
+    for first in range(0, len(greys), MEASURE_ROWS):
+        block = slice(first, first + MEASURE_ROWS)
+        hashes[block], spreads[block] = phash(greys[block]), pixel_std(greys[block])
+    return hashes, spreads
 
 
 def _is_null(column: pa.ChunkedArray) -> Bool[np.ndarray, " n"]:

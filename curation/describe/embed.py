@@ -90,19 +90,23 @@ class EmbedConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embedder: str = Field("gist", description=f"which model: {ALLOWED}")
-    image_size_px: int | None = Field(None, description="side of the model's input; its own where null", ge=8)
+    embedder: str = Field(default="gist", description=f"which model: {ALLOWED}")
+    image_size_px: int | None = Field(
+        default=None, description="side of the model's input; its own where null", ge=8
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="arithmetic of the forward; auto: bf16 where the device has it in hardware"
+        default="auto",
+        description="arithmetic of the forward; auto: bf16 where the device has it in hardware",
     )
     compile: Literal["auto"] | bool = Field(
-        "auto", description="torch.compile with frozen weights; auto: on a CPU that has a C++ compiler"
+        default="auto",
+        description="torch.compile with frozen weights; auto: on a CPU that has a C++ compiler",
     )
-    batch_rows: int = Field(32, description="images in a forward, always", ge=1)
+    batch_rows: int = Field(default=32, description="images in a forward, always", ge=1)
     threads: int = Field(
-        2, description="CPU threads of a forward; fixed, for the order of sums depends on it", ge=1
+        default=2, description="CPU threads of a forward; fixed, for the order of sums depends on it", ge=1
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where present")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where present")
 
     @field_validator("embedder")
     @classmethod

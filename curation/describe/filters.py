@@ -1,4 +1,4 @@
-"""Which described pictures are usable: every threshold that a user may want to move, on saved measurements."""
+"""Which described pictures are usable: all thresholds that a user may want to move, on saved measurements."""
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +62,7 @@ def judge(described: pa.Table, config: JudgeConfig) -> pa.Table:
     num_pixels = pc.multiply(shorter.cast(pa.int64()), longer.cast(pa.int64()))
     tests = {
         "too_small": pc.less(shorter, config.min_side_px),
-        "too_large": pc.or_(_above(longer, config.max_side_px), _above(num_pixels, config.max_pixels)),
+        "too_large": pc.or_kleene(_above(longer, config.max_side_px), _above(num_pixels, config.max_pixels)),
         "aspect": _above(pc.divide(longer.cast(pa.float64()), shorter.cast(pa.float64())), config.max_aspect),
         "low_information": pc.less(described["pixel_std"], config.min_pixel_std),
         "no_embedding": pc.invert(described["has_embedding"]),
@@ -74,5 +74,5 @@ def judge(described: pa.Table, config: JudgeConfig) -> pa.Table:
     return pa.table({"reason": pa.chunked_array([], pa.string()) if not len(described) else reason}, VERDICTS)
 
 
-def _above(values: pa.ChunkedArray, bound: float | None) -> pa.ChunkedArray:
+def _above(values: pa.ChunkedArray, bound: float | int | None) -> pa.ChunkedArray:
     return pc.greater(values, pa.scalar(bound, pa.float64()) if bound is not None else None)

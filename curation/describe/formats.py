@@ -32,6 +32,7 @@ SIGNATURES: tuple[tuple[str, int, bytes], ...] = (
     ("EXR", 0, b"\x76\x2f\x31\x01"),
     ("PPM", 0, b"P5\n"),
     ("PPM", 0, b"P6\n"),
+    ("PPM", 0, b"P6 "),
 )
 CUT_SHORT = ("truncated", "unexpected end", "end of file", "not enough")  # words in Pillow's errors
 
@@ -48,7 +49,7 @@ def sniff(data: bytes) -> str | None:
 
 
 def plain_name(pillow_format: str | None) -> str | None:
-    """Pillow's name of a format; MPO (a JPEG with more of them behind it) is JPEG, as only the first is read."""
+    """Pillow's name of a format; MPO (JPEGs one behind the other) is JPEG, as only the first is read."""
     return "JPEG" if pillow_format == "MPO" else pillow_format
 
 

@@ -39,7 +39,7 @@ class JpegHeader:
 
     @property
     def is_plain(self) -> bool:
-        """Whether libjpeg-turbo's fast interface gives exactly what Pillow would: 8-bit grey or three colours."""
+        """Whether libjpeg-turbo's fast interface gives what Pillow would: 8-bit grey or three colours."""
         return (
             self.frame_marker in HUFFMAN_8BIT
             and self.precision_bits == 8
@@ -62,7 +62,7 @@ def read_header(data: bytes) -> JpegHeader | None:
     Returns:
         The header, or None where the segments do not follow one another as they should.
     """
-    frame: tuple[int, ...] | None = None
+    frame: tuple[int, int, int, int, int] | None = None
     orientation = 1
     position = len(SOI)
     while position + 4 <= len(data) and data[position] == 0xFF:
@@ -110,8 +110,8 @@ def choose_reduction(short_side_px: int, need_side_px: int) -> int:
     """By how much the decoder may shrink the picture: 1, 2, 4 or 8.
 
     Half from twice the need on; a quarter or an eighth only where half as much again as needed is left.
-    Other eighths (3/8, 5/8, …) are slower than no scaling at all. Against a full decode, after both were resized
-    to 224 px (bicubic): 1.8 grey levels in the mean at exactly twice the need, 0.9 at 2.85 times, 1.3 for a
+    Other eighths (3/8, 5/8, …) are slower than no scaling at all. Against a full decode, both resized to
+    224 px (bicubic): 1.8 grey levels in the mean at exactly twice the need, 0.9 at 2.85 times, 1.3 for a
     quarter at 8.4 times and 3.2 for the eighth that this rule forbids there; 1.5 to 4 times as fast.
     """
     reduction = 2 if short_side_px >= 2 * need_side_px else 1
@@ -126,7 +126,7 @@ def decode_plain(
     """Decode a plain JPEG to upright RGB, shrunk by `reduction` (1, 2, 4, 8) in the DCT domain.
 
     Returns:
-        RGB, uint8, contiguous; and whether the end marker is there. Where it lacks alone, all pixels are good.
+        RGB, uint8, contiguous; and whether the end marker is there. Where it alone lacks, no pixel does.
 
     Raises:
         ValueError: anything else that libjpeg remarks on, in its words: a truncated file among them.

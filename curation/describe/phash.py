@@ -40,7 +40,7 @@ def phash(grey: UInt8[np.ndarray, "n 32 32"]) -> UInt64[np.ndarray, " n"]:
     Source: N. Krawetz, "Looks Like It" (2011), as in imagehash.phash(hash_size=8, highfreq_factor=4).
     """
     basis = _lowest_cosines()
-    # One small product a picture, always of one shape, so that BLAS cannot choose another kernel for another n.
+    # One small product a picture, always of one shape: BLAS cannot choose another kernel for another n.
     spectrum = basis @ grey.astype(np.float64) @ basis.T
     spectrum = np.rint(spectrum / GRID).reshape(len(grey), HASH_SIDE**2)
     bits = spectrum > np.median(spectrum, axis=1, keepdims=True)

@@ -111,15 +111,8 @@ class PrecomputedVectors:
 
     def _check_schema(self, found: pa.Schema) -> None:
         kinds = {name: found.field(name).type for name in ("key", "embedding", "pool") if name in found.names}
-        vector = kinds.get("embedding")
-        is_vector = vector is not None and (
-            pa.types.is_fixed_size_list(vector) or pa.types.is_list(vector) or pa.types.is_large_list(vector)
-        )
-        if (
-            not (is_vector and pa.types.is_floating(vector.value_type))
-            or not _is_text(kinds.get("key"))
-            or not _is_text(kinds.get("pool", pa.string()))
-        ):
+        is_right = _is_vector(kinds.get("embedding")) and _is_text(kinds.get("key"))
+        if not is_right or not _is_text(kinds.get("pool", pa.string())):
             raise SourceError(
                 f"{storage.redact(self.path)} is no file of embeddings",
                 got=", ".join(f"{field.name}: {field.type}" for field in found),
@@ -138,8 +131,9 @@ class PrecomputedVectors:
     def _check_names(self) -> None:
         if self._names.null_count:
             raise SourceError(
-                f"{self._names.null_count} rows of {storage.redact(self.path)} have no key",
-                expected="one each",
+                f"Rows of {storage.redact(self.path)} have no key",
+                got=f"{self._names.null_count} nulls",
+                expected="a key in every row",
             )
         if pc.count_distinct(self._names).as_py() < len(self._names):
             counts = pc.value_counts(self._names)
@@ -158,6 +152,13 @@ class PrecomputedVectors:
                 pools.cast(pa.large_string()), keys, pa.scalar("\0", pa.large_string())
             )
         return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+
+
+def _is_vector(kind: pa.DataType | None) -> bool:
+    if kind is None:
+        return False
+    is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return is_list and pa.types.is_floating(kind.value_type)
 
 
 def _is_text(kind: pa.DataType | None) -> bool:

@@ -73,8 +73,9 @@ def nonzero_rows(vectors: Float16[ndarray, "n d"]) -> Bool[ndarray, " n"]:
         IntegrityError: a vector is not finite, or too long for scores to be exact.
     """
     has_vector = np.empty(len(vectors), bool)
+    # Chunks are copied here and below: torch takes no read-only (memory-mapped) array without a warning.
     for start in range(0, len(vectors), _CHUNK_ROWS):
-        chunk = torch.from_numpy(np.ascontiguousarray(vectors[start : start + _CHUNK_ROWS]))
+        chunk = torch.from_numpy(np.array(vectors[start : start + _CHUNK_ROWS]))
         norms = torch.linalg.vector_norm(chunk.float(), dim=1).numpy()
         bad = ~(norms <= _MAX_NORM)  # also true for NaN
         if bad.any():
@@ -108,7 +109,7 @@ def encode(vectors: Float16[ndarray, "n d"], *, dtype: ProposeDtype, one_scale: 
         scale = _int8_scales(vectors, one_scale=one_scale)
     for start in range(0, num_rows, _CHUNK_ROWS):
         rows = slice(start, start + _CHUNK_ROWS)
-        exact = torch.from_numpy(np.ascontiguousarray(vectors[rows])).double()
+        exact = torch.from_numpy(np.array(vectors[rows])).double()
         scales = torch.from_numpy(scale[rows, None])
         cheap = (exact / scales).round_().clamp_(-127, 127) if dtype == "int8" else exact
         values[rows, :dim] = cheap.to(values.dtype)
@@ -123,7 +124,7 @@ def _int8_scales(vectors: np.ndarray, *, one_scale: bool) -> np.ndarray:
     largest = torch.empty(len(vectors), dtype=torch.float64)
     for start in range(0, len(vectors), _CHUNK_ROWS):
         rows = slice(start, start + _CHUNK_ROWS)
-        largest[rows] = torch.from_numpy(np.ascontiguousarray(vectors[rows])).float().abs().amax(dim=1)
+        largest[rows] = torch.from_numpy(np.array(vectors[rows])).float().abs().amax(dim=1)
     scale = largest.numpy()
     if one_scale:
         scale = np.full(len(scale), scale.max(initial=0))

@@ -157,10 +157,11 @@ def _light_and_grain(image: Image.Image, rng: np.random.Generator) -> Image.Imag
     lamps do in photographs; without it flat pictures hash to coin flips.
     """
     width, height = image.size
-    light = np.zeros((height, width), dtype=np.float32)
-    for cells, strength in ((4, 14.0), (9, 9.0)):
-        field = Image.fromarray(rng.normal(0, strength, (cells, cells)).astype(np.float32))
-        light += np.asarray(field.resize((width, height), Image.Resampling.BICUBIC))
+    coarse = Image.fromarray(rng.normal(0, 14, (4, 4)).astype(np.float32)).resize(
+        (9, 9), Image.Resampling.BICUBIC
+    )
+    cells = Image.fromarray(np.asarray(coarse) + rng.normal(0, 9, (9, 9)).astype(np.float32))
+    light = np.asarray(cells.resize((width, height), Image.Resampling.BICUBIC))
     strength = int(rng.integers(2, 9))
-    light = light[..., None] + rng.integers(-strength, strength + 1, (height, width, 3), dtype=np.int8)
-    return Image.fromarray(np.clip(np.asarray(image) + light, 0, 255).astype(np.uint8))
+    light = light + rng.integers(-strength, strength + 1, (height, width), dtype=np.int8)
+    return Image.fromarray(np.clip(np.asarray(image) + light[..., None], 0, 255).astype(np.uint8))

@@ -21,7 +21,7 @@ from pipelines.step import Attempt, FileRef, Item, Step, Work
 
 @dataclass(frozen=True)
 class Clusters:
-    """Centroids, and for every global row its survival, its cluster (-1: none) and its similarity to the centroid."""
+    """Centroids, and for every row its survival, its cluster (-1: none) and its closeness to the centroid."""
 
     alive: FileRef
     cluster: FileRef

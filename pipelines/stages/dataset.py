@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from curation import storage
@@ -21,7 +20,7 @@ from pipelines.stages.dedup import Copies
 from pipelines.stages.lineage import write_lineage
 from pipelines.stages.select import Outcomes
 from pipelines.stages.shard import Bucket
-from pipelines.step import FileRef, Receipt, digest_of
+from pipelines.step import Receipt, digest_of
 
 MANIFEST_SCHEMA = 1
 
@@ -77,9 +76,11 @@ def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
     """Whether everything could be read, and what could not."""
     unread = [problem for receipt in runner.receipts["ingest"] for problem in receipt.facts["unread"]]
     for level in lineage.facts["funnel"]:
-        for reason in ("unreadable", "source_changed"):
-            if number := level["dropped"].get(reason):
-                unread.append({"pool": level["pool"], "what": reason, "detail": f"{number} images"})
+        unread += [
+            {"pool": level["pool"], "what": reason, "detail": f"{level['dropped'][reason]} images"}
+            for reason in ("unreadable", "source_changed")
+            if reason in level["dropped"]
+        ]
     return {"complete": not unread, "unread": unread}
 
 
@@ -95,7 +96,7 @@ def _link_tables(run_dir: str, folder: str, receipt: Receipt, kind: str) -> list
 
 
 def _link_shards(run_dir: str, folder: str, name: str, buckets: Sequence[Bucket]) -> list[dict[str, Any]]:
-    entries = []
+    entries: list[dict[str, Any]] = []
     listed = []
     for bucket in buckets:
         for tar, index, num_samples in zip(bucket.shards, bucket.indexes, bucket.num_samples, strict=True):

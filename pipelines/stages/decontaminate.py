@@ -12,7 +12,7 @@ from curation import storage
 from curation.dedup.decontaminate import DecontaminateConfig, HoldoutEdges, exact_leaks, leaks
 from curation.schema import EDGE_KINDS, LEAKS
 from pipelines.config import RunConfig
-from pipelines.parts import Part, is_null, read, read_array, roles, sha256_words
+from pipelines.parts import Part, is_null, read_array, roles, sha256_words
 from pipelines.runner import Runner
 from pipelines.stages.dedup import Copies, read_copies
 from pipelines.stages.join import JoinRule, join, make_blocks, read_edges, row_digests
@@ -53,7 +53,7 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
         backend=config.dedup.backend,
         threads=config.describe.embed.threads,
     )
-    edges = join(runner, "decontaminate_edges", "decontaminate", list(product(*sides)), join_rule)
+    edges = join(runner, "decontaminate_edges", "decontaminate", list(product(sides[0], sides[1])), join_rule)
 
     step = Step(
         "decontaminate_leaks",

@@ -80,7 +80,7 @@ def row_digests(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> list[st
 def join(
     runner: Runner, name: str, stage: str, pairs: Sequence[tuple[Block, Block]], rule: JoinRule
 ) -> list[FileRef]:
-    """The edges of every pair of blocks, as `schema.EDGES` with row `a` of the left block and `b` of the right."""
+    """The edges of every pair of blocks: `schema.EDGES`, row `a` of the left block and `b` of the right."""
     config = {
         "phash_radius": rule.phash_radius,
         "cosine_from": rule.cosine_from,

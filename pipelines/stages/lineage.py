@@ -14,7 +14,7 @@ from curation.schema import LINEAGE, REASONS, SELECTION, STAGES, image_id
 from curation.select import OUTCOMES
 from curation.shard.layout import shard_name
 from pipelines.config import RunConfig
-from pipelines.parts import Part, as_numpy, column, read, read_array, roles, row_table
+from pipelines.parts import Part, column, read, read_array, roles, row_table
 from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters
 from pipelines.stages.decontaminate import Leaks

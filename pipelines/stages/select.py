@@ -44,8 +44,8 @@ def select_images(
     )
     payload = {"parts": tuple(parts), "alive": clusters.alive, "hits": dict(hits)}
     receipt = runner.run_one(step, Item(tuple(inputs), payload))
-    files = [receipt.file(runner.run_dir, f"{name}.npy") for name in ("outcome", "by", "score")]
-    return Outcomes(*files, receipt.digest)
+    outcome, by, score = (receipt.file(runner.run_dir, f"{name}.npy") for name in ("outcome", "by", "score"))
+    return Outcomes(outcome, by, score, receipt.digest)
 
 
 def _load(config: SelectConfig) -> Work:

@@ -14,11 +14,11 @@ from curation import storage
 from curation.describe.decode import DecodeConfig, decode
 from curation.ingest.rows import read_sample, read_sidecars
 from curation.schema import image_id
+from curation.select import BY_SAMPLE, CURATED, SAMPLED
 from curation.shard.edit import needs_shrink, shrink
 from curation.shard.layout import ShardConfig, cut_shards, lead_with_typical, plan_buckets, shuffle_order
 from curation.shard.sample import Sample, sample_bytes
 from curation.shard.write import write_shard
-from curation.select import BY_SAMPLE, CURATED, SAMPLED
 from pipelines.config import RunConfig
 from pipelines.parts import Part, as_numpy, column, read, read_array, row_table
 from pipelines.runner import Runner
@@ -136,7 +136,7 @@ def _load(config: ShardConfig, seed: int, decoding: DecodeConfig) -> Work:
 def _samples(
     attempt: Attempt, config: ShardConfig, decoding: DecodeConfig, changed: list[int]
 ) -> Iterator[tuple[int, Sample]]:
-    """The samples of a bucket, each part read once, in the order of its bytes; notes rows whose bytes changed."""
+    """The samples of a bucket, each part read once in the order of its bytes; notes rows that changed."""
     parts: tuple[Part, ...] = attempt.payload["parts"]
     selected = _selected(attempt.payload["outcomes"])
     with storage.RangeReader() as reader:

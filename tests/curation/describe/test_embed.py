@@ -31,8 +31,22 @@ def test_specs(spec: str, parsed: EmbedderSpec) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    "|gist:|gist:x|clip|open_clip:ViT-B-32|open_clip:/openai|timm:|timm:x@|timm:@x|timm:hf-hub:a/b"
-    "|timm:local-dir:/x|precomputed:|precomputed:v.npy|TIMM:x".split("|"),
+    [
+        "",
+        "gist:",
+        "gist:x",
+        "clip",
+        "open_clip:ViT-B-32",
+        "open_clip:/openai",
+        "timm:",
+        "timm:x@",
+        "timm:@x",
+        "timm:hf-hub:a/b",
+        "timm:local-dir:/x",
+        "precomputed:",
+        "precomputed:v.npy",
+        "TIMM:x",
+    ],
 )
 def test_other_specs_are_refused_with_what_is_allowed(spec: str) -> None:
     with pytest.raises(ConfigError, match="open_clip:ARCH"):

@@ -182,6 +182,15 @@ def test_nothing_to_compare():
         assert len(cosine_pairs(zeros, zeros, threshold=-1.0, same=True, backend=backend).a) == 0
 
 
+@pytest.mark.parametrize(("backend", "dtype"), ENGINES)
+def test_reads_memory_maps(tmp_path, backend, dtype):
+    rows = unit_vectors(np.random.default_rng(3), 64, dim=16, spread=0.3)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    got = cosine_pairs(mapped[:32], mapped[32:], threshold=0.8, same=False, backend=backend, dtype=dtype)
+    assert_equal(got, reference(rows[:32], rows[32:], threshold=0.8, same=False))
+
+
 def test_refuses_nonsense():
     rows = np.eye(4, dtype=np.float16)
     with pytest.raises(ConfigError, match="threshold"):

@@ -40,7 +40,17 @@ def test_by_hand():
     best = top_k(queries, [(np.arange(5), vectors)], k=2, tie_rank=np.array([0, 4, 1, 3, 2]))
     assert best.index.tolist() == [[3, 1], [-1, -1]]
     assert best.score.tolist() == [[1.0, 1.0], [-np.inf, -np.inf]]
-    assert top_k(queries, [(np.arange(5), vectors)], k=9).index[0].tolist() == [1, 3, 0, 4, -1, -1, -1, -1, -1]
+    assert top_k(queries, [(np.arange(5), vectors)], k=9).index[0].tolist() == [
+        1,
+        3,
+        0,
+        4,
+        -1,
+        -1,
+        -1,
+        -1,
+        -1,
+    ]
     assert top_k(queries, [], k=1).index.tolist() == [[-1], [-1]]
 
 

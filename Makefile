@@ -1,0 +1,44 @@
+# Every target makes what it needs: on a fresh machine with python3 >= 3.11, `make demo` and `make test` are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The second stamp comes on top of the first, so that `make demo` does not wait for test tools.
+BASE := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+.PHONY: demo test accept lint format bench clean-venv
+
+demo: $(BASE)
+	$(BIN)/lvd demo
+
+test: $(DEV)
+	$(BIN)/python -m pytest
+
+accept: $(DEV)
+	$(BIN)/python -m pytest -m accept --timeout 3600 -v
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV)
+	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+$(BASE): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lvd needs Python 3.11 or later, and this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[cpu]'
+	touch $@
+
+$(DEV): $(BASE)
+	$(PIP) -e '.[cpu,s3,dev]'
+	touch $@
+
+clean-venv:
+	rm -rf $(VENV)

@@ -1,0 +1,115 @@
+"""What a finished run left behind, as far as the report needs it."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curation import storage
+from curation.errors import LvdError
+from pipelines.answers import read_manifest
+from pipelines.config import RunConfig, read_yaml, validate
+from pipelines.parts import Part
+from pipelines.progress import Progress
+from pipelines.runner import Runner, StopHereError
+from pipelines.stages.cluster import cluster
+from pipelines.stages.decontaminate import decontaminate
+from pipelines.stages.dedup import dedup
+from pipelines.stages.describe import describe_parts, judge_parts
+from pipelines.stages.ingest import ingest
+from pipelines.stages.lineage import write_lineage
+from pipelines.stages.retrieve import retrieve
+from pipelines.stages.select import select_images
+from pipelines.stages.shard import shard
+from pipelines.step import FileRef, Receipt
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The intermediate data that this very dataset was made from."""
+
+    parts: tuple[Part, ...]
+    copies: FileRef
+    health: FileRef
+    edges: tuple[FileRef, ...]
+    leaks: FileRef
+    hits: Mapping[str, FileRef]  # by curated pool
+    receipts: Mapping[str, Sequence[Receipt]]  # by step, in the order of the flow
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A finished dataset, its config, and its intermediate data where that is still there."""
+
+    run_dir: str
+    manifest: Mapping[str, Any]
+    config: RunConfig
+    config_text: str
+    config_is_same: bool  # whether run.yaml is the config that the dataset was made with
+    steps: Steps | None
+
+    @property
+    def dataset_dir(self) -> str:
+        """The dataset's folder."""
+        return storage.join(self.run_dir, self.manifest["dataset_dir"])
+
+    def lineage(self) -> list[str]:
+        """The paths of the lineage's files, in the order of parts."""
+        return [storage.join(self.run_dir, entry["path"]) for entry in self.manifest["lineage"]]
+
+
+def read_evidence(run_dir: str) -> Evidence:
+    """Find what a finished run left.
+
+    Raises:
+        ConfigError: when no dataset was finished in `run_dir`.
+        IntegrityError: when the manifest is damaged.
+    """
+    manifest = read_manifest(run_dir)
+    file = Path(storage.local_path(run_dir)) / "run.yaml"
+    config = validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
+    text = storage.read_bytes(str(file))
+    is_same = hashlib.sha256(text).hexdigest() == manifest["config_sha256"]
+    return Evidence(
+        run_dir, manifest, config, text.decode(), is_same, find_steps(run_dir, config, manifest=manifest)
+    )
+
+
+def find_steps(run_dir: str, config: RunConfig, *, manifest: Mapping[str, Any]) -> Steps | None:
+    """The intermediate data of the dataset in `manifest`, found by a dry run of its config.
+
+    None where a step's output is gone (cleaned, or made on another kind of machine), or where what is there
+    made another dataset: then its lineage has other bytes.
+    """
+    runner = Runner(run_dir, None, Progress(quiet=True))
+    try:
+        steps, lineage = _trace(runner, config)
+    except (StopHereError, LvdError, OSError):
+        return None
+    made = [lineage.files[name][1] for name in sorted(lineage.files) if name.startswith("lineage-")]
+    return steps if made == [entry["sha256"] for entry in manifest["lineage"]] else None
+
+
+def _trace(runner: Runner, config: RunConfig) -> tuple[Steps, Receipt]:
+    parts = ingest(runner, config)
+    parts = describe_parts(runner, config, parts, refresh=False)
+    parts = judge_parts(runner, config, parts)
+    copies = dedup(runner, config, parts)
+    leaks = decontaminate(runner, config, parts, copies)
+    clusters = cluster(runner, config, parts, copies, leaks)
+    hits = retrieve(runner, config, parts, clusters)
+    outcomes = select_images(runner, config, parts, clusters, hits)
+    buckets = shard(runner, config, parts, clusters, outcomes)
+    lineage = write_lineage(
+        runner,
+        config,
+        parts,
+        copies=copies,
+        leaks=leaks,
+        clusters=clusters,
+        outcomes=outcomes,
+        buckets=buckets,
+    )
+    found = Steps(parts, copies.copies, copies.health, copies.edges, leaks.leaks, hits, runner.receipts)
+    return found, lineage

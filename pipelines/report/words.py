@@ -1,0 +1,104 @@
+"""Words and numbers as the page shows them."""
+
+import unicodedata
+
+# What a reason means, for a reader who has not seen the code.
+MEANING = {
+    "missing_image": "A sample without an image in it.",
+    "empty": "The file has no bytes.",
+    "unreadable": "The source failed while the file was read.",
+    "file_too_large": "The file is over the hard cap on bytes.",
+    "not_an_image": "The file is of no known image format, whatever its name says.",
+    "unsupported_format": "A known format that is not read here, or one without an honest conversion to RGB.",
+    "too_many_pixels": "The header promises more pixels than the hard cap: an image bomb, or a very large picture.",
+    "metadata_bomb": "Compressed metadata that inflates beyond the decoder's limit.",
+    "truncated": "The file ends before the picture does.",
+    "corrupt": "The file is an image, but cannot be decoded.",
+    "crashed_decoder": "Its decoder's process died or hung, twice, with this image alone. It is not opened here.",
+    "too_small": "The shorter side is under the limit.",
+    "too_large": "The longer side, or the number of pixels, is over the limit.",
+    "aspect": "Too long and narrow.",
+    "low_information": "Nearly one colour.",
+    "no_embedding": "No vector was found or could be made for it.",
+    "exact_copy": "The same bytes as another image, which stays.",
+    "near_copy": "Nearly the same picture as another image of its component, which stays.",
+    "leaks_holdout": "An evaluation image, or a copy of one: it would leak into training.",
+    "not_retrieved": "Sound and new, but not close enough to any curated image.",
+    "over_cap": "Retrieved, but others were closer and the cap was reached.",
+    "equal_id": "The same bytes as another selected image.",
+    "holdout": "Evaluation images serve to find leaks and never enter the dataset.",
+    "source_changed": "Its bytes changed or vanished between describing and writing.",
+}
+STAGE_VERB = {
+    "describe": "could not be decoded",
+    "judge": "judged not usable",
+    "dedup": "copies of others",
+    "decontaminate": "leak an evaluation image",
+    "retrieve": "not retrieved",
+    "select": "not selected",
+    "shard": "lost while writing",
+}
+
+
+def spaced(name: str) -> str:
+    """A name of the code for people: `near_copy` as `near copy`."""
+    return name.replace("_", " ")
+
+
+def number(value: int) -> str:
+    """A count with separators."""
+    return f"{value:,}"
+
+
+def percent(part: int, whole: int) -> str:
+    """A share; never 0 % or 100 % of what is not nothing or all."""
+    if not whole:
+        return "–"
+    share = 100 * part / whole
+    if 0 < share < 0.1:
+        return "< 0.1 %"
+    if 99.9 < share < 100:
+        return "> 99.9 %"
+    return f"{share:.0f} %" if share in (0, 100) or 10 <= share <= 99 else f"{share:.1f} %"
+
+
+def score(value: float | None) -> str:
+    """A score to four digits; empty where there is none."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def size(num_bytes: int) -> str:
+    """A number of bytes."""
+    value, unit = float(num_bytes), "bytes"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{num_bytes:,} bytes" if unit == "bytes" else f"{value:,.1f} {unit}"
+
+
+def seconds(value: float) -> str:
+    """A duration."""
+    if value < 100:
+        return f"{value:.1f} s"
+    minutes = value / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def visible(text: str) -> str:
+    """A name out of a source with what cannot be seen, or turns the text around it, spelled out.
+
+    Escaping of HTML is the template's; this is for control, format and private characters.
+    """
+    return "".join(
+        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else c
+        for c in text
+    )
+
+
+def shortened(text: str, num_chars: int = 24) -> str:
+    """A name with its middle left out where it is long: the beginning and the extension matter most."""
+    if len(text) <= num_chars:
+        return text
+    head = (num_chars - 1) // 2
+    return f"{text[:head]}…{text[-(num_chars - 1 - head) :]}"
