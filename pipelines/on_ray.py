@@ -1,11 +1,11 @@
 """The Ray executor: Ray Data schedules parts over an actor pool, plain tasks do the rest.
 
 Ray is the coordinator alone: a worker reads its inputs, publishes its outputs, and returns a receipt.
+Before this module is imported, `prepare_ray_environment` must have been called.
 """
 
 import contextlib
 import logging
-import os
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -168,11 +168,6 @@ def _result(ref: Any) -> Receipt | Death:
 
 
 def _connect(address: str | None, num_cpus: int | None) -> None:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # the dashboard's job API is code execution
-    # Ray's own default for the future; without it every start warns.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "180")  # a busy machine is no broken one
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         ray.init(

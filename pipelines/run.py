@@ -14,6 +14,7 @@ from pipelines.config import ExecutorConfig, RunConfig, resolved_yaml
 from pipelines.lock import lock
 from pipelines.lvd import curate
 from pipelines.progress import Progress
+from pipelines.ray_environment import prepare_ray_environment
 from pipelines.runner import Executor, Runner, StepState, StopHereError
 
 
@@ -74,6 +75,7 @@ def executor_for(config: ExecutorConfig) -> Iterator[Executor]:
 
         yield LocalExecutor()
         return
+    prepare_ray_environment()
     try:
         from pipelines.on_ray import RayExecutor
     except ImportError as error:

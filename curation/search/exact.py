@@ -26,7 +26,7 @@ from curation.search.product import (
 
 Proposals = Iterator[tuple[np.ndarray, np.ndarray]]
 
-# The tile of scores (16 MB in int32) must stay in the cache between the product and its row maxima.
+# Small enough (16 MB in int32) that products are still in the cache when their row maxima are taken.
 _TILE_ROWS = 1024
 _TILE_COLUMNS = 4096
 _FAISS_TILE_COLUMNS = 16_384
@@ -115,7 +115,7 @@ def _propose_tile(
     products = multiply(rows, columns, out=buffer)
     reach = (threshold - error_bound(rows, columns)) / (rows.scale * columns.scale[0])
     cut = round_down(reach, dtype=products.dtype)
-    # Few rows have a pair in a tile: their maxima cost a tenth of comparing every product.
+    # Few rows have a pair in a tile, and maxima are cheaper than a search of every product.
     hit = torch.nonzero(products.amax(dim=1) >= cut).flatten()
     found = torch.nonzero(products[hit] >= cut[hit, None])
     return hit[found[:, 0]].numpy(), found[:, 1].numpy()
@@ -125,7 +125,7 @@ def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool
     left = encode(a, dtype="fp32")
     for column in range(0, len(b), _FAISS_TILE_COLUMNS):
         columns = encode(b[column : column + _FAISS_TILE_COLUMNS], dtype="fp32")
-        index = faiss.IndexFlatIP(b.shape[1])
+        index = faiss.IndexFlatIP(columns.values.shape[1])
         index.add(columns.values.numpy())
         last_row = min(len(a), column + len(columns)) if same else len(a)
         for row in range(0, last_row, _TILE_ROWS):

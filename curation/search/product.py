@@ -145,7 +145,7 @@ def multiply(rows: Codes, columns: Codes, *, out: torch.Tensor) -> torch.Tensor:
     Args:
         rows: codes (n, d).
         columns: codes (m, d) of the same dtype.
-        out: a flat buffer of `buffer_for` with room for n · m; overwritten (fresh pages would cost a third).
+        out: a flat buffer of `buffer_for` with room for n · m; reused, so that pages are faulted in once.
 
     Returns:
         (n, m), a view of `out`: int32 for int8; bf16, rounded from an fp32 sum; or fp32.

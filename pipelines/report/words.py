@@ -50,6 +50,11 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(value: int, noun: str) -> str:
+    """A count and what is counted: `1 shard`, `2 shards`."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
 def percent(part: int, whole: int) -> str:
     """A share; never 0 % or 100 % of what is not nothing or all."""
     if not whole:
@@ -96,7 +101,7 @@ def visible(text: str) -> str:
     )
 
 
-def shortened(text: str, num_chars: int = 24) -> str:
+def shortened(text: str, num_chars: int = 19) -> str:
     """A name with its middle left out where it is long: the beginning and the extension matter most."""
     if len(text) <= num_chars:
         return text

@@ -1,11 +1,11 @@
 """Exact edges of a self-join: our blocked product against FAISS's flat range search.
 
-    python tests/benchmarks/bench_exact_edges.py [--num-rows 50000] [--dim 384] [--threshold 0.9] [--repeats 3]
+    python tests/benchmarks/bench_exact_edges.py [--num-rows N] [--dim D] [--threshold T] [--repeats R]
 
 Clustered unit vectors with planted copies. Each repeat runs every contender once, in turn, in one process;
-the least disturbed run of each counts. `ratio` is the join of all ordered pairs (no use of symmetry) against FAISS; `symmetric_ratio`
-is the self-join as a run does it. All contenders must give the same edges. The reference is FAISS itself on
-fp32 vectors made beforehand, without the fp64 score that our edges carry.
+the least disturbed run of each counts. `ratio` is the join of all ordered pairs (no use of symmetry) against
+FAISS; `symmetric_ratio` is the self-join as a run does it. All contenders must give the same edges. The
+reference is FAISS itself on fp32 vectors made beforehand, without the fp64 score that our edges carry.
 """
 
 import argparse

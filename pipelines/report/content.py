@@ -1,0 +1,75 @@
+"""All that the page says, gathered in the order in which it says it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from pipelines.report.clusters import Clusters, gather_clusters
+from pipelines.report.duplicates import Duplicates, gather_duplicates
+from pipelines.report.embedder import EmbedderNote, note_embedder
+from pipelines.report.evidence import Evidence
+from pipelines.report.funnel import Lane, draw_funnel
+from pipelines.report.leaks import Leaks, gather_leaks
+from pipelines.report.pictures import Lineage, Picture
+from pipelines.report.reasons import NUM_EXAMPLES, Reason, gather_reasons
+from pipelines.report.retrieval import PoolRetrieval, gather_retrieval
+from pipelines.report.scan import scan
+from pipelines.report.timings import StepTiming, gather_timings
+
+
+@dataclass(frozen=True)
+class Content:
+    """The sections of the page. What needs intermediate data that is gone is None or empty."""
+
+    manifest: Mapping[str, Any]
+    roles: Mapping[str, str]
+    pool_counts: Mapping[str, Mapping[str, int]]
+    has_steps: bool
+    embedder: EmbedderNote
+    lanes: Sequence[Lane]
+    reasons: Sequence[Reason]
+    duplicates: Duplicates
+    leaks: Leaks | None
+    retrieval: Sequence[PoolRetrieval] | None
+    clusters: Clusters | None
+    timings: Sequence[StepTiming]
+    config_text: str
+    config_is_same: bool
+
+    def pictures(self) -> list[Picture]:
+        """Every picture of the page in its order, as often as it is shown."""
+        return [
+            *chain.from_iterable(reason.examples for reason in self.reasons),
+            *self.duplicates.pictures(),
+            *(self.leaks.pictures() if self.leaks else []),
+            *chain.from_iterable(pool.pictures() for pool in self.retrieval or ()),
+            *(self.clusters.pictures() if self.clusters else []),
+        ]
+
+
+def gather(evidence: Evidence) -> Content:
+    """Read a finished run into the sections of its page."""
+    manifest, config, steps = evidence.manifest, evidence.config, evidence.steps
+    seed = int(manifest["seed"])
+    lineage = Lineage(evidence.run_dir, manifest["lineage"])
+    scanned = scan(lineage, num_samples=NUM_EXAMPLES, seed=seed)
+    counts = {pool: count for pool, count in manifest["counts"].items() if pool in config.pools}
+    roles = {pool: config.pools[pool].role for pool in counts}
+    kept = {pool: count["kept"] for pool, count in counts.items()}
+    return Content(
+        manifest=manifest,
+        roles=roles,
+        pool_counts=counts,
+        has_steps=steps is not None,
+        embedder=note_embedder(config.describe),
+        lanes=draw_funnel(manifest["funnel"], roles, kept),
+        reasons=gather_reasons(lineage, scanned),
+        duplicates=gather_duplicates(lineage, scanned, steps, config=config.dedup, seed=seed),
+        leaks=gather_leaks(lineage, steps, seed=seed),
+        retrieval=gather_retrieval(lineage, steps, pools=config.pools, seed=seed),
+        clusters=gather_clusters(lineage, scanned, seed=seed),
+        timings=gather_timings(steps),
+        config_text=evidence.config_text,
+        config_is_same=evidence.config_is_same,
+    )

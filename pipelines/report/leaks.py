@@ -1,0 +1,62 @@
+"""Leaks: images beside the evaluation images that they would leak."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.parts import read
+from pipelines.report.evidence import Steps
+from pipelines.report.pictures import Lineage, Picture, sample
+
+NUM_CLOSE_CALLS, NUM_BY_LOT = 6, 10
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An image, and the evaluation image that condemns it."""
+
+    image: Picture
+    holdout: Picture
+    score: float
+    kind: str
+    by_component: bool
+    why: str  # why it is shown
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """All that the page says of leaks."""
+
+    num: int
+    num_holdout: int  # evaluation images leaked at least once
+    pairs: tuple[Leak, ...]
+
+    def pictures(self) -> list[Picture]:
+        """In the order shown."""
+        return [picture for pair in self.pairs for picture in (pair.image, pair.holdout)]
+
+
+def gather_leaks(lineage: Lineage, steps: Steps | None, *, seed: int) -> Leaks | None:
+    """Count the leaks and choose pairs: those of the lowest scores, and some drawn by lot.
+
+    None without `steps`: the lineage names the pairs, but not where both images lie.
+    """
+    if steps is None:
+        return None
+    leaks = read(steps.leaks)
+    rows, score = leaks["row"].to_numpy(), leaks["score"].to_numpy()
+    close = np.lexsort((rows, score))
+    close = close[score[close] < 1][:NUM_CLOSE_CALLS]
+    others = np.setdiff1d(np.arange(len(rows)), close)
+    lot = sample(others, NUM_BY_LOT, seed=seed)
+    why = ["among the lowest scores"] * len(close) + ["drawn by lot"] * len(lot)
+    entries = leaks.take(pa.array(np.concatenate([close, lot]))).to_pylist()
+    pictures = lineage.pictures([row for e in entries for row in (e["row"], e["holdout"])])
+    pairs = [
+        Leak(pictures[e["row"]], pictures[e["holdout"]], e["score"], e["kind"], e["by_component"], reason)
+        for e, reason in zip(entries, why, strict=True)
+    ]
+    return Leaks(len(rows), len(np.unique(leaks["holdout"].to_numpy())), tuple(pairs))
+
+

@@ -1,0 +1,34 @@
+"""The report of a run: one self-contained HTML page beside the dataset."""
+
+from curation import storage
+from pipelines.report.content import gather
+from pipelines.report.evidence import read_evidence
+from pipelines.report.render import render
+from pipelines.report.thumbnails import PAGE_BYTES, Originals, make_thumbnails
+
+
+def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
+    """Write the report of a finished run; one that is there is replaced.
+
+    Args:
+        run_dir: of the run; its manifest is read, and its intermediate data as far as that is still there.
+        max_thumbnail_bytes: what the thumbnails may add to the page.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        ConfigError: when no dataset was finished in `run_dir`.
+        IntegrityError: when a file of the dataset is damaged.
+    """
+    evidence = read_evidence(run_dir)
+    content = gather(evidence)
+    pictures = content.pictures()
+    parts = evidence.steps.parts if evidence.steps else None
+    with Originals(evidence.dataset_dir, parts, pictures) as originals:
+        thumbnails = make_thumbnails(
+            pictures, originals, config=evidence.config.describe.decode, max_bytes=max_thumbnail_bytes
+        )
+    path = storage.join(evidence.dataset_dir, "report.html")
+    storage.publish_bytes(path, render(content, thumbnails).encode(), replace=True)
+    return path
