@@ -48,7 +48,7 @@ REASONS: dict[Stage, tuple[str, ...]] = {
     "dedup": ("exact_copy", "near_copy"),
     "decontaminate": ("leaks_holdout",),
     "retrieve": ("not_retrieved",),
-    "select": ("over_cap", "equal_id", "holdout"),
+    "select": ("over_cap", "equal_id", "query_only", "holdout"),
     "shard": ("source_changed",),
 }
 

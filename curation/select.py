@@ -62,9 +62,10 @@ OUTCOMES: tuple[Outcome | None, ...] = (
     Outcome("retrieve", "not_retrieved", None),
     Outcome("select", "over_cap", None),
     Outcome("select", "equal_id", None),
+    Outcome("select", "query_only", None),
     Outcome("select", "holdout", None),
 )
-DEAD, CURATED, BY_SAMPLE, BY_CLUSTER, SAMPLED, NOT_RETRIEVED, OVER_CAP, EQUAL_ID, HOLDOUT = range(9)
+DEAD, CURATED, BY_SAMPLE, BY_CLUSTER, SAMPLED, NOT_RETRIEVED, OVER_CAP, EQUAL_ID, QUERY_ONLY, HOLDOUT = range(10)
 METHODS = {"sample": BY_SAMPLE, "cluster": BY_CLUSTER}
 
 
@@ -113,7 +114,7 @@ def select(hits: Mapping[str, pa.Table], rows: Rows, *, config: SelectConfig) ->
         config: caps, and whether curated images enter.
 
     Returns:
-        The outcome of each row. Curated rows that only served as queries end as `not_retrieved`.
+        The outcome of each row. Curated rows that only served as queries end as `query_only`.
 
     Raises:
         ConfigError: `max_images_by_pool` names a pool that has no entry in `hits`.
@@ -132,8 +133,7 @@ def select(hits: Mapping[str, pa.Table], rows: Rows, *, config: SelectConfig) ->
     outcome[rows.alive] = np.where(rows.is_curated | rows.is_uncurated, NOT_RETRIEVED, HOLDOUT)[rows.alive]
     selection = Selection(outcome, np.full(num_rows, -1, np.int64), np.full(num_rows, np.nan))
     eligible = rows.alive & rows.is_uncurated
-    if config.include_curated:
-        outcome[rows.alive & rows.is_curated] = CURATED
+    outcome[rows.alive & rows.is_curated] = CURATED if config.include_curated else QUERY_ONLY
     if hits:
         _bring_in(selection, hits, rows=rows, eligible=eligible, config=config)
     else:

@@ -8,7 +8,8 @@ import contextlib
 import logging
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -63,16 +64,28 @@ class RayExecutor:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         rows = [{"position": position, "item": item} for position, item in enumerate(wave)]
-        dataset = ray.data.from_items(rows, override_num_blocks=len(wave)).map_batches(
-            _PartWorker,
-            fn_constructor_args=(step, run_dir),
-            batch_size=1,
-            num_cpus=step.threads,
-            concurrency=(1, self._most_workers(step, len(wave))),
-            # Ray's own defaults retry for ever: an image that kills its decoder would never end.
-            max_restarts=-1,
-            max_task_retries=MAX_ATTEMPTS - 1,
-        )
+        dataset = ray.data.from_items(rows, override_num_blocks=len(wave))
+        most = self._most_workers(step, len(wave))
+        # Ray's own defaults retry for ever: an image that kills its decoder would never end.
+        retries = MAX_ATTEMPTS - 1
+        if step.loads_model:
+            dataset = dataset.map_batches(
+                _PartWorker,
+                fn_constructor_args=(step, run_dir),
+                batch_size=1,
+                num_cpus=step.threads,
+                concurrency=(1, most),
+                max_restarts=-1,
+                max_task_retries=retries,
+            )
+        else:  # plain tasks share processes that have their imports behind them
+            dataset = dataset.map_batches(
+                partial(_do_part, step=step, run_dir=run_dir),
+                batch_size=1,
+                num_cpus=step.threads,
+                concurrency=most,
+                max_retries=retries,
+            )
         missing = set(range(len(wave)))
         for row in dataset.iter_rows():
             missing.discard(int(row["position"]))
@@ -118,15 +131,23 @@ class _PartWorker:
         self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        outcome: object
-        try:
-            set_threads(self._step.threads)
-            self._work = self._work or self._step.load()
-            item = batch["item"][0]
-            outcome = perform(self._work, self._step, item, run_dir=self._run_dir)
-        except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
-            outcome = _portable(error)
-        return {"position": batch["position"], "outcome": [_pack(outcome)]}
+        return _do_part(batch, step=self._step, run_dir=self._run_dir, load=self._load)
+
+    def _load(self) -> Work:
+        self._work = self._work or self._step.load()
+        return self._work
+
+
+def _do_part(
+    batch: dict[str, Any], *, step: Step, run_dir: str, load: Callable[[], Work] | None = None
+) -> dict[str, Any]:
+    outcome: object
+    try:
+        set_threads(step.threads)
+        outcome = perform((load or step.load)(), step, batch["item"][0], run_dir=run_dir)
+    except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
+        outcome = _portable(error)
+    return {"position": batch["position"], "outcome": [_pack(outcome)]}
 
 
 def _do(step: Step, item: Item, run_dir: str, condemned: dict[int, str], publish: bool) -> bytes:

@@ -68,6 +68,7 @@ class Step:
         kind: `map` for a part in, the same part out; `task` for anything else.
         stage: the stage of the flow that the step belongs to.
         threads: threads of a worker, the same on every machine.
+        loads_model: whether `load` is costly, so that a worker should be kept for many items.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Step:
     kind: Literal["map", "task"]
     stage: str
     threads: int = 1
+    loads_model: bool = False
 
     def identity(self, item: Item) -> str:
         """The 32 hex digits under which the output of `item` lies."""

@@ -26,7 +26,14 @@ def describe_parts(
     settings = config.describe.model_copy(update={"embed": resolve(config.describe.embed)})
     threads = settings.embed.threads
     step = Step(
-        "describe", 1, identity_config(settings), partial(_load, settings), "map", "describe", threads
+        "describe",
+        1,
+        identity_config(settings),
+        partial(_load, settings),
+        "map",
+        "describe",
+        threads,
+        loads_model=True,
     )
     items = [_item(runner, step, part, refresh) for part in parts]
     receipts = runner.run(step, items)

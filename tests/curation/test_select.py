@@ -136,7 +136,7 @@ def test_a_curated_pool_that_found_nothing_is_not_no_curated_pool():
 def test_curated_images_may_serve_as_queries_alone():
     rows = rows_of("cu", id_rank=[0, 0])
     selection = select({"a": hits_of((1, 0, 1.0))}, rows, config=SelectConfig(include_curated=False))
-    assert reasons(selection) == ["not_retrieved", "retrieved_by_sample"]
+    assert reasons(selection) == ["query_only", "retrieved_by_sample"]
 
 
 def test_no_rows_at_all():

@@ -1,0 +1,88 @@
+"""The saved edges of dedup: those among some rows, and how all scores are spread."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float64, Int64
+
+from curation.dedup.pairs import DedupConfig
+from curation.schema import EDGES
+from pipelines.parts import read
+from pipelines.report.charts import Bar, Chart, draw_bars
+from pipelines.report.evidence import Steps
+
+COSINE_BINS = 40
+
+
+@dataclass(frozen=True)
+class EdgeScores:
+    """How the scores of one kind of edge are spread."""
+
+    kind: str
+    num: int
+    chart: Chart
+    note: str
+
+
+@dataclass
+class _Spread:
+    """Counts of edges by distance, and by bin of the cosine."""
+
+    phash: Int64[np.ndarray, " 65"]
+    cosine: Int64[np.ndarray, " b"]
+    bounds: Float64[np.ndarray, " b1"]
+
+
+def read_edges(
+    steps: Steps | None, rows: Int64[np.ndarray, " m"], *, config: DedupConfig
+) -> tuple[pa.Table, list[EdgeScores]]:
+    """The edges among some rows that decide something, and the spread of all that were saved.
+
+    Args:
+        steps: where the edges are; without them there are none.
+        rows: global rows.
+        config: thresholds.
+
+    Returns:
+        `schema.EDGES`, and the spread of every kind in use. One file of edges is in memory at a time.
+    """
+    bounds = np.linspace(config.saved_from or 0.0, 1, COSINE_BINS + 1)
+    spread = _Spread(np.zeros(65, np.int64), np.zeros(COSINE_BINS, np.int64), bounds)
+    among = [EDGES.empty_table()]
+    for file in steps.edges if steps is not None else ():
+        edges = read(file)
+        score, kind = edges["score"].to_numpy(), edges["kind"].cast(pa.string())
+        is_phash = kind.combine_chunks().to_numpy(zero_copy_only=False) == "phash"
+        _count(spread, score, is_phash)
+        decides = is_phash | (score >= (config.cosine_threshold or np.inf))
+        inside = np.isin(edges["a"].to_numpy(), rows) & np.isin(edges["b"].to_numpy(), rows)
+        among.append(edges.filter(pa.array(inside & decides)))
+    return pa.concat_tables(among).unify_dictionaries(), _charts(spread, config) if steps is not None else []
+
+
+def _count(spread: _Spread, score: Float64[np.ndarray, " e"], is_phash: np.ndarray) -> None:
+    distance = np.rint(64 * (1 - score[is_phash])).astype(np.int64)
+    spread.phash += np.bincount(distance, minlength=65)
+    cosine = np.clip(score[~is_phash], spread.bounds[0], 1)  # fp16 vectors may exceed length 1 by their rounding
+    spread.cosine += np.histogram(cosine, spread.bounds)[0]
+
+
+def _charts(spread: _Spread, config: DedupConfig) -> list[EdgeScores]:
+    charts = []
+    if config.phash_radius is not None:
+        counts = spread.phash[: config.phash_radius + 1].tolist()
+        bars = [Bar(str(d), n, n, f"distance {d}: {n:,} edges") for d, n in enumerate(counts)]
+        note = f"bits of 64 in which two perceptual hashes differ; an edge up to {config.phash_radius}"
+        charts.append(EdgeScores("perceptual hash", sum(counts), draw_bars(bars), note))
+    if config.cosine_threshold is not None:
+        bars = []
+        pairs = zip(spread.bounds[:-1].tolist(), spread.bounds[1:].tolist(), strict=True)
+        for (low, high), num in zip(pairs, spread.cosine.tolist(), strict=True):
+            decides = num if high > config.cosine_threshold else 0
+            bars.append(Bar(f"{low:.3f}", num, decides, f"{low:.4f} – {high:.4f}: {num:,} edges"))
+        note = f"cosine of two descriptors; an edge from {config.cosine_threshold}"
+        if config.saved_from != config.cosine_threshold:
+            note += ", paler ones are saved and decide nothing"
+        charts.append(EdgeScores("cosine", int(spread.cosine.sum()), draw_bars(bars), note))
+    return charts
