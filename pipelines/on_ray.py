@@ -8,6 +8,7 @@ import contextlib
 import logging
 import traceback
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import ray
 import ray.data
 import ray.exceptions
+from ray.data import TaskPoolStrategy
+from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from curation import storage
@@ -63,35 +66,39 @@ class RayExecutor:
         context.max_errored_blocks = -1  # a part that is lost is found missing below, and rescued
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        rows = [{"position": position, "item": item} for position, item in enumerate(wave)]
-        dataset = ray.data.from_items(rows, override_num_blocks=len(wave))
-        most = self._most_workers(step, len(wave))
-        # Ray's own defaults retry for ever: an image that kills its decoder would never end.
-        retries = MAX_ATTEMPTS - 1
-        if step.loads_model:
-            dataset = dataset.map_batches(
-                _PartWorker,
-                fn_constructor_args=(step, run_dir),
-                batch_size=1,
-                num_cpus=step.threads,
-                concurrency=(1, most),
-                max_restarts=-1,
-                max_task_retries=retries,
-            )
-        else:  # plain tasks share processes that have their imports behind them
-            dataset = dataset.map_batches(
-                partial(_do_part, step=step, run_dir=run_dir),
-                batch_size=1,
-                num_cpus=step.threads,
-                concurrency=most,
-                max_retries=retries,
-            )
+        rows = [{"position": position, "item": _pack(item)} for position, item in enumerate(wave)]
+        parts = ray.data.from_items(rows, override_num_blocks=len(wave))
         missing = set(range(len(wave)))
-        for row in dataset.iter_rows():
+        for row in self._schedule(parts, step, run_dir, len(wave)).iter_rows():
             missing.discard(int(row["position"]))
             yield int(row["position"]), _unpack(row["outcome"])
         for position in sorted(missing):
             yield position, Death(f"its worker died {MAX_ATTEMPTS} times", blames_item=True)
+
+    def _schedule(self, parts: ray.data.Dataset, step: Step, run_dir: str, num_parts: int) -> ray.data.Dataset:
+        most = self._most_workers(step, num_parts)
+        # Ray's own defaults retry for ever: an image that kills its decoder would never end. There is no
+        # other way to say so than these arguments, which Ray means to replace in 2.64.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            if step.loads_model:
+                return parts.map_batches(
+                    _PartWorker,
+                    fn_constructor_args=(step, run_dir),
+                    batch_size=1,
+                    num_cpus=step.threads,
+                    compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+                    max_restarts=-1,
+                    max_task_retries=MAX_ATTEMPTS - 1,
+                )
+            # Plain tasks share processes that have their imports behind them.
+            return parts.map_batches(
+                partial(_do_part, step=step, run_dir=run_dir),
+                batch_size=1,
+                num_cpus=step.threads,
+                compute=TaskPoolStrategy(size=most),
+                max_retries=MAX_ATTEMPTS - 1,
+            )
 
     def _tasks(self, step: Step, wave: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
         remote = ray.remote(_do).options(num_cpus=step.threads, max_retries=MAX_ATTEMPTS - 1)
@@ -144,7 +151,7 @@ def _do_part(
     outcome: object
     try:
         set_threads(step.threads)
-        outcome = perform((load or step.load)(), step, batch["item"][0], run_dir=run_dir)
+        outcome = perform((load or step.load)(), step, _load_item(batch), run_dir=run_dir)
     except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
         outcome = _portable(error)
     return {"position": batch["position"], "outcome": [_pack(outcome)]}
@@ -162,6 +169,10 @@ def _portable(error: Exception) -> LvdError:
     if isinstance(error, LvdError):
         return error
     return ExecutorError(f"A worker failed: {error!r}", got="".join(traceback.format_exception(error)))
+
+
+def _load_item(batch: dict[str, Any]) -> Item:
+    return ray.cloudpickle.loads(batch["item"][0])
 
 
 def _pack(outcome: object) -> bytes:
@@ -189,7 +200,7 @@ def _result(ref: Any) -> Receipt | Death:
 
 
 def _connect(address: str | None, num_cpus: int | None) -> None:
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         ray.init(
             address=address,

@@ -76,8 +76,8 @@ class TorchEmbedder:
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
         module = NormalisedTower(tower, mean, std, kind).eval().requires_grad_(False).to(self._device)
         self._forward = torch.compile(module, dynamic=False) if compile_ else module
-        # Frozen weights are prepacked for oneDNN once (1.5 to 2 times the rate). The tracer reads this from the
-        # global config, not from compile's options, and it traces in the probe. One compiler thread: a worker
+        # Frozen weights are prepacked for oneDNN once. The tracer reads this from the global config, not from
+        # the options of compile, and it traces in the probe. One compiler thread: a worker
         # shall leave no pool of compiling processes behind. The default mode chooses no kernel by its timing.
         with torch._inductor.config.patch(freezing=True, compile_threads=1):
             self.dim = self._probe()

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 CHART_HEIGHT_PX = 120
+MAX_BAR_PX = 56
 GRAPH_RADIUS_PX = 62
 GRAPH_SIDE_PX = 160
 
@@ -41,24 +42,33 @@ class Chart:
     width: float
     height: float
     has_labels: bool
+    most: int  # the largest count, rounded
 
 
-def draw_bars(bars: Sequence[Bar], *, width: float = 560.0, has_labels: bool = True) -> Chart:
-    """Lay out columns side by side, the largest as high as the chart."""
+def draw_bars(
+    bars: Sequence[Bar], *, width: float = 360.0, has_labels: bool = True, is_log: bool = False
+) -> Chart:
+    """Lay out columns side by side, the largest as high as the chart.
+
+    Args:
+        bars: from left to right.
+        width: of the chart, px.
+        has_labels: whether columns are labelled; without, they stand close.
+        is_log: whether heights are logarithmic, so that one is seen beside a million.
+    """
     step = width / max(len(bars), 1)
-    gap = 0.25 * step if has_labels else min(1.0, 0.15 * step)
-    top = max((bar.num for bar in bars), default=0) or 1
+    gap = max(0.25 * step, step - MAX_BAR_PX) if has_labels else min(1.0, 0.15 * step)
+    most = max((bar.num for bar in bars), default=0.0)
+    top = math.log1p(most) if is_log else most
+
+    def height(num: float) -> float:
+        return max(CHART_HEIGHT_PX * (math.log1p(num) if is_log else num) / top, 1.0) if num else 0.0
+
     drawn = [
-        DrawnBar(
-            bar,
-            x=i * step + gap / 2,
-            width=step - gap,
-            height=max(CHART_HEIGHT_PX * bar.num / top, 1.0 if bar.num else 0.0),
-            dark_height=CHART_HEIGHT_PX * bar.num_dark / top,
-        )
+        DrawnBar(bar, i * step + gap / 2, step - gap, height(bar.num), height(bar.num_dark))
         for i, bar in enumerate(bars)
     ]
-    return Chart(tuple(drawn), width, CHART_HEIGHT_PX, has_labels)
+    return Chart(tuple(drawn), width, CHART_HEIGHT_PX, has_labels, round(most))
 
 
 def rank_bars(

@@ -9,7 +9,7 @@ from pipelines.report.pictures import Lineage, Picture
 from pipelines.report.scan import Scan, find_members
 
 NUM_SHOWN = 3  # of the largest, the middling and the smallest each
-NUM_EXAMPLES = 10
+NUM_EXAMPLES = 11  # as many as a line holds
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,13 @@ def gather_clusters(lineage: Lineage, scanned: Scan, *, seed: int) -> Clusters |
     rows = find_members(lineage, "cluster", numbers=why, num_samples=NUM_EXAMPLES, seed=seed)
     pictures = lineage.pictures([row for some in rows.values() for row in some.tolist()])
     shown = [
-        Cluster(number, text, int(size[number]), int(kept[number]), tuple(pictures[row] for row in rows[number].tolist()))
+        Cluster(
+            number,
+            text,
+            int(size[number]),
+            int(kept[number]),
+            tuple(pictures[row] for row in rows[number].tolist()),
+        )
         for number, text in why.items()
     ]
     bars = rank_bars(size[ranked], kept[ranked], noun="cluster")
@@ -71,6 +77,6 @@ def gather_clusters(lineage: Lineage, scanned: Scan, *, seed: int) -> Clusters |
         int(np.median(size[numbers])),
         int(size[numbers].min()),
         int(np.count_nonzero(kept[numbers] == 0)),
-        draw_bars(bars, has_labels=False),
+        draw_bars(bars, width=1140.0, has_labels=False),
         tuple(shown),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,7 @@ class Duplicates:
 
     num_components: int
     num_rows: int
+    rule: str  # what makes an edge
     sizes: Chart | None
     scores: tuple[EdgeScores, ...]
     components: tuple[Component, ...]  # largest first
@@ -72,7 +74,9 @@ def gather_duplicates(
     candidates = find_members(lineage, "component", numbers=why, num_samples=MAX_CANDIDATES, seed=seed)
     leaders = _representatives(steps, why)
     every = np.unique(np.concatenate([np.zeros(0, np.int64), *candidates.values()]))
-    edges, scores = read_edges(steps, np.union1d(every, list(leaders.values())).astype(np.int64), config=config)
+    edges, scores = read_edges(
+        steps, np.union1d(every, list(leaders.values())).astype(np.int64), config=config
+    )
     chosen = {n: choose_members(rows, edges, leader=leaders.get(n)) for n, rows in candidates.items()}
     pictures = lineage.pictures([row for rows in chosen.values() for row in rows])
     components = [
@@ -89,7 +93,19 @@ def gather_duplicates(
     ]
     sizes = size[size > 0]
     chart = _size_chart(sizes) if len(sizes) else None
-    return Duplicates(len(sizes), int(sizes.sum()), chart, tuple(scores), tuple(components))
+    return Duplicates(len(sizes), int(sizes.sum()), _rule(config), chart, tuple(scores), tuple(components))
+
+
+def _rule(config: DedupConfig) -> str:
+    makers = ["equal bytes"]
+    if config.phash_radius is not None:
+        makers.append(f"perceptual hashes at most {config.phash_radius} of 64 bits apart")
+    if config.cosine_threshold is not None:
+        makers.append(f"descriptors of a cosine of at least {config.cosine_threshold}")
+    return (
+        f"An edge is made by {', or '.join(makers)}. The score of hashes is 1 − distance / 64; a cosine of "
+        "fp16 vectors may pass 1 by their rounding."
+    )
 
 
 def choose_components(
@@ -126,7 +142,9 @@ def choose_members(rows: Int64[np.ndarray, " m"], edges: pa.Table, *, leader: in
     ends, degree = np.unique(np.concatenate([a[mine], b[mine]]), return_counts=True)
     hubs = ends[np.lexsort((ends, -degree))]
     weakest = [row for i in mine[:1].tolist() for row in (int(a[i]), int(b[i]))]
-    ranked = ([] if leader is None else [leader]) + weakest + hubs[: MAX_MEMBERS // 2].tolist() + rows.tolist()
+    ranked = (
+        ([] if leader is None else [leader]) + weakest + hubs[: MAX_MEMBERS // 2].tolist() + rows.tolist()
+    )
     return list(dict.fromkeys(ranked))[:MAX_MEMBERS]
 
 
@@ -160,7 +178,9 @@ def _component(
 
 def _edges_of(members: Sequence[Picture], edges: pa.Table) -> list[Edge]:
     place = {member.row: i for i, member in enumerate(members)}
-    inside = pa.array(np.isin(edges["a"].to_numpy(), list(place)) & np.isin(edges["b"].to_numpy(), list(place)))
+    inside = pa.array(
+        np.isin(edges["a"].to_numpy(), list(place)) & np.isin(edges["b"].to_numpy(), list(place))
+    )
     found = []
     for edge in edges.filter(inside).to_pylist():
         a, b = sorted((place[edge["a"]], place[edge["b"]]))
@@ -190,7 +210,7 @@ def _representatives(steps: Steps | None, numbers: Collection[int]) -> Mapping[i
 def _size_chart(size: Int64[np.ndarray, " c"]) -> Chart:
     bounds = [b for b in SIZE_BOUNDS if b <= size.max()] + [int(size.max()) + 1]
     bars = []
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in pairwise(bounds):
         num = int(np.count_nonzero((size >= low) & (size < high)))
         label = str(low) if high == low + 1 else f"{low}–{high - 1}"
         bars.append(Bar(label, num, num, f"{label} images: {num:,} components"))

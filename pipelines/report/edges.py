@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from curation.dedup.pairs import DedupConfig
 from curation.schema import EDGES
@@ -12,7 +12,7 @@ from pipelines.parts import read
 from pipelines.report.charts import Bar, Chart, draw_bars
 from pipelines.report.evidence import Steps
 
-COSINE_BINS = 40
+COSINE_BINS = 30
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class _Spread:
 
     phash: Int64[np.ndarray, " 65"]
     cosine: Int64[np.ndarray, " b"]
+    deciding: Int64[np.ndarray, " b"]  # of these, the ones at the threshold or above
     bounds: Float64[np.ndarray, " b1"]
 
 
@@ -48,24 +49,32 @@ def read_edges(
         `schema.EDGES`, and the spread of every kind in use. One file of edges is in memory at a time.
     """
     bounds = np.linspace(config.saved_from or 0.0, 1, COSINE_BINS + 1)
-    spread = _Spread(np.zeros(65, np.int64), np.zeros(COSINE_BINS, np.int64), bounds)
+    none = np.zeros(COSINE_BINS, np.int64)
+    spread = _Spread(np.zeros(65, np.int64), none, none, bounds)
     among = [EDGES.empty_table()]
     for file in steps.edges if steps is not None else ():
         edges = read(file)
         score, kind = edges["score"].to_numpy(), edges["kind"].cast(pa.string())
         is_phash = kind.combine_chunks().to_numpy(zero_copy_only=False) == "phash"
-        _count(spread, score, is_phash)
         decides = is_phash | (score >= (config.cosine_threshold or np.inf))
+        _count(spread, score, is_phash=is_phash, decides=decides)
         inside = np.isin(edges["a"].to_numpy(), rows) & np.isin(edges["b"].to_numpy(), rows)
         among.append(edges.filter(pa.array(inside & decides)))
     return pa.concat_tables(among).unify_dictionaries(), _charts(spread, config) if steps is not None else []
 
 
-def _count(spread: _Spread, score: Float64[np.ndarray, " e"], is_phash: np.ndarray) -> None:
+def _count(
+    spread: _Spread,
+    score: Float64[np.ndarray, " e"],
+    *,
+    is_phash: Bool[np.ndarray, " e"],
+    decides: Bool[np.ndarray, " e"],
+) -> None:
     distance = np.rint(64 * (1 - score[is_phash])).astype(np.int64)
-    spread.phash += np.bincount(distance, minlength=65)
-    cosine = np.clip(score[~is_phash], spread.bounds[0], 1)  # fp16 vectors may exceed length 1 by their rounding
-    spread.cosine += np.histogram(cosine, spread.bounds)[0]
+    spread.phash = spread.phash + np.bincount(distance, minlength=65)
+    within = np.clip(score, spread.bounds[0], 1)  # a cosine of fp16 vectors may pass 1
+    spread.cosine = spread.cosine + np.histogram(within[~is_phash], spread.bounds)[0]
+    spread.deciding = spread.deciding + np.histogram(within[~is_phash & decides], spread.bounds)[0]
 
 
 def _charts(spread: _Spread, config: DedupConfig) -> list[EdgeScores]:
@@ -77,12 +86,11 @@ def _charts(spread: _Spread, config: DedupConfig) -> list[EdgeScores]:
         charts.append(EdgeScores("perceptual hash", sum(counts), draw_bars(bars), note))
     if config.cosine_threshold is not None:
         bars = []
-        pairs = zip(spread.bounds[:-1].tolist(), spread.bounds[1:].tolist(), strict=True)
-        for (low, high), num in zip(pairs, spread.cosine.tolist(), strict=True):
-            decides = num if high > config.cosine_threshold else 0
-            bars.append(Bar(f"{low:.3f}", num, decides, f"{low:.4f} – {high:.4f}: {num:,} edges"))
-        note = f"cosine of two descriptors; an edge from {config.cosine_threshold}"
+        edges = np.stack([spread.cosine, spread.deciding], axis=1).tolist()
+        for low, high, (num, num_deciding) in zip(spread.bounds[:-1], spread.bounds[1:], edges, strict=True):
+            bars.append(Bar(f"{low:.2f}", num, num_deciding, f"{low:.4f} – {high:.4f}: {num:,} edges"))
+        note = f"cosine of two descriptors, on a logarithmic scale; an edge from {config.cosine_threshold}"
         if config.saved_from != config.cosine_threshold:
-            note += ", paler ones are saved and decide nothing"
-        charts.append(EdgeScores("cosine", int(spread.cosine.sum()), draw_bars(bars), note))
+            note += "; paler ones are saved and decide nothing"
+        charts.append(EdgeScores("cosine", int(spread.cosine.sum()), draw_bars(bars, is_log=True), note))
     return charts

@@ -21,9 +21,10 @@ def note_embedder(config: DescribeConfig) -> EmbedderNote:
     match spec.library:
         case "gist":
             text = (
-                "The vectors are gist, the weight-free default: colour layout and oriented gradients. They know "
-                "what a picture looks like, not what it shows, so “close” below means alike in layout and colour. "
-                "Clusters and retrieval are much weaker than with a trained model; set describe.embed.embedder."
+                "The vectors are gist, the weight-free default: colour layout and oriented gradients. They "
+                "know what a picture looks like, not what it shows: “close” is alike in layout and colour. "
+                "Clusters and retrieval are much weaker than with a trained model; to use one, set "
+                "describe.embed.embedder."
             )
             return EmbedderNote("gist", text, True)
         case "precomputed":

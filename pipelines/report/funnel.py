@@ -6,7 +6,8 @@ from typing import Any
 
 from curation.schema import STAGES, Role
 
-COLUMN_PX = 138
+PAGE_PX = 1140
+MIN_COLUMN_PX, MAX_COLUMN_PX = 124, 190
 BAND_PX = 56  # the whole pool; every pool has a scale of its own
 HEAD_PX = 34
 TONGUE_PX = 22  # how far what is dropped hangs below the band
@@ -44,6 +45,7 @@ class Lane:
     num_kept: int
     columns: tuple[Column, ...]
     band: str  # SVG path, empty for an empty pool
+    end: float  # where the last column begins, px
     width: float
     height: float
 
@@ -59,28 +61,37 @@ def draw_funnel(
         kept: images of each pool in the dataset.
     """
     used = [s for s in STAGES if any(level["dropped"] for level in levels if level["stage"] == s)]
+    column_px = min(max(PAGE_PX / (len(used) + 2), MIN_COLUMN_PX), MAX_COLUMN_PX)
     lanes = []
     for pool, role in roles.items():
         mine = {level["stage"]: level for level in levels if level["pool"] == pool}
         num_in = mine[STAGES[0]]["in"] if mine else 0
-        lanes.append(_lane(pool, role, [mine[s] for s in used if mine], num_in=num_in, num_kept=kept[pool]))
+        stages = [mine[s] for s in used if mine]
+        lanes.append(_lane(pool, role, stages, num_in=num_in, num_kept=kept[pool], column_px=column_px))
     return lanes
 
 
 def _lane(
-    pool: str, role: Role, levels: Sequence[Mapping[str, Any]], *, num_in: int, num_kept: int
+    pool: str,
+    role: Role,
+    levels: Sequence[Mapping[str, Any]],
+    *,
+    num_in: int,
+    num_kept: int,
+    column_px: float,
 ) -> Lane:
     columns, edge = [], [f"M 0 {HEAD_PX}"]
     thickness = _thickness(num_in, num_in)
     steps = []
     for i, level in enumerate(levels, start=1):
-        x = float(i * COLUMN_PX)
+        x = i * column_px
         out = _thickness(level["out"], num_in)
         drop = _drop(x, level["dropped"], thickness, out) if level["dropped"] else None
         columns.append(Column(x, level["stage"], level["out"], drop))
         steps.append((x, thickness))
         thickness = out
-    width = float((len(levels) + 2) * COLUMN_PX)
+    end_column = (len(levels) + 1) * column_px
+    width = end_column + column_px
     end = width if num_kept else (steps[-1][0] if steps else 0.0)
     edge += [f"H {end:.1f}", f"V {HEAD_PX + thickness:.1f}"]
     for x, before in reversed(steps):
@@ -95,6 +106,7 @@ def _lane(
         num_kept,
         tuple(columns),
         " ".join(edge) if num_in else "",
+        end_column,
         width,
         HEAD_PX + BAND_PX + below,
     )

@@ -58,5 +58,3 @@ def gather_leaks(lineage: Lineage, steps: Steps | None, *, seed: int) -> Leaks |
         for e, reason in zip(entries, why, strict=True)
     ]
     return Leaks(len(rows), len(np.unique(leaks["holdout"].to_numpy())), tuple(pairs))
-
-

@@ -8,7 +8,7 @@ from pipelines.report.pictures import Lineage, Picture
 from pipelines.report.scan import Scan
 from pipelines.report.words import MEANING
 
-NUM_EXAMPLES = 12
+NUM_EXAMPLES = 11  # as many as a line holds
 
 
 @dataclass(frozen=True)

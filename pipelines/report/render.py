@@ -38,7 +38,9 @@ def render(content: Content, thumbnails: Mapping[int, Thumbnail]) -> str:
 def content_security_policy(style: str) -> str:
     """Nothing may run, load or be sent: inline images and this one style sheet alone."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _environment() -> jinja2.Environment:

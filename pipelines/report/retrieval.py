@@ -106,8 +106,6 @@ def _rows(
     wanted = [int(hit["row"]) for some in hits.values() for hit in some]
     pictures = lineage.pictures([*hits, *wanted])
     return [
-        QueryRow(
-            pictures[row], tuple(Hit(pictures[int(h["row"])], h["score"]) for h in some), sizes[row]
-        )
+        QueryRow(pictures[row], tuple(Hit(pictures[int(h["row"])], h["score"]) for h in some), sizes[row])
         for row, some in hits.items()
     ]

@@ -88,7 +88,7 @@ def _places(parts: Sequence[Part], pictures: Iterable[Picture]) -> dict[int, dic
 
 
 def is_decodable(picture: Picture) -> bool:
-    """Whether describe could decode it; what it refused, perhaps since it kills decoders, is not tried again."""
+    """Whether describe could decode it; what it refused is not tried again, since it may kill decoders."""
     return picture.stage != "describe"
 
 
