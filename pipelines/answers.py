@@ -10,9 +10,7 @@ import pyarrow.compute as pc
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
-from pipelines.config import read_yaml, validate
 from pipelines.lock import owner
-from pipelines.run import plan
 from pipelines.runner import StepState
 
 MAX_MATCHES = 20
@@ -71,12 +69,13 @@ def plan_lines(states: Sequence[StepState]) -> list[str]:
         numbers = (state.num_items, state.num_done, state.num_items - state.num_done)
         images = f"{state.num_rows:,}" if state.num_rows else ""
         rows.append((state.stage, state.name, *(f"{number:,}" for number in numbers), images))
-    lines = _table(rows)
-    if states and states[-1].num_done < states[-1].num_items:
-        lines.append("what follows depends on the outcome of the last step")
-    else:
-        lines.append("everything is done")
-    return lines
+    if all(state.num_done == state.num_items for state in states):
+        return [*_table(rows), "everything is done"]
+    from pipelines.lvd import STEP_NAMES
+
+    behind = [name for name in STEP_NAMES if name not in {state.name for state in states}]
+    rows += [("", name, "", "", "", "") for name in behind]
+    return [*_table(rows), f"what {states[-1].name} gives decides how much the steps after it have to do"]
 
 
 def status(run_dir: str) -> dict[str, Any]:
@@ -85,6 +84,10 @@ def status(run_dir: str) -> dict[str, Any]:
     Raises:
         ConfigError: when no run has begun there.
     """
+    # The flow brings torch along; the other answers do without, and come at once.
+    from pipelines.config import read_yaml, validate
+    from pipelines.run import plan
+
     file = Path(storage.local_path(run_dir)) / "run.yaml"
     if not file.is_file():
         raise ConfigError(

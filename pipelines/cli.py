@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from curation.errors import LvdError
-from curation.schema import STAGES
+from pipelines.runner import FLOW
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,10 +54,7 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--executor", choices=("ray", "local"), help="where the work is done (executor.kind)")
     run.add_argument("--address", help="of a running Ray cluster, such as auto (executor.address)")
     run.add_argument("--workers", type=int, help="at most so many workers (executor.workers)")
-    stages = ("ingest", *STAGES)
-    run.add_argument(
-        "--until", choices=stages, metavar="STAGE", help=f"stop after a stage: {', '.join(stages)}"
-    )
+    run.add_argument("--until", choices=FLOW, metavar="STAGE", help=f"stop after a stage: {', '.join(FLOW)}")
     run.add_argument(
         "--refresh", action="store_true", help="list the sources anew and retry what could not be read"
     )

@@ -18,8 +18,11 @@ from curation.retrieve import Retrieval, SampleRetrieval
 from curation.schema import Role
 from curation.select import SelectConfig
 from curation.shard.layout import ShardConfig
+from pipelines.faults import fault_lines
 
 MAX_CONFIG_BYTES = 1 << 20
+# A megabyte of YAML can stand for any number of values: an alias of an alias of an alias.
+MAX_CONFIG_VALUES = 100_000
 
 
 class PoolConfig(BaseModel):
@@ -101,6 +104,16 @@ class RunConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _thresholds_have_vectors(self) -> "RunConfig":
+        for name, stage in (("dedup", self.dedup), ("decontaminate", self.decontaminate)):
+            if stage.cosine_threshold is not None and self.describe.descriptor is None:
+                raise ValueError(
+                    f"{name}.cosine_threshold ({stage.cosine_threshold}) compares copy descriptors, and none "
+                    "are made; set describe.descriptor (to gist, or to the embedder), or the threshold to null"
+                )
+        return self
+
 
 def load_config(path: str, overrides: list[str]) -> RunConfig:
     """Read a YAML file, apply `a.b=c` overrides, and validate.
@@ -137,6 +150,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
                 f"{file} is too large for a config", expected=f"at most {MAX_CONFIG_BYTES} bytes"
             )
         data = yaml.safe_load(text)
+        num_values = _count_values(data)
     except OSError as error:
         names = ", ".join(sorted(p.name for p in (Path(__file__).parent / "configs").glob("*.yaml")))
         raise ConfigError(
@@ -144,13 +158,30 @@ def read_yaml(file: Path) -> dict[str, Any]:
             got=error.strerror,
             expected=f"a YAML file, or one of lvd's own: {names}",
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not YAML", got=" ".join(str(error).split())) from error
+    if num_values > MAX_CONFIG_VALUES:
+        raise ConfigError(
+            f"{file} stands for too many values", expected=f"at most {MAX_CONFIG_VALUES}, aliases written out"
+        )
     if not isinstance(data, dict):
         raise ConfigError(
             f"{file} holds no settings", got=type(data).__name__, expected="a mapping of settings"
         )
     return data
+
+
+def _count_values(data: Any) -> int:
+    """How many values there are with all aliases written out; the counting ends where there are too many."""
+    waiting, count = [data], 0
+    while waiting and count <= MAX_CONFIG_VALUES:
+        value = waiting.pop()
+        count += 1
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -168,18 +199,19 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         )
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {name} has a value that is not YAML", got=text) from error
     *path, last = name.split(".")
     here: Any = data
     for i, step in enumerate(path):
         if isinstance(here, dict):
-            here = here.setdefault(step, {})
+            if here.get(step) is None:  # a stage that is named and left empty is a mapping too
+                here[step] = {}
+            here = here[step]
         elif isinstance(here, list) and step.isdigit() and int(step) < len(here):
             here = here[int(step)]
         else:
             raise _no_such_field(override, ".".join(path[: i + 1]))
-        here = {} if here is None else here
     if isinstance(here, dict):
         here[last] = value
     elif isinstance(here, list) and last.isdigit() and int(last) <= len(here):
@@ -205,29 +237,29 @@ def validate(data: dict[str, Any], *, where: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
-        lines = []
-        for fault in error.errors(include_url=False):
-            field = ".".join(str(part) for part in fault["loc"]) or "the config"
-            got = (
-                "" if fault["type"] in ("missing", "value_error") else f" (got {_short(fault.get('input'))})"
-            )
-            lines.append(f"  {field}: {fault['msg']}{got}")
-        raise ConfigError(f"{where} is not a valid config:\n" + "\n".join(lines) + "\n") from error
-    for pool in config.pools.values():
-        for source in pool.sources:
-            storage.check_scheme(source.path)
+        raise ConfigError(
+            f"{where} is not a valid config: " + "; ".join(fault_lines(error, RunConfig, data))
+        ) from error
+    for name, pool in config.pools.items():
+        for number, source in enumerate(pool.sources):
+            _check_scheme(source.path, field=f"pools.{name}.sources.{number}.path", where=where)
+    _check_scheme(config.root, field="root", where=where)
     if not storage.is_local(config.run_dir):
         raise ConfigError(
-            "run_dir must be a folder of the file system",
+            f"{where}: run_dir must be a folder of the file system",
             got=storage.redact(config.run_dir),
             expected="a path that all workers share",
         )
     return config
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _check_scheme(path: str, *, field: str, where: str) -> None:
+    try:
+        storage.check_scheme(path)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{where}: {field}: {error.what}", got=error.got, expected=error.expected
+        ) from error
 
 
 def resolved_yaml(config: RunConfig) -> str:

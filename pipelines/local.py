@@ -2,6 +2,8 @@
 
 import faulthandler
 import multiprocessing
+import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -52,8 +54,12 @@ class LocalExecutor:
             answer = ours.recv()
         except EOFError:
             answer = None
+        except BaseException:  # Ctrl-C or SIGTERM: nobody waits for the answer any more
+            process.kill()
+            raise
         finally:
             process.join()
+            ours.close()
         if isinstance(answer, LvdError):
             raise answer
         if isinstance(answer, Receipt):
@@ -64,6 +70,7 @@ class LocalExecutor:
 
 def _alone(pipe: Connection, perform_it: Callable[[Work], Receipt], step: Step) -> None:
     faulthandler.disable()  # a crash is expected here; its dump would only frighten
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     set_threads(step.threads)
     answer: Any
     try:
@@ -73,3 +80,11 @@ def _alone(pipe: Connection, perform_it: Callable[[Work], Receipt], step: Step) 
     except Exception:  # our own fault, and not the item's: the parent raises it
         answer = ExecutorError(f"Step {step.name} failed in a process of its own", got=traceback.format_exc())
     pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    """Leave no orphan behind when the parent is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

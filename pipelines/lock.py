@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from curation import storage
 from curation.errors import LockedError
 
+# `owner` holds the lock for an instant to see whether it is free: that is no run.
+TRIES = 5
+WAIT_S = 0.05
+
 
 @contextmanager
 def lock(run_dir: str) -> Iterator[None]:
@@ -24,14 +28,18 @@ def lock(run_dir: str) -> Iterator[None]:
     path = storage.local_path(run_dir) / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(
-                f"Another run owns {run_dir}",
-                got=owner(run_dir) or "an owner that left no name",
-                remedy="Wait until it ends, or end it; what it has done so far is kept",
-            ) from error
+        for tries_left in reversed(range(TRIES)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not tries_left:
+                    raise LockedError(
+                        f"Another run owns {run_dir}",
+                        got=owner(run_dir) or "an owner that left no name",
+                        remedy="Wait until it ends, or end it; what it has done so far is kept",
+                    ) from error
+                time.sleep(WAIT_S)
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}))
         file.flush()

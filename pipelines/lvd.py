@@ -14,6 +14,24 @@ from pipelines.stages.retrieve import retrieve
 from pipelines.stages.select import select_images
 from pipelines.stages.shard import shard
 
+# The steps in the order of the flow; `plan` names those that cannot be counted yet.
+STEP_NAMES = (
+    "ingest",
+    "describe",
+    "judge",
+    "dedup_rows",
+    "dedup_edges",
+    "dedup_components",
+    "decontaminate_rows",
+    "decontaminate_edges",
+    "decontaminate_leaks",
+    "cluster",
+    "retrieve",
+    "select",
+    "shard",
+    "lineage",
+)
+
 
 def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> dict[str, Any]:
     """Run every stage; returns the manifest."""

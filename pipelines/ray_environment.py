@@ -11,4 +11,6 @@ def prepare_ray_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # The default of 15 s is too little for a machine that is busy with something else.
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
+    # Otherwise Ray prints an error line for every restartable actor, of which none is one.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")

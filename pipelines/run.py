@@ -46,25 +46,35 @@ def run(
         LvdError: as the stages say.
         StoppedError: on SIGTERM; the run directory can be resumed.
     """
-    run_dir = config.run_dir
+    run_dir = _absolute(config.run_dir)
     with lock(run_dir), _stop_on_sigterm():
         storage.publish_bytes(storage.join(run_dir, "run.yaml"), resolved_yaml(config).encode(), replace=True)
-        with executor_for(config.executor) as executor:
+        # A second time inside: Ray puts a handler of its own in place, which ends with another code.
+        with executor_for(config.executor) as executor, _stop_on_sigterm():
             runner = Runner(run_dir, executor, progress or Progress(), until)
             try:
                 manifest = curate(runner, config, refresh=refresh)
             except StopHereError:
                 manifest = None
+        if manifest is not None:
+            from pipelines.report.write import write_report  # which reads runs, as this module makes them
+
+            write_report(run_dir)
         remove_leftovers(run_dir)
     return RunResult(manifest, runner.states)
 
 
 def plan(config: RunConfig) -> list[StepState]:
     """How far each step is, as far as that can be told: the last one listed is the first with work to do."""
-    runner = Runner(config.run_dir, None, Progress(quiet=True))
+    runner = Runner(_absolute(config.run_dir), None, Progress(quiet=True))
     with suppress(StopHereError):
         curate(runner, config, refresh=False)
     return runner.states
+
+
+def _absolute(run_dir: str) -> str:
+    # A worker of a cluster has a working directory of its own.
+    return str(storage.local_path(run_dir).absolute())
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from curation.errors import ExecutorError, IntegrityError
 from pipelines.progress import Progress
 from pipelines.step import Item, Receipt, Step, digest_of, find_receipt
 
+# Every step belongs to one of these, and steps come in this order.
+FLOW = ("ingest", "describe", "judge", "dedup", "decontaminate", "cluster", "retrieve", "select", "shard")
 # An item is tried this often with its neighbours before it is taken aside.
 MAX_ATTEMPTS = 3
 # A row is condemned when it has killed its process this often, alone, in a fresh process.
@@ -76,7 +78,6 @@ class Runner:
     until: str | None = None
     states: list[StepState] = field(default_factory=list)
     receipts: dict[str, list[Receipt]] = field(default_factory=dict)
-    _reached: bool = False
 
     def run(self, step: Step, items: Sequence[Item]) -> list[Receipt]:
         """The receipts of all items, in their order; what is done already is not done again.
@@ -85,9 +86,8 @@ class Runner:
             StopHereError: when the stage asked for lies behind us, or in a dry run something is to do.
             ExecutorError: when an item cannot be done.
         """
-        if self._reached and step.stage != self.until:
+        if self.until is not None and FLOW.index(step.stage) > FLOW.index(self.until):
             raise StopHereError
-        self._reached = step.stage == self.until
         identities = [step.identity(item) for item in items]
         marker = f"steps/{step.name}/markers/{digest_of(identities)}.json"
         done = self._read_marker(marker, len(items)) or {}
@@ -97,7 +97,9 @@ class Runner:
                 done.pop(i, None)  # the marker speaks of what has been removed since
             elif i not in done and (receipt := find_receipt(self.run_dir, step, identity)):
                 done[i] = receipt
-        todo = [i for i in range(len(items)) if i not in done]
+        # Items of one identity have one output: two pools may list the same folder.
+        first = {identity: i for i, identity in reversed(list(enumerate(identities)))}
+        todo = [i for i, identity in enumerate(identities) if i not in done and first[identity] == i]
         num_rows = sum(items[i].num_rows for i in todo)
         self.states.append(StepState(step.name, step.stage, len(items), len(done), num_rows))
         if todo and self.executor is None:
@@ -107,7 +109,7 @@ class Runner:
                 for position, receipt in self._do(self.executor, step, [items[i] for i in todo]):
                     done[todo[position]] = receipt
                     advance(receipt)
-        receipts = [done[i] for i in range(len(items))]
+        receipts = [done[i] if i in done else done[first[identities[i]]] for i in range(len(items))]
         if todo:
             self._write_marker(marker, receipts)
         self.receipts[step.name] = receipts

@@ -3,8 +3,9 @@
 
 def set_threads(threads: int) -> None:
     """Use so many threads for torch and FAISS in this process."""
-    import faiss
     import torch
 
+    from curation.search.threads import set_search_threads
+
     torch.set_num_threads(threads)
-    faiss.omp_set_num_threads(threads)
+    set_search_threads(threads)

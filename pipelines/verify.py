@@ -12,25 +12,47 @@ from curation.schema import LINEAGE, REASONS, SELECTION
 from curation.shard.read import ShardReader, verify_shard
 from pipelines.answers import read_manifest
 
+# The counts of a pool that sum up what stages dropped.
+COUNTED = {"rejected": ("describe", "judge"), "duplicates": ("dedup",), "contaminated": ("decontaminate",)}
+
 
 def verify(run_dir: str) -> list[str]:
     """Read everything that the manifest lists.
 
     Returns:
         What is wrong, a line each; nothing when all is right.
+
+    Raises:
+        ConfigError: when there is no finished dataset.
+        IntegrityError: when the manifest cannot be understood.
     """
     manifest = read_manifest(run_dir)
+    try:
+        return _faults(run_dir, manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(
+            f"{storage.join(run_dir, 'manifest.json')} is no manifest",
+            got=repr(error),
+            remedy="Run the same config again: it is replaced",
+        ) from error
+
+
+def _faults(run_dir: str, manifest: dict[str, Any]) -> list[str]:
     faults: list[str] = []
     lineage = _tables(run_dir, manifest["lineage"], LINEAGE, faults)
     selection = _tables(run_dir, manifest["selection"], SELECTION, faults)
     if not faults:
         faults += _check_counts(manifest, lineage)
-        faults += _check_selection(run_dir, manifest, lineage, selection)
-    for shard in manifest["shards"]:
         try:
-            verify_shard(
-                storage.join(run_dir, shard["path"]), sha256=shard["sha256"], num_samples=shard["num_samples"]
-            )
+            faults += _check_selection(run_dir, manifest, lineage, selection)
+        except (LvdError, OSError) as error:
+            faults.append(str(error))
+    for shard in manifest["shards"]:
+        path = storage.join(run_dir, shard["path"])
+        try:
+            verify_shard(path, sha256=shard["sha256"], num_samples=shard["num_samples"])
+            if (found := storage.stat(path).num_bytes) != shard["bytes"]:
+                faults.append(f"{path} has {found} bytes, the manifest says {shard['bytes']}")
         except (LvdError, OSError) as error:
             faults.append(str(error))
     return faults
@@ -72,8 +94,18 @@ def _check_counts(manifest: dict[str, Any], lineage: pa.Table) -> list[str]:
             faults.append(f"funnel of {pool} at {stage} does not add up: {level}")
         left[pool] -= sum(dropped.values())
     for pool, kept in left.items():
-        if manifest["counts"][pool]["kept"] != kept:
-            faults.append(f"{pool}: lineage keeps {kept}, the manifest {manifest['counts'][pool]['kept']}")
+        found = {"images": 0, **dict.fromkeys(COUNTED, 0), "retrieved": 0, "kept": kept}
+        for (_, decision, stage, reason), number in ((key, n) for key, n in seen.items() if key[0] == pool):
+            found["images"] += number
+            found["retrieved"] += number if decision == "kept" and reason != "curated" else 0
+            for name, stages in COUNTED.items():
+                found[name] += number if decision == "dropped" and stage in stages else 0
+        if manifest["counts"][pool] != found:
+            faults.append(f"counts of {pool}: {manifest['counts'][pool]}, but lineage has {found}")
+    if manifest["counts"]["dataset"] != sum(left.values()):
+        faults.append(
+            f"counts: dataset of {manifest['counts']['dataset']}, but lineage has {sum(left.values())}"
+        )
     return faults
 
 

@@ -4,7 +4,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch._inductor.config
 from jaxtyping import Float16, Float32, UInt8
 from torch import Tensor, nn
 
@@ -79,7 +78,10 @@ class TorchEmbedder:
         # Frozen weights are prepacked for oneDNN once. The tracer reads this from the global config, not from
         # the options of compile, and it traces in the probe. One compiler thread: a worker
         # shall leave no pool of compiling processes behind. The default mode chooses no kernel by its timing.
-        with torch._inductor.config.patch(freezing=True, compile_threads=1):
+        # Imported here: it takes seconds, which nobody shall wait for who compiles nothing.
+        from torch._inductor import config as inductor_config
+
+        with inductor_config.patch(freezing=True, compile_threads=1):
             self.dim = self._probe()
 
     def embed(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float16[np.ndarray, "n d"]:

@@ -3,9 +3,10 @@
 import base64
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -101,18 +102,21 @@ def make_thumbnails(
         pictures: in the order of the page, repeated where it shows one twice: each time costs bytes.
         originals: where their bytes are.
         config: caps of the decoder.
-        max_bytes: what all of them may take; those that come after are left out.
+        max_bytes: what all of them may take; those that would pass it are left out.
     """
     unique = {picture.row: picture for picture in pictures}
     with ThreadPoolExecutor(DECODE_THREADS) as pool:
         made = pool.map(lambda picture: _make(picture, originals, config), unique.values())
-        found: Mapping[int, Thumbnail] = dict(zip(unique, made, strict=True))
-    left, shown = max_bytes, dict(found)
-    for picture in pictures:
-        left -= len(found[picture.row].uri or "")
-        if left < 0 and shown[picture.row].uri:
-            shown[picture.row] = replace(found[picture.row], uri=None, why="left out to keep the page small")
-    return shown
+        found = dict(zip(unique, made, strict=True))
+    times = Counter(picture.row for picture in pictures)
+    left = max_bytes
+    for row, thumbnail in found.items():
+        cost = len(thumbnail.uri or "") * times[row]
+        if cost > left:
+            found[row] = Thumbnail(None, "left out to keep the page small")
+        else:
+            left -= cost
+    return found
 
 
 def _make(picture: Picture, originals: Originals, config: DecodeConfig) -> Thumbnail:

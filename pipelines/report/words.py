@@ -27,6 +27,7 @@ MEANING = {
     "over_cap": "Retrieved, but others were closer and the cap was reached.",
     "equal_id": "The same bytes as another selected image.",
     "holdout": "Evaluation images serve to find leaks and never enter the dataset.",
+    "query_only": "A curated image that only served to find others: curated images were kept out.",
     "source_changed": "Its bytes changed or vanished between describing and writing.",
 }
 STAGE_VERB = {

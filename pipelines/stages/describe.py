@@ -23,36 +23,34 @@ def describe_parts(
     runner: Runner, config: RunConfig, parts: Sequence[Part], *, refresh: bool
 ) -> tuple[Part, ...]:
     """Measure, hash and embed every image; `refresh` tries again where a source could not be read."""
-    settings = config.describe.model_copy(update={"embed": resolve(config.describe.embed)})
-    threads = settings.embed.threads
+    settings = config.describe
+    embed = resolve(settings.embed)
+    # From the config as it was written: what one model resolves to says nothing about the other.
+    copies = resolve(settings.descriptor_embed) if settings.descriptor_embed else None
     step = Step(
         "describe",
         1,
-        identity_config(settings),
-        partial(_load, settings),
+        {
+            "embed": _model_identity(embed),
+            "descriptor": _model_identity(copies) if copies else None,
+            "decode": settings.decode.model_dump(mode="json"),
+        },
+        partial(_load, settings, embed, copies),
         "map",
         "describe",
-        threads,
+        settings.embed.threads,
         loads_model=True,
     )
-    items = [_item(runner, step, part, refresh) for part in parts]
+    by_pool = any(parse_embedder(m.embedder).library == "precomputed" for m in (embed, copies) if m)
+    items = [_item(runner, step, part, refresh=refresh, by_pool=by_pool) for part in parts]
     receipts = runner.run(step, items)
     return tuple(
         _described(part, receipt, runner.run_dir) for part, receipt in zip(parts, receipts, strict=True)
     )
 
 
-def identity_config(settings: DescribeConfig) -> dict[str, Any]:
-    """What of the config changes the output: not the threads that decode, but the bytes of the weights."""
-    copies = settings.descriptor_embed
-    return {
-        "embed": _model_identity(settings.embed),
-        "descriptor": _model_identity(copies) if copies else None,
-        "decode": settings.decode.model_dump(mode="json"),
-    }
-
-
 def _model_identity(config: EmbedConfig) -> dict[str, Any]:
+    """What of a model changes the output: not the place of its weights, but their bytes."""
     spec = parse_embedder(config.embedder)
     if spec.library != "precomputed":
         return identity(config)
@@ -60,8 +58,10 @@ def _model_identity(config: EmbedConfig) -> dict[str, Any]:
     return {"precomputed": storage.stat(spec.weights).version}
 
 
-def _item(runner: Runner, step: Step, part: Part, refresh: bool) -> Item:
-    item = Item((part.images.sha256,), {"part": part}, part.num_rows)
+def _item(runner: Runner, step: Step, part: Part, *, refresh: bool, by_pool: bool) -> Item:
+    # A file of vectors may tell equal keys of two pools apart.
+    inputs = (part.images.sha256, part.pool) if by_pool else (part.images.sha256,)
+    item = Item(inputs, {"part": part}, part.num_rows)
     return runner.newest(step, item, again=lambda receipt: refresh and receipt.facts["num_unreadable"] > 0)
 
 
@@ -77,11 +77,10 @@ def _described(part: Part, receipt: Receipt, run_dir: str) -> Part:
     )
 
 
-def _load(config: DescribeConfig) -> Work:
-    embedder, embeddings = _source_of_vectors(config.embed)
-    copies = config.descriptor_embed
-    shared = copies == config.embed
-    descriptor, descriptors = _source_of_vectors(copies) if copies and not shared else (None, None)
+def _load(config: DescribeConfig, embed: EmbedConfig, copies: EmbedConfig | None) -> Work:
+    embedder, embeddings = _source_of_vectors(embed)
+    # The same model twice is run once: the embeddings are the descriptors.
+    descriptor, descriptors = _source_of_vectors(copies) if copies and copies != embed else (None, None)
 
     def work(attempt: Attempt) -> dict[str, Any]:
         part: Part = attempt.payload["part"]

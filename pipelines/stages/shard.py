@@ -24,7 +24,7 @@ from pipelines.parts import Part, as_numpy, column, read, read_array, row_table
 from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters
 from pipelines.stages.select import Outcomes, origin_of
-from pipelines.step import Attempt, FileRef, Item, Step, Work
+from pipelines.step import Attempt, FileRef, Item, Step, Work, digest_of
 
 EXTENSIONS = {
     "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif",
@@ -58,9 +58,11 @@ def shard(
     load = partial(_load, config.shard, config.seed, config.describe.decode)
     step = Step("shard", 1, settings, load, "task", "shard")
     shared = {"parts": tuple(parts), "clusters": clusters, "outcomes": outcomes}
+    # A sample names the key of the image that caused it, and that one may lie in any part.
+    keys = digest_of([part.digest("images") for part in parts])
     items = [
         Item(
-            (outcomes.digest, clusters.digest, *(parts[i].digest("images", "described") for i in bucket)),
+            (outcomes.digest, clusters.digest, keys, *(parts[i].digest("described") for i in bucket)),
             {**shared, "bucket": bucket},
         )
         for bucket in buckets

@@ -1,0 +1,81 @@
+"""What is wrong with a config, field by field: the field as `--set` names it, the value, and what is allowed."""
+
+import difflib
+import reprlib
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+_MAX_FAULTS = 20
+
+Loc = Sequence[int | str]
+
+
+def fault_lines(error: ValidationError, root: type[BaseModel], data: dict[str, Any]) -> list[str]:
+    """One line for every field that is wrong.
+
+    Args:
+        error: of `root.model_validate(data)`.
+        root: the model of the whole config.
+        data: what was validated.
+    """
+    faults = error.errors(include_url=False)
+    lines = []
+    for fault in faults[:_MAX_FAULTS]:
+        # A tuple that is empty only because its items are wrong is no fault of its own.
+        if fault["type"] == "too_short" and fault.get("input"):
+            continue
+        name = _name(fault["loc"], data)
+        match fault["type"]:
+            case "missing":
+                lines.append(f"{name} is missing")
+            case "extra_forbidden":
+                lines.append(f"{name}: there is no such field{_allowed(fault['loc'], root)}")
+            case "value_error":
+                lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
+            case _:
+                lines.append(f"{name}: {fault['msg']} (got {reprlib.repr(fault.get('input'))})")
+    if len(faults) > _MAX_FAULTS:
+        lines.append(f"and {len(faults) - _MAX_FAULTS} more")
+    return lines
+
+
+def _name(loc: Loc, data: Any) -> str:
+    """The path of a field within the data: without the kinds of sources and rules that pydantic puts in."""
+    path = []
+    here = data
+    for number, part in enumerate(loc):
+        inside = part in here if isinstance(here, dict) else isinstance(part, int)
+        if inside:
+            here = here[part] if isinstance(here, dict | list) else None
+        if inside or number == len(loc) - 1:
+            path.append(str(part))
+    return ".".join(path) or "the config"
+
+
+def _allowed(loc: Loc, root: type[BaseModel]) -> str:
+    """The fields that may stand where an unknown one does, the likeliest alone if one is likely."""
+    models = [root]
+    for part in loc[:-1]:
+        inside = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        if inside:
+            models = [model for annotation in inside for model in _models_in(annotation)]
+        else:  # an index, a pool's name, or the kind that tells which of several models is meant
+            models = [model for model in models if part in _kinds(model)] or models
+    names = sorted({name for model in models for name in model.model_fields})
+    if near := difflib.get_close_matches(str(loc[-1]), names, n=1):
+        return f"; did you mean {near[0]}?"
+    return f"; there are {', '.join(names)}" if names else ""
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _kinds(model: type[BaseModel]) -> set[object]:
+    fields = model.model_fields.values()
+    return {value for field in fields for value in get_args(field.annotation) if isinstance(value, str)}

@@ -1,0 +1,102 @@
+"""`lvd` as a user runs it: a process of its own, watched from outside."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+LVD = (sys.executable, "-m", "pipelines.cli")
+MARK = "LVD_TEST_MARK"  # in the environment of a process and of all that it starts
+GONE_S = 60
+
+
+@dataclass
+class LvdProcess:
+    """A running `lvd`, its log, and the mark by which its children are known."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    mark: str
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit code; a process that takes longer is killed."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def wait_for_peak(self) -> tuple[int, int]:
+        """Its exit code, and the largest resident set, bytes, of it and of the children that it waited for."""
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return self.process.returncode, usage.ru_maxrss * 1024
+
+    def kill(self) -> None:
+        """SIGKILL to this process alone: its children must notice by themselves."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def orphans(self, timeout_s: float = GONE_S) -> list[str]:
+        """The command lines of what it started and still runs, once it was given time to end."""
+        end = time.monotonic() + timeout_s
+        while (left := _marked(self.mark)) and time.monotonic() < end:
+            time.sleep(0.2)
+        return left
+
+    def text(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+
+def start_lvd(
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    program: Sequence[str] = LVD,
+    environment: Mapping[str, str] | None = None,
+) -> LvdProcess:
+    """Start `lvd` with two threads, in a session of its own, printing into `log`."""
+    mark = uuid.uuid4().hex
+    settings = {"OMP_NUM_THREADS": "2", MARK: mark, **(environment or {})}
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            [*program, *arguments],
+            cwd=REPO,
+            env=os.environ | settings,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    return LvdProcess(process, log, mark)
+
+
+def run_lvd(arguments: Sequence[str], *, log: Path, timeout_s: float = 1200) -> None:
+    """Run `lvd` to its end, which must be a good one and leave no process behind."""
+    lvd = start_lvd(arguments, log=log)
+    assert lvd.wait(timeout_s) == 0, lvd.text()
+    assert not lvd.orphans()
+
+
+def _marked(mark: str) -> list[str]:
+    """Live processes with the mark in their environment."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found.append(f"{folder.name}: {words}")
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found

@@ -1,0 +1,37 @@
+"""Which components, and which of their members, the page shows."""
+
+import numpy as np
+import pyarrow as pa
+
+from curation.schema import EDGES
+from pipelines.report.duplicates import MAX_MEMBERS, choose_components, choose_members
+
+
+def edges(*rows: tuple[int, int, float]) -> pa.Table:
+    names = ("a", "b", "score")
+    return pa.Table.from_pylist(
+        [dict(zip(names, row, strict=True)) | {"kind": "phash"} for row in rows], EDGES
+    )
+
+
+def test_components_shown_by_hand() -> None:
+    sizes = np.array([2, 9, 0, 2, 5] + [2] * 40)
+    weakest = np.full(45, 0.99)
+    weakest[[3, 20]] = 0.91, 0.9
+    weakest[30] = np.inf
+    why = choose_components(sizes, weakest, seed=0)
+    assert why[1] == why[4] == "one of the largest"
+    assert why[3] == why[20] == "among the weakest edges"
+    assert 2 not in why
+    assert len(why) == 2 + 4 + 8
+    assert why == choose_components(sizes, weakest, seed=0)
+
+
+def test_members_lead_with_representative_weakest_link_and_hub() -> None:
+    star = edges(*[(10, b, 0.99) for b in range(40, 60)], (40, 70, 0.91), (500, 501, 0.5))
+    rows = np.array([*range(59, 40, -1), 70, 40, 10, 99])
+    members = choose_members(rows, star, leader=99)
+    assert members[:4] == [99, 40, 70, 10]
+    assert len(members) == len(set(members)) == MAX_MEMBERS
+    assert 500 not in members
+    assert choose_members(np.array([4, 5]), EDGES.empty_table(), leader=None) == [4, 5]
