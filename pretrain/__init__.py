@@ -1,0 +1,1 @@
+"""What learns: the trainer that reads the shards which `lvd run` writes."""

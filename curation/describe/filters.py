@@ -37,7 +37,7 @@ def pixel_std(grey: UInt8[np.ndarray, "n 32 32"]) -> Float32[np.ndarray, " n"]:
     Returns:
         float32, (n,), in grey levels 0..127.5. From integer sums: exact, and the same in any batch.
     """
-    levels = grey.reshape(len(grey), -1).astype(np.int64)
+    levels = grey.reshape(len(grey), 1024).astype(np.int64)
     num_pixels = levels.shape[1]
     scatter = num_pixels * (levels * levels).sum(axis=1) - levels.sum(axis=1) ** 2
     return (np.sqrt(scatter.astype(np.float64)) / num_pixels).astype(np.float32)

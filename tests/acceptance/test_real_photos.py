@@ -43,9 +43,7 @@ def outcome(
     request: pytest.FixtureRequest, photographs: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Outcome:
     run_dir = tmp_path_factory.mktemp(request.param) / "run"
-    run_lvd(
-        arguments(photographs, run_dir, embedder=request.param), log=run_dir.with_name("log")
-    )
+    run_lvd(arguments(photographs, run_dir, embedder=request.param), log=run_dir.with_name("log"))
     return Outcome(run_dir)
 
 
@@ -215,7 +213,9 @@ def vectors_of(outcome: Outcome, photographs: Any) -> np.ndarray:
 def alive(outcome: Outcome, *pools: str) -> np.ndarray:
     """The global rows of pools that came as far as retrieval."""
     late = ("retrieve", "select", "shard")
-    return np.array([i for i, row in enumerate(outcome.rows) if row["pool"] in pools and row["stage"] in late])
+    return np.array(
+        [i for i, row in enumerate(outcome.rows) if row["pool"] in pools and row["stage"] in late]
+    )
 
 
 @pytest.mark.parametrize("outcome", ["precomputed"], indirect=True)
@@ -243,7 +243,10 @@ def test_cluster_retrieval_holds_quota_seed_hits_and_cap(
     run_dir = tmp_path / "run"
     shutil.copytree(outcome.run_dir, run_dir)  # so that all steps before retrieval are done
     rule = "{method: cluster, min_seed_hits: 4, per_cluster: 30, cap: 1000}"
-    command = [*arguments(photographs, run_dir, embedder="precomputed"), f"--set=pools.imagenette.retrieve={rule}"]
+    command = [
+        *arguments(photographs, run_dir, embedder="precomputed"),
+        f"--set=pools.imagenette.retrieve={rule}",
+    ]
     run_lvd(command, log=tmp_path / "log")
     assert "describe" not in (tmp_path / "log").read_text()
     rows = Outcome(run_dir).rows
