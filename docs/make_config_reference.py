@@ -1,6 +1,6 @@
 """Writes docs/config.md, the reference of every config field, from the pydantic models.
 
-    python docs/make_config_reference.py
+python docs/make_config_reference.py
 """
 
 import json
@@ -22,9 +22,10 @@ HEAD = """\
 
 Written by `python docs/make_config_reference.py` from the models in the code; do not edit it by hand.
 
-A config is a YAML file. Any field can be set on the command line as well, by its path: `--set dedup.phash_radius=4`,
-`--set pools.web.sources.0.path=/data/web`. A field that is not listed here is an error. The config of a run, with
-every default spelled out, is saved as `run.yaml` in its run directory.
+A config is a YAML file. Any field can be set on the command line as well, by its path:
+`--set dedup.phash_radius=4`, `--set pools.web.sources.0.path=/data/web`. A field that is not listed here is
+an error. A file may leave `run_dir` out: it is `runs/NAME` then. The config of a run, with every default
+spelled out, is saved as `run.yaml` in its run directory.
 """
 # Bounds as pydantic keeps them with a field, in the order in which they are written.
 BOUNDS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
@@ -114,7 +115,8 @@ def _type(kind: Any) -> str:
 def _bounds(metadata: Any) -> str:
     found = []
     for constraint in metadata:
-        found += [f"{sign} {getattr(constraint, name):,}" for name, sign in BOUNDS if hasattr(constraint, name)]
+        present = [(sign, getattr(constraint, name, None)) for name, sign in BOUNDS]
+        found += [f"{sign} {bound:,}" for sign, bound in present if bound is not None]
         if isinstance(constraint, annotated_types.MinLen):
             found.append("not empty")
         pattern = getattr(constraint, "pattern", None)

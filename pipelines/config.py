@@ -18,7 +18,7 @@ from curation.retrieve import Retrieval, SampleRetrieval
 from curation.schema import Role
 from curation.select import SelectConfig
 from curation.shard.layout import ShardConfig
-from pipelines.faults import fault_lines
+from pipelines.faults import fault_lines, redacted
 
 MAX_CONFIG_BYTES = 1 << 20
 # A megabyte of YAML can stand for any number of values: an alias of an alias of an alias.
@@ -150,7 +150,6 @@ def read_yaml(file: Path) -> dict[str, Any]:
                 f"{file} is too large for a config", expected=f"at most {MAX_CONFIG_BYTES} bytes"
             )
         data = yaml.safe_load(text)
-        num_values = _count_values(data)
     except OSError as error:
         names = ", ".join(sorted(p.name for p in (Path(__file__).parent / "configs").glob("*.yaml")))
         raise ConfigError(
@@ -160,10 +159,6 @@ def read_yaml(file: Path) -> dict[str, Any]:
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not YAML", got=" ".join(str(error).split())) from error
-    if num_values > MAX_CONFIG_VALUES:
-        raise ConfigError(
-            f"{file} stands for too many values", expected=f"at most {MAX_CONFIG_VALUES}, aliases written out"
-        )
     if not isinstance(data, dict):
         raise ConfigError(
             f"{file} holds no settings", got=type(data).__name__, expected="a mapping of settings"
@@ -232,6 +227,11 @@ def validate(data: dict[str, Any], *, where: str) -> RunConfig:
     Raises:
         ConfigError: with a line for every field that is wrong.
     """
+    if _count_values(data) > MAX_CONFIG_VALUES:
+        raise ConfigError(
+            f"{where} stands for too many values",
+            expected=f"at most {MAX_CONFIG_VALUES}, aliases written out",
+        )
     if "run_dir" not in data:
         data = {**data, "run_dir": f"runs/{data.get('name', 'dataset')}"}
     try:
@@ -264,15 +264,4 @@ def _check_scheme(path: str, *, field: str, where: str) -> None:
 
 def resolved_yaml(config: RunConfig) -> str:
     """The config as `run.yaml` has it: every default spelled out, no credentials."""
-    return yaml.safe_dump(_redacted(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
-
-
-def _redacted(data: Any) -> Any:
-    match data:
-        case dict():
-            return {key: _redacted(value) for key, value in data.items()}
-        case list():
-            return [_redacted(value) for value in data]
-        case str():
-            return storage.redact(data)
-    return data
+    return yaml.safe_dump(redacted(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)

@@ -7,6 +7,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from curation import storage
+
 _MAX_FAULTS = 20
 
 Loc = Sequence[int | str]
@@ -35,7 +37,7 @@ def fault_lines(error: ValidationError, root: type[BaseModel], data: dict[str, A
             case "value_error":
                 lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
             case _:
-                lines.append(f"{name}: {fault['msg']} (got {reprlib.repr(fault.get('input'))})")
+                lines.append(f"{name}: {fault['msg']} (got {reprlib.repr(redacted(fault.get('input')))})")
     if len(faults) > _MAX_FAULTS:
         lines.append(f"and {len(faults) - _MAX_FAULTS} more")
     return lines
@@ -79,3 +81,15 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def _kinds(model: type[BaseModel]) -> set[object]:
     fields = model.model_fields.values()
     return {value for field in fields for value in get_args(field.annotation) if isinstance(value, str)}
+
+
+def redacted(data: Any) -> Any:
+    """Plain data without the credentials that its URLs may carry."""
+    match data:
+        case dict():
+            return {key: redacted(value) for key, value in data.items()}
+        case list() | tuple():
+            return [redacted(value) for value in data]
+        case str():
+            return storage.redact(data)
+    return data

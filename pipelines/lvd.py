@@ -1,18 +1,20 @@
 """The flow of `lvd run`, as a table of contents."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from pipelines.config import RunConfig
+from pipelines.parts import Part
 from pipelines.runner import Runner
-from pipelines.stages.cluster import cluster
-from pipelines.stages.dataset import publish_dataset
-from pipelines.stages.decontaminate import decontaminate
-from pipelines.stages.dedup import dedup
+from pipelines.stages.cluster import Clusters, cluster
+from pipelines.stages.decontaminate import Leaks, decontaminate
+from pipelines.stages.dedup import Copies, dedup
 from pipelines.stages.describe import describe_parts, judge_parts
 from pipelines.stages.ingest import ingest
+from pipelines.stages.lineage import write_lineage
 from pipelines.stages.retrieve import retrieve
-from pipelines.stages.select import select_images
-from pipelines.stages.shard import shard
+from pipelines.stages.select import Outcomes, select_images
+from pipelines.stages.shard import Bucket, shard
+from pipelines.step import FileRef, Receipt
 
 # The steps in the order of the flow; `plan` names those that cannot be counted yet.
 STEP_NAMES = (
@@ -33,8 +35,22 @@ STEP_NAMES = (
 )
 
 
-def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> dict[str, Any]:
-    """Run every stage; returns the manifest."""
+@dataclass(frozen=True)
+class Curated:
+    """What every stage made, in the order of the flow."""
+
+    parts: tuple[Part, ...]
+    copies: Copies
+    leaks: Leaks
+    clusters: Clusters
+    hits: dict[str, FileRef]  # by curated pool
+    outcomes: Outcomes
+    buckets: list[Bucket]
+    lineage: Receipt
+
+
+def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> Curated:
+    """Run every stage; with a runner that has no executor, find what they made."""
     parts = ingest(runner, config, refresh=refresh)
     parts = describe_parts(runner, config, parts, refresh=refresh)
     parts = judge_parts(runner, config, parts)
@@ -44,7 +60,7 @@ def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> dict[str, Any
     hits = retrieve(runner, config, parts, clusters)
     outcomes = select_images(runner, config, parts, clusters, hits)
     buckets = shard(runner, config, parts, clusters, outcomes)
-    return publish_dataset(
+    lineage = write_lineage(
         runner,
         config,
         parts,
@@ -54,3 +70,4 @@ def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> dict[str, Any
         outcomes=outcomes,
         buckets=buckets,
     )
+    return Curated(parts, copies, leaks, clusters, hits, outcomes, buckets, lineage)

@@ -75,7 +75,9 @@ class RayExecutor:
         for position in sorted(missing):
             yield position, Death(f"its worker died {MAX_ATTEMPTS} times", blames_item=True)
 
-    def _schedule(self, parts: ray.data.Dataset, step: Step, run_dir: str, num_parts: int) -> ray.data.Dataset:
+    def _schedule(
+        self, parts: ray.data.Dataset, step: Step, run_dir: str, num_parts: int
+    ) -> ray.data.Dataset:
         most = self._most_workers(step, num_parts)
         # Ray's own defaults retry for ever: an image that kills its decoder would never end. There is no
         # other way to say so than these arguments, which Ray means to replace in 2.64.

@@ -16,6 +16,7 @@ from pipelines.lvd import curate
 from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
 from pipelines.runner import Executor, Runner, StepState, StopHereError
+from pipelines.stages.dataset import publish_dataset
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def run(
         with executor_for(config.executor) as executor, _stop_on_sigterm():
             runner = Runner(run_dir, executor, progress or Progress(), until)
             try:
-                manifest = curate(runner, config, refresh=refresh)
+                made = curate(runner, config, refresh=refresh)
+                manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
             except StopHereError:
                 manifest = None
         if manifest is not None:

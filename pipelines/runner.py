@@ -112,7 +112,8 @@ class Runner:
         receipts = [done[i] if i in done else done[first[identities[i]]] for i in range(len(items))]
         if todo:
             self._write_marker(marker, receipts)
-        self.receipts[step.name] = receipts
+        # Several curated pools retrieve in a step each, of one name.
+        self.receipts.setdefault(step.name, []).extend(receipts)
         return receipts
 
     def run_one(self, step: Step, item: Item) -> Receipt:

@@ -106,7 +106,8 @@ class Receipt:
         return FileRef(storage.join(run_dir, self.folder, name), *self.files[name])
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        # Keys in their own order: facts that are read back must print as those that were just made.
+        return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str | bytes, *, where: str) -> "Receipt":

@@ -128,9 +128,9 @@ def draw_graph(num_nodes: int, links: Sequence[tuple[int, int, float]]) -> Graph
                 round(middle - GRAPH_RADIUS_PX * math.cos(angle), 1),
             )
         )
-    weakest = min((score for _, _, score in links), default=0.0)
+    scores = [score for _, _, score in links]
+    weakest = min(scores) if scores and min(scores) < max(scores) else None
     drawn = [
-        Link(*nodes[a], *nodes[b], len(links) > 1 and score == weakest, f"{a + 1}–{b + 1}: {score:.4f}")
-        for a, b, score in links
+        Link(*nodes[a], *nodes[b], score == weakest, f"{a + 1}–{b + 1}: {score:.4f}") for a, b, score in links
     ]
     return Graph(tuple(nodes), tuple(drawn), GRAPH_SIDE_PX)

@@ -10,18 +10,10 @@ from curation import storage
 from curation.errors import LvdError
 from pipelines.answers import read_manifest
 from pipelines.config import RunConfig, read_yaml, validate
+from pipelines.lvd import curate
 from pipelines.parts import Part
 from pipelines.progress import Progress
 from pipelines.runner import Runner, StopHereError
-from pipelines.stages.cluster import cluster
-from pipelines.stages.decontaminate import decontaminate
-from pipelines.stages.dedup import dedup
-from pipelines.stages.describe import describe_parts, judge_parts
-from pipelines.stages.ingest import ingest
-from pipelines.stages.lineage import write_lineage
-from pipelines.stages.retrieve import retrieve
-from pipelines.stages.select import select_images
-from pipelines.stages.shard import shard
 from pipelines.step import FileRef, Receipt
 
 
@@ -84,32 +76,14 @@ def find_steps(run_dir: str, config: RunConfig, *, manifest: Mapping[str, Any]) 
     """
     runner = Runner(run_dir, None, Progress(quiet=True))
     try:
-        steps, lineage = _trace(runner, config)
+        made = curate(runner, config, refresh=False)
     except (StopHereError, LvdError, OSError):
         return None
-    made = [lineage.files[name][1] for name in sorted(lineage.files) if name.startswith("lineage-")]
-    return steps if made == [entry["sha256"] for entry in manifest["lineage"]] else None
-
-
-def _trace(runner: Runner, config: RunConfig) -> tuple[Steps, Receipt]:
-    parts = ingest(runner, config)
-    parts = describe_parts(runner, config, parts, refresh=False)
-    parts = judge_parts(runner, config, parts)
-    copies = dedup(runner, config, parts)
-    leaks = decontaminate(runner, config, parts, copies)
-    clusters = cluster(runner, config, parts, copies, leaks)
-    hits = retrieve(runner, config, parts, clusters)
-    outcomes = select_images(runner, config, parts, clusters, hits)
-    buckets = shard(runner, config, parts, clusters, outcomes)
-    lineage = write_lineage(
-        runner,
-        config,
-        parts,
-        copies=copies,
-        leaks=leaks,
-        clusters=clusters,
-        outcomes=outcomes,
-        buckets=buckets,
+    files = made.lineage.files
+    lineage = [files[name][1] for name in sorted(files) if name.startswith("lineage-")]
+    if lineage != [entry["sha256"] for entry in manifest["lineage"]]:
+        return None
+    copies = made.copies
+    return Steps(
+        made.parts, copies.copies, copies.health, copies.edges, made.leaks.leaks, made.hits, runner.receipts
     )
-    found = Steps(parts, copies.copies, copies.health, copies.edges, leaks.leaks, hits, runner.receipts)
-    return found, lineage

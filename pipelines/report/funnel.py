@@ -48,6 +48,8 @@ class Lane:
     end: float  # where the last column begins, px
     width: float
     height: float
+    text_y: float = HEAD_PX + BAND_PX + TONGUE_PX + 14  # of the first line below the tongues
+    line_px: int = LINE_PX
 
 
 def draw_funnel(

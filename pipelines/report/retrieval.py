@@ -41,6 +41,7 @@ class PoolRetrieval:
 
     pool: str
     rule: str
+    is_by_cluster: bool
     num_queries: int  # curated images with a hit
     nominal: int
     unique: int
@@ -68,6 +69,7 @@ def gather_retrieval(
             PoolRetrieval(
                 pool,
                 _rule(pools[pool]),
+                pools[pool].retrieval.method == "cluster",
                 len(queries),
                 len(rows),
                 len(np.unique(rows)),

@@ -12,13 +12,7 @@ from curation.shard.layout import shard_name
 from curation.shard.sample import INDEX, index_name
 from curation.shard.write import ShardReceipt, index_json
 from pipelines.config import RunConfig, resolved_yaml
-from pipelines.parts import Part
 from pipelines.runner import Runner
-from pipelines.stages.cluster import Clusters
-from pipelines.stages.decontaminate import Leaks
-from pipelines.stages.dedup import Copies
-from pipelines.stages.lineage import write_lineage
-from pipelines.stages.select import Outcomes
 from pipelines.stages.shard import Bucket
 from pipelines.step import Receipt, digest_of
 
@@ -26,29 +20,9 @@ MANIFEST_SCHEMA = 1
 
 
 def publish_dataset(
-    runner: Runner,
-    config: RunConfig,
-    parts: Sequence[Part],
-    *,
-    copies: Copies,
-    leaks: Leaks,
-    clusters: Clusters,
-    outcomes: Outcomes,
-    buckets: Sequence[Bucket],
+    runner: Runner, config: RunConfig, *, lineage: Receipt, buckets: Sequence[Bucket]
 ) -> dict[str, Any]:
     """Assemble `dataset-<identity>/` and replace the manifest; returns the manifest."""
-    lineage = write_lineage(
-        runner,
-        config,
-        parts,
-        copies=copies,
-        leaks=leaks,
-        clusters=clusters,
-        outcomes=outcomes,
-        buckets=buckets,
-    )
-    if runner.executor is None:
-        return {}
     shards = [ref for bucket in buckets for ref in bucket.shards]
     identity = digest_of(config.name, lineage.digest, [ref.sha256 for ref in shards])
     folder = f"dataset-{identity}"

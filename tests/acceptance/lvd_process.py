@@ -34,7 +34,7 @@ class LvdProcess:
             raise
 
     def wait_for_peak(self) -> tuple[int, int]:
-        """Its exit code, and the largest resident set, bytes, of it and of the children that it waited for."""
+        """Its exit code, and the largest resident set of it and of children that it waited for, bytes."""
         _, status, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = os.waitstatus_to_exitcode(status)
         return self.process.returncode, usage.ru_maxrss * 1024

@@ -29,7 +29,7 @@ class Outcome:
         return self.lineage.to_pylist()
 
     def digests(self) -> dict[str, str]:
-        """Everything that must be the same whoever did the work: a digest of each file, and the manifest's lists."""
+        """What must be the same whoever did the work: a digest of each file, and the manifest's lists."""
         folder = self.run_dir / self.manifest["dataset_dir"]
         files = {
             str(path.relative_to(self.run_dir)): hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
 def stretches(total: int, count: int) -> Sequence[tuple[int, int]]:
     """`total` cut into `count` runs of about equal length."""
     bounds = np.linspace(0, total, count + 1).astype(int).tolist()
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))
 
 
 def wait_for_receipts(lvd: LvdProcess, run_dir: Path, number: int, *, timeout_s: float = 600) -> None:

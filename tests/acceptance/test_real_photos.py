@@ -260,6 +260,7 @@ def test_cluster_retrieval_holds_quota_seed_hits_and_cap(
     available = np.minimum(np.bincount(label[pool], minlength=len(num_seeds)), 30)[giving]
     given = np.bincount(label[taken], minlength=len(num_seeds))[giving]
     assert len(taken) == min(1000, available.sum())
+    assert available.sum() > 1000, "the cap decides nothing"
     # Under the cap each cluster gives its first image before any gives its second.
     full = given.max()
     assert (given >= np.minimum(available, full - 1)).all()

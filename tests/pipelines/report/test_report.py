@@ -174,7 +174,7 @@ def test_says_what_made_the_vectors(page: Page) -> None:
 def test_shows_copies_leaks_and_hits(rich_run: Path, page: Page) -> None:
     assert "representative" in page.text
     assert re.search(r"1 – 2 exact 1\.0000", page.text)
-    assert re.search(r"1 image of curated and uncurated pools leak 1 evaluation image", page.text)
+    assert re.search(r"1 image of curated and uncurated pools would leak 1 evaluation image", page.text)
     hits = next(rich_run.glob("steps/retrieve/*/hits.parquet"))
     rows = pq.read_table(hits)["row"].to_pylist()
     assert f"{len(rows)} {len(set(rows))} " in page.text

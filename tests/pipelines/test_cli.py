@@ -1,0 +1,171 @@
+"""The command line: exit codes, JSON, help, and no traceback for a user's mistake."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import cli
+from pipelines.cli import build_parser, main
+
+
+def commands() -> list[str]:
+    [action] = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return list(action.choices)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) > 8
+    assert "default" in text or "RUN_DIR" in text or "CONFIG" in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["run", "c.yaml", "--until", "lunch"]])
+def test_bad_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: lvd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "none.yaml"],
+        ["plan", "none.yaml"],
+        ["status", "nowhere"],
+        ["report", "nowhere"],
+        ["explain", "nowhere", "a.jpg"],
+        ["verify", "nowhere"],
+        ["clean", "nowhere"],
+    ],
+)
+def test_a_users_mistake_is_a_paragraph_and_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("lvd: ")
+    assert said.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_that_is_not_there_is_1(
+    tmp_path: Path, config_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_file(tmp_path / "c.yaml", tmp_path / "run", "pools.web.sources.0.path=/not/there")
+    assert main(["run", str(config)]) == 1
+    said = capsys.readouterr().err
+    assert "/not/there" in said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_is_130(
+    tmp_path: Path,
+    config_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.run.curate", interrupted)
+    config = config_file(tmp_path / "c.yaml", tmp_path / "run")
+    assert main(["run", str(config)]) == 130
+    assert "goes on where it was" in capsys.readouterr().err
+
+
+def test_sigterm_is_143_and_leaves_a_run_to_resume(tmp_path: Path, config_file: Callable[..., Path]) -> None:
+    run_dir = tmp_path / "run"
+    config = config_file(tmp_path / "c.yaml", run_dir)
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(run_dir.glob("steps/describe/*/receipt.json")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 143
+    assert "lvd: Stopped by SIGTERM." in said
+    assert "Traceback" not in said
+    assert not list(run_dir.glob("tmp/in-flight-*"))  # it was stopped, and did not die of an image
+
+
+def test_until_stops_and_the_rest_follows(
+    tmp_path: Path, config_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    config = str(config_file(tmp_path / "c.yaml", run_dir))
+    assert main(["plan", config, "--json"]) == 0
+    assert [state["num_done"] for state in json.loads(capsys.readouterr().out)] == [0]
+    assert not run_dir.exists()  # a plan writes nothing
+    assert main(["run", config, "--until", "judge", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) is None
+    assert sorted(path.name for path in (run_dir / "steps").iterdir()) == ["describe", "ingest", "judge"]
+    assert not (run_dir / "manifest.json").exists()
+    assert main(["status", str(run_dir), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not found["finished"]
+    assert found["counts"] is None
+    assert [state["name"] for state in found["steps"]] == ["ingest", "describe", "judge", "dedup_rows"]
+    assert main(["plan", config]) == 0
+    assert "dedup_rows" in capsys.readouterr().out
+
+
+def test_readers_of_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ask(*arguments: str) -> Any:
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    run_dir = str(finished)
+    assert ask("plan", str(finished / "run.yaml"))[-1]["name"] == "lineage"
+    status = ask("status", run_dir)
+    assert status["finished"]
+    assert status["complete"]
+    assert status["owner"] is None
+    assert ask("verify", run_dir) == {"faults": []}
+    assert not ask("clean", run_dir)["removed"]
+    for command in ("status", "verify", "clean"):
+        assert main([command, run_dir]) == 0
+        assert capsys.readouterr().out.strip()
+
+
+def test_explain_by_key_and_by_id(
+    finished: Path, rows_of: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(finished, "lineage").to_pylist()
+    copy = next(row for row in rows if row["reason"] == "near_copy")
+    assert main(["explain", str(finished), copy["key"], "--pool", copy["pool"], "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["images"]
+    members = found.pop("copies")
+    assert found == copy
+    assert copy["by_key"] in {member["key"] for member in members}
+    for row in rows[:: len(rows) // 8]:
+        if row["image_id"] is not None:
+            assert main(["explain", str(finished), row["image_id"][:12]]) == 0
+            assert row["key"] in capsys.readouterr().out
+    assert main(["explain", str(finished), "no-such-key.jpg"]) == 2
+    assert "no-such-key.jpg" in capsys.readouterr().err
+
+
+def test_a_full_disk_names_its_path(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(_arguments: argparse.Namespace) -> int:
+        raise OSError(28, os.strerror(28), "/runs/x/steps/a")
+
+    monkeypatch.setattr(cli, "_status", full)
+    assert main(["status", "x"]) == 1
+    assert capsys.readouterr().err == "lvd: No space left on device: /runs/x/steps/a.\n"

@@ -1,0 +1,188 @@
+"""The Ray executor: the same receipts as the local one, and deaths that end in bounded time."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from curation.errors import ConfigError, ExecutorError
+from pipelines.local import LocalExecutor
+from pipelines.progress import Progress
+from pipelines.ray_environment import prepare_ray_environment
+from pipelines.runner import CONDEMNED_REASON, MAX_ATTEMPTS, Death, Runner
+from pipelines.step import Attempt, Item, Step, Work
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
+
+NUM_ROWS = 2
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[Any]:
+    """The executor on a Ray of its own, with two cores; one for all tests of this module."""
+    prepare_ray_environment()
+    from pipelines.on_ray import RayExecutor, ray
+
+    # A worker cannot import a test module by its name.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    executor = RayExecutor(None, workers=2, num_cpus=2)
+    yield executor
+    executor.close()
+
+
+def load_plain() -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        (attempt.out / "out.txt").write_text(str(attempt.payload["name"]))
+        return {"num_rows": NUM_ROWS, "name": attempt.payload["name"]}
+
+    return work
+
+
+def load_crasher(tally: str, how: Literal["abort", "raise"]) -> Work:
+    """Row 1 of item 2 ends its process; every attempt leaves a file in `tally`."""
+
+    def work(attempt: Attempt) -> dict[str, Any]:
+        if attempt.payload["name"] == 2 and 1 not in attempt.condemned:
+            Path(tally, f"{time.monotonic_ns()}-{os.getpid()}").touch()
+            if how == "raise":
+                raise KeyError("no such thing as row 1")
+            os.abort()
+        (attempt.out / "out.txt").write_text(f"{attempt.payload['name']} {dict(attempt.condemned)}")
+        return {"num_rows": NUM_ROWS}
+
+    return work
+
+
+def load_refusal() -> Work:
+    raise ConfigError("No such model", got="clip", expected="gist")
+
+
+def load_killed() -> Work:
+    def work(_attempt: Attempt) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    return work
+
+
+def make_step(
+    load: Callable[[], Work], kind: Literal["map", "task"], *, loads_model: bool = False, name: str = "touch"
+) -> Step:
+    return Step(name, 1, {}, load, kind, "describe", 1, loads_model)
+
+
+def items(num: int) -> list[Item]:
+    return [Item((f"in-{i}",), {"name": i}, NUM_ROWS) for i in range(num)]
+
+
+KINDS = [("map", True), ("map", False), ("task", False)]
+
+
+@pytest.mark.parametrize(("kind", "loads_model"), KINDS)
+def test_the_same_receipts_as_local(on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool) -> None:
+    step = make_step(load_plain, kind, loads_model=loads_model)
+    found = [
+        Runner(str(tmp_path / name), executor, Progress(quiet=True)).run(step, items(5))
+        for name, executor in (("local", LocalExecutor()), ("ray", on_ray))
+    ]
+    local, ray = ([(r.identity, r.digest, r.files, r.facts) for r in receipts] for receipts in found)
+    assert local == ray
+
+
+@pytest.mark.parametrize(("kind", "loads_model"), KINDS[:2])
+def test_a_row_that_kills_costs_itself_alone(
+    on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool
+) -> None:
+    tally = tmp_path / "tally"
+    tally.mkdir()
+    step = make_step(partial(load_crasher, str(tally), "abort"), kind, loads_model=loads_model)
+    run_dir = tmp_path / "run"
+    receipts = Runner(str(run_dir), on_ray, Progress(quiet=True)).run(step, items(4))
+    texts = [(run_dir / receipt.folder / "out.txt").read_text() for receipt in receipts]
+    assert texts == ["0 {}", "1 {}", str({1: CONDEMNED_REASON}).join(["2 ", ""]), "3 {}"]
+    # Bounded: with its neighbours; alone; its half, and the row once more.
+    assert len(list(tally.iterdir())) <= MAX_ATTEMPTS + 1 + 2
+
+
+@pytest.mark.parametrize(("kind", "loads_model"), KINDS)
+def test_an_exception_is_raised_here_and_is_not_retried(
+    on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool
+) -> None:
+    tally = tmp_path / "tally"
+    tally.mkdir()
+    step = make_step(partial(load_crasher, str(tally), "raise"), kind, loads_model=loads_model)
+    with pytest.raises(ExecutorError, match="no such thing as row 1"):
+        Runner(str(tmp_path / "run"), on_ray, Progress(quiet=True)).run(step, items(3))
+    assert len(list(tally.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("kind", "loads_model"), [KINDS[0], KINDS[2]])
+def test_what_load_refuses_is_told_as_it_was_said(
+    on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool
+) -> None:
+    step = make_step(load_refusal, kind, loads_model=loads_model)
+    with pytest.raises(ConfigError, match="No such model. Got: clip. Expected: gist."):
+        Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(2))
+
+
+def test_every_probe_gets_a_fresh_process(on_ray: Any, tmp_path: Path) -> None:
+    def load() -> Work:
+        return lambda _attempt: {"pid": os.getpid()}
+
+    [item] = items(1)
+    outcomes = [
+        on_ray.run_alone(make_step(load, "task"), item, str(tmp_path), condemned={}, publish=False)
+        for _ in range(2)
+    ]
+    assert outcomes[0].facts != outcomes[1].facts
+
+
+def test_deaths_that_are_nobodys_fault(on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import on_ray as module
+
+    errors = module.ray.exceptions
+    [item] = items(1)
+    outcome = on_ray.run_alone(
+        make_step(load_killed, "task"), item, str(tmp_path), condemned={}, publish=False
+    )
+    assert isinstance(outcome, Death)
+    for error, blames in (
+        (errors.OutOfMemoryError("memory"), False),
+        (errors.NodeDiedError("gone"), False),
+        (errors.ObjectLostError("0" * 56, None, "lost"), False),
+        (errors.WorkerCrashedError(), True),
+    ):
+
+        def fail(_ref: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(module.ray, "get", fail)
+        found = module._result(None)
+        assert isinstance(found, Death)
+        assert found.blames_item is blames
+
+
+def test_a_worker_that_fits_nowhere_is_told(on_ray: Any, tmp_path: Path) -> None:
+    step = Step("wide", 1, {}, load_plain, "task", "describe", threads=64)
+    with pytest.raises(ConfigError, match="2 cores"):
+        Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(1))
+
+
+def test_the_same_dataset_as_local(
+    on_ray: Any,
+    tmp_path: Path,
+    finished: Path,
+    configure: Callable[..., Any],
+    run_quietly: Callable[..., Any],
+    digests: Callable[[Path], dict[str, str]],
+) -> None:
+    assert on_ray is not None  # the run finds Ray started
+    result = run_quietly(configure(tmp_path / "run", "executor.kind=ray", "executor.workers=2"))
+    assert result.exit_code == 0
+    assert digests(tmp_path / "run") == digests(finished)

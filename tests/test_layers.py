@@ -1,0 +1,147 @@
+"""The layers of the design, held by walking the syntax trees: an import goes downwards only."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+PACKAGES = ("curation", "pipelines", "pretrain")
+MAX_LINES = 400
+VAGUE = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc", "core"}
+# Stages that know nothing of one another; `search` is a library for all of them.
+STAGES = {"ingest", "describe", "dedup", "cluster", "retrieve", "select", "shard"}
+PURE = {"describe", "search", "dedup", "cluster", "retrieve", "select"}
+# What touches the world: files, the environment, clocks, processes, networks, logs, other machines.
+IMPURE = {
+    "os", "pathlib", "shutil", "tempfile", "glob", "time", "datetime", "logging", "subprocess", "socket",
+    "multiprocessing", "urllib", "requests", "random", "fsspec", "ray", "rich", "yaml", "open_clip", "timm",
+    "curation.storage", "curation.ingest", "curation.shard", "pipelines", "pretrain",
+}  # fmt: skip
+
+
+def modules() -> list[str]:
+    """Every module of the packages, by its dotted name."""
+    files = (path.relative_to(REPO) for package in PACKAGES for path in (REPO / package).rglob("*.py"))
+    return sorted(".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files)
+
+
+def file_of(module: str) -> Path:
+    path = REPO / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imports(module: str) -> Iterator[str]:
+    """Dotted names that a module imports, wherever in it, `from a import b` as `a.b`."""
+    for node in ast.walk(ast.parse(file_of(module).read_text())):
+        match node:
+            case ast.Import():
+                yield from (name.name for name in node.names)
+            case ast.ImportFrom():
+                assert node.level == 0, f"{module}: relative import"
+                yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def uses(module: str, package: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for name in imports(module))
+
+
+def stage_of(module: str) -> str | None:
+    """The stage of the library that a module belongs to."""
+    package, _, rest = module.partition(".")
+    name = rest.split(".")[0]
+    return name if package == "curation" and name in STAGES else None
+
+
+def users_of(package: str) -> set[str]:
+    return {module for module in modules() if uses(module, package)}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_is_small_and_named_for_what_it_is(module: str) -> None:
+    assert len(file_of(module).read_text().splitlines()) <= MAX_LINES or module == "curation.storage"
+    assert not VAGUE & set(module.split("."))
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.split(".")[0] == "curation"])
+def test_curation_knows_nothing_above_it(module: str) -> None:
+    for package in ("pipelines", "ray", "rich", "yaml"):
+        assert not uses(module, package), package
+    # Models are loaded by pipelines; `pretrain.model` is plain torch, for `describe`.
+    assert all(name.startswith("pretrain.model") for name in imports(module) if name.startswith("pretrain"))
+
+
+@pytest.mark.parametrize("module", ["curation.errors", "curation.schema"])
+def test_the_bottom_does_no_io(module: str) -> None:
+    assert not [name for name in imports(module) if name.split(".")[0] not in ("typing", "pyarrow")]
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.startswith("curation.")])
+def test_stage_code_is_pure(module: str) -> None:
+    if module.split(".")[1] not in PURE:
+        return
+    for package in IMPURE:
+        assert not uses(module, package), package
+    opened = [
+        node
+        for node in ast.walk(ast.parse(file_of(module).read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open"
+    ]
+    assert not opened
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if stage_of(m)])
+def test_one_stage_never_imports_another(module: str) -> None:
+    others = {name.split(".")[1] for name in imports(module) if name.startswith("curation.")} & STAGES
+    assert others <= {stage_of(module)}
+
+
+def test_faiss_is_search() -> None:
+    assert users_of("faiss")
+    assert all(module.startswith("curation.search.") for module in users_of("faiss"))
+
+
+def test_fsspec_is_storage() -> None:
+    assert users_of("fsspec") == {"curation.storage"}
+
+
+def test_ray_is_its_executor() -> None:
+    assert users_of("ray") == {"pipelines.on_ray"}
+    # At the top, so that whoever imports it finds out at once; others import it late, or not at all.
+    top = {m for m in modules() if _imports_at_top(m, "pipelines.on_ray")}
+    assert not top
+
+
+def _imports_at_top(module: str, name: str) -> bool:
+    body = ast.parse(file_of(module).read_text()).body
+    found = [node for node in body if isinstance(node, ast.ImportFrom) and node.module]
+    return any(f"{node.module}.{alias.name}".startswith(name) for node in found for alias in node.names)
+
+
+def test_models_are_loaded_in_one_place() -> None:
+    for library in ("open_clip", "timm"):
+        users = {module for module in users_of(library) if not module.startswith("pretrain")}
+        assert users <= {"pipelines.models"}
+        assert not _imports_at_top("pipelines.models", library)
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.startswith("pretrain")])
+def test_pretrain_reads_shards_and_no_more(module: str) -> None:
+    assert not uses(module, "pipelines")
+    assert not uses(module, "ray")
+    of_curation = [name for name in imports(module) if name.startswith("curation.")]
+    allowed = ("curation.errors", "curation.schema", "curation.shard.read")
+    assert all(name.startswith(allowed) for name in of_curation)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_importing_a_module_does_nothing(module: str) -> None:
+    """At the top stand definitions; a call is there only to give a constant its value."""
+    for node in ast.parse(file_of(module).read_text()).body:
+        is_doc = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_definition = isinstance(
+            node,
+            ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign | ast.If,
+        )
+        assert is_doc or is_definition, f"line {node.lineno}"
