@@ -8,9 +8,7 @@ import contextlib
 import hashlib
 import io
 import os
-import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,75 +192,6 @@ def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> byte
     return bytes(fs.cat_file(name, start=offset or None, end=end)) if end != offset else b""
 
 
-class _OpenFile:
-    """A descriptor for `pread`, closed with the last reference to it; an `io.FileIO` would warn then."""
-
-    __slots__ = ("_handle",)
-
-    def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDONLY)
-
-    def fileno(self) -> int:
-        return self._handle
-
-    def __del__(self) -> None:
-        if hasattr(self, "_handle"):
-            os.close(self._handle)
-
-
-class RangeReader:
-    """Reads byte ranges; keeps the last few local files open, so that a tar is opened once.
-
-    Thread safe: `pread` needs no shared position, and a file that falls out of the cache is closed only when
-    nobody reads from it.
-    """
-
-    def __init__(self, max_open: int = 8) -> None:
-        self._max_open = max_open
-        self._lock = threading.Lock()
-        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
-
-    def read(self, path: str, offset: int, num_bytes: int) -> bytes:
-        """Exactly `num_bytes` from `offset`.
-
-        Raises:
-            OSError: when the file cannot be read, or ends before the range does.
-        """
-        if not is_local(path):
-            data = read_bytes(path, offset, num_bytes)
-        else:
-            stream = self._stream(path)
-            data = os.pread(stream.fileno(), num_bytes, offset)
-            while 0 < len(data) < num_bytes and (
-                more := os.pread(stream.fileno(), num_bytes - len(data), offset + len(data))
-            ):
-                data += more
-        if len(data) != num_bytes:
-            raise OSError(f"{redact(path)} ends at {offset + len(data)}, before {offset + num_bytes}")
-        return data
-
-    def _stream(self, path: str) -> _OpenFile:
-        with self._lock:
-            stream = self._open.pop(path, None)
-            if stream is None:
-                stream = _OpenFile(local_path(path))
-            self._open[path] = stream
-            if len(self._open) > self._max_open:
-                self._open.popitem(last=False)  # closed by its reference count, after the last pread on it
-            return stream
-
-    def close(self) -> None:
-        """Forget every open file."""
-        with self._lock:
-            self._open.clear()
-
-    def __enter__(self) -> "RangeReader":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
 def _fsync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -418,7 +347,7 @@ def read_vectors(path: str) -> np.ndarray:
         if is_local(path):
             return np.load(local_path(path), mmap_mode="r", allow_pickle=False)
         return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise IntegrityError(
             f"{redact(path)} is no whole array file", got=error, remedy="Remove it and rerun"
         ) from error

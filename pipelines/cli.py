@@ -111,8 +111,8 @@ def _add_verify_and_clean(commands: Any) -> None:
     clean = commands.add_parser(
         "clean",
         help="remove intermediate data",
-        description="List what intermediate data of a run may go, and remove it with --yes. The dataset stays; "
-        "a later run with the same config would compute the intermediate data again.",
+        description="List what intermediate data of a run may go, and remove it with --yes. The dataset "
+        "stays; a later run with the same config would compute the intermediate data again.",
     )
     clean.add_argument("--yes", action="store_true", help="remove it")
     clean.add_argument(

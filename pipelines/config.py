@@ -110,7 +110,8 @@ class RunConfig(BaseModel):
             if stage.cosine_threshold is not None and self.describe.descriptor is None:
                 raise ValueError(
                     f"{name}.cosine_threshold ({stage.cosine_threshold}) compares copy descriptors, and none "
-                    "are made; set describe.descriptor (to gist, or to the embedder), or the threshold to null"
+                    "are made; set describe.descriptor (to gist, or to the embedder), or set the threshold "
+                    "to null"
                 )
         return self
 

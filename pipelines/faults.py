@@ -1,4 +1,4 @@
-"""What is wrong with a config, field by field: the field as `--set` names it, the value, and what is allowed."""
+"""What is wrong with a config: each field as `--set` names it, its value, and what is allowed."""
 
 import difflib
 import reprlib
@@ -48,9 +48,9 @@ def _name(loc: Loc, data: Any) -> str:
     path = []
     here = data
     for number, part in enumerate(loc):
-        inside = part in here if isinstance(here, dict) else isinstance(part, int)
+        inside = isinstance(part, int) or (isinstance(here, dict) and part in here)
         if inside:
-            here = here[part] if isinstance(here, dict | list) else None
+            here = here[part]
         if inside or number == len(loc) - 1:
             path.append(str(part))
     return ".".join(path) or "the config"

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from curation import storage
 from curation.errors import IntegrityError, LvdError
-from curation.schema import LINEAGE, REASONS, SELECTION
+from curation.schema import LINEAGE, REASONS, SELECTION, STAGES
 from curation.shard.read import ShardReader, verify_shard
 from pipelines.answers import read_manifest
 
@@ -84,6 +84,9 @@ def _check_counts(manifest: dict[str, Any], lineage: pa.Table) -> list[str]:
     seen = Counter(zip(*columns, strict=True))
     pools = [pool for pool in manifest["counts"] if pool != "dataset"]
     left = {pool: sum(n for key, n in seen.items() if key[0] == pool) for pool in pools}
+    levels = [(level["pool"], level["stage"]) for level in manifest["funnel"]]
+    if levels != [(pool, stage) for pool in pools for stage in STAGES]:
+        faults.append(f"the funnel has other pools and stages than a run: {levels}")
     for level in manifest["funnel"]:
         pool, stage = level["pool"], level["stage"]
         tally = {reason: seen[pool, "dropped", stage, reason] for reason in REASONS[stage]}

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from curation import storage
 from curation.errors import SourceError
 from curation.ingest.sidecars import Sidecar
+from curation.ranges import RangeReader
 from curation.schema import IMAGES
 
 
@@ -46,7 +46,7 @@ def as_text(name: str) -> str:
     return "".join(f"%{ord(c) & 0xFF:02X}" if "\ud800" <= c <= "\udfff" else c for c in name)
 
 
-def read_sample(reader: storage.RangeReader, row: Mapping[str, Any]) -> bytes:
+def read_sample(reader: RangeReader, row: Mapping[str, Any]) -> bytes:
     """The bytes of an image.
 
     Args:
@@ -60,7 +60,7 @@ def read_sample(reader: storage.RangeReader, row: Mapping[str, Any]) -> bytes:
 
 
 def read_sidecars(
-    reader: storage.RangeReader, row: Mapping[str, Any], *, max_bytes: int = 16 << 20
+    reader: RangeReader, row: Mapping[str, Any], *, max_bytes: int = 16 << 20
 ) -> dict[str, bytes]:
     """The bytes of an image's sidecars, by their names within the sample.
 

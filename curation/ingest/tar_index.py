@@ -11,6 +11,7 @@ from curation.ingest.rows import ImageRow, as_text, rows_table
 from curation.ingest.sidecars import Sidecar, SidecarRule, StoredFile, pair_sidecars, sample_key
 from curation.ingest.sources import TarSource
 from curation.ingest.tar_format import ReadAt, TarWalk
+from curation.ranges import RangeReader
 
 _ATTEMPTS = 3  # at a tar that cannot be read, before it is reported
 
@@ -60,7 +61,7 @@ def index_tar(info: storage.FileInfo, source: TarSource) -> TarIndex:
 def _open(stack: contextlib.ExitStack, info: storage.FileInfo) -> ReadAt:
     """How the headers are read: each by itself on a local disk, in one pass with read-ahead elsewhere."""
     if storage.is_local(info.path):
-        reader = stack.enter_context(storage.RangeReader())
+        reader = stack.enter_context(RangeReader())
         return lambda offset, num_bytes: reader.read(info.path, offset, num_bytes)
     stream = stack.enter_context(storage.open_stream(info.path))
 

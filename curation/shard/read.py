@@ -16,6 +16,7 @@ from jaxtyping import Int32, Int64
 
 from curation import storage
 from curation.errors import IntegrityError
+from curation.ranges import RangeReader
 from curation.shard.layout import TAR_BLOCK_BYTES
 from curation.shard.sample import Sample, decode_members
 
@@ -104,7 +105,7 @@ class ShardReader:
             ) from error
         self._ends = np.cumsum([shard.num_samples for shard in self.shards], dtype=np.int64)
         self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
-        self._ranges = storage.RangeReader()
+        self._ranges = RangeReader()
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0

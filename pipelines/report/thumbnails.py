@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from curation import storage
 from curation.describe.decode import DecodeConfig, decode
 from curation.errors import LvdError
 from curation.ingest.rows import read_sample
+from curation.ranges import RangeReader
 from curation.schema import image_id
 from curation.shard.read import ShardReader
 from pipelines.parts import Part, row_table
@@ -50,7 +50,7 @@ class Originals:
     def __init__(self, dataset_dir: str, parts: Sequence[Part] | None, pictures: Iterable[Picture]) -> None:
         self._shards = ShardReader(dataset_dir)
         self._numbers = {shard.name: number for number, shard in enumerate(self._shards.shards)}
-        self._ranges = storage.RangeReader()
+        self._ranges = RangeReader()
         self._places = _places(parts, pictures) if parts is not None else {}
 
     def read(self, picture: Picture) -> bytes | Thumbnail:

@@ -11,6 +11,7 @@ from curation.describe.embed import EmbedConfig, Embedder, parse_embedder
 from curation.describe.filters import JudgeConfig, judge
 from curation.ingest.precomputed import PrecomputedVectors
 from curation.ingest.rows import read_sample
+from curation.ranges import RangeReader
 from pipelines.config import RunConfig
 from pipelines.models import identity, load_embedder, resolve
 from pipelines.parts import Part, read
@@ -87,7 +88,7 @@ def _load(config: DescribeConfig, embed: EmbedConfig, copies: EmbedConfig | None
         images = read(part.images)
         rows = images.to_pylist()
         known = {i: row["reason"] for i, row in enumerate(rows) if row["reason"]} | dict(attempt.condemned)
-        with storage.RangeReader() as reader, Watchdog() as tick:
+        with RangeReader() as reader, Watchdog() as tick:
             found = describe(
                 part.num_rows,
                 lambda row: read_sample(reader, rows[row]),

@@ -13,6 +13,7 @@ import pyarrow as pa
 from curation import storage
 from curation.describe.decode import DecodeConfig, decode
 from curation.ingest.rows import read_sample, read_sidecars
+from curation.ranges import RangeReader
 from curation.schema import image_id
 from curation.select import BY_SAMPLE, CURATED, SAMPLED
 from curation.shard.edit import needs_shrink, shrink
@@ -141,7 +142,7 @@ def _samples(
     """The samples of a bucket, each part read once in the order of its bytes; notes rows that changed."""
     parts: tuple[Part, ...] = attempt.payload["parts"]
     selected = _selected(attempt.payload["outcomes"])
-    with storage.RangeReader() as reader:
+    with RangeReader() as reader:
         for number in attempt.payload["bucket"]:
             rows = _within(parts[number], selected)
             metas = _metas(attempt, parts, parts[number], rows)

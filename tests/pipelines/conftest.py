@@ -1,7 +1,7 @@
 """A small web, drawn once a session, and a finished run over it."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,11 @@ def finished(configure: Configure, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def damageable(finished: Path, tmp_path: Path) -> Iterator[Path]:
+def damageable(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run that a test may spoil."""
     copy = tmp_path / "damageable"
     shutil.copytree(finished, copy)
-    yield copy
+    return copy
 
 
 def output_digests(run_dir: Path) -> dict[str, str]:

@@ -162,7 +162,9 @@ def test_explain_by_key_and_by_id(
     assert "no-such-key.jpg" in capsys.readouterr().err
 
 
-def test_a_full_disk_names_its_path(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_names_its_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(_arguments: argparse.Namespace) -> int:
         raise OSError(28, os.strerror(28), "/runs/x/steps/a")
 

@@ -143,7 +143,8 @@ def test_set_reaches_any_field(override: str, path: tuple[Any, ...], value: obje
 
 
 @pytest.mark.parametrize(
-    "override", ["seed", "=3", "pools.web.sources.7.path=/x", "run_dir.x.y=1", "seed=[1", "pools.web.sources.x=1"]
+    "override",
+    ["seed", "=3", "pools.web.sources.7.path=/x", "run_dir.x.y=1", "seed=[1", "pools.web.sources.x=1"],
 )
 def test_set_that_leads_nowhere(override: str) -> None:
     with pytest.raises(ConfigError, match="--set"):

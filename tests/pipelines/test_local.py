@@ -82,10 +82,10 @@ def test_what_was_in_flight_is_taken_aside_and_may_well_live(tmp_path: Path) -> 
 def test_an_exception_is_no_death(tmp_path: Path) -> None:
     executor = LocalExecutor()
     step = make_step(partial(load_raiser, ConfigError("wrong", got=3)))
-    with pytest.raises(ConfigError, match="wrong. Got: 3"):
+    with pytest.raises(ConfigError, match=r"wrong\. Got: 3"):
         list(executor.run(step, [PART], str(tmp_path)))
     assert not list((tmp_path / "tmp").glob("in-flight-*"))
-    with pytest.raises(ConfigError, match="wrong. Got: 3"):
+    with pytest.raises(ConfigError, match=r"wrong\. Got: 3"):
         executor.run_alone(step, PART, str(tmp_path), condemned={}, publish=True)
     bug = make_step(partial(load_raiser, KeyError("our own fault")))
     with pytest.raises(ExecutorError, match="our own fault"):
@@ -101,6 +101,7 @@ def test_memory_that_runs_out_blames_nobody(tmp_path: Path) -> None:
 
 
 def test_a_run_killed_in_the_middle_is_resumed_to_the_byte(
+    *,
     tmp_path: Path,
     finished: Path,
     config_file: Callable[..., Path],

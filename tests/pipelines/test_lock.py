@@ -10,7 +10,9 @@ import pytest
 from curation.errors import LockedError
 from pipelines.lock import lock, owner
 
-HOLD = "import sys; from pipelines.lock import lock\nwith lock(sys.argv[1]): print('got', flush=True); input()"
+HOLD = (
+    "import sys; from pipelines.lock import lock\nwith lock(sys.argv[1]): print('got', flush=True); input()"
+)
 
 
 def test_the_second_is_refused_and_told_who_owns_it(tmp_path: Path) -> None:

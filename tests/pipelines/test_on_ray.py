@@ -95,7 +95,10 @@ def test_the_same_receipts_as_local(on_ray: Any, tmp_path: Path, kind: Any, load
     assert local == ray
 
 
-@pytest.mark.parametrize(("kind", "loads_model"), KINDS[:2])
+# Nine processes start, one after the other, and each brings torch along.
+@pytest.mark.parametrize(
+    ("kind", "loads_model"), [KINDS[0], pytest.param(*KINDS[1], marks=pytest.mark.accept)]
+)
 def test_a_row_that_kills_costs_itself_alone(
     on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool
 ) -> None:
@@ -105,12 +108,12 @@ def test_a_row_that_kills_costs_itself_alone(
     run_dir = tmp_path / "run"
     receipts = Runner(str(run_dir), on_ray, Progress(quiet=True)).run(step, items(4))
     texts = [(run_dir / receipt.folder / "out.txt").read_text() for receipt in receipts]
-    assert texts == ["0 {}", "1 {}", str({1: CONDEMNED_REASON}).join(["2 ", ""]), "3 {}"]
+    assert texts == ["0 {}", "1 {}", f"2 { {1: CONDEMNED_REASON} }", "3 {}"]
     # Bounded: with its neighbours; alone; its half, and the row once more.
     assert len(list(tally.iterdir())) <= MAX_ATTEMPTS + 1 + 2
 
 
-@pytest.mark.parametrize(("kind", "loads_model"), KINDS)
+@pytest.mark.parametrize(("kind", "loads_model"), [KINDS[0], KINDS[2]])
 def test_an_exception_is_raised_here_and_is_not_retried(
     on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool
 ) -> None:
@@ -122,12 +125,9 @@ def test_an_exception_is_raised_here_and_is_not_retried(
     assert len(list(tally.iterdir())) == 1
 
 
-@pytest.mark.parametrize(("kind", "loads_model"), [KINDS[0], KINDS[2]])
-def test_what_load_refuses_is_told_as_it_was_said(
-    on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool
-) -> None:
-    step = make_step(load_refusal, kind, loads_model=loads_model)
-    with pytest.raises(ConfigError, match="No such model. Got: clip. Expected: gist."):
+def test_what_load_refuses_is_told_as_it_was_said(on_ray: Any, tmp_path: Path) -> None:
+    step = make_step(load_refusal, "map", loads_model=True)
+    with pytest.raises(ConfigError, match=r"No such model\. Got: clip\. Expected: gist\."):
         Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(2))
 
 
@@ -175,6 +175,7 @@ def test_a_worker_that_fits_nowhere_is_told(on_ray: Any, tmp_path: Path) -> None
 
 
 def test_the_same_dataset_as_local(
+    *,
     on_ray: Any,
     tmp_path: Path,
     finished: Path,

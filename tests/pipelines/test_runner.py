@@ -31,7 +31,9 @@ class Interrupted(BaseException):
 class FakeExecutor:
     """Does items here; rows in `killers` kill, and item `stop_at` is never done."""
 
-    def __init__(self, *, killers: Sequence[int] = (), stop_at: int | None = None, blame: bool = True) -> None:
+    def __init__(
+        self, *, killers: Sequence[int] = (), stop_at: int | None = None, blame: bool = True
+    ) -> None:
         self.killers = set(killers)
         self.stop_at = stop_at
         self.blame = blame
@@ -56,7 +58,7 @@ class FakeExecutor:
     ) -> Receipt | Death:
         rows = range(item.num_rows) if step.kind == "map" else ()
         if any(row in self.killers and row not in condemned for row in rows):
-            return Death("SIGSEGV", blames_item=self.blame)
+            return Death("SIGSEGV", blames_item=True)
         return perform(step.load(), step, item, run_dir=run_dir, condemned=condemned, publish=publish)
 
 

@@ -9,6 +9,7 @@ import pytest
 from curation import storage
 from curation.ingest.sources import TarSource
 from curation.ingest.tar_index import index_tar
+from curation.ranges import RangeReader
 
 GOOD = [f"00000{i}.jpg" for i in range(5)]
 LONG = "x" * 300 + ".jpg"
@@ -132,7 +133,7 @@ def test_sidecars_of_bad_tars_travel_as_bytes(shared_dir: Path):
     for name in ("json_bad.tar", "split_sample.tar", "two_images_one_key.tar", "dup_keys.tar"):
         path = str(shared_dir / "badset" / "tar" / name)
         table = index_tar(storage.stat(path), TarSource(path=path)).table
-        with storage.RangeReader() as reader:
+        with RangeReader() as reader:
             for row in table.to_pylist():
                 for sidecar in row["sidecars"]:
                     carried[f"{row['key']}.{sidecar['name']}"] = reader.read(

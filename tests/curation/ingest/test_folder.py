@@ -14,6 +14,7 @@ from curation.ingest.folder import folder_rows
 from curation.ingest.rows import read_sample, read_sidecars
 from curation.ingest.sidecars import stem
 from curation.ingest.sources import FolderSource
+from curation.ranges import RangeReader
 from curation.schema import IMAGES
 
 
@@ -65,7 +66,7 @@ def test_rows_of_a_hand_made_folder(tmp_path: Path):
     assert first["uri"] == first["path"] == str(tmp_path / "a.jpg")
     assert (first["offset"], first["num_bytes"], first["reason"]) == (0, 5, None)
     assert first["version"] == storage.stat(str(tmp_path / "a.jpg")).version
-    with storage.RangeReader() as reader:
+    with RangeReader() as reader:
         assert read_sample(reader, first) == b"a.jpg"
         assert read_sidecars(reader, first) == {"json": b"a.json", "txt": b"a.txt"}
         with pytest.raises(SourceError, match="too large"):

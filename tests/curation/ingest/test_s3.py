@@ -12,6 +12,7 @@ from curation.errors import SourceError
 from curation.ingest.listing import list_parts
 from curation.ingest.rows import read_sample, read_sidecars
 from curation.ingest.sources import FolderSource, Source, TarSource, list_units
+from curation.ranges import RangeReader
 
 FILES = ["a.jpg", "a.txt", "a/b.jpg", "a/b.json", "a/c.d/e.png", "a-1.jpg", "ö ü+%25.jpg", "z"]
 
@@ -36,7 +37,7 @@ def placeless(rows: list[dict]) -> list[dict]:
 
 def contents(rows: list[dict]) -> list[tuple[bytes, dict[str, bytes]]]:
     """The bytes of every row and of its sidecars."""
-    with storage.RangeReader() as reader:
+    with RangeReader() as reader:
         return [(read_sample(reader, row), read_sidecars(reader, row)) for row in rows]
 
 

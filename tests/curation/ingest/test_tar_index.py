@@ -16,6 +16,7 @@ from curation.ingest.sidecars import stem
 from curation.ingest.sources import TarSource
 from curation.ingest.tar_format import BLOCK, Member, TarWalk
 from curation.ingest.tar_index import TarIndex, index_tar
+from curation.ranges import RangeReader
 
 
 def index_of(path: Path, **options: object) -> TarIndex:
@@ -83,7 +84,7 @@ def test_names_that_come_again_stay_apart(tmp_path: Path, write_tar: Callable[..
         ],
     )
     index = index_of(path)
-    with storage.RangeReader() as reader:
+    with RangeReader() as reader:
         found = {
             row["key"]: (read_sample(reader, row), read_sidecars(reader, row))
             for row in index.table.to_pylist()
@@ -160,7 +161,7 @@ def test_webdataset_reads_the_same_samples(tmp_path: Path, write_tar: Callable[.
     with path.open("rb") as stream:
         members = tar_file_expander([{"url": str(path), "stream": stream}])
         samples = [{k: v for k, v in s.items() if not k.startswith("__")} for s in group_by_keys(members)]
-    with storage.RangeReader() as reader:
+    with RangeReader() as reader:
         ours = [
             {"jpg": read_sample(reader, row), **read_sidecars(reader, row)}
             for row in index_of(path).table.to_pylist()

@@ -1,0 +1,104 @@
+"""Bad files in a pool: judged as they should be, in little memory, and none costs another its place."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from badset import read_index, wrong_verdict
+from deadly_decoder import DEADLY
+from lvd_process import REPO, run_lvd, start_lvd
+from outcome import Outcome
+from PIL import Image
+
+from pipelines.watchdog import HANG_EXIT_CODE
+
+pytestmark = pytest.mark.accept
+
+MAX_RSS_BYTES = 1_000_000_000
+NUM_PICTURES = 60
+FOLDER = Path(__file__).parent
+
+
+def test_every_bad_file_in_a_pool(shared_dir: Path, tmp_path: Path) -> None:
+    made = shared_dir / "badset" / "made"
+    config = tmp_path / "bad.yaml"
+    config.write_text(yaml.safe_dump(pool_of(made)))
+    command = ["run", str(config), f"--set=run_dir={tmp_path / 'run'}", "--executor", "local"]
+    lvd = start_lvd(command, log=tmp_path / "log")
+    exit_code, peak_bytes = lvd.wait_for_peak()
+    assert exit_code == 0, lvd.text()
+    assert not lvd.orphans()
+    rows = {row["key"]: row for row in Outcome(tmp_path / "run").rows}
+    index = {row["file"].removeprefix("made/"): row for row in read_index(shared_dir / "badset")}
+    assert set(rows) == set(index) == {path.name for path in made.iterdir()}
+    wrong = {}
+    for name, row in index.items():
+        judged = rows[name]["stage"] in ("describe", "judge")
+        if fault := wrong_verdict(row, rows[name]["reason"] if judged else None):
+            wrong[name] = fault
+    print(f"\n{len(rows)} files, peak of {peak_bytes / 1e6:.0f} MB")
+    assert not wrong
+    assert rows["dup_of_control.jpg"]["component"] == rows["good_control.jpg"]["component"] is not None
+    assert peak_bytes < MAX_RSS_BYTES
+    run_lvd(["verify", str(tmp_path / "run")], log=tmp_path / "log")
+
+
+def pool_of(folder: Path) -> dict[str, Any]:
+    """A config with one pool."""
+    source = {"kind": "folder", "path": str(folder)}
+    return {"pools": {"web": {"role": "uncurated", "sources": [source]}}}
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config over pictures of noise, and two files that a sound decoder calls no images."""
+    root = tmp_path_factory.mktemp("deadly")
+    (root / "web").mkdir()
+    rng = np.random.default_rng(5)
+    for number in range(NUM_PICTURES):
+        pixels = rng.integers(0, 256, (9, 12, 3), np.uint8)
+        picture = Image.fromarray(pixels).resize((160, 120), Image.Resampling.BICUBIC)
+        picture.save(root / "web" / f"{number:03d}.jpg")
+    for name in ("017-deadly.jpg", "044-deadly.jpg"):
+        (root / "web" / name).write_bytes(DEADLY + name.encode())
+    config = pool_of(root / "web") | {"ingest": {"part_rows": 40}}
+    (root / "web.yaml").write_text(yaml.safe_dump(config))
+    # The same with a decoder that nothing kills, to compare with.
+    command = ["run", str(root / "web.yaml"), f"--set=run_dir={root / 'sound'}", "--executor", "local"]
+    run_lvd(command, log=root / "log")
+    return root / "web.yaml"
+
+
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(("how", "death"), [("abort", -signal.SIGABRT), ("hang", HANG_EXIT_CODE)])
+def test_a_deadly_file_costs_itself_alone(
+    how: str, death: int, executor: str, web: Path, tmp_path: Path
+) -> None:
+    program = (sys.executable, str(FOLDER / "deadly_decoder.py"), how)
+    command = ["run", str(web), f"--set=run_dir={tmp_path / 'run'}", "--executor", executor]
+    path = {"PYTHONPATH": f"{FOLDER}:{REPO}"}
+    # The local executor works in the process of `lvd` itself. That dies of each of the two parts with a
+    # deadly file, once: the next start takes the part aside.
+    deaths = [death, death] if executor == "local" else []
+    for expected in (*deaths, 0):
+        lvd = start_lvd(command, log=tmp_path / "log", program=program, environment=path)
+        assert lvd.wait(600) == expected, lvd.text()
+        assert not lvd.orphans()
+    check_deadly_rows(Outcome(tmp_path / "run"), Outcome(web.with_name("sound")))
+
+
+def check_deadly_rows(outcome: Outcome, sound: Outcome) -> None:
+    """The deadly files are condemned, and nothing else is another than without them."""
+    for row, expected in zip(outcome.rows, sound.rows, strict=True):
+        if "deadly" in row["key"]:
+            assert expected["reason"] == "not_an_image"
+            verdict = ("dropped", "describe", "crashed_decoder")
+            assert (row["decision"], row["stage"], row["reason"]) == verdict
+        else:
+            assert row == expected
+    tars = [[shard["sha256"] for shard in o.manifest["shards"]] for o in (outcome, sound)]
+    assert tars[0] == tars[1]

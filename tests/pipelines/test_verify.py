@@ -1,0 +1,98 @@
+"""Whatever is damaged in a finished dataset is found and named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curation.errors import IntegrityError
+from pipelines.cli import main
+from pipelines.verify import verify
+
+
+def pick(run_dir: Path, pattern: str) -> Path:
+    return sorted(run_dir.glob(pattern))[0]
+
+
+def flip(path: Path, at: float = 0.5) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * at)] ^= 0x10
+    path.write_bytes(data)
+
+
+def edit_manifest(run_dir: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = run_dir / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "dataset-*/*.tar",
+        "dataset-*/lineage/*.parquet",
+        "dataset-*/selection/*.parquet",
+        "dataset-*/index.json",
+    ],
+)
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_file_is_named(
+    damageable: Path, pattern: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pick(damageable, pattern)
+    match damage:
+        case "flipped":
+            flip(path, 0.02)
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-700])
+        case "gone":
+            path.unlink()
+    assert main(["verify", str(damageable), "--json"]) == 1
+    assert path.name in " ".join(json.loads(capsys.readouterr().out)["faults"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["counts"]["web"].update(kept=1),
+        lambda m: m["counts"]["web"].update(duplicates=0),
+        lambda m: m["counts"]["trusted"].update(images=7),
+        lambda m: m["counts"].update(dataset=9),
+        lambda m: m["funnel"][0].update(out=0),
+        lambda m: m["funnel"].pop(),
+        lambda m: m["shards"].pop(),
+        lambda m: m["shards"].reverse(),
+        lambda m: m["shards"][0].update(num_samples=1),
+        lambda m: m["shards"][0].update(bytes=1),
+        lambda m: m["selection"].pop(1),
+        lambda m: m["lineage"][0].update(rows=1),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_found(
+    damageable: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    edit_manifest(damageable, change)
+    assert verify(str(damageable))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"x"', '{"lineage": 3}', "\0"])
+def test_what_is_no_manifest_is_named(
+    damageable: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (damageable / "manifest.json").write_text(text)
+    with pytest.raises(IntegrityError, match=r"manifest\.json"):
+        verify(str(damageable))
+    assert main(["verify", str(damageable)]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_damaged_intermediate_file_is_found_before_it_is_used(
+    damageable: Path, configure: Any, run_quietly: Any
+) -> None:
+    path = pick(damageable, "steps/describe/*/described.parquet")
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(IntegrityError, match=str(path)):
+        run_quietly(configure(damageable, "judge.min_side_px=3"))
