@@ -15,18 +15,22 @@ class LvdError(Exception):
         self.got = got
         self.expected = expected
         self.remedy = remedy
-        parts = [what.rstrip(".") + "."]
+        parts = [_sentence(what)]
         if got is not None:
             parts.append(f"Got: {got}.")
         if expected is not None:
             parts.append(f"Expected: {expected}.")
         if remedy:
-            parts.append(remedy.rstrip(".") + ".")
+            parts.append(_sentence(remedy))
         super().__init__(" ".join(parts))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the four fields when the error crosses a process border."""
         return (_rebuild, (type(self), self.what, self.got, self.expected, self.remedy))
+
+
+def _sentence(text: str) -> str:
+    return text if text.rstrip().endswith((".", "?", "\n")) else f"{text}."
 
 
 def _rebuild(kind: type[LvdError], what: str, got: object, expected: object, remedy: str) -> LvdError:

@@ -65,7 +65,8 @@ OUTCOMES: tuple[Outcome | None, ...] = (
     Outcome("select", "query_only", None),
     Outcome("select", "holdout", None),
 )
-DEAD, CURATED, BY_SAMPLE, BY_CLUSTER, SAMPLED, NOT_RETRIEVED, OVER_CAP, EQUAL_ID, QUERY_ONLY, HOLDOUT = range(10)
+DEAD, CURATED, BY_SAMPLE, BY_CLUSTER, SAMPLED = range(5)
+NOT_RETRIEVED, OVER_CAP, EQUAL_ID, QUERY_ONLY, HOLDOUT = range(5, 10)
 METHODS = {"sample": BY_SAMPLE, "cluster": BY_CLUSTER}
 
 

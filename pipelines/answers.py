@@ -1,5 +1,6 @@
 """Answers about a run: how far it is, what it came to, and what became of an image."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from curation import storage
 from curation.errors import ConfigError, IntegrityError
 from pipelines.lock import owner
 from pipelines.runner import StepState
+from pipelines.stages.dataset import report_path
 
 MAX_MATCHES = 20
 
@@ -49,7 +51,7 @@ def summary(run_dir: str, manifest: dict[str, Any]) -> str:
     num_bytes = sum(shard["bytes"] for shard in manifest["shards"])
     total = f"{manifest['counts']['dataset']:,} images in {len(manifest['shards'])} shards"
     lines.append(f"{total}, {num_bytes / 1e6:,.1f} MB")
-    lines.append(f"report: {storage.join(run_dir, manifest['dataset_dir'], 'report.html')}")
+    lines.append(f"report: {report_path(run_dir, manifest)}")
     if not manifest["complete"]:
         lines.append("DEGRADED: some sources could not be read; `--refresh` tries them again:")
         lines += [f"  {_unread_line(entry)}" for entry in manifest["unread"][:MAX_MATCHES]]
@@ -93,6 +95,7 @@ def status(run_dir: str) -> dict[str, Any]:
         raise ConfigError(
             f"{run_dir} is no run directory", got="no run.yaml", expected="the run_dir of a run"
         )
+    text = storage.read_bytes(str(file))
     config = validate(read_yaml(file), where=str(file))
     states = plan(config.model_copy(update={"run_dir": run_dir}))
     try:
@@ -106,6 +109,7 @@ def status(run_dir: str) -> dict[str, Any]:
         "finished": bool(states) and states[-1].num_done == states[-1].num_items,
         "counts": manifest and manifest["counts"],
         "complete": manifest and manifest["complete"],
+        "config_is_same": manifest and manifest["config_sha256"] == hashlib.sha256(text).hexdigest(),
         "created": manifest and manifest["created"],
     }
 
@@ -116,7 +120,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     lines += plan_lines([StepState(**state) for state in found["steps"]])
     if found["created"]:
         whole = "complete" if found["complete"] else "DEGRADED"
-        lines.append(f"dataset of {found['created']}: {found['counts']['dataset']:,} images, {whole}")
+        older = "" if found["config_is_same"] else "; made with another config than the one now in run.yaml"
+        lines.append(f"dataset of {found['created']}: {found['counts']['dataset']:,} images, {whole}{older}")
     return lines
 
 

@@ -15,7 +15,7 @@ from pipelines.runner import Runner, StopHereError
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder that may go."""
+    """A folder that may go, and the bytes that this would free."""
 
     path: str
     num_bytes: int
@@ -36,7 +36,9 @@ def find_leftovers(run_dir: str, *, keep_current: bool) -> list[Leftover]:
         is_old_dataset = name[0].startswith("dataset-") and name[0] != manifest["dataset_dir"]
         folder = name[0] if is_old_dataset or name[0] == "tmp" else "/".join(name[:3])
         if (is_old_dataset or name[0] in ("steps", "tmp")) and folder not in kept and "markers" not in name:
-            sizes[folder] = sizes.get(folder, 0) + info.num_bytes
+            # What the dataset links to is freed by removing the dataset alone.
+            is_linked = storage.local_path(info.path).stat().st_nlink > 1
+            sizes[folder] = sizes.get(folder, 0) + (0 if is_linked else info.num_bytes)
     return [Leftover(folder, size) for folder, size in sorted(sizes.items())]
 
 
@@ -47,6 +49,15 @@ def _in_use(run_dir: str) -> set[str]:
     with contextlib.suppress(StopHereError):
         curate(runner, config, refresh=False)
     return {receipt.folder for receipts in runner.receipts.values() for receipt in receipts}
+
+
+def by_step(folders: Sequence[Leftover]) -> dict[str, int]:
+    """Bytes for every step or old dataset: a step may have a folder for each of a hundred thousand parts."""
+    sizes: dict[str, int] = {}
+    for folder in folders:
+        name = "/".join(folder.path.split("/")[:2])
+        sizes[name] = sizes.get(name, 0) + folder.num_bytes
+    return sizes
 
 
 def clean(run_dir: str, folders: Sequence[Leftover]) -> None:

@@ -47,7 +47,7 @@ def _add_run(commands: Any) -> None:
         help="curate: from sources to shards",
         description="Curate what CONFIG describes. Stopped or killed, the same command goes on where it was. "
         "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 done but some source could not be read, "
-        "143 stopped by SIGTERM.",
+        "130 stopped by Ctrl-C, 143 by SIGTERM.",
         epilog="example: lvd run curate.yaml --set pools.web.sources.0.path=/data/web --executor local",
     )
     _add_config_arguments(run)
@@ -208,14 +208,14 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _clean(arguments: argparse.Namespace) -> int:
-    from pipelines.clean import clean, find_leftovers
+    from pipelines.clean import by_step, clean, find_leftovers
 
     folders = find_leftovers(arguments.run_dir, keep_current=arguments.keep_current)
     if arguments.yes:
         clean(arguments.run_dir, folders)
     total = sum(folder.num_bytes for folder in folders)
     done = "removed" if arguments.yes else "may go (remove with --yes)"
-    lines = [f"{folder.num_bytes / 1e6:10,.1f} MB  {folder.path}" for folder in folders]
+    lines = [f"{num_bytes / 1e6:10,.1f} MB  {name}" for name, num_bytes in by_step(folders).items()]
     found = {"folders": [vars(folder) for folder in folders], "bytes": total, "removed": arguments.yes}
     _print(arguments, found, [*lines, f"{total / 1e6:10,.1f} MB  in all {done}"])
     return 0

@@ -24,12 +24,11 @@ class LocalExecutor:
         work: Work | None = None
         set_threads(step.threads)
         for position, item in enumerate(items):
-            note = storage.join(run_dir, "tmp", f"in-flight-{step.identity(item)}")
-            if storage.exists(
-                note
-            ):  # an earlier run ended here without a word: it may have died of this item
+            note = _note(step, item, run_dir)
+            if storage.exists(note):
+                # An earlier run ended here without a word: it may have died of this item. The note stays until
+                # the item is done, since the next item may be as deadly.
                 yield position, Death("the process died during an earlier run", blames_item=True)
-                storage.remove_file(note)
                 continue
             storage.publish_bytes(note, b"")
             try:
@@ -63,9 +62,16 @@ class LocalExecutor:
         if isinstance(answer, LvdError):
             raise answer
         if isinstance(answer, Receipt):
+            if publish:
+                storage.remove_file(_note(step, item, run_dir))
             return answer
         # 9 is what the kernel ends a process with when memory runs out: not the item's fault.
         return Death(f"exit code {process.exitcode}", blames_item=process.exitcode != -9)
+
+
+def _note(step: Step, item: Item, run_dir: str) -> str:
+    """The file that says that an item is being done in the process of a run."""
+    return storage.join(run_dir, "tmp", f"in-flight-{step.identity(item)}")
 
 
 def _alone(pipe: Connection, perform_it: Callable[[Work], Receipt], step: Step) -> None:

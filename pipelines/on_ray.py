@@ -205,7 +205,8 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         ray.init(
-            address=address,
+            # None would join whatever RAY_ADDRESS or a `ray start` on this machine has to offer.
+            address=address or "local",
             num_cpus=num_cpus if address is None else None,
             include_dashboard=False if address is None else None,
             log_to_driver=False,
@@ -251,5 +252,5 @@ def check_run_dir_is_shared(run_dir: str) -> None:
             f"Some nodes of the cluster cannot see the run directory {run_dir}",
             got=", ".join(blind),
             expected="a folder that all nodes share",
-            remedy="Put run_dir on a shared file system or an object store",
+            remedy="Put run_dir on a shared file system",
         )

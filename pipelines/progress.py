@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +17,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from curation import storage
 from pipelines.step import Receipt
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -27,16 +29,26 @@ class Progress:
 
     quiet: bool = False
     console: Console = field(default_factory=lambda: Console(file=sys.stderr))
+    log: Path | None = None
+
+    def log_to(self, folder: str) -> None:
+        """Keep the plain lines of this run in a file of `folder`, named by the time."""
+        name = time.strftime("run-%Y%m%dT%H%M%SZ.log", time.gmtime())
+        self.log = storage.local_path(storage.join(folder, name))
+        self.log.parent.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def step(self, name: str, *, total: int, done: int) -> Iterator[Callable[[Receipt], None]]:
         """Show one step; what is yielded is called for every item that gets done."""
+        started = time.monotonic()
         if self.quiet:
             yield lambda _receipt: None
         elif self.console.is_terminal:
             yield from self._bar(name, total, done)
         else:
             yield from self._lines(name, total, done)
+        again = f", {done} done before" if done else ""
+        self._note(f"{name}: {total}/{total} in {time.monotonic() - started:.1f} s{again}")
 
     def _bar(self, name: str, total: int, done: int) -> Iterator[Callable[[Receipt], None]]:
         columns = (
@@ -70,13 +82,19 @@ class Progress:
                 self._print(f"{name}: {finished}/{total} {text}, about {left_s:.0f} s left")
 
         yield advance
-        again = f", {done} done before" if done else ""
-        self._print(f"{name}: {finished}/{total} in {time.monotonic() - started:.1f} s{again}")
 
     def say(self, text: str) -> None:
         """One line for people."""
         if not self.quiet:
             self._print(text)
+
+    def _note(self, text: str) -> None:
+        """A line for the log, and for people where no bar has said it."""
+        if not self.quiet and not self.console.is_terminal:
+            self._print(text)
+        if self.log is not None:
+            with self.log.open("a") as out:
+                out.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}\n")
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -13,10 +13,11 @@ from curation.errors import ConfigError, StoppedError
 from pipelines.config import ExecutorConfig, RunConfig, resolved_yaml
 from pipelines.lock import lock
 from pipelines.lvd import curate
+from pipelines.paths import absolute
 from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
 from pipelines.runner import Executor, Runner, StepState, StopHereError
-from pipelines.stages.dataset import publish_dataset
+from pipelines.stages.dataset import publish_dataset, report_path
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,21 @@ def run(
         LvdError: as the stages say.
         StoppedError: on SIGTERM; the run directory can be resumed.
     """
-    run_dir = _absolute(config.run_dir)
+    config = absolute(config)
+    run_dir = config.run_dir
+    progress = progress or Progress()
     with lock(run_dir), _stop_on_sigterm():
         storage.publish_bytes(storage.join(run_dir, "run.yaml"), resolved_yaml(config).encode(), replace=True)
         # A second time inside: Ray puts a handler of its own in place, which ends with another code.
         with executor_for(config.executor) as executor, _stop_on_sigterm():
-            runner = Runner(run_dir, executor, progress or Progress(), until)
+            progress.log_to(storage.join(run_dir, "logs"))
+            runner = Runner(run_dir, executor, progress, until)
             try:
                 made = curate(runner, config, refresh=refresh)
                 manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
             except StopHereError:
                 manifest = None
-        if manifest is not None:
+        if manifest is not None and not storage.exists(report_path(run_dir, manifest)):
             from pipelines.report.write import write_report  # which reads runs, as this module makes them
 
             write_report(run_dir)
@@ -68,15 +72,11 @@ def run(
 
 def plan(config: RunConfig) -> list[StepState]:
     """How far each step is, as far as that can be told: the last one listed is the first with work to do."""
-    runner = Runner(_absolute(config.run_dir), None, Progress(quiet=True))
+    config = absolute(config)
+    runner = Runner(config.run_dir, None, Progress(quiet=True))
     with suppress(StopHereError):
         curate(runner, config, refresh=False)
     return runner.states
-
-
-def _absolute(run_dir: str) -> str:
-    # A worker of a cluster has a working directory of its own.
-    return str(storage.local_path(run_dir).absolute())
 
 
 @contextmanager

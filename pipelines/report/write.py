@@ -5,6 +5,7 @@ from pipelines.report.content import gather
 from pipelines.report.evidence import read_evidence
 from pipelines.report.render import render
 from pipelines.report.thumbnails import PAGE_BYTES, Originals, make_thumbnails
+from pipelines.stages.dataset import report_path
 
 
 def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
@@ -29,6 +30,6 @@ def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
         thumbnails = make_thumbnails(
             pictures, originals, config=evidence.config.describe.decode, max_bytes=max_thumbnail_bytes
         )
-    path = storage.join(evidence.dataset_dir, "report.html")
+    path = report_path(run_dir, evidence.manifest)
     storage.publish_bytes(path, render(content, thumbnails).encode(), replace=True)
     return path

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curation import storage
@@ -44,6 +44,11 @@ def publish_dataset(
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
     storage.publish_bytes(storage.join(runner.run_dir, "manifest.json"), text.encode(), replace=True)
     return manifest
+
+
+def report_path(run_dir: str, manifest: Mapping[str, Any]) -> str:
+    """Where the report of a dataset lies."""
+    return storage.join(run_dir, manifest["dataset_dir"], "report.html")
 
 
 def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:

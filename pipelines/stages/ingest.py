@@ -23,11 +23,7 @@ def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple
     settings = config.ingest.model_dump(mode="json")
     load = partial(_load, config.ingest.part_rows, runner.run_dir)
     step = Step("ingest", 1, settings, load, "task", "ingest")
-    sources = [
-        (name, pool.role, _at_root(s, config.root))
-        for name, pool in config.pools.items()
-        for s in pool.sources
-    ]
+    sources = [(name, pool.role, s) for name, pool in config.pools.items() for s in pool.sources]
     items = [_item(runner, step, source, refresh) for _, _, source in sources]
     receipts = runner.run(step, items)
     parts: list[Part] = []
@@ -37,13 +33,6 @@ def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple
             images = receipt.file(runner.run_dir, name)
             parts.append(Part(len(parts), pool, role, offset, num_rows, images))
     return tuple(parts)
-
-
-def _at_root(source: Source, root: str) -> Source:
-    path = source.path
-    if root and "://" not in path and not path.startswith("/"):
-        return source.model_copy(update={"path": storage.join(root, path)})
-    return source
 
 
 def _item(runner: Runner, step: Step, source: Source, refresh: bool) -> Item:

@@ -1,0 +1,46 @@
+"""Makes the paths of a config absolute: a worker of a cluster has a working directory of its own."""
+
+from pathlib import Path
+
+from curation import storage
+from curation.describe.embed import parse_embedder
+from curation.ingest.sources import Source
+from pipelines.config import RunConfig
+
+
+def absolute(config: RunConfig) -> RunConfig:
+    """The same config with `root` worked into the sources, and every local path absolute."""
+    pools = {
+        name: pool.model_copy(update={"sources": tuple(_source(s, config.root) for s in pool.sources)})
+        for name, pool in config.pools.items()
+    }
+    describe = config.describe
+    embed = describe.embed.model_copy(update={"embedder": _embedder(describe.embed.embedder)})
+    descriptor = describe.descriptor and _embedder(describe.descriptor)
+    return config.model_copy(
+        update={
+            "run_dir": _path(config.run_dir),
+            "root": "",
+            "pools": pools,
+            "describe": describe.model_copy(update={"embed": embed, "descriptor": descriptor}),
+        }
+    )
+
+
+def _source(source: Source, root: str) -> Source:
+    path = source.path
+    if root and storage.is_local(path) and not storage.local_path(path).is_absolute():
+        path = storage.join(root, path)
+    return source.model_copy(update={"path": _path(path)})
+
+
+def _embedder(spec: str) -> str:
+    weights = parse_embedder(spec).weights
+    if weights and storage.is_local(weights) and storage.exists(weights):  # and not a tag of a hub
+        return spec.removesuffix(weights) + _path(weights)
+    return spec
+
+
+def _path(path: str) -> str:
+    # Not resolved: a link's name is the name that its owner gave it.
+    return str(Path.cwd() / storage.local_path(path)) if storage.is_local(path) else path
