@@ -202,7 +202,7 @@ def _result(ref: Any) -> Receipt | Death:
 
 
 def _connect(address: str | None, num_cpus: int | None) -> None:
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it prints deaths that are rescued
     try:
         ray.init(
             # None would join whatever RAY_ADDRESS or a `ray start` on this machine has to offer.

@@ -1,9 +1,12 @@
 """describe and judge: every image is read and decoded once; thresholds are applied to what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, UInt8
 
 from curation import storage
 from curation.describe.describe import DescribeConfig, describe, with_vectors
@@ -92,8 +95,8 @@ def _load(config: DescribeConfig, embed: EmbedConfig, copies: EmbedConfig | None
             found = describe(
                 part.num_rows,
                 lambda row: read_sample(reader, rows[row]),
-                embedder=embedder,
-                descriptor=descriptor,
+                embedder=embedder and _Watched(embedder, tick),
+                descriptor=descriptor and _Watched(descriptor, tick),
                 config=config,
                 known=known,
                 on_row=tick,
@@ -111,6 +114,22 @@ def _load(config: DescribeConfig, embed: EmbedConfig, copies: EmbedConfig | None
         return {"num_rows": part.num_rows, "num_unreadable": len(found.read_errors)}
 
     return work
+
+
+class _Watched:
+    """An embedder whose forwards tell the watchdog that the worker gets on: a large model's may take long."""
+
+    def __init__(self, model: Embedder, tick: Callable[[int], None]) -> None:
+        self.name, self.dim, self.view, self.batch_rows = model.name, model.dim, model.view, model.batch_rows
+        self._model = model
+        self._tick = tick
+
+    def embed(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float16[np.ndarray, "n d"]:
+        """As the model does."""
+        self._tick(0)
+        vectors = self._model.embed(pixels)
+        self._tick(0)
+        return vectors
 
 
 def _source_of_vectors(config: EmbedConfig) -> tuple[Embedder | None, PrecomputedVectors | None]:
