@@ -26,7 +26,7 @@ class LocalExecutor:
         for position, item in enumerate(items):
             note = _note(step, item, run_dir)
             if storage.exists(note):
-                # An earlier run ended here without a word: it may have died of this item. The note stays until
+                # An earlier run ended here without a word: it may have died of this item. The note stays till
                 # the item is done, since the next item may be as deadly.
                 yield position, Death("the process died during an earlier run", blames_item=True)
                 continue

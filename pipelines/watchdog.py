@@ -35,6 +35,6 @@ class Watchdog:
         while not self._done.wait(min(1.0, self._hang_s / 4)):
             if time.monotonic() - self._last > self._hang_s:
                 os.write(
-                    2, b"lvd: a worker hangs, most likely in one image; ended. A rerun finds out which.\n"
+                    2, b"lvd: a worker hangs, most likely in one image, and ends; a rerun finds which\n"
                 )
                 os._exit(HANG_EXIT_CODE)

@@ -36,7 +36,7 @@ def deadly_decode(data: bytes, *, how: str, **settings: Any) -> Decoded:
 
 def deadly_load(how: str, *settings: Any) -> Work:
     """The work of `describe` with the deadly decoder in it."""
-    describe_module.decode = partial(deadly_decode, how=how)  # type: ignore[assignment]
+    describe_module.decode = partial(deadly_decode, how=how)
     stage.Watchdog = partial(Watchdog, HANG_S)  # type: ignore[assignment,misc]
     return load_as_ever(*settings)
 

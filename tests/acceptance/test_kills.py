@@ -44,7 +44,8 @@ def test_killed_and_resumed_gives_the_same_bytes(
     arguments = command(web_config, run_dir, executor)
     rng = np.random.default_rng(11)
     total = num_receipts(undisturbed)
-    # One kill in each stretch of the work, so that every stage is hit; the last as the last receipt is there.
+    # One kill in each stretch of the work, so that every stage is hit; the last one while the dataset is put
+    # together.
     moments = [int(rng.integers(a, b)) for a, b in stretches(total, num_kills - 1)] + [total]
     for moment in moments:
         lvd = start_lvd(arguments, log=tmp_path / "log")

@@ -43,7 +43,7 @@ def read_files(root):
         with tarfile.open(path) as tar:
             for member in tar:
                 if not member.name.endswith((".txt", ".json")):
-                    found[UNCURATED, member.name] = tar.extractfile(member).read()
+                    found[UNCURATED, f"{path.name}/{member.name}"] = tar.extractfile(member).read()
     return found
 
 
