@@ -49,7 +49,10 @@ REASONS: dict[Stage, tuple[str, ...]] = {
     "decontaminate": ("leaks_holdout",),
     "retrieve": ("not_retrieved",),
     "select": ("over_cap", "equal_id", "query_only", "holdout"),
-    "shard": ("source_changed",),
+    "shard": (
+        "source_changed",  # the bytes are others than those that were described
+        "unreadable",  # the source failed while the bytes were read again
+    ),
 }
 
 Origin = Literal["curated", "retrieved", "sampled"]
@@ -97,11 +100,11 @@ DESCRIBED = pa.schema(
 # judge: one row for every row of DESCRIBED.
 VERDICTS = pa.schema([pa.field("reason", pa.string())])
 
-# dedup: scored pairs, a before b in global order.
+# dedup: scored pairs. By global rows, a before b; saved, a row counts from the first of its block.
 EDGE_KINDS = ("exact", "phash", "cosine")
 EDGES = pa.schema(
     [
-        pa.field("a", pa.int64(), nullable=False),  # global rows
+        pa.field("a", pa.int64(), nullable=False),
         pa.field("b", pa.int64(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),
         pa.field("kind", pa.dictionary(pa.int8(), pa.string()), nullable=False),

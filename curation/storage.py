@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation import drivers
 from curation.errors import ConfigError, IntegrityError, SourceError
 
 # Anything else could start a program (`pipe:`), reach inside the network (`http:` has a module of its own,
@@ -76,8 +77,12 @@ def join(root: str, *names: str) -> str:
 
 
 def _remote(path: str) -> tuple[Any, str]:
-    check_scheme(path)
-    return fsspec.core.url_to_fs(path)
+    with drivers.opening(check_scheme(path), redact(path)):
+        return fsspec.core.url_to_fs(path)
+
+
+def _translated(path: str) -> contextlib.AbstractContextManager[None]:
+    return drivers.translated(redact(path))
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -94,8 +99,9 @@ def stat(path: str) -> FileInfo:
     if is_local(path):
         found = local_path(path).stat()
         return FileInfo(path, Path(path).name, found.st_size, f"{found.st_mtime_ns}-{found.st_size}")
-    fs, name = _remote(path)
-    info = fs.info(name)
+    with _translated(path):
+        fs, name = _remote(path)
+        info = fs.info(name)
     return FileInfo(path, name.rsplit("/", 1)[-1], int(info["size"]), _version(info))
 
 
@@ -103,16 +109,18 @@ def exists(path: str) -> bool:
     """Whether a file or folder lies at `path`."""
     if is_local(path):
         return local_path(path).exists()
-    fs, name = _remote(path)
-    return bool(fs.exists(name))
+    with _translated(path):
+        fs, name = _remote(path)
+        return bool(fs.exists(name))
 
 
 def is_dir(path: str) -> bool:
     """Whether a folder (on an object store: a prefix with something below it) lies at `path`."""
     if is_local(path):
         return local_path(path).is_dir()
-    fs, name = _remote(path)
-    return bool(fs.isdir(name))
+    with _translated(path):
+        fs, name = _remote(path)
+        return bool(fs.isdir(name))
 
 
 def list_files(root: str) -> Iterator[FileInfo]:
@@ -124,7 +132,8 @@ def list_files(root: str) -> Iterator[FileInfo]:
     if is_local(root):
         yield from _list_local(root.rstrip("/") or "/", local_path(root), "")
         return
-    fs, name = _remote(root)
+    with _translated(root):
+        fs, name = _remote(root)
     yield from _list_remote(fs, root.rstrip("/"), name.rstrip("/"), "")
 
 
@@ -135,11 +144,12 @@ def list_names(folder: str) -> set[str]:
             return set(os.listdir(local_path(folder)))  # noqa: PTH208 — a set of names, not of paths
         except FileNotFoundError:
             return set()
-    fs, name = _remote(folder)
-    try:
-        return {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(name, detail=False)}
-    except FileNotFoundError:
-        return set()
+    with _translated(folder):
+        fs, name = _remote(folder)
+        try:
+            return {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(name, detail=False)}
+        except FileNotFoundError:
+            return set()
 
 
 def _list_local(root: str, folder: Path, prefix: str) -> Iterator[FileInfo]:
@@ -155,7 +165,8 @@ def _list_local(root: str, folder: Path, prefix: str) -> Iterator[FileInfo]:
 
 
 def _list_remote(fs: Any, root: str, folder: str, prefix: str) -> Iterator[FileInfo]:
-    entries = {str(e["name"]).rstrip("/").rsplit("/", 1)[-1]: e for e in fs.ls(folder, detail=True)}
+    with _translated(root):
+        entries = {str(e["name"]).rstrip("/").rsplit("/", 1)[-1]: e for e in fs.ls(folder, detail=True)}
     for name in sorted(entries, key=str.encode):
         entry = entries[name]
         if entry["type"] == "directory":
@@ -172,9 +183,10 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
         with local_path(path).open("rb", buffering=1 << 20) as stream:
             yield stream
         return
-    fs, name = _remote(path)
-    with fs.open(name, "rb", block_size=16 << 20, cache_type="readahead") as stream:
-        yield cast(BinaryIO, stream)
+    with _translated(path):
+        fs, name = _remote(path)
+        with fs.open(name, "rb", block_size=16 << 20, cache_type="readahead") as stream:
+            yield cast(BinaryIO, stream)
 
 
 def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> bytes:
@@ -187,9 +199,10 @@ def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> byte
         with local_path(path).open("rb") as stream:
             stream.seek(offset)
             return stream.read(-1 if num_bytes is None else num_bytes)
-    fs, name = _remote(path)
     end = None if num_bytes is None else offset + num_bytes
-    return bytes(fs.cat_file(name, start=offset or None, end=end)) if end != offset else b""
+    with _translated(path):
+        fs, name = _remote(path)
+        return bytes(fs.cat_file(name, start=offset or None, end=end)) if end != offset else b""
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -221,8 +234,8 @@ def publish_bytes(path: str, data: bytes, *, replace: bool = False) -> None:
         finally:
             temp.unlink(missing_ok=True)
         return
-    fs, name = _remote(path)
-    with contextlib.suppress(FileExistsError):
+    with _translated(path), contextlib.suppress(FileExistsError):
+        fs, name = _remote(path)
         fs.pipe_file(name, data, mode="overwrite" if replace else "create")
 
 
@@ -243,8 +256,8 @@ def publish_file(temp_path: str | Path, path: str, *, replace: bool = False) -> 
         _rename(temp, target, replace=replace)
         temp.unlink(missing_ok=True)
         return
-    fs, name = _remote(path)
-    with contextlib.suppress(FileExistsError):
+    with _translated(path), contextlib.suppress(FileExistsError):
+        fs, name = _remote(path)
         fs.put_file(str(temp), name, mode="overwrite" if replace else "create")
     temp.unlink()
 
@@ -285,8 +298,8 @@ def remove_file(path: str) -> None:
     if is_local(path):
         local_path(path).unlink(missing_ok=True)
         return
-    fs, name = _remote(path)
-    with contextlib.suppress(FileNotFoundError):
+    with _translated(path), contextlib.suppress(FileNotFoundError):
+        fs, name = _remote(path)
         fs.rm_file(name)
 
 
@@ -298,9 +311,10 @@ def remove_tree(path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(local_path(path))
         return
-    fs, name = _remote(path)
-    if fs.exists(name):
-        fs.rm(name, recursive=True)
+    with _translated(path):
+        fs, name = _remote(path)
+        if fs.exists(name):
+            fs.rm(name, recursive=True)
 
 
 def sha256_file(path: str) -> tuple[str, int]:

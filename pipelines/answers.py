@@ -73,11 +73,20 @@ def plan_lines(states: Sequence[StepState]) -> list[str]:
         rows.append((state.stage, state.name, *(f"{number:,}" for number in numbers), images))
     if all(state.num_done == state.num_items for state in states):
         return [*_table(rows), "everything is done"]
+    rows += [("", name, "", "", "", "") for name in _steps_to_come(states)]
+    return [*_table(rows), f"what {states[-1].name} gives decides how much the steps after it have to do"]
+
+
+def plan_table(states: Sequence[StepState]) -> list[dict[str, Any]]:
+    """The steps of a plan, and those to come, whose numbers are not known yet."""
+    unknown = dict.fromkeys(("stage", "num_items", "num_done", "num_rows"))
+    return [*(vars(state) for state in states), *({"name": n} | unknown for n in _steps_to_come(states))]
+
+
+def _steps_to_come(states: Sequence[StepState]) -> list[str]:
     from pipelines.lvd import STEP_NAMES
 
-    behind = [name for name in STEP_NAMES if name not in {state.name for state in states}]
-    rows += [("", name, "", "", "", "") for name in behind]
-    return [*_table(rows), f"what {states[-1].name} gives decides how much the steps after it have to do"]
+    return [name for name in STEP_NAMES if name not in {state.name for state in states}]
 
 
 def status(run_dir: str) -> dict[str, Any]:

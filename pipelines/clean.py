@@ -60,11 +60,13 @@ def by_step(folders: Sequence[Leftover]) -> dict[str, int]:
     return sizes
 
 
-def clean(run_dir: str, folders: Sequence[Leftover]) -> None:
-    """Remove folders that `find_leftovers` found, and the markers, which speak of what is gone."""
+def clean(run_dir: str, *, keep_current: bool) -> list[Leftover]:
+    """Remove what `find_leftovers` finds, and the markers, which speak of what is gone; returns what went."""
     with lock(run_dir):
+        folders = find_leftovers(run_dir, keep_current=keep_current)
         for folder in folders:
             storage.remove_tree(storage.join(run_dir, folder.path))
         for info in list(storage.list_files(storage.join(run_dir, "steps"))):
             if "/markers/" in f"/{info.key}":
                 storage.remove_file(info.path)
+    return folders

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. A user's mistake is a paragraph on stderr, no traceback."""
     arguments = build_parser().parse_args(argv)
     try:
-        return int(arguments.command(arguments))
+        code = int(arguments.command(arguments))
+        sys.stdout.flush()
+        return code
     except LvdError as error:
         print(f"lvd: {error}", file=sys.stderr)
         return error.exit_code
@@ -22,8 +26,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("lvd: Stopped by Ctrl-C. Run the same command again: it goes on where it was.", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"lvd: {error.strerror or error}: {error.filename or 'no file named'}.", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141
+        where = f": {error.filename}" if error.filename else ""
+        print(f"lvd: {error.strerror or error}{where}.", file=sys.stderr)
         return 1
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe without a reader, as in `lvd … | head`; if so it is turned away from there."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not poll.poll(0):
+        return False
+    # Python flushes once more as it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -149,15 +167,18 @@ def _add_config_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipelines.config import load_config
+    from pipelines.config import load_config, require_vector_files
     from pipelines.run import run
 
     flags = {"kind": arguments.executor, "address": arguments.address, "workers": arguments.workers}
     overrides = [f"executor.{name}={value}" for name, value in flags.items() if value is not None]
     config = load_config(arguments.config, arguments.overrides + overrides)
+    require_vector_files(config)
     result = run(config, until=arguments.until, refresh=arguments.refresh)
     if arguments.json:
-        print(json.dumps(result.manifest, ensure_ascii=False))
+        steps = [vars(state) for state in result.states]
+        stopped = {"stopped_after": arguments.until, "steps": steps}
+        print(json.dumps(stopped if result.manifest is None else result.manifest, ensure_ascii=False))
     elif result.manifest is not None:
         from pipelines.answers import summary
 
@@ -166,12 +187,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from pipelines.answers import plan_lines
-    from pipelines.config import load_config
+    from pipelines.answers import plan_lines, plan_table
+    from pipelines.config import load_config, require_vector_files
     from pipelines.run import plan
 
-    states = plan(load_config(arguments.config, arguments.overrides))
-    _print(arguments, [vars(state) for state in states], plan_lines(states))
+    config = load_config(arguments.config, arguments.overrides)
+    require_vector_files(config)
+    states = plan(config)
+    _print(arguments, plan_table(states), plan_lines(states))
     return 0
 
 
@@ -210,9 +233,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _clean(arguments: argparse.Namespace) -> int:
     from pipelines.clean import by_step, clean, find_leftovers
 
-    folders = find_leftovers(arguments.run_dir, keep_current=arguments.keep_current)
-    if arguments.yes:
-        clean(arguments.run_dir, folders)
+    remove = clean if arguments.yes else find_leftovers
+    folders = remove(arguments.run_dir, keep_current=arguments.keep_current)
     total = sum(folder.num_bytes for folder in folders)
     done = "removed" if arguments.yes else "may go (remove with --yes)"
     lines = [f"{num_bytes / 1e6:10,.1f} MB  {name}" for name, num_bytes in by_step(folders).items()]

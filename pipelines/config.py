@@ -11,6 +11,7 @@ from curation.cluster.kmeans import ClusterConfig
 from curation.dedup.decontaminate import DecontaminateConfig
 from curation.dedup.pairs import DedupConfig
 from curation.describe.describe import DescribeConfig
+from curation.describe.embed import parse_embedder
 from curation.describe.filters import JudgeConfig
 from curation.errors import ConfigError
 from curation.ingest.sources import Source
@@ -252,6 +253,24 @@ def validate(data: dict[str, Any], *, where: str) -> RunConfig:
             expected="a path that all workers share",
         )
     return config
+
+
+def require_vector_files(config: RunConfig) -> None:
+    """See that the files of precomputed vectors are there.
+
+    Raises:
+        ConfigError: naming the field, when one is not.
+    """
+    settings = config.describe
+    fields = {"describe.embed.embedder": settings.embed, "describe.descriptor": settings.descriptor_embed}
+    for field, embed in fields.items():
+        spec = parse_embedder(embed.embedder) if embed else None
+        if spec and spec.library == "precomputed" and not storage.exists(spec.weights):
+            raise ConfigError(
+                f"{field}: there is no file of precomputed vectors",
+                got=storage.redact(spec.weights),
+                expected="a parquet file with the columns key, embedding and, where keys repeat, pool",
+            )
 
 
 def _check_scheme(path: str, *, field: str, where: str) -> None:

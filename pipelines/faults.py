@@ -30,6 +30,10 @@ def fault_lines(error: ValidationError, root: type[BaseModel], data: dict[str, A
             continue
         name = _name(fault["loc"], data)
         match fault["type"]:
+            case "union_tag_not_found":
+                field = str(fault["ctx"]["discriminator"]).strip("'")
+                kinds = ", ".join(_kinds_at(fault["loc"], field, root))
+                lines.append(f"{name}.{field} is missing; it is one of {kinds}")
             case "missing":
                 lines.append(f"{name} is missing")
             case "extra_forbidden":
@@ -58,17 +62,30 @@ def _name(loc: Loc, data: Any) -> str:
 
 def _allowed(loc: Loc, root: type[BaseModel]) -> str:
     """The fields that may stand where an unknown one does, the likeliest alone if one is likely."""
+    names = sorted({name for model in _models_at(loc[:-1], root) for name in model.model_fields})
+    if near := difflib.get_close_matches(str(loc[-1]), names, n=1):
+        return f"; did you mean {near[0]}?"
+    return f"; there are {', '.join(names)}" if names else ""
+
+
+def _kinds_at(loc: Loc, field: str, root: type[BaseModel]) -> list[str]:
+    """What the field that tells several models apart may say."""
+    kinds = (
+        get_args(m.model_fields[field].annotation) for m in _models_at(loc, root) if field in m.model_fields
+    )
+    return sorted({str(kind) for several in kinds for kind in several})
+
+
+def _models_at(loc: Loc, root: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that may stand at a place."""
     models = [root]
-    for part in loc[:-1]:
+    for part in loc:
         inside = [model.model_fields[part].annotation for model in models if part in model.model_fields]
         if inside:
             models = [model for annotation in inside for model in _models_in(annotation)]
         else:  # an index, a pool's name, or the kind that tells which of several models is meant
             models = [model for model in models if part in _kinds(model)] or models
-    names = sorted({name for model in models for name in model.model_fields})
-    if near := difflib.get_close_matches(str(loc[-1]), names, n=1):
-        return f"; did you mean {near[0]}?"
-    return f"; there are {', '.join(names)}" if names else ""
+    return models
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

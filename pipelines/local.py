@@ -13,7 +13,7 @@ from typing import Any
 from curation import storage
 from curation.errors import ExecutorError, LvdError
 from pipelines.runner import Death
-from pipelines.step import Item, Receipt, Step, Work, perform
+from pipelines.step import IN_FLIGHT, Item, Receipt, Step, Work, perform
 from pipelines.threads import set_threads
 
 
@@ -71,7 +71,7 @@ class LocalExecutor:
 
 def _note(step: Step, item: Item, run_dir: str) -> str:
     """The file that says that an item is being done in the process of a run."""
-    return storage.join(run_dir, "tmp", f"in-flight-{step.identity(item)}")
+    return storage.join(run_dir, "tmp", f"{IN_FLIGHT}{step.identity(item)}")
 
 
 def _alone(pipe: Connection, perform_it: Callable[[Work], Receipt], step: Step) -> None:

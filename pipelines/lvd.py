@@ -59,7 +59,7 @@ def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> Curated:
     clusters = cluster(runner, config, parts, copies, leaks)
     hits = retrieve(runner, config, parts, clusters)
     outcomes = select_images(runner, config, parts, clusters, hits)
-    buckets = shard(runner, config, parts, clusters, outcomes)
+    buckets = shard(runner, config, parts, clusters=clusters, outcomes=outcomes, refresh=refresh)
     lineage = write_lineage(
         runner,
         config,

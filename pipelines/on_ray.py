@@ -6,12 +6,16 @@ Before this module is imported, `prepare_ray_environment` must have been called.
 
 import contextlib
 import logging
+import queue
+import socket
+import threading
+import time
 import traceback
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.data
@@ -29,6 +33,11 @@ from pipelines.threads import set_threads
 # Parts of one Ray Data execution: bounds what the driver and the scheduler hold at a time.
 WAVE_PARTS = 4_096
 CONNECT_TIMEOUT_S = 60
+# Ray ends this process without a word when its head has been gone for 60 s: we say so before.
+HEAD_PROBE_S = 5
+HEAD_GONE_S = 30
+
+T = TypeVar("T")
 
 
 class RayExecutor:
@@ -38,13 +47,22 @@ class RayExecutor:
         address: of a running cluster (`auto`, `ray://…`, `HOST:PORT`), or None for one of our own.
         workers: at most so many at once; None for as many as the cluster's cores carry.
         num_cpus: logical cores of a cluster of our own; None for the machine's.
+        threads: of a worker; a cluster of our own offers at least so many cores.
     """
 
-    def __init__(self, address: str | None, *, workers: int | None, num_cpus: int | None = None) -> None:
+    def __init__(
+        self, address: str | None, *, workers: int | None, num_cpus: int | None = None, threads: int = 1
+    ) -> None:
         self._workers = workers
         self._ours = not ray.is_initialized()
         if self._ours:
-            _connect(address, num_cpus)
+            _connect(address, max(num_cpus, threads) if num_cpus else None)
+            if address is None and max(_cores_of_nodes()) < threads:
+                # Only Ray itself knows how many cores a container really has, and tells once it runs.
+                ray.shutdown()
+                _connect(address, threads)
+        # A client's own machine may not reach the head's other ports.
+        self._head = None if address and address.startswith("ray://") else _head_address()
 
     def close(self) -> None:
         """Leave the cluster; end it when it is ours."""
@@ -58,7 +76,7 @@ class RayExecutor:
             outcomes = (
                 self._map(step, wave, run_dir) if step.kind == "map" else self._tasks(step, wave, run_dir)
             )
-            for position, outcome in outcomes:
+            for position, outcome in self._while_alive(outcomes):
                 yield start + position, outcome
 
     def _map(self, step: Step, wave: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
@@ -118,17 +136,93 @@ class RayExecutor:
     ) -> Receipt | Death:
         # max_calls=1: the process ends after the call, so each call gets a fresh one.
         remote = ray.remote(max_calls=1)(_do).options(num_cpus=step.threads, max_retries=0)
-        return _result(remote.remote(step, item, run_dir, dict(condemned), publish))
+        with _cluster_errors():
+            ref = remote.remote(step, item, run_dir, dict(condemned), publish)
+        [outcome] = self._while_alive(_result(one) for one in (ref,))
+        return outcome
 
     def _most_workers(self, step: Step, num_items: int) -> int:
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        if cores < step.threads:
+        cores = _cores_of_nodes()
+        if max(cores) < step.threads:
             raise ConfigError(
-                "No worker fits the cluster",
-                got=f"{cores} cores",
-                expected=f"at least {step.threads} (describe.threads)",
+                "No worker fits a node of the cluster",
+                got=f"{max(cores)} cores on the largest node",
+                expected=f"at least {step.threads} (describe.embed.threads)",
             )
-        return max(1, min(self._workers or cores, cores // step.threads, num_items))
+        fitting = sum(node // step.threads for node in cores)
+        return max(1, min(self._workers or fitting, fitting, num_items))
+
+    def _while_alive(self, outcomes: Iterator[T]) -> Iterator[T]:
+        """`outcomes`, drawn by a thread of their own: Ray waits for ever for a cluster that is gone.
+
+        Raises:
+            ExecutorError: when it is.
+        """
+        drawn: queue.SimpleQueue[tuple[Any, BaseException | None, bool]] = queue.SimpleQueue()
+        threading.Thread(target=_draw, args=(outcomes, drawn), daemon=True).start()
+        answered = time.monotonic()
+        while True:
+            try:
+                outcome, error, is_end = drawn.get(timeout=HEAD_PROBE_S)
+            except queue.Empty:
+                if self._head is None or _answers(self._head):
+                    answered = time.monotonic()
+                elif time.monotonic() - answered > HEAD_GONE_S:
+                    self._ours = False  # nothing is left to shut down, and trying would not end
+                    raise _cluster_is_lost("its head does not answer") from None
+                continue
+            if error is not None:
+                with _cluster_errors():
+                    raise error
+            if is_end:
+                return
+            yield outcome
+
+
+def _draw(outcomes: Iterator[T], drawn: "queue.SimpleQueue[tuple[Any, BaseException | None, bool]]") -> None:
+    try:
+        for outcome in outcomes:
+            drawn.put((outcome, None, False))
+        drawn.put((None, None, True))
+    except BaseException as error:  # raised where the outcomes are wanted
+        drawn.put((None, error, False))
+
+
+def _answers(head: tuple[str, int]) -> bool:
+    """Whether the head listens, and knows this machine's node as alive."""
+    try:
+        with socket.create_connection(head, timeout=HEAD_PROBE_S):
+            pass
+        mine = ray.get_runtime_context().get_node_id()
+        return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == mine)
+    except (OSError, RuntimeError, ray.exceptions.RayError):
+        return False
+
+
+def _head_address() -> tuple[str, int]:
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+@contextlib.contextmanager
+def _cluster_errors() -> Iterator[None]:
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise _cluster_is_lost(repr(error)) from error
+
+
+def _cluster_is_lost(why: str) -> ExecutorError:
+    return ExecutorError(
+        "The Ray cluster is lost, or failed",
+        got=why,
+        expected="a cluster that lives until the work is done",
+        remedy="See that its head is up, and run the same command again: it goes on where it was",
+    )
+
+
+def _cores_of_nodes() -> list[int]:
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]] or [0]
 
 
 class _PartWorker:
@@ -235,16 +329,17 @@ def check_run_dir_is_shared(run_dir: str) -> None:
     try:
         look = ray.remote(num_cpus=0)(storage.exists)
         asked = {
-            node["NodeManagerAddress"]: look.options(
+            node["NodeID"]: look.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ).remote(probe)
             for node in nodes
         }
+        hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
         blind = []
-        for name, ref in asked.items():
+        for node_id, ref in asked.items():
             with contextlib.suppress(ray.exceptions.RayError):  # a node that dies meanwhile is Ray's business
                 if not ray.get(ref, timeout=CONNECT_TIMEOUT_S):
-                    blind.append(name)
+                    blind.append(f"{hosts[node_id]} (node {node_id[:12]})")
     finally:
         storage.remove_file(probe)
     if blind:

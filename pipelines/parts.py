@@ -34,9 +34,13 @@ class Part:
     verdicts: FileRef | None = None
 
     def digest(self, *names: str) -> str:
-        """Hash of the part's place and of the named files' bytes, for identities of steps that read them."""
+        """Hash of the part's place and of the named files' bytes, for steps over global rows."""
+        return digest_of(self.pool, self.role, self.offset, self.num_rows, self.content(*names))
+
+    def content(self, *names: str) -> str:
+        """Hash of the named files' bytes alone, wherever the part stands."""
         files = [getattr(self, name) for name in names]
-        return digest_of(self.pool, self.role, self.offset, self.num_rows, [f and f.sha256 for f in files])
+        return digest_of([file and file.sha256 for file in files])
 
 
 _verified: set[FileRef] = set()
@@ -51,19 +55,28 @@ def verified(ref: FileRef) -> str:
         IntegrityError: naming the file, when its bytes have changed.
     """
     if ref not in _verified:
-        try:
-            sha256, num_bytes = storage.sha256_file(ref.path)
-        except FileNotFoundError:
-            sha256, num_bytes = "no file", 0
-        if sha256 != ref.sha256:
-            raise IntegrityError(
-                f"A file of the run is damaged: {ref.path}",
-                got=f"{num_bytes} bytes, SHA-256 {sha256}",
-                expected=f"{ref.num_bytes} bytes, SHA-256 {ref.sha256}",
-                remedy="Remove the folder it lies in and run again: what is missing is made anew",
-            )
+        check_file(ref)
         _verified.add(ref)
     return ref.path
+
+
+def check_file(ref: FileRef) -> None:
+    """Hash a published file.
+
+    Raises:
+        IntegrityError: naming the file, when its bytes are not what the receipt says.
+    """
+    try:
+        sha256, num_bytes = storage.sha256_file(ref.path)
+    except FileNotFoundError:
+        sha256, num_bytes = "no file", 0
+    if sha256 != ref.sha256:
+        raise IntegrityError(
+            f"A file of the run is damaged: {ref.path}",
+            got=f"{num_bytes} bytes, SHA-256 {sha256}",
+            expected=f"{ref.num_bytes} bytes, SHA-256 {ref.sha256}",
+            remedy="Remove the folder it lies in and run again: what is missing is made anew",
+        )
 
 
 def read(ref: FileRef | None, columns: list[str] | None = None) -> pa.Table:

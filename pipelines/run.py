@@ -18,6 +18,7 @@ from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
 from pipelines.runner import Executor, Runner, StepState, StopHereError
 from pipelines.stages.dataset import publish_dataset, report_path
+from pipelines.step import IN_FLIGHT
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def run(
     progress = progress or Progress()
     with lock(run_dir), _stop_on_sigterm():
         storage.publish_bytes(storage.join(run_dir, "run.yaml"), resolved_yaml(config).encode(), replace=True)
+        remove_leftovers(run_dir)
         # A second time inside: Ray puts a handler of its own in place, which ends with another code.
         with executor_for(config.executor) as executor, _stop_on_sigterm():
             progress.log_to(storage.join(run_dir, "logs"))
@@ -62,11 +64,12 @@ def run(
                 manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
             except StopHereError:
                 manifest = None
-        if manifest is not None and not storage.exists(report_path(run_dir, manifest)):
+        is_new = any(state.num_done < state.num_items for state in runner.states)
+        if manifest is not None and (is_new or not storage.exists(report_path(run_dir, manifest))):
             from pipelines.report.write import write_report  # which reads runs, as this module makes them
 
             write_report(run_dir)
-        remove_leftovers(run_dir)
+        storage.remove_tree(storage.join(run_dir, "tmp"))
     return RunResult(manifest, runner.states)
 
 
@@ -102,8 +105,11 @@ def executor_for(config: ExecutorConfig) -> Iterator[Executor]:
 
 
 def remove_leftovers(run_dir: str) -> None:
-    """Remove scratch folders that dead workers left; called under the lock, when no worker is alive."""
-    storage.remove_tree(storage.join(run_dir, "tmp"))
+    """Remove scratch folders that dead workers left; called under the lock, before any worker is alive."""
+    tmp = storage.join(run_dir, "tmp")
+    for name in storage.list_names(tmp):
+        if not name.startswith(IN_FLIGHT):  # notes of what an earlier run may have died of
+            storage.remove_tree(storage.join(tmp, name))
 
 
 @contextmanager

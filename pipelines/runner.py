@@ -90,7 +90,8 @@ class Runner:
             raise StopHereError
         identities = [step.identity(item) for item in items]
         marker = f"steps/{step.name}/markers/{digest_of(identities)}.json"
-        done = self._read_marker(marker, len(items)) or {}
+        done = self._read_marker(marker, len(items))
+        is_marked = bool(done)
         there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
         for i, identity in enumerate(identities):
             if identity not in there:
@@ -103,6 +104,7 @@ class Runner:
         num_rows = sum(items[i].num_rows for i in todo)
         self.states.append(StepState(step.name, step.stage, len(items), len(done), num_rows))
         if todo and self.executor is None:
+            self.receipts.setdefault(step.name, []).extend(done.values())
             raise StopHereError
         if todo and self.executor is not None:
             with self.progress.step(step.name, total=len(items), done=len(done)) as advance:
@@ -110,7 +112,7 @@ class Runner:
                     done[todo[position]] = receipt
                     advance(receipt)
         receipts = [done[i] if i in done else done[first[identities[i]]] for i in range(len(items))]
-        if todo:
+        if (todo or not is_marked) and self.executor is not None:
             self._write_marker(marker, receipts)
         # Several curated pools retrieve in a step each, of one name.
         self.receipts.setdefault(step.name, []).extend(receipts)

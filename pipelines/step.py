@@ -198,6 +198,10 @@ def find_receipt(run_dir: str, step: Step, identity: str) -> Receipt | None:
         return None
 
 
+# Notes of what a process works on itself; one that outlives it tells what it may have died of.
+IN_FLIGHT = "in-flight-"
+
+
 def scratch_dir(run_dir: str) -> Path:
     """A fresh local folder, on the run directory's own file system where that is local."""
     if not storage.is_local(run_dir):

@@ -1,8 +1,11 @@
 """Checks a finished dataset: every hash, count and row that the manifest names."""
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +17,10 @@ from pipelines.answers import read_manifest
 
 # The counts of a pool that sum up what stages dropped.
 COUNTED = {"rejected": ("describe", "judge"), "duplicates": ("dedup",), "contaminated": ("decontaminate",)}
+
+_VERDICT = ["pool", "decision", "stage", "reason"]
+_PLACE = ["shard", "shard_index", "image_id", "pool", "key"]
+_NO_PLACES = pa.schema([SELECTION.field(name).with_nullable(True) for name in _PLACE]).empty_table()
 
 
 def verify(run_dir: str) -> list[str]:
@@ -39,14 +46,15 @@ def verify(run_dir: str) -> list[str]:
 
 def _faults(run_dir: str, manifest: dict[str, Any]) -> list[str]:
     faults: list[str] = []
-    lineage = _tables(run_dir, manifest["lineage"], LINEAGE, faults)
-    selection = _tables(run_dir, manifest["selection"], SELECTION, faults)
+    seen: Counter[tuple[str, ...]] = Counter()
+    kept, chosen = [_NO_PLACES], [_NO_PLACES]
+    for table in _tables(run_dir, manifest["lineage"], LINEAGE, faults):
+        seen += _tally(table)
+        kept.append(_places(table.filter(pc.equal(table["decision"], "kept"))))
+    chosen += (_places(table) for table in _tables(run_dir, manifest["selection"], SELECTION, faults))
     if not faults:
-        faults += _check_counts(manifest, lineage)
-        try:
-            faults += _check_selection(run_dir, manifest, lineage, selection)
-        except (LvdError, OSError) as error:
-            faults.append(str(error))
+        faults += _check_counts(manifest, seen)
+        faults += _check_selection(run_dir, manifest, pa.concat_tables(kept), pa.concat_tables(chosen))
     for shard in manifest["shards"]:
         path = storage.join(run_dir, shard["path"])
         try:
@@ -58,8 +66,10 @@ def _faults(run_dir: str, manifest: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _tables(run_dir: str, entries: list[dict[str, Any]], schema: pa.Schema, faults: list[str]) -> pa.Table:
-    tables = [schema.empty_table()]
+def _tables(
+    run_dir: str, entries: list[dict[str, Any]], schema: pa.Schema, faults: list[str]
+) -> Iterator[pa.Table]:
+    """The tables that the manifest lists, one at a time; what is wrong with one goes to `faults`."""
     for entry in entries:
         path = storage.join(run_dir, entry["path"])
         try:
@@ -71,17 +81,22 @@ def _tables(run_dir: str, entries: list[dict[str, Any]], schema: pa.Schema, faul
                 raise IntegrityError(
                     f"{path} has other rows or columns", got=table.num_rows, expected=entry["rows"]
                 )
-            tables.append(table)
         except (LvdError, OSError) as error:
             faults.append(str(error))
-    return pa.concat_tables(tables)
+        else:
+            yield table
 
 
-def _check_counts(manifest: dict[str, Any], lineage: pa.Table) -> list[str]:
+def _tally(lineage: pa.Table) -> Counter[tuple[str, ...]]:
+    """How many rows have each (pool, decision, stage, reason)."""
+    counts = lineage.group_by(_VERDICT, use_threads=False).aggregate([([], "count_all")])
+    keys = zip(*(counts[name].to_pylist() for name in _VERDICT), strict=True)
+    return Counter(dict(zip(keys, counts["count_all"].to_pylist(), strict=True)))
+
+
+def _check_counts(manifest: dict[str, Any], seen: Counter[tuple[str, ...]]) -> list[str]:
     """The funnel must follow from the lineage, row by row, and add up."""
     faults = []
-    columns = [lineage[name].to_pylist() for name in ("pool", "decision", "stage", "reason")]
-    seen = Counter(zip(*columns, strict=True))
     pools = [pool for pool in manifest["counts"] if pool != "dataset"]
     left = {pool: sum(n for key, n in seen.items() if key[0] == pool) for pool in pools}
     levels = [(level["pool"], level["stage"]) for level in manifest["funnel"]]
@@ -112,28 +127,57 @@ def _check_counts(manifest: dict[str, Any], lineage: pa.Table) -> list[str]:
     return faults
 
 
-def _check_selection(
-    run_dir: str, manifest: dict[str, Any], lineage: pa.Table, selection: pa.Table
-) -> list[str]:
+def _check_selection(run_dir: str, manifest: dict[str, Any], kept: pa.Table, chosen: pa.Table) -> list[str]:
     """Every kept image stands in the selection and in its shard, at its place, once."""
     faults = []
-    kept = _places(lineage.filter(pc.equal(lineage["decision"], "kept")))
-    chosen = _places(selection)
-    if kept != chosen:
-        faults.append(f"lineage keeps {kept.total()} images, selection has {chosen.total()}; they differ")
-    places = {(row["shard"], row["shard_index"]): row["image_id"] for row in selection.to_pylist()}
-    with ShardReader(storage.join(run_dir, manifest["dataset_dir"])) as reader:
-        for number, shard in enumerate(manifest["shards"]):
-            name = shard["path"].rsplit("/", 1)[-1]
-            keys = reader.index(number).keys.to_pylist()
-            wrong = [i for i, key in enumerate(keys) if places.pop((name, i), None) != key]
-            if wrong:
-                faults.append(f"{name}: {len(wrong)} samples are not those that the selection places there")
-    if places:
-        faults.append(f"{len(places)} selected images are in no shard")
+    kept, chosen = (table.sort_by([(name, "ascending") for name in _PLACE]) for table in (kept, chosen))
+    if not kept.equals(chosen):
+        faults.append(f"lineage keeps {kept.num_rows} images, selection has {chosen.num_rows}; they differ")
+    folder = storage.join(run_dir, manifest["dataset_dir"])
+    try:
+        with ShardReader(folder) as reader:
+            listed = [(s.name, s.num_samples, s.num_bytes, s.sha256) for s in reader.shards]
+            named = [(_name(s), s["num_samples"], s["bytes"], s["sha256"]) for s in manifest["shards"]]
+            if listed != named:
+                raise IntegrityError(f"{folder}/index.json lists other shards than manifest.json")
+            faults += _check_shards(reader, chosen)
+    except (LvdError, OSError) as error:
+        faults.append(str(error))
     return faults
 
 
-def _places(rows: pa.Table) -> Counter[tuple[object, ...]]:
-    names = ("pool", "key", "image_id", "shard", "shard_index")
-    return Counter(zip(*(rows[name].to_pylist() for name in names), strict=True))
+def _check_shards(reader: ShardReader, chosen: pa.Table) -> list[str]:
+    """The samples of every shard are those that the selection, sorted by place, has there."""
+    faults = []
+    names = chosen["shard"].combine_chunks().dictionary_encode()
+    starts = np.searchsorted(names.indices.to_numpy(), np.arange(len(names.dictionary) + 1)).tolist()
+    spans = dict(zip(names.dictionary.to_pylist(), pairwise(starts), strict=True))
+    num_left = 0
+    for number, shard in enumerate(reader.shards):
+        start, stop = spans.pop(shard.name, (0, 0))
+        rows = chosen.slice(start, stop - start)
+        places = dict(zip(rows["shard_index"].to_pylist(), rows["image_id"].to_pylist(), strict=True))
+        try:
+            keys = reader.index(number).keys.to_pylist()
+        except (LvdError, OSError) as error:
+            faults.append(str(error))
+            continue
+        except (ValueError, LookupError, AttributeError, pa.ArrowException) as error:
+            faults.append(f"{shard.index_path} is no index of a shard: {error!r}")
+            continue
+        wrong = [i for i, key in enumerate(keys) if places.pop(i, None) != key]
+        if wrong:
+            faults.append(f"{shard.name}: {len(wrong)} samples are not those that the selection places there")
+        num_left += len(places)
+    num_left += sum(stop - start for start, stop in spans.values())
+    if num_left:
+        faults.append(f"{num_left} selected images are in no shard")
+    return faults
+
+
+def _name(shard: dict[str, Any]) -> str:
+    return shard["path"].rsplit("/", 1)[-1]
+
+
+def _places(rows: pa.Table) -> pa.Table:
+    return rows.select(_PLACE).cast(_NO_PLACES.schema)

@@ -4,6 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -73,7 +74,7 @@ def describe(
     descriptor: Embedder | None,
     config: DescribeConfig,
     known: Mapping[int, str] | None = None,
-    on_row: Callable[[int], None] | None = None,
+    guard: Callable[[int], AbstractContextManager[None]] | None = None,
 ) -> Described:
     """Read, hash, decode and embed every image of a part, each once.
 
@@ -86,7 +87,7 @@ def describe(
         embedder, descriptor: models, or None; the same object for both is run once.
         config: what to measure.
         known: row → reason, for rows that are not to be read.
-        on_row: told of each row just before it is read, from the thread that will read it.
+        guard: entered, with the row, around the decoding of each row, in the thread that does it.
 
     Returns:
         The described part.
@@ -95,7 +96,7 @@ def describe(
     if descriptor is not None and descriptor is not embedder:
         models.append(descriptor)
     lanes = [_Lane(model, num_rows) for model in models]
-    look = _Look(read, tuple(lane.model.view for lane in lanes), config.decode, known or {}, on_row)
+    look = _Look(read, tuple(lane.model.view for lane in lanes), config.decode, known or {}, guard)
     ahead = max([MIN_AHEAD_ROWS, *(lane.model.batch_rows for lane in lanes)])
     greys = np.zeros((num_rows, 32, 32), np.uint8)
     seen: list[_Seen] = []
@@ -163,20 +164,19 @@ class _Look:
     views: tuple[View, ...]
     config: DecodeConfig
     known: Mapping[int, str]
-    on_row: Callable[[int], None] | None
+    guard: Callable[[int], AbstractContextManager[None]] | None
 
     def __call__(self, row: int) -> _Seen:
         if row in self.known:
             return _Seen(self.known[row])
-        if self.on_row is not None:
-            self.on_row(row)
         try:
             data = self.read(row)
         except OSError as error:
             return _Seen("unreadable", read_error=f"{type(error).__name__}: {error}")
         sha256 = hashlib.sha256(data).digest()
         need_side_px = max([MIN_SIDE_PX, *(view.need_side_px for view in self.views)])
-        decoded = decode(data, need_side_px=need_side_px, config=self.config)
+        with self.guard(row) if self.guard is not None else nullcontext():
+            decoded = decode(data, need_side_px=need_side_px, config=self.config)
         pixels = decoded.pixels
         rendered = {} if pixels is None else {view: render(pixels, view) for view in self.views}
         return _Seen(

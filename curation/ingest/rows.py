@@ -1,14 +1,17 @@
 """Rows of the `images` table: made from files, and read back as bytes."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from curation.errors import SourceError
 from curation.ingest.sidecars import Sidecar
 from curation.ranges import RangeReader
 from curation.schema import IMAGES
+
+# A store that stutters is asked again after so long; then the image is unreadable.
+RETRY_WAITS_S = (0.1, 1.0)
 
 
 class ImageRow(NamedTuple):
@@ -47,7 +50,7 @@ def as_text(name: str) -> str:
 
 
 def read_sample(reader: RangeReader, row: Mapping[str, Any]) -> bytes:
-    """The bytes of an image.
+    """The bytes of an image; a read that fails is tried again.
 
     Args:
         reader: reads the range.
@@ -56,31 +59,28 @@ def read_sample(reader: RangeReader, row: Mapping[str, Any]) -> bytes:
     Raises:
         OSError: when they cannot be read, or end early.
     """
-    return reader.read(row["path"], row["offset"], row["num_bytes"])
+    return _read(reader, row["path"], row["offset"], row["num_bytes"])
 
 
-def read_sidecars(
-    reader: RangeReader, row: Mapping[str, Any], *, max_bytes: int = 16 << 20
-) -> dict[str, bytes]:
-    """The bytes of an image's sidecars, by their names within the sample.
+def read_sidecars(reader: RangeReader, row: Mapping[str, Any]) -> dict[str, bytes]:
+    """The bytes of an image's sidecars, by their names within the sample; ingest has capped their sizes.
 
     Args:
         reader: reads the ranges.
         row: a row of `schema.IMAGES`.
-        max_bytes: cap on each of them, in bytes, checked before it is read.
 
     Raises:
-        SourceError: when a sidecar is over the cap.
         OSError: when one cannot be read, or ends early.
     """
-    found = {}
-    for sidecar in row["sidecars"]:
-        if sidecar["num_bytes"] > max_bytes:
-            raise SourceError(
-                f"Sidecar {sidecar['name']!r} of {row['uri']} is too large to be read",
-                got=f"{sidecar['num_bytes']} bytes",
-                expected=f"at most {max_bytes}",
-                remedy="Raise the cap, or take its extension off the source's `sidecars`",
-            )
-        found[sidecar["name"]] = reader.read(sidecar["path"], sidecar["offset"], sidecar["num_bytes"])
-    return found
+    return {s["name"]: _read(reader, s["path"], s["offset"], s["num_bytes"]) for s in row["sidecars"]}
+
+
+def _read(reader: RangeReader, path: str, offset: int, num_bytes: int) -> bytes:
+    for wait_s in RETRY_WAITS_S:
+        try:
+            return reader.read(path, offset, num_bytes)
+        except (FileNotFoundError, PermissionError):
+            raise  # waiting brings nothing back
+        except OSError:
+            time.sleep(wait_s)
+    return reader.read(path, offset, num_bytes)

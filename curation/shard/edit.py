@@ -27,26 +27,31 @@ def shrunk_size(width: int, height: int, *, max_side_px: int) -> tuple[int, int]
 
 
 def shrink(
-    pixels: UInt8[np.ndarray, "height width 3"], *, max_side_px: int, jpeg_quality: int
+    pixels: UInt8[np.ndarray, "height width 3"],
+    *,
+    original_size: tuple[int, int],
+    max_side_px: int,
+    jpeg_quality: int,
 ) -> tuple[bytes, str, list[str]]:
     """Scale a picture down to `max_side_px` and encode it again.
 
     Args:
-        pixels: upright RGB, 0–255.
+        pixels: upright RGB, 0–255; may be smaller than the original, as a scaled decode leaves them.
+        original_size: width and height of the picture as it came (px); its shape decides the new one's.
         max_side_px: the longer side of what comes out (px); a smaller picture is encoded at its size.
         jpeg_quality: 1–100.
 
     Returns:
         The new file's bytes, its extension, and what was done, for `edits` in KEY.json.
     """
-    height, width = pixels.shape[:2]
-    size = (width, height)
+    size = original_size
     edits = []
+    if needs_shrink(*size, max_side_px=max_side_px):
+        size = shrunk_size(*size, max_side_px=max_side_px)
+        edits.append("resized from {}x{} to {}x{} px".format(*original_size, *size))
     image = Image.fromarray(pixels)
-    if needs_shrink(width, height, max_side_px=max_side_px):
-        size = shrunk_size(width, height, max_side_px=max_side_px)
+    if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
-        edits.append(f"resized from {width}x{height} to {size[0]}x{size[1]} px")
     # 4:4:4: at a reduced size the colour that subsampling throws away is no longer redundant.
     out = io.BytesIO()
     image.save(out, "JPEG", quality=jpeg_quality, subsampling=0, optimize=False)

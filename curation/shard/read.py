@@ -248,17 +248,3 @@ def _parse_header(path: str, header: bytes) -> tuple[str, int]:
         raise IntegrityError(
             f"{path} has a damaged tar header", got=repr(header[:40]), remedy=_REMEDY
         ) from error
-
-
-def check_sample(sample: Sample, *, shard: str) -> None:
-    """Prove that a sample's image bytes are those that its KEY.json names.
-
-    Raises:
-        IntegrityError: when their SHA-256 is another.
-    """
-    expected = sample.meta.get("content_sha256", sample.key)
-    got = hashlib.sha256(sample.data).hexdigest()[: len(expected)]
-    if got != expected:
-        raise IntegrityError(
-            f"{sample.key}.{sample.ext} in {shard} is damaged", got=got, expected=expected, remedy=_REMEDY
-        )

@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float64, Int64
 
 from curation.dedup.pairs import DedupConfig
 from curation.schema import EDGES
-from pipelines.parts import read
 from pipelines.report.charts import Bar, Chart, draw_bars
 from pipelines.report.evidence import Steps
+from pipelines.stages.join import global_edges
 
 COSINE_BINS = 30
 
@@ -53,7 +53,7 @@ def read_edges(
     spread = _Spread(np.zeros(65, np.int64), none, none, bounds)
     among = [EDGES.empty_table()]
     for file in steps.edges if steps is not None else ():
-        edges = read(file)
+        edges = global_edges(file)
         score, kind = edges["score"].to_numpy(), edges["kind"].cast(pa.string())
         is_phash = kind.combine_chunks().to_numpy(zero_copy_only=False) == "phash"
         decides = is_phash | (score >= (config.cosine_threshold or np.inf))

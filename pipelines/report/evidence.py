@@ -14,6 +14,7 @@ from pipelines.lvd import curate
 from pipelines.parts import Part
 from pipelines.progress import Progress
 from pipelines.runner import Runner, StopHereError
+from pipelines.stages.join import EdgeFile
 from pipelines.step import FileRef, Receipt
 
 
@@ -24,7 +25,7 @@ class Steps:
     parts: tuple[Part, ...]
     copies: FileRef
     health: FileRef
-    edges: tuple[FileRef, ...]
+    edges: tuple[EdgeFile, ...]
     leaks: FileRef
     hits: Mapping[str, FileRef]  # by curated pool
     receipts: Mapping[str, Sequence[Receipt]]  # by step, in the order of the flow

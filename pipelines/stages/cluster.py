@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float16, Int64
+from jaxtyping import Float16, Int64
 
 from curation import storage
 from curation.cluster.kmeans import ClusterConfig, assign, default_num_clusters, kmeans
@@ -90,8 +90,3 @@ def _with_rows(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> list[Par
 
 def _survivors_of(part: Part, rows: Int64[np.ndarray, " m"]) -> Float16[np.ndarray, "k d"]:
     return gather_vectors([part], "embeddings", rows)
-
-
-def in_cluster(clusters: np.ndarray) -> Bool[np.ndarray, " n"]:
-    """Rows that have a cluster."""
-    return clusters >= 0

@@ -12,9 +12,10 @@ from curation.shard.layout import shard_name
 from curation.shard.sample import INDEX, index_name
 from curation.shard.write import ShardReceipt, index_json
 from pipelines.config import RunConfig, resolved_yaml
+from pipelines.parts import check_file
 from pipelines.runner import Runner
 from pipelines.stages.shard import Bucket
-from pipelines.step import Receipt, digest_of
+from pipelines.step import FileRef, Receipt, digest_of
 
 MANIFEST_SCHEMA = 1
 
@@ -56,11 +57,26 @@ def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
     unread = [problem for receipt in runner.receipts["ingest"] for problem in receipt.facts["unread"]]
     for level in lineage.facts["funnel"]:
         unread += [
-            {"pool": level["pool"], "what": reason, "detail": f"{level['dropped'][reason]} images"}
+            {
+                "path": f"pool {level['pool']}",
+                "what": reason,
+                "detail": f"{level['dropped'][reason]} images at {level['stage']}",
+                "offset": None,
+            }
             for reason in ("unreadable", "source_changed")
             if reason in level["dropped"]
         ]
     return {"complete": not unread, "unread": unread}
+
+
+def _place(ref: FileRef, target: str) -> None:
+    """Link a published file into the dataset; what a rerun finds there is kept if its bytes are right."""
+    if storage.exists(target):
+        if storage.sha256_file(target)[0] == ref.sha256:
+            return
+        storage.remove_file(target)
+        check_file(ref)  # the two may be one file, damaged for both
+    storage.link_or_copy(ref.path, target)
 
 
 def _link_tables(run_dir: str, folder: str, receipt: Receipt, kind: str) -> list[dict[str, Any]]:
@@ -69,7 +85,7 @@ def _link_tables(run_dir: str, folder: str, receipt: Receipt, kind: str) -> list
     for number, num_rows in enumerate(rows):
         ref = receipt.file(run_dir, f"{kind}-{number:06d}.parquet")
         path = f"{folder}/{kind}/part-{number:06d}.parquet"
-        storage.link_or_copy(ref.path, storage.join(run_dir, path))
+        _place(ref, storage.join(run_dir, path))
         entries.append({"path": path, "rows": num_rows, "sha256": ref.sha256})
     return entries
 
@@ -80,8 +96,8 @@ def _link_shards(run_dir: str, folder: str, name: str, buckets: Sequence[Bucket]
     for bucket in buckets:
         for tar, index, num_samples in zip(bucket.shards, bucket.indexes, bucket.num_samples, strict=True):
             shard = shard_name(name, len(entries))
-            storage.link_or_copy(tar.path, storage.join(run_dir, folder, shard))
-            storage.link_or_copy(index.path, storage.join(run_dir, folder, index_name(shard)))
+            _place(tar, storage.join(run_dir, folder, shard))
+            _place(index, storage.join(run_dir, folder, index_name(shard)))
             listed.append(ShardReceipt(shard, num_samples, tar.num_bytes, tar.sha256, INDEX.empty_table()))
             entries.append(
                 {

@@ -15,7 +15,7 @@ from pipelines.config import RunConfig
 from pipelines.parts import Part, is_null, read_array, roles, sha256_words
 from pipelines.runner import Runner
 from pipelines.stages.dedup import Copies, read_copies
-from pipelines.stages.join import JoinRule, join, make_blocks, read_edges, row_digests
+from pipelines.stages.join import EdgeFile, JoinRule, join, make_blocks, read_edges, row_digests
 from pipelines.stages.ranks import id_rank
 from pipelines.step import Attempt, FileRef, Item, Step, Work
 
@@ -25,7 +25,7 @@ class Leaks:
     """What leaks: `leaks` (schema.LEAKS), and the edges to the holdout images."""
 
     leaks: FileRef
-    edges: tuple[FileRef, ...]
+    edges: tuple[EdgeFile, ...]
 
 
 def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copies: Copies) -> Leaks:
@@ -50,6 +50,7 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
     join_rule = JoinRule(
         rule.phash_radius,
         rule.cosine_threshold,
+        every_left=True,
         backend=config.dedup.backend,
         threads=config.describe.embed.threads,
     )
@@ -63,11 +64,11 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
         "task",
         "decontaminate",
     )
-    payload = {"parts": tuple(parts), "edges": tuple(edges), "rows": described, "copies": copies}
+    payload = {"parts": tuple(parts), "edges": edges, "rows": described, "copies": copies}
     receipt = runner.run_one(
-        step, Item((*inputs, rows.digest, copies.copies.sha256, *(e.sha256 for e in edges)), payload)
+        step, Item((*inputs, rows.digest, copies.copies.sha256, *(e.file.sha256 for e in edges)), payload)
     )
-    return Leaks(receipt.file(runner.run_dir, "leaks.parquet"), tuple(edges))
+    return Leaks(receipt.file(runner.run_dir, "leaks.parquet"), edges)
 
 
 def _load_rows() -> Work:

@@ -32,7 +32,7 @@ from pipelines.parts import (
     sha256_words,
 )
 from pipelines.runner import Runner
-from pipelines.stages.join import JoinRule, copy_file, join, make_blocks, read_edges, row_digests
+from pipelines.stages.join import EdgeFile, JoinRule, copy_file, join, make_blocks, read_edges, row_digests
 from pipelines.step import Attempt, FileRef, Item, Step, Work
 
 # A component's rows are compared with their representative in runs of so many, to bound the vectors held.
@@ -45,7 +45,7 @@ class Copies:
 
     copies: FileRef
     health: FileRef
-    edges: tuple[FileRef, ...]
+    edges: tuple[EdgeFile, ...]
 
 
 def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
@@ -64,24 +64,24 @@ def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
     join_rule = JoinRule(
         rule.phash_radius,
         rule.saved_from,
-        rule.max_edges_per_row,
-        rule.backend,
-        config.describe.embed.threads,
+        max_edges_per_row=rule.max_edges_per_row,
+        backend=rule.backend,
+        threads=config.describe.embed.threads,
     )
     edges = join(runner, "dedup_edges", "dedup", list(combinations_with_replacement(blocks, 2)), join_rule)
 
-    settings = rule.model_dump(mode="json", include={"phash_radius", "cosine_threshold"})
+    settings = rule.model_dump(mode="json", include={"phash_radius", "cosine_threshold", "max_edges_per_row"})
     step = Step("dedup_components", 1, settings, partial(_load_components, rule), "task", "dedup")
     payload = {
         "parts": tuple(parts),
-        "edges": tuple(edges),
+        "edges": edges,
         "firsts": rows.file(runner.run_dir, "firsts.npy"),
     }
-    copies = runner.run_one(step, Item((*inputs, rows.digest, *(e.sha256 for e in edges)), payload))
+    copies = runner.run_one(step, Item((*inputs, rows.digest, *(e.file.sha256 for e in edges)), payload))
     return Copies(
         copies.file(runner.run_dir, "copies.parquet"),
         copies.file(runner.run_dir, "health.parquet"),
-        tuple(edges),
+        edges,
     )
 
 
@@ -128,7 +128,10 @@ def _load_components(rule: DedupConfig) -> Work:
         firsts = np.asarray(read_array(attempt.payload["firsts"]))
         copied = firsts[firsts[:, 0] != firsts[:, 1]]
         edges = read_edges(
-            attempt.payload["edges"], phash_radius=rule.phash_radius, cosine_from=rule.cosine_threshold
+            attempt.payload["edges"],
+            phash_radius=rule.phash_radius,
+            cosine_from=rule.cosine_threshold,
+            max_edges_per_row=rule.max_edges_per_row,
         )
         a = np.concatenate([copied[:, 1], edges["a"].to_numpy()])
         b = np.concatenate([copied[:, 0], edges["b"].to_numpy()])

@@ -1,12 +1,9 @@
 """describe and judge: every image is read and decoded once; thresholds are applied to what was measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
-
-import numpy as np
-from jaxtyping import Float16, UInt8
 
 from curation import storage
 from curation.describe.describe import DescribeConfig, describe, with_vectors
@@ -90,16 +87,17 @@ def _load(config: DescribeConfig, embed: EmbedConfig, copies: EmbedConfig | None
         part: Part = attempt.payload["part"]
         images = read(part.images)
         rows = images.to_pylist()
-        known = {i: row["reason"] for i, row in enumerate(rows) if row["reason"]} | dict(attempt.condemned)
-        with RangeReader() as reader, Watchdog() as tick:
+        known = {i: reason for i, row in enumerate(rows) if (reason := _known(row, config))}
+        known |= attempt.condemned
+        with RangeReader() as reader, Watchdog() as watchdog:
             found = describe(
                 part.num_rows,
                 lambda row: read_sample(reader, rows[row]),
-                embedder=embedder and _Watched(embedder, tick),
-                descriptor=descriptor and _Watched(descriptor, tick),
+                embedder=embedder,
+                descriptor=descriptor,
                 config=config,
                 known=known,
-                on_row=tick,
+                guard=watchdog.guard,
             )
         keys = images["key"].to_pylist()
         if embeddings is not None:
@@ -116,20 +114,11 @@ def _load(config: DescribeConfig, embed: EmbedConfig, copies: EmbedConfig | None
     return work
 
 
-class _Watched:
-    """An embedder whose forwards tell the watchdog that the worker gets on: a large model's may take long."""
-
-    def __init__(self, model: Embedder, tick: Callable[[int], None]) -> None:
-        self.name, self.dim, self.view, self.batch_rows = model.name, model.dim, model.view, model.batch_rows
-        self._model = model
-        self._tick = tick
-
-    def embed(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float16[np.ndarray, "n d"]:
-        """As the model does."""
-        self._tick(0)
-        vectors = self._model.embed(pixels)
-        self._tick(0)
-        return vectors
+def _known(row: Mapping[str, Any], config: DescribeConfig) -> str | None:
+    """The reason not to read a row at all: what ingest found, or more bytes than may be held at once."""
+    if row["reason"] is None and row["num_bytes"] > config.decode.max_file_bytes:
+        return "file_too_large"
+    return row["reason"]
 
 
 def _source_of_vectors(config: EmbedConfig) -> tuple[Embedder | None, PrecomputedVectors | None]:

@@ -20,7 +20,7 @@ from pipelines.stages.cluster import Clusters
 from pipelines.stages.decontaminate import Leaks
 from pipelines.stages.dedup import Copies, read_copies
 from pipelines.stages.select import Outcomes, origin_of
-from pipelines.stages.shard import Bucket
+from pipelines.stages.shard import CHANGED, UNREADABLE, Bucket
 from pipelines.step import Attempt, Item, Receipt, Step, Work
 
 # (stage, reason) of every code in `Verdicts.code`; code 0 is no verdict yet.
@@ -139,15 +139,16 @@ def gather_verdicts(payload: Mapping[str, Any]) -> Verdicts:
         code[hit] = names[reason.indices.drop_null().to_numpy()]
         by[hit], score[hit] = -1, np.nan
     shard, position = _places(payload["buckets"], len(code))
-    changed = position == -2
-    code[changed] = CODES["shard", "source_changed"]
+    for why, reason in ((CHANGED, "source_changed"), (UNREADABLE, "unreadable")):
+        code[(shard < 0) & (position == why)] = CODES["shard", reason]
+    position[shard < 0] = -1
     assert (code > 0).all(), "a row without a verdict"
     cluster = np.asarray(read_array(payload["clusters"].cluster))
     return Verdicts(code, by, score, component, outcome, cluster, shard, position)
 
 
 def _places(buckets: Sequence[Bucket], num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shard number and position of every row; -1 in none, position -2 where the source had changed."""
+    """Shard number and position of every row; both -1 in none, position the cause where it was lost."""
     shard, position = np.full(num_rows, -1, np.int32), np.full(num_rows, -1, np.int32)
     first = 0
     for bucket in buckets:
@@ -155,7 +156,7 @@ def _places(buckets: Sequence[Bucket], num_rows: int) -> tuple[np.ndarray, np.nd
         rows, number = table["row"].to_numpy(), table["shard"].to_numpy()
         written = number >= 0
         shard[rows[written]] = number[written] + first
-        position[rows] = np.where(written, table["position"].to_numpy(), -2)
+        position[rows] = table["position"].to_numpy()
         first += len(bucket.shards)
     return shard, position
 

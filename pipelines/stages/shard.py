@@ -15,8 +15,8 @@ from curation.describe.decode import DecodeConfig, decode
 from curation.ingest.rows import read_sample, read_sidecars
 from curation.ranges import RangeReader
 from curation.schema import image_id
-from curation.select import BY_SAMPLE, CURATED, SAMPLED
-from curation.shard.edit import needs_shrink, shrink
+from curation.select import CURATED, SAMPLED
+from curation.shard.edit import needs_shrink, shrink, shrunk_size
 from curation.shard.layout import ShardConfig, cut_shards, lead_with_typical, plan_buckets, shuffle_order
 from curation.shard.sample import Sample, sample_bytes
 from curation.shard.write import write_shard
@@ -30,6 +30,8 @@ from pipelines.step import Attempt, FileRef, Item, Step, Work, digest_of
 EXTENSIONS = {
     "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif",
 }  # fmt: skip
+# Why a selected image is in no shard.
+CHANGED, UNREADABLE = range(2)
 OPTIONAL_META = ("by_key", "score", "cluster")
 
 
@@ -40,13 +42,19 @@ class Bucket:
     shards: tuple[FileRef, ...]
     indexes: tuple[FileRef, ...]
     num_samples: tuple[int, ...]
-    placed: FileRef  # row, shard (within the bucket; -1: its bytes have changed), position
+    placed: FileRef  # row, shard within the bucket, position; shard -1: lost, position says why
 
 
 def shard(
-    runner: Runner, config: RunConfig, parts: Sequence[Part], clusters: Clusters, outcomes: Outcomes
+    runner: Runner,
+    config: RunConfig,
+    parts: Sequence[Part],
+    *,
+    clusters: Clusters,
+    outcomes: Outcomes,
+    refresh: bool,
 ) -> list[Bucket]:
-    """Write the dataset's shards, bucket by bucket."""
+    """Write the dataset's shards, bucket by bucket; `refresh` tries again where images were lost."""
     selected = _selected(outcomes)
     sizes = as_numpy(column(parts, "described", "num_bytes"), null=0)
     chosen = [_within(part, selected) for part in parts]
@@ -67,6 +75,10 @@ def shard(
             {**shared, "bucket": bucket},
         )
         for bucket in buckets
+    ]
+    items = [
+        runner.newest(step, item, again=lambda receipt: refresh and receipt.facts["num_lost"] > 0)
+        for item in items
     ]
     return [_bucket(receipt, runner.run_dir) for receipt in runner.run(step, items)]
 
@@ -104,18 +116,18 @@ class _Spooled:
 
 def _load(config: ShardConfig, seed: int, decoding: DecodeConfig) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
-        changed: list[int] = []
+        lost: dict[int, int] = {}
         # Unlinked at once: nothing to clean up, whatever happens.
         with tempfile.TemporaryFile(dir=attempt.out) as spool:
             waiting: list[_Spooled] = []
-            for row, sample in _samples(attempt, config, decoding, changed):
+            for row, sample in _samples(attempt, config, decoding, lost):
                 waiting.append(_spool(spool, row, sample))
             ids = np.frombuffer(bytes.fromhex("".join(w.sample.key for w in waiting)), np.uint8).reshape(
                 -1, 16
             )
             ordered = [waiting[i] for i in shuffle_order(seed, ids)]
             cuts = cut_shards(np.array([w.size_bytes for w in ordered], np.int64), config)
-            placed = [(row, -1, -1) for row in changed]
+            placed = [(row, -1, why) for row, why in lost.items()]
             for number, (start, stop) in enumerate(cuts):
                 group = _lead(ordered[start:stop])
                 _write(attempt, number, group, spool)
@@ -130,16 +142,16 @@ def _load(config: ShardConfig, seed: int, decoding: DecodeConfig) -> Work:
             "num_shards": len(cuts),
             "num_samples": num_samples,
             "num_rows": len(rows),
-            "num_changed": len(changed),
+            "num_lost": len(lost),
         }
 
     return work
 
 
 def _samples(
-    attempt: Attempt, config: ShardConfig, decoding: DecodeConfig, changed: list[int]
+    attempt: Attempt, config: ShardConfig, decoding: DecodeConfig, lost: dict[int, int]
 ) -> Iterator[tuple[int, Sample]]:
-    """The samples of a bucket, each part read once in the order of its bytes; notes rows that changed."""
+    """The samples of a bucket, each part read once in the order of its bytes; notes what is lost."""
     parts: tuple[Part, ...] = attempt.payload["parts"]
     selected = _selected(attempt.payload["outcomes"])
     with RangeReader() as reader:
@@ -154,11 +166,11 @@ def _samples(
                 try:
                     data = read_sample(reader, images[i])
                     sidecars = read_sidecars(reader, images[i])
-                except OSError:
-                    changed.append(int(rows[i]))
+                except OSError as error:  # a file that has vanished has changed
+                    lost[int(rows[i])] = CHANGED if isinstance(error, FileNotFoundError) else UNREADABLE
                     continue
                 if hashlib.sha256(data).digest() != described[i]["sha256"]:
-                    changed.append(int(rows[i]))
+                    lost[int(rows[i])] = CHANGED
                     continue
                 extension = EXTENSIONS[described[i]["format"]]
                 sample = Sample(metas[i]["image_id"], extension, data, metas[i], sidecars)
@@ -169,10 +181,21 @@ def _edited(sample: Sample, config: ShardConfig, decoding: DecodeConfig) -> Samp
     width, height = sample.meta["width"], sample.meta["height"]
     if config.max_side_px is None or not needs_shrink(width, height, max_side_px=config.max_side_px):
         return sample
-    pixels = decode(sample.data, need_side_px=config.max_side_px, config=decoding).pixels
+    size = shrunk_size(width, height, max_side_px=config.max_side_px)
+    pixels = decode(sample.data, need_side_px=min(size), config=decoding).pixels
     assert pixels is not None, "describe decoded these very bytes"
-    data, extension, edits = shrink(pixels, max_side_px=config.max_side_px, jpeg_quality=config.jpeg_quality)
-    meta = sample.meta | {"edits": edits, "content_sha256": hashlib.sha256(data).hexdigest()}
+    data, extension, edits = shrink(
+        pixels,
+        original_size=(width, height),
+        max_side_px=config.max_side_px,
+        jpeg_quality=config.jpeg_quality,
+    )
+    meta = sample.meta | {
+        "width": size[0],
+        "height": size[1],
+        "edits": edits,
+        "content_sha256": hashlib.sha256(data).hexdigest(),
+    }
     return replace(sample, data=data, ext=extension, meta=meta)
 
 
@@ -235,8 +258,3 @@ def _write(attempt: Attempt, number: int, group: list[_Spooled], spool: IO[bytes
     path = attempt.out / f"{number:06d}.tar"
     receipt = write_shard(path, (_unspool(spool, waiting) for waiting in group))
     storage.write_table(attempt.out / f"{number:06d}.parquet", receipt.index)
-
-
-def retrieved(outcome: np.ndarray) -> np.ndarray:
-    """Which outcomes stand for retrieved or sampled images."""
-    return (outcome >= BY_SAMPLE) & (outcome <= SAMPLED)

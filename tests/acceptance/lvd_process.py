@@ -13,7 +13,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 LVD = (sys.executable, "-m", "pipelines.cli")
 MARK = "LVD_TEST_MARK"  # in the environment of a process and of all that it starts
-GONE_S = 60
+# Ray's dashboard agent first tries to tell its dead head node, and gives up after a minute.
+GONE_S = 150
 
 
 @dataclass

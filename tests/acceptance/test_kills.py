@@ -53,8 +53,12 @@ def test_killed_and_resumed_gives_the_same_bytes(
         time.sleep(float(rng.uniform(0, 0.1)) if moment < total else 0)
         assert lvd.process.poll() is None, f"it had ended before {moment} of {total}:\n{lvd.text()}"
         lvd.kill()
-        print(f"killed at {num_receipts(run_dir)} of {total} receipts")
+        killed = time.monotonic()
         assert not lvd.orphans()
+        gone_s = time.monotonic() - killed
+        print(
+            f"killed at {num_receipts(run_dir)} of {total} receipts; the last process was gone in {gone_s:.0f} s"
+        )
     run_lvd(arguments, log=tmp_path / "log")
     finished = Outcome(run_dir)
     assert finished.digests() == Outcome(undisturbed).digests()

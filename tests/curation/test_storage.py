@@ -3,9 +3,12 @@
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
+import botocore.exceptions
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -258,3 +261,53 @@ def test_a_source_must_be_a_folder(root: str) -> None:
         storage.require_dir(storage.join(root, "file"))
     with pytest.raises(SourceError, match="nothing there"):
         storage.require_dir(storage.join(root, "none"))
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("gs", "gcsfs"), ("az", "adlfs"), ("s3", r"lvd\[s3\]")])
+def test_a_driver_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, package: str
+) -> None:
+    def missing(_url: str) -> None:
+        raise ImportError("no such module")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    for function in (storage.stat, storage.read_bytes, storage.list_names, storage.require_dir):
+        with pytest.raises(ConfigError, match=f"pip install '?{package}"):
+            function(f"{scheme}://key:secret@bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (botocore.exceptions.NoCredentialsError(), SourceError),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="http://x"), OSError),
+        (aiohttp.ClientPayloadError("half"), OSError),
+        (FileNotFoundError("gone"), FileNotFoundError),
+        (TypeError("a mistake of ours"), TypeError),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or type(value).__name__,
+)
+def test_what_a_driver_raises_is_an_error_that_callers_know(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, expected: type[Exception]
+) -> None:
+    class Broken:
+        def __getattr__(self, _name: str) -> Any:
+            def fail(*_args: object, **_kwargs: object) -> None:
+                raise raised
+
+            return fail
+
+    monkeypatch.setattr(storage, "_remote", lambda path: (Broken(), path))
+    calls: list[Callable[[str], object]] = [
+        storage.stat,
+        storage.exists,
+        storage.is_dir,
+        storage.read_bytes,
+        storage.sha256_file,
+        lambda path: list(storage.list_files(path)),
+        lambda path: storage.publish_bytes(path, b"x"),
+    ]
+    for call in calls:
+        with pytest.raises(expected) as caught:
+            call("s3://key:secret@bucket/x")
+        assert "secret" not in str(caught.value)

@@ -52,16 +52,15 @@ def test_what_the_current_config_uses_can_stay(
     leftovers = find_leftovers(str(damageable), keep_current=True)
     assert {folder.path.split("/")[0].split("-")[0] for folder in leftovers} == {"steps", "dataset"}
     assert not [folder for folder in leftovers if folder.path.startswith(("steps/ingest", "steps/describe"))]
-    clean(str(damageable), leftovers)
+    assert clean(str(damageable), keep_current=True) == leftovers
     assert find_leftovers(str(damageable), keep_current=True) == []
     monkeypatch.setattr("pipelines.runner.Runner._do", lambda *_: pytest.fail("nothing was to be done"))
     assert run_quietly(configure(damageable, "judge.min_side_px=2")).exit_code == 0
 
 
 def test_never_under_a_running_run(damageable: Path) -> None:
-    folders = find_leftovers(str(damageable), keep_current=False)
     with lock(str(damageable)), pytest.raises(LockedError):
-        clean(str(damageable), folders)
+        clean(str(damageable), keep_current=False)
     assert list(damageable.glob("steps/describe/*"))
 
 

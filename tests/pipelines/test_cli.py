@@ -111,10 +111,14 @@ def test_until_stops_and_the_rest_follows(
     run_dir = tmp_path / "run"
     config = str(config_file(tmp_path / "c.yaml", run_dir))
     assert main(["plan", config, "--json"]) == 0
-    assert [state["num_done"] for state in json.loads(capsys.readouterr().out)] == [0]
+    steps = json.loads(capsys.readouterr().out)
+    assert [step["num_done"] for step in steps] == [0] + [None] * 13
+    assert [steps[1]["name"], steps[-1]["name"]] == ["describe", "lineage"]
     assert not run_dir.exists()  # a plan writes nothing
     assert main(["run", config, "--until", "judge", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) is None
+    found = json.loads(capsys.readouterr().out)
+    assert found["stopped_after"] == "judge"
+    assert [step["name"] for step in found["steps"]] == ["ingest", "describe", "judge"]
     assert sorted(path.name for path in (run_dir / "steps").iterdir()) == ["describe", "ingest", "judge"]
     assert not (run_dir / "manifest.json").exists()
     assert main(["status", str(run_dir), "--json"]) == 0
@@ -171,3 +175,24 @@ def test_a_full_disk_names_its_path(
     monkeypatch.setattr(cli, "_status", full)
     assert main(["status", "x"]) == 1
     assert capsys.readouterr().err == "lvd: No space left on device: /runs/x/steps/a.\n"
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_file_of_vectors_that_is_not_there_is_2(
+    tmp_path: Path, config_file: Callable[..., Path], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    override = "describe.embed.embedder=precomputed:/not/there.parquet"
+    config = config_file(tmp_path / "c.yaml", tmp_path / "run", override)
+    assert main([command, str(config)]) == 2
+    said = capsys.readouterr().err
+    assert "describe.embed.embedder" in said
+    assert "/not/there.parquet" in said
+
+
+def test_a_reader_that_has_gone_is_no_failure(finished: Path) -> None:
+    source, sink = os.pipe()
+    os.close(source)
+    command = [sys.executable, "-m", "pipelines.cli", "verify", str(finished)]
+    with os.fdopen(sink, "wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -53,6 +53,14 @@ def write(tmp_path: Path, data: object) -> str:
             "decontaminate.cosine_threshold=0.9",
             ["decontaminate.cosine_threshold (0.9)", "set describe.descriptor"],
         ),
+        (
+            "pools.web.sources.0={path: /x}",
+            ["pools.web.sources.0.kind is missing; it is one of folder, tars"],
+        ),
+        (
+            "pools.trusted.retrieve={neighbours: 4}",
+            ["pools.trusted.retrieve.method is missing; it is one of cluster, sample"],
+        ),
         ("pools={}", ["pools", "at least 1 item"]),
         ("dedup=3", ["dedup", "valid dictionary", "got 3"]),
     ],

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from curation.errors import IntegrityError
 from curation.schema import LINEAGE, SELECTION
 from curation.shard.read import ShardReader
 from pipelines import runner
 from pipelines.config import load_config
+from pipelines.demo.concepts import CONCEPTS
+from pipelines.demo.pictures import draw
 from pipelines.verify import verify
 
 
@@ -162,7 +166,8 @@ def test_a_source_that_changes_in_mid_run_is_dropped_and_said_so(
     result = run_quietly(config)
     assert result.exit_code == 3
     assert not result.manifest["complete"]
-    assert result.manifest["unread"] == [{"pool": "trusted", "what": "source_changed", "detail": "2 images"}]
+    lost = {"path": "pool trusted", "what": "source_changed", "detail": "2 images at shard", "offset": None}
+    assert result.manifest["unread"] == [lost]
     rows = {row["uri"]: row for row in rows_of(tmp_path / "run", "lineage").to_pylist()}
     for file in (gone, other):
         assert (rows[str(file)]["stage"], rows[str(file)]["reason"]) == ("shard", "source_changed")
@@ -203,3 +208,86 @@ def test_a_pool_without_anchors_keeps_what_is_clean_and_new(
     assert counts["kept"] == counts["images"] - counts["rejected"] - counts["duplicates"]
     assert not (tmp_path / "run" / "steps" / "retrieve").exists()
     assert verify(str(tmp_path / "run")) == []
+
+
+def test_a_refresh_of_what_has_not_changed_describes_nothing_again(
+    changing_web: Path, tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    config = configure(tmp_path / "run", root=changing_web)
+    run_quietly(config, until="describe")
+    before = sorted((tmp_path / "run" / "steps" / "describe").iterdir())
+    result = run_quietly(config, until="describe", refresh=True)
+    assert {state.name: state.num_done == state.num_items for state in result.states}["describe"]
+    assert sorted((tmp_path / "run" / "steps" / "describe").iterdir()) == before
+
+
+def test_an_image_lost_at_the_last_moment_comes_back_with_a_refresh(
+    changing_web: Path, tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    config = configure(tmp_path / "run", root=changing_web)
+    whole = run_quietly(config.model_copy(update={"run_dir": str(tmp_path / "whole")})).manifest
+    assert run_quietly(config, until="select").manifest is None
+    file = next(
+        f for f in sorted((changing_web / "curated").rglob("*.jpg")) if _is_selected(tmp_path / "run", f)
+    )
+    file.rename(tmp_path / "away")
+    assert run_quietly(config).exit_code == 3
+    (tmp_path / "away").rename(file)
+    again = run_quietly(config, refresh=True)
+    assert again.exit_code == 0
+    assert again.manifest["shards"] == [
+        {**shard, "path": shard["path"].replace(whole["dataset_dir"], again.manifest["dataset_dir"])}
+        for shard in whole["shards"]
+    ]
+
+
+def test_a_damaged_shard_is_put_right_by_the_next_run(
+    damageable: Path, configure: Any, run_quietly: Any
+) -> None:
+    config = configure(damageable)
+    [dataset] = damageable.glob("dataset-*")
+    tar = sorted(dataset.glob("*.tar"))[0]
+    tar.unlink()
+    tar.write_bytes(b"damaged")
+    assert verify(str(damageable))
+    assert run_quietly(config).exit_code == 0
+    assert verify(str(damageable)) == []
+
+    tar.write_bytes(b"damaged")  # and now the step's file, which is the same one by a hard link
+    with pytest.raises(IntegrityError, match="Remove the folder") as caught:
+        run_quietly(config)
+    shutil.rmtree(Path(caught.value.what.split(": ", 1)[1]).parent)
+    assert run_quietly(config).exit_code == 0
+    assert verify(str(damageable)) == []
+
+
+def test_a_file_too_large_is_never_read(
+    changing_web: Path, tmp_path: Path, configure: Any, run_quietly: Any, rows_of: Any
+) -> None:
+    huge = changing_web / "curated" / "huge.jpg"
+    with huge.open("wb") as out:
+        out.truncate(3 << 40)  # three terabytes of nothing
+    run_quietly(configure(tmp_path / "run", root=changing_web))
+    rows = {row["uri"]: row for row in rows_of(tmp_path / "run", "lineage").to_pylist()}
+    assert (rows[str(huge)]["stage"], rows[str(huge)]["reason"]) == ("describe", "file_too_large")
+
+
+def test_a_pool_that_grows_keeps_the_edges_of_the_others(
+    changing_web: Path, tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    config = configure(tmp_path / "run", "dedup.block_rows=1024", root=changing_web)
+    run_quietly(config, until="dedup")
+    first = {path.name for path in (tmp_path / "run" / "steps" / "dedup_edges").iterdir()}
+    [grown] = [name for name, pool in config.pools.items() if pool.role == "curated"]
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    picture = draw(CONCEPTS[0], np.random.default_rng(99))
+    picture.save(extra / "new.png")
+    pool = config.pools[grown]
+    source = pool.sources[0].model_copy(update={"path": str(extra), "key_prefix": "extra/"})
+    pools = dict(config.pools) | {grown: pool.model_copy(update={"sources": (*pool.sources, source)})}
+    run_quietly(config.model_copy(update={"pools": pools}), until="dedup")
+    second = {path.name for path in (tmp_path / "run" / "steps" / "dedup_edges").iterdir()}
+    # Two blocks, one of each pool: three pairs. The web's with itself is as it was; only two are new.
+    assert len(first - {"markers"}) == 3
+    assert len(second - first) == 2

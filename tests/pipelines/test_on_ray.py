@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -170,8 +171,77 @@ def test_deaths_that_are_nobodys_fault(on_ray: Any, tmp_path: Path, monkeypatch:
 
 def test_a_worker_that_fits_nowhere_is_told(on_ray: Any, tmp_path: Path) -> None:
     step = Step("wide", 1, {}, load_plain, "task", "describe", threads=64)
-    with pytest.raises(ConfigError, match="2 cores"):
+    with pytest.raises(ConfigError, match=r"2 cores .*64 \(describe\.embed\.threads\)"):
         Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(1))
+
+
+def alive(cores: int, name: str = "a") -> dict[str, Any]:
+    return {"Alive": True, "NodeID": name, "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": cores}}
+
+
+def test_a_worker_must_fit_one_node_and_not_their_sum(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import on_ray as module
+
+    monkeypatch.setattr(on_ray, "_workers", None)
+    monkeypatch.setattr(module.ray, "nodes", lambda: [alive(3), alive(3), alive(1)])
+    assert on_ray._most_workers(Step("fits", 1, {}, load_plain, "map", "describe", threads=2), 99) == 2
+    with pytest.raises(ConfigError, match="3 cores on the largest node"):
+        on_ray._most_workers(Step("wide", 1, {}, load_plain, "map", "describe", threads=4), 99)
+
+
+def test_every_raylet_is_asked_even_on_one_host(
+    on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import on_ray as module
+
+    assert on_ray is not None
+    monkeypatch.setattr(module.ray, "nodes", lambda: [alive(1, "a" * 56), alive(1, "b" * 56)])
+    monkeypatch.setattr(module, "NodeAffinitySchedulingStrategy", lambda *_, **__: "DEFAULT")
+    seen = iter([True, False])
+    monkeypatch.setattr(module.ray, "get", lambda *_, **__: next(seen))
+    with pytest.raises(ConfigError, match=r"Got: 10\.0\.0\.1 \(node (a{12}|b{12})\)\."):
+        module.check_run_dir_is_shared(str(tmp_path))
+
+
+def test_a_cluster_that_fails_is_a_paragraph(
+    on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import on_ray as module
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise module.ray.exceptions.LocalRayletDiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.ray, "get", fail)
+        for kind in ("task", "map"):
+            patch.setattr(on_ray, "_map", on_ray._tasks)
+            with pytest.raises(ExecutorError, match="cluster is lost"):
+                list(on_ray.run(make_step(load_plain, kind), items(1), str(tmp_path)))
+        with pytest.raises(ExecutorError, match="cluster is lost"):
+            on_ray.run_alone(
+                make_step(load_plain, "task"), items(1)[0], str(tmp_path), condemned={}, publish=False
+            )
+
+
+def test_a_head_that_is_gone_is_told_while_ray_waits(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import on_ray as module
+
+    assert module._answers(on_ray._head)
+    monkeypatch.setattr(module, "HEAD_PROBE_S", 0.01)
+    monkeypatch.setattr(module, "HEAD_GONE_S", 0.05)
+    monkeypatch.setattr(on_ray, "_head", ("127.0.0.1", 1))
+    monkeypatch.setattr(on_ray, "_ours", on_ray._ours)  # put back afterwards
+    done = threading.Event()
+
+    def waits() -> Iterator[int]:
+        yield 1
+        done.wait(30)
+
+    outcomes = on_ray._while_alive(waits())
+    assert next(outcomes) == 1
+    with pytest.raises(ExecutorError, match="head does not answer"):
+        next(outcomes)
+    done.set()
 
 
 def test_the_same_dataset_as_local(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from curation import storage
 from curation.errors import IntegrityError
 from pipelines.cli import main
 from pipelines.verify import verify
@@ -96,3 +97,32 @@ def test_a_damaged_intermediate_file_is_found_before_it_is_used(
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     with pytest.raises(IntegrityError, match=str(path)):
         run_quietly(configure(damageable, "judge.min_side_px=3"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index["shardlist"].pop(),
+        lambda index: index["shardlist"].reverse(),
+        lambda index: index["shardlist"][0].update(nsamples=1),
+        lambda index: index["shardlist"][0].update(url=3),
+        lambda index: index["shardlist"].append("x"),
+        lambda index: index.pop("shardlist"),
+        lambda index: index.update(shardlist=None),
+    ],
+)
+def test_an_index_that_disagrees_with_the_manifest_is_named(
+    damageable: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    path = pick(damageable, "dataset-*/index.json")
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+    assert "index.json" in " ".join(verify(str(damageable)))
+
+
+def test_a_shards_index_with_other_columns_is_named(damageable: Path) -> None:
+    path = pick(damageable, "dataset-*/index/*.parquet")
+    table = storage.read_table(str(path))
+    storage.write_table(path, table.drop_columns(["sample"]))
+    assert path.name in " ".join(verify(str(damageable)))

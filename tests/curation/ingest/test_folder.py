@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from curation import storage
 from curation.errors import SourceError
+from curation.ingest import rows
 from curation.ingest.folder import folder_rows
 from curation.ingest.rows import read_sample, read_sidecars
 from curation.ingest.sidecars import stem
@@ -69,8 +70,25 @@ def test_rows_of_a_hand_made_folder(tmp_path: Path):
     with RangeReader() as reader:
         assert read_sample(reader, first) == b"a.jpg"
         assert read_sidecars(reader, first) == {"json": b"a.json", "txt": b"a.txt"}
-        with pytest.raises(SourceError, match="too large"):
-            read_sidecars(reader, first, max_bytes=2)
+
+
+def test_a_read_that_fails_once_is_tried_again(monkeypatch):
+    monkeypatch.setattr(rows, "RETRY_WAITS_S", (0.0, 0.0))
+    answers = [OSError("stutters"), OSError("stutters"), b"bytes"]
+
+    class Stutters(RangeReader):
+        def read(self, *_: object) -> bytes:
+            answer = answers.pop(0)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+    row = {"path": "x", "offset": 0, "num_bytes": 5}
+    assert read_sample(Stutters(), row) == b"bytes"
+    answers += [FileNotFoundError("gone")]
+    with pytest.raises(FileNotFoundError):
+        read_sample(Stutters(), row)
+    assert not answers
 
 
 def test_two_images_of_a_stem_both_take_its_sidecar(tmp_path: Path):

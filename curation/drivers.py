@@ -1,0 +1,91 @@
+"""What fsspec's drivers of object stores raise, in the errors that callers know.
+
+A driver has errors of its own, and few of them are an `OSError`: to everybody else a request that failed is
+a file that cannot be read, and credentials that are missing are a mistake of the user.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from curation.errors import ConfigError, LvdError, SourceError
+
+# How the driver of a scheme is installed.
+INSTALL = {
+    "s3": "pip install 'lvd[s3]'",
+    "s3a": "pip install 'lvd[s3]'",
+    "gs": "pip install gcsfs",
+    "gcs": "pip install gcsfs",
+    "az": "pip install adlfs",
+    "abfs": "pip install adlfs",
+}
+# The packages whose errors these are, told by where an error's class is defined.
+_PACKAGES = frozenset(
+    ("botocore", "aiobotocore", "s3fs", "aiohttp", "urllib3", "gcsfs", "google", "adlfs", "azure")
+)
+_CREDENTIALS = frozenset(
+    (
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "TokenRetrievalError",
+        "UnauthorizedSSOTokenError",
+        "SSOTokenLoadError",
+        "ProfileNotFound",
+        "InvalidConfigError",
+        "DefaultCredentialsError",
+        "RefreshError",
+        "ClientAuthenticationError",
+    )
+)
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Turn a driver's errors within into an `OSError`, or a SourceError where credentials are at fault.
+
+    Args:
+        path: what is read, without credentials.
+    """
+    try:
+        yield
+    except (OSError, LvdError):
+        raise
+    except Exception as error:
+        if not _is_of_driver(error):
+            raise
+        if type(error).__name__ in _CREDENTIALS:
+            raise SourceError(
+                f"No credentials for {path}",
+                got=error,
+                expected="credentials where the store's own tools look for them, on every worker",
+                remedy="For S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`",
+            ) from error
+        raise OSError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _is_of_driver(error: BaseException) -> bool:
+    # s3fs tells some of botocore's errors as a ValueError, raised from them.
+    return any(type(one).__module__.partition(".")[0] in _PACKAGES for one in (error, error.__cause__) if one)
+
+
+@contextmanager
+def opening(scheme: str, path: str) -> Iterator[None]:
+    """Say what is missing where the driver of `scheme` cannot be set up within.
+
+    Args:
+        scheme: of the path.
+        path: what is to be read, without credentials.
+
+    Raises:
+        ConfigError: when the driver is not installed, or lacks a setting.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"{scheme}:// needs a package that is not installed: {path}",
+            got=error,
+            remedy=f"On every machine: {INSTALL.get(scheme, 'install the driver that fsspec names')}",
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{scheme}:// cannot be used as it is set up: {path}", got=error) from error

@@ -1,0 +1,81 @@
+"""A key that two images share is told before it gives one of them the other's vector."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curation import storage
+from curation.errors import ConfigError, SourceError
+from curation.schema import IMAGES
+from pipelines import unique_keys
+from pipelines.parts import Part
+from pipelines.step import FileRef
+from pipelines.unique_keys import require_rows, require_unique_keys
+
+
+def make_parts(folder: Path, *listed: tuple[str, list[str]], root: str = "") -> list[Part]:
+    """Parts of (pool, keys); the file of a key lies below the part's own folder, or all below `root`."""
+    parts: list[Part] = []
+    for number, (pool, keys) in enumerate(listed):
+        paths = [f"{root or f'/{pool}-{number}'}/{key}" for key in keys]
+        given: dict[str, Any] = {"key": keys, "uri": paths, "path": paths, "offset": [0] * len(keys)}
+        blank = {"string": "", "int64": 0}
+        columns = [
+            pa.array(
+                given.get(field.name) or [None if field.nullable else blank.get(str(field.type))] * len(keys),
+                field.type,
+            )
+            for field in IMAGES
+        ]
+        path = folder / f"{number}.parquet"
+        storage.write_table(path, pa.table(columns, schema=IMAGES))
+        sha256, num_bytes = storage.sha256_file(str(path))
+        offset = sum(part.num_rows for part in parts)
+        parts.append(
+            Part(number, pool, "uncurated", offset, len(keys), FileRef(str(path), num_bytes, sha256))
+        )
+    return parts
+
+
+def test_keys_that_differ_pass(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, ("a", ["1.jpg", "2.jpg"]), ("a", ["3.jpg"]), ("b", ["4.jpg"]))
+    require_unique_keys(parts, has_pool_column=False)
+    require_unique_keys(parts, has_pool_column=True)
+    require_unique_keys([], has_pool_column=True)
+
+
+@pytest.mark.parametrize("has_pool_column", [False, True])
+def test_a_key_twice_within_a_pool(tmp_path: Path, has_pool_column: bool) -> None:
+    parts = make_parts(tmp_path, ("a", ["1.jpg", "2.jpg"]), ("b", ["3.jpg"]), ("a", ["9.jpg", "2.jpg"]))
+    with pytest.raises(ConfigError, match=r"'2\.jpg' names two images") as caught:
+        require_unique_keys(parts, has_pool_column=has_pool_column)
+    assert "/a-0/2.jpg in pool a, /a-2/2.jpg in pool a" in str(caught.value)
+    assert "key_prefix" in str(caught.value)
+
+
+def test_a_key_in_two_pools_needs_a_pool_column(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, ("a", ["1.jpg", "2.jpg"]), ("b", ["2.jpg", "1.jpg"]))
+    require_unique_keys(parts, has_pool_column=True)
+    with pytest.raises(ConfigError, match=r"1 other keys are shared too.*column `pool`"):
+        require_unique_keys(parts, has_pool_column=False)
+
+
+def test_one_file_in_two_pools_is_one_image(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, ("a", ["1.jpg"]), ("b", ["1.jpg"]), root="/same")
+    require_unique_keys(parts, has_pool_column=False)
+
+
+def test_equal_hashes_of_different_keys_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = make_parts(tmp_path, ("a", ["1.jpg", "2.jpg"]))
+    monkeypatch.setattr(unique_keys, "_hashes", lambda *_, **__: np.zeros(2, np.uint64))
+    require_unique_keys(parts, has_pool_column=False)
+
+
+def test_no_rows_at_all(tmp_path: Path) -> None:
+    require_rows(make_parts(tmp_path, ("a", []), ("b", ["1.jpg"])))
+    for parts in ([], make_parts(tmp_path, ("a", []))):
+        with pytest.raises(SourceError, match="no image"):
+            require_rows(parts)
