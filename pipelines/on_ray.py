@@ -172,6 +172,8 @@ class RayExecutor:
                     raise _cluster_is_lost("its head does not answer") from None
                 continue
             if error is not None:
+                if isinstance(error, ray.exceptions.RayError) and self._head:
+                    self._ours = self._ours and _answers(self._head)  # as below
                 with _cluster_errors():
                     raise error
             if is_end:

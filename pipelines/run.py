@@ -56,7 +56,8 @@ def run(
         storage.publish_bytes(storage.join(run_dir, "run.yaml"), resolved_yaml(config).encode(), replace=True)
         remove_leftovers(run_dir)
         # A second time inside: Ray puts a handler of its own in place, which ends with another code.
-        with executor_for(config.executor) as executor, _stop_on_sigterm():
+        threads = config.describe.embed.threads
+        with executor_for(config.executor, threads=threads) as executor, _stop_on_sigterm():
             progress.log_to(storage.join(run_dir, "logs"))
             runner = Runner(run_dir, executor, progress, until)
             try:
@@ -83,7 +84,7 @@ def plan(config: RunConfig) -> list[StepState]:
 
 
 @contextmanager
-def executor_for(config: ExecutorConfig) -> Iterator[Executor]:
+def executor_for(config: ExecutorConfig, *, threads: int) -> Iterator[Executor]:
     """The executor that the config names, closed afterwards."""
     if config.kind == "local":
         from pipelines.local import LocalExecutor
@@ -97,7 +98,7 @@ def executor_for(config: ExecutorConfig) -> Iterator[Executor]:
         raise ConfigError(
             "The executor `ray` needs Ray", got=error, remedy="Install ray[data], or use --executor local"
         ) from error
-    executor = RayExecutor(config.address, workers=config.workers, num_cpus=config.num_cpus)
+    executor = RayExecutor(config.address, workers=config.workers, num_cpus=config.num_cpus, threads=threads)
     try:
         yield executor
     finally:

@@ -32,12 +32,12 @@ class PrecomputedVectors:
         self.path = path
         try:
             with self._open() as file:
-                self._has_pool = "pool" in file.schema_arrow.names
+                self.has_pool = "pool" in file.schema_arrow.names
                 self._check_schema(file.schema_arrow)
                 self._group_rows = [
                     file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
                 ]
-                names = file.read(columns=["pool", "key"] if self._has_pool else ["key"])
+                names = file.read(columns=["pool", "key"] if self.has_pool else ["key"])
                 self.dim = self._dim(file)
         except (OSError, pa.ArrowInvalid) as error:
             raise SourceError(
@@ -46,7 +46,7 @@ class PrecomputedVectors:
                 expected="a parquet file",
                 remedy="Check the path",
             ) from error
-        self._names = self._name(names["key"], names["pool"] if self._has_pool else None)
+        self._names = self._name(names["key"], names["pool"] if self.has_pool else None)
         self._check_names()
 
     def lookup(
@@ -62,7 +62,7 @@ class PrecomputedVectors:
             Unit rows (n, dim), and which of them there are. A key that the file lacks, a null, a zero and a
             vector that is not finite have none, and zeros.
         """
-        pools = pa.array([pool] * len(keys), pa.string()) if self._has_pool else None
+        pools = pa.array([pool] * len(keys), pa.string()) if self.has_pool else None
         wanted = self._name(pa.array(keys, pa.string()), pools).dictionary_encode()
         # Probing the file's names against the few that are wanted hashes 10,000 names, not millions.
         slot = pc.index_in(self._names, value_set=wanted.dictionary)
@@ -141,7 +141,7 @@ class PrecomputedVectors:
             raise SourceError(
                 f"A key stands more than once in {storage.redact(self.path)}",
                 got=f"{twice[0].as_py()!r} and {len(twice) - 1} more".replace("\\x00", " / "),
-                expected="one row an image" if self._has_pool else "one row an image, or a column `pool`",
+                expected="one row an image" if self.has_pool else "one row an image, or a column `pool`",
             )
 
     def _name(self, keys: pa.Array | pa.ChunkedArray, pools: pa.Array | pa.ChunkedArray | None) -> pa.Array:

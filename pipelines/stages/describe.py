@@ -17,6 +17,7 @@ from pipelines.models import identity, load_embedder, resolve
 from pipelines.parts import Part, read
 from pipelines.runner import Runner
 from pipelines.step import Attempt, Item, Receipt, Step, Work
+from pipelines.unique_keys import require_unique_keys
 from pipelines.watchdog import Watchdog
 
 
@@ -42,7 +43,12 @@ def describe_parts(
         settings.embed.threads,
         loads_model=True,
     )
-    by_pool = any(parse_embedder(m.embedder).library == "precomputed" for m in (embed, copies) if m)
+    specs = [parse_embedder(model.embedder) for model in (embed, copies) if model]
+    files = [spec.weights for spec in specs if spec.library == "precomputed"]
+    by_pool = bool(files)
+    if runner.executor is not None:
+        for file in files:
+            require_unique_keys(parts, has_pool_column=PrecomputedVectors(file).has_pool)
     items = [_item(runner, step, part, refresh=refresh, by_pool=by_pool) for part in parts]
     receipts = runner.run(step, items)
     return tuple(

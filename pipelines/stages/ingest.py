@@ -17,6 +17,7 @@ from pipelines.config import RunConfig
 from pipelines.parts import Part, read
 from pipelines.runner import Runner
 from pipelines.step import Attempt, Item, Step, Work, digest_of
+from pipelines.unique_keys import require_rows
 
 
 def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple[Part, ...]:
@@ -33,6 +34,7 @@ def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple
             offset = parts[-1].offset + parts[-1].num_rows if parts else 0
             images = receipt.file(runner.run_dir, name)
             parts.append(Part(len(parts), pool, role, offset, num_rows, images))
+    require_rows(parts)
     return tuple(parts)
 
 

@@ -56,9 +56,8 @@ def test_killed_and_resumed_gives_the_same_bytes(
         killed = time.monotonic()
         assert not lvd.orphans()
         gone_s = time.monotonic() - killed
-        print(
-            f"killed at {num_receipts(run_dir)} of {total} receipts; the last process was gone in {gone_s:.0f} s"
-        )
+        done = f"{num_receipts(run_dir)} of {total} receipts"
+        print(f"killed at {done}; the last process was gone in {gone_s:.0f} s")
     run_lvd(arguments, log=tmp_path / "log")
     finished = Outcome(run_dir)
     assert finished.digests() == Outcome(undisturbed).digests()
