@@ -109,8 +109,11 @@ def remove_leftovers(run_dir: str) -> None:
     """Remove scratch folders that dead workers left; called under the lock, before any worker is alive."""
     tmp = storage.join(run_dir, "tmp")
     for name in storage.list_names(tmp):
-        if not name.startswith(IN_FLIGHT):  # notes of what an earlier run may have died of
-            storage.remove_tree(storage.join(tmp, name))
+        path = storage.join(tmp, name)
+        if storage.is_dir(path):
+            storage.remove_tree(path)
+        elif not name.startswith(IN_FLIGHT):  # notes of what an earlier run may have died of
+            storage.remove_file(path)
 
 
 @contextmanager
