@@ -30,8 +30,8 @@ class LocalExecutor:
                 # the item is done, since the next item may be as deadly.
                 yield position, Death("the process died during an earlier run", blames_item=True)
                 continue
-            storage.publish_bytes(note, b"")
-            try:
+            try:  # from before the note: a SIGTERM may come at any time, and is no death
+                storage.publish_bytes(note, b"")
                 work = work or step.load()
                 receipt = perform(work, step, item, run_dir=run_dir)
             finally:
