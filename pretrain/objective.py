@@ -1,0 +1,154 @@
+"""What is minimised: DINO + iBOT + KoLeo on one batch, given a student and a teacher.
+
+Nothing here knows of devices, ranks or files: a `Group` stands for whoever holds the rest of the batch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pretrain.loss.dino import dino_loss
+from pretrain.loss.group import Alone, Group
+from pretrain.loss.ibot import ibot_loss, patch_weights
+from pretrain.loss.koleo import koleo_loss
+from pretrain.loss.sinkhorn import centred_softmax, moved_centre, sinkhorn_knopp
+from pretrain.model.network import Network, Scores
+
+Centring = Literal["softmax", "sinkhorn"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveConfig:
+    """The constants of the objective.
+
+    Attributes:
+        centring: how targets are made: a softmax around a moving centre, or Sinkhorn–Knopp.
+        student_temperature: of the student's softmax; the teacher's is scheduled.
+        centre_momentum: of the moving centre.
+        dino_weight, ibot_weight, koleo_weight: of the three terms.
+        koleo_over: where KoLeo looks for neighbours: the whole batch, or this process's part as officially.
+    """
+
+    centring: Centring = "sinkhorn"
+    student_temperature: float = 0.1
+    centre_momentum: float = 0.9
+    dino_weight: float = 1.0
+    ibot_weight: float = 1.0
+    koleo_weight: float = 0.1
+    koleo_over: Literal["batch", "rank"] = "batch"
+
+
+class Batch(NamedTuple):
+    """Normalised crops of B images, and which patches of the global ones are masked."""
+
+    globals_: Float[Tensor, "two_b c g g"]  # crop 1 of all images, then crop 2
+    locals_: Float[Tensor, "local_b c l l"]  # likewise, crop by crop
+    masks: Bool[Tensor, "two_b n"]
+
+
+class Centres(NamedTuple):
+    """The moving means of the teacher's scores; Sinkhorn–Knopp leaves them where they are."""
+
+    cls: Float[Tensor, "prototypes"]
+    patches: Float[Tensor, "patch_prototypes"]
+
+
+class Losses(NamedTuple):
+    """Every term with its weight, as it enters the total."""
+
+    dino_local: Float[Tensor, ""]
+    dino_global: Float[Tensor, ""]
+    ibot: Float[Tensor, ""]
+    koleo: Float[Tensor, ""]
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """What is minimised."""
+        return self.dino_local + self.dino_global + self.ibot + self.koleo
+
+
+def initial_centres(network: Network, *, device: torch.device | str = "cpu") -> Centres:
+    """Zeros, one for each prototype."""
+    heads = (network.dino_head, network.ibot_head or network.dino_head)
+    cls, patches = (torch.zeros(head.config.prototypes, device=device) for head in heads)
+    return Centres(cls, patches)
+
+
+@torch.no_grad()
+def teacher_targets(
+    teacher: Network,
+    batch: Batch,
+    centres: Centres,
+    config: ObjectiveConfig,
+    *,
+    temperature: float,
+    group: Group,
+) -> tuple[Scores, Centres]:
+    """What the teacher makes of the unmasked global crops, and the centres for the next step.
+
+    Args:
+        teacher: in eval mode.
+        batch: of this process.
+        centres: those in force.
+        config: the constants.
+        temperature: of the teacher.
+        group: that shares the batch.
+
+    Returns:
+        Target probabilities, fp32: of the class tokens (2B, K) in the order of the crops, of the masked patches.
+    """
+    [features] = teacher.backbone([batch.globals_])
+    scores = teacher.project(features.cls, features.patches[batch.masks])
+    if config.centring == "sinkhorn":
+        targets = (sinkhorn_knopp(s, temperature=temperature, group=group) for s in scores)
+        return Scores(*targets), centres
+    pairs = list(zip(scores, centres, strict=True))
+    targets = (centred_softmax(s, centre, temperature=temperature) for s, centre in pairs)
+    moved = (moved_centre(centre, s, momentum=config.centre_momentum, group=group) for s, centre in pairs)
+    return Scores(*targets), Centres(*moved)
+
+
+def student_losses(
+    student: Network, batch: Batch, targets: Scores, config: ObjectiveConfig, *, group: Group
+) -> Losses:
+    """The weighted terms of the objective on this process's part of the batch.
+
+    The mean over the group of their gradients is the gradient on the whole batch, when every part masks
+    patches of its own number of images (`num_images` divides each part by its own size).
+
+    Args:
+        student: in training mode.
+        batch: of this process.
+        targets: see `teacher_targets`.
+        config: the constants.
+        group: that shares the batch.
+
+    Source: arXiv:2304.07193, §4.
+    """
+    views, crops = student.backbone([batch.globals_, batch.locals_], [batch.masks, None])
+    scores = student.project(torch.cat([views.cls, crops.cls]), views.patches[batch.masks])
+    num_views = len(batch.globals_)
+    dino = dino_loss(
+        scores.cls[:num_views],
+        scores.cls[num_views:],
+        targets.cls,
+        temperature=config.student_temperature,
+    )
+    ibot = ibot_loss(
+        scores.patches,
+        targets.patches,
+        patch_weights(batch.masks),
+        num_images=num_views,
+        temperature=config.student_temperature,
+    )
+    neighbours = group if config.koleo_over == "batch" else Alone()
+    koleo = torch.stack([koleo_loss(view, group=neighbours) for view in views.cls.chunk(2)]).sum()
+    return Losses(
+        config.dino_weight * dino.local,
+        config.dino_weight * dino.globals_,
+        config.ibot_weight * ibot,
+        config.koleo_weight * koleo,
+    )
