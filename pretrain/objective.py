@@ -3,11 +3,11 @@
 Nothing here knows of devices, ranks or files: a `Group` stands for whoever holds the rest of the batch.
 """
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from pretrain.loss.dino import dino_loss
@@ -15,30 +15,32 @@ from pretrain.loss.group import Alone, Group
 from pretrain.loss.ibot import ibot_loss, patch_weights
 from pretrain.loss.koleo import koleo_loss
 from pretrain.loss.sinkhorn import centred_softmax, moved_centre, sinkhorn_knopp
+from pretrain.model.block import take_rows
 from pretrain.model.network import Network, Scores
+from pretrain.model.vit import Features
 
 Centring = Literal["softmax", "sinkhorn"]
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectiveConfig:
-    """The constants of the objective.
+class ObjectiveConfig(BaseModel):
+    """The constants of the objective."""
 
-    Attributes:
-        centring: how targets are made: a softmax around a moving centre, or Sinkhorn–Knopp.
-        student_temperature: of the student's softmax; the teacher's is scheduled.
-        centre_momentum: of the moving centre.
-        dino_weight, ibot_weight, koleo_weight: of the three terms.
-        koleo_over: where KoLeo looks for neighbours: the whole batch, or this process's part as officially.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    centring: Centring = "sinkhorn"
-    student_temperature: float = 0.1
-    centre_momentum: float = 0.9
-    dino_weight: float = 1.0
-    ibot_weight: float = 1.0
-    koleo_weight: float = 0.1
-    koleo_over: Literal["batch", "rank"] = "batch"
+    centring: Centring = Field(
+        "sinkhorn",
+        description="how targets are made: Sinkhorn-Knopp (as ViT-L/14 and g/14), or a softmax around a moving "
+        "centre (as ViT-L/16)",
+    )
+    student_temperature: float = Field(0.1, gt=0, description="of the student's softmax")
+    centre_momentum: float = Field(0.9, ge=0, le=1, description="of the moving centre")
+    dino_weight: float = Field(1.0, ge=0, description="of the image-level loss")
+    ibot_weight: float = Field(1.0, ge=0, description="of the patch-level loss")
+    koleo_weight: float = Field(0.1, ge=0, description="of the spreading loss, on each global crop")
+    koleo_over: Literal["batch", "rank"] = Field(
+        "batch",
+        description="where KoLeo looks for neighbours: the whole batch, or a rank's part as officially",
+    )
 
 
 class Batch(NamedTuple):
@@ -101,7 +103,7 @@ def teacher_targets(
         Target probabilities, fp32: of the class tokens (2B, K) in the order of the crops, of the masked patches.
     """
     [features] = teacher.backbone([batch.globals_])
-    scores = teacher.project(features.cls, features.patches[batch.masks])
+    scores = teacher.project(features.cls, _masked(features, batch.masks))
     if config.centring == "sinkhorn":
         targets = (sinkhorn_knopp(s, temperature=temperature, group=group) for s in scores)
         return Scores(*targets), centres
@@ -129,7 +131,7 @@ def student_losses(
     Source: arXiv:2304.07193, §4.
     """
     views, crops = student.backbone([batch.globals_, batch.locals_], [batch.masks, None])
-    scores = student.project(torch.cat([views.cls, crops.cls]), views.patches[batch.masks])
+    scores = student.project(torch.cat([views.cls, crops.cls]), _masked(views, batch.masks))
     num_views = len(batch.globals_)
     dino = dino_loss(
         scores.cls[:num_views],
@@ -152,3 +154,8 @@ def student_losses(
         config.ibot_weight * ibot,
         config.koleo_weight * koleo,
     )
+
+
+def _masked(features: Features, masks: Bool[Tensor, "b n"]) -> Float[Tensor, "num_masked dim"]:
+    """The patches under the mask, image by image."""
+    return take_rows(features.patches.flatten(0, 1), masks.flatten().nonzero()[:, 0])

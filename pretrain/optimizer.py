@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from pretrain.schedules import Scheduled
@@ -12,21 +13,21 @@ from pretrain.schedules import Scheduled
 EMBEDDINGS = ("cls_token", "pos_embed", "mask_token", "register_tokens", "patch_embed")
 
 
-@dataclass(frozen=True, slots=True)
-class OptimizerConfig:
-    """The constants of AdamW.
+class OptimizerConfig(BaseModel):
+    """The constants of AdamW."""
 
-    Attributes:
-        betas: of the two moments.
-        layer_decay: factor on the learning rate from each block to the one before it.
-        patch_embed_lr: a further factor for the patch embedding.
-        clip: largest gradient norm of the backbone and of each head, each by itself; 0 for none.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    betas: tuple[float, float] = (0.9, 0.999)
-    layer_decay: float = 0.9
-    patch_embed_lr: float = 0.2
-    clip: float = 3.0
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of the two moments")
+    layer_decay: float = Field(
+        0.9, gt=0, le=1, description="factor on the learning rate from each block to the one before it"
+    )
+    patch_embed_lr: float = Field(0.2, ge=0, description="a further factor for the patch embedding")
+    clip: float = Field(
+        3.0,
+        ge=0,
+        description="largest gradient norm of the backbone and of each head, each by itself; 0: none",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,18 @@ member. A shard that is not as long as its index says is an error before its fir
 
 import hashlib
 import json
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int32, Int64
 
 from curation import storage
-from curation.errors import IntegrityError
+from curation.errors import IntegrityError, SourceError
 from curation.ranges import RangeReader
 from curation.shard.layout import TAR_BLOCK_BYTES
 from curation.shard.sample import Sample, decode_members
@@ -88,12 +90,14 @@ class ShardReader:
 
     Args:
         root: the dataset's folder (`dataset-<identity>`): a path or a URL.
+        max_open: shards whose files are kept open.
 
     Raises:
         IntegrityError: when `index.json` cannot be understood.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, max_open: int = 8) -> None:
+        self.root = root
         path = storage.join(root, "index.json")
         try:
             listing = json.loads(storage.read_bytes(path))
@@ -105,7 +109,7 @@ class ShardReader:
             ) from error
         self._ends = np.cumsum([shard.num_samples for shard in self.shards], dtype=np.int64)
         self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
-        self._ranges = RangeReader()
+        self._ranges = RangeReader(max_open)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -127,6 +131,25 @@ class ShardReader:
             while len(self._indexes) > _MAX_INDEXES:
                 self._indexes.popitem(last=False)
         return index
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the operating system reads the shards."""
+        return all(storage.is_local(shard.path) for shard in self.shards)
+
+    def image_ranges(self, shard: int) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+        """First byte and length of every image of a shard, in the order of its samples."""
+        index = self.index(shard)
+        first = index.first[:-1]
+        return index.offset[first], index.num_bytes[first]
+
+    def read_range(self, shard: int, offset: int, num_bytes: int, *, path: str | None = None) -> bytes:
+        """Bytes of a shard, or of a copy of it at `path`.
+
+        Raises:
+            OSError: when they cannot be read.
+        """
+        return self._ranges.read(path or self.shards[shard].path, offset, num_bytes)
 
     def read_image(self, shard: int, sample: int) -> bytes:
         """The bytes of one image, by one positioned read.
@@ -248,3 +271,69 @@ def _parse_header(path: str, header: bytes) -> tuple[str, int]:
         raise IntegrityError(
             f"{path} has a damaged tar header", got=repr(header[:40]), remedy=_REMEDY
         ) from error
+
+
+def open_dataset(path: str) -> tuple[ShardReader, str]:
+    """Open the dataset that a manifest names.
+
+    Args:
+        path: a run directory or its `manifest.json`: a path or a URL.
+
+    Returns:
+        A reader, and the SHA-256 over the shards' own, in hex, which names the dataset's content.
+
+    Raises:
+        SourceError: when there is no manifest.
+        IntegrityError: when the manifest cannot be understood, or the index lists other shards than it does.
+    """
+    file = path if path.endswith(".json") else storage.join(path, "manifest.json")
+    try:
+        manifest = json.loads(storage.read_bytes(file))
+        root = storage.join(file.rpartition("/")[0] or ".", manifest["dataset_dir"])
+        listed = [(entry["path"].rpartition("/")[2], entry["sha256"]) for entry in manifest["shards"]]
+    except FileNotFoundError as error:
+        raise SourceError(
+            f"There is no dataset at {storage.redact(path)}",
+            got="no manifest.json",
+            expected="the directory of a finished run, or its manifest.json",
+            remedy="Curate first: lvd run CONFIG",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{file} is no manifest", got=repr(error), remedy=_REMEDY) from error
+    reader = ShardReader(root)
+    found = [(shard.name, shard.sha256) for shard in reader.shards]
+    if found != listed:
+        raise IntegrityError(
+            f"{root}/index.json lists other shards than {file}",
+            got=f"{len(found)} shards",
+            expected=f"the {len(listed)} of the manifest",
+            remedy=_REMEDY,
+        )
+    return reader, hashlib.sha256("".join(sha256 for _, sha256 in listed).encode()).hexdigest()
+
+
+def fetch_shard(shard: Shard, target: Path) -> None:
+    """Copy a shard to a local file, whole or not at all, and check its hash on the way.
+
+    Raises:
+        IntegrityError: when its bytes are not those that were written.
+        OSError: when they cannot be read.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    digest = hashlib.sha256()
+    try:
+        with storage.open_stream(shard.path) as stream, temp.open("wb") as out:
+            while block := stream.read(_SPAN_BYTES):
+                digest.update(block)
+                out.write(block)
+        if digest.hexdigest() != shard.sha256:
+            raise IntegrityError(
+                f"{storage.redact(shard.path)} is not the shard that was written",
+                got=digest.hexdigest(),
+                expected=shard.sha256,
+                remedy=_REMEDY,
+            )
+        temp.rename(target)
+    finally:
+        temp.unlink(missing_ok=True)

@@ -35,7 +35,8 @@ class _SoftCrossEntropy(torch.autograd.Function):
         logits, targets, log_sums = ctx.saved_tensors
         made = torch.empty_like(logits)
         rows = zip(
-            *(x.split(_ROWS) for x in (made, logits, targets, log_sums, grads[0] / ctx.temperature)), strict=True
+            *(x.split(_ROWS) for x in (made, logits, targets, log_sums, grads[0] / ctx.temperature)),
+            strict=True,
         )
         for out, scores, wanted, log_sum, grad in rows:
             soft = (scores.float() / ctx.temperature).sub_(log_sum[:, None]).exp_()

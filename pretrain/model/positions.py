@@ -33,9 +33,7 @@ def interpolate_positions(
     if offset:
         # The scale itself enters the sampling positions: a scale of (rows + 0.1) / M is not one of rows / M.
         scale = tuple((length + offset) / side for length in grid)
-        resampled = nn.functional.interpolate(
-            square, scale_factor=scale, mode="bicubic", antialias=antialias
-        )
+        resampled = nn.functional.interpolate(square, scale_factor=scale, mode="bicubic", antialias=antialias)
     else:
         resampled = nn.functional.interpolate(square, size=grid, mode="bicubic", antialias=antialias)
     assert resampled.shape[-2:] == grid, (resampled.shape, grid)

@@ -81,7 +81,9 @@ class Case:
         return network.train(role == "student")
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(f"{prefix}."): v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")}
+        return {
+            k.removeprefix(f"{prefix}."): v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")
+        }
 
     @property
     def objective(self) -> ObjectiveConfig:
@@ -94,7 +96,9 @@ class Case:
     @property
     def batch(self) -> Batch:
         get = self.tensors.__getitem__
-        return Batch(get("in.collated_global_crops"), get("in.collated_local_crops"), get("in.collated_masks"))
+        return Batch(
+            get("in.collated_global_crops"), get("in.collated_local_crops"), get("in.collated_masks")
+        )
 
     @cached_property
     def steps(self) -> tuple[list[Losses], Network]:
@@ -263,8 +267,8 @@ def test_schedule(value: str) -> None:
     facts = golden["config"]
     length = facts["epoch_length"]
     config = ScheduleConfig(
-        total=facts["epochs"] * length,
-        lr=facts["lr"],
+        iterations=facts["epochs"] * length,
+        base_lr=facts["lr"],
         min_lr=facts["min_lr"],
         lr_warmup=facts["warmup_epochs"] * length,
         freeze_last_layer=facts["freeze_last_layer_epochs"] * length,

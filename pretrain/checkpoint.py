@@ -1,0 +1,248 @@
+"""Checkpoints: whole or absent, independent of the number of ranks, and readable by anybody.
+
+    RUN_DIR/checkpoints/step-00001000/
+      teacher.safetensors     the result; fp32, official keys: backbone.…, dino_head.…, ibot_head.…
+      student.safetensors
+      training.safetensors    AdamW's moments by parameter, and the centres
+      training.json           the step, the config, what made it
+      COMPLETE.json           written last: bytes and SHA-256 of the others
+
+A step is written under another name, renamed when whole, and counts once its COMPLETE.json is there and every
+hash in it is right. One that is damaged is passed over for the one before.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from curation.errors import IntegrityError
+from pretrain.model.network import Network
+from pretrain.objective import Centres
+from pretrain.parallel import assign, full
+
+MARKER = "COMPLETE.json"
+_STEP = re.compile(r"step-(\d{8})")
+
+
+class CheckpointConfig(BaseModel):
+    """When checkpoints are written, and which of them stay."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: int = Field(1_000, ge=1, description="iterations between two; one more is written at the end")
+    keep: int = Field(2, ge=1, description="newest ones that stay")
+    keep_every: int | None = Field(
+        None, ge=1, description="one whose iteration this divides stays as well; null: none"
+    )
+
+
+def step_dir(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint after `step` iterations lies."""
+    return run_dir / "checkpoints" / f"step-{step:08d}"
+
+
+def save(
+    run_dir: Path,
+    step: int,
+    *,
+    student: Network,
+    teacher: Network,
+    optimizer: Optimizer,
+    centres: Centres,
+    facts: Mapping[str, Any],
+    is_writer: bool,
+) -> Path:
+    """Write the checkpoint after `step` iterations. Every rank must call; one of them writes.
+
+    Args:
+        run_dir: of the training.
+        step: iterations done.
+        student, teacher, optimizer, centres: the state.
+        facts: what else `training.json` says.
+        is_writer: whether this rank writes.
+
+    Returns:
+        The folder.
+    """
+    files = {
+        "teacher.safetensors": _state_of(teacher, is_writer),
+        "student.safetensors": _state_of(student, is_writer),
+        "training.safetensors": _training_state(student, optimizer, centres, is_writer),
+    }
+    target = step_dir(run_dir, step)
+    if not is_writer:
+        return target
+    temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temp.mkdir(parents=True)
+    metadata = {"format": "pt", "lvd": "1", "vit": json.dumps(asdict(student.backbone.config))}
+    for name, tensors in files.items():
+        save_file(tensors, temp / name, metadata=metadata)
+    (temp / "training.json").write_text(json.dumps({"step": step, **facts}, indent=1))
+    proof = {path.name: _proof_of(path) for path in sorted(temp.iterdir())}
+    _sync(temp)
+    shutil.rmtree(target, ignore_errors=True)  # a damaged one of this step, or one without its marker
+    temp.rename(target)
+    _publish_marker(target, proof)
+    return target
+
+
+def prune(run_dir: Path, config: CheckpointConfig) -> None:
+    """Remove the checkpoints that need not stay, and what interrupted writes left."""
+    folder = run_dir / "checkpoints"
+    steps = complete_steps(run_dir)
+    for step in steps[: -config.keep]:
+        if config.keep_every is None or step % config.keep_every:
+            shutil.rmtree(step_dir(run_dir, step))
+    for path in folder.glob(".step-*.tmp"):
+        shutil.rmtree(path)
+
+
+def complete_steps(run_dir: Path) -> list[int]:
+    """The steps with a marker, in order."""
+    found = (_STEP.fullmatch(path.parent.name) for path in run_dir.glob(f"checkpoints/*/{MARKER}"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint whose every byte is what was written; None where there is none at all.
+
+    Raises:
+        IntegrityError: when there are checkpoints, and every one is damaged.
+    """
+    steps = complete_steps(run_dir)
+    for step in reversed(steps):
+        folder = step_dir(run_dir, step)
+        fault = _fault_of(folder)
+        if fault is None:
+            return folder
+        warn(f"{folder} is damaged ({fault}); the one before is tried")
+    if steps:
+        raise IntegrityError(
+            f"Every checkpoint in {run_dir / 'checkpoints'} is damaged",
+            got=f"steps {steps}",
+            remedy="Restore one, or remove the folder to begin anew",
+        )
+    return None
+
+
+def load(
+    folder: Path, *, student: Network, teacher: Network, optimizer: Optimizer
+) -> tuple[dict[str, Any], Centres]:
+    """Set the state from a checkpoint, whatever the number of ranks now and then.
+
+    Returns:
+        `training.json`, and the centres.
+
+    Raises:
+        IntegrityError: when the checkpoint is not of this student.
+    """
+    _load_state(student, folder / "student.safetensors")
+    _load_state(teacher, folder / "teacher.safetensors")
+    with safe_open(folder / "training.safetensors", "pt") as file:
+        for name, parameter in student.named_parameters():
+            state = optimizer.state[parameter]
+            for kind in ("exp_avg", "exp_avg_sq"):
+                state[kind] = parameter.detach().clone()
+                assign(state[kind], file.get_tensor(f"{kind}.{name}"))
+            state["step"] = file.get_tensor(f"step.{name}").to(parameter.device)
+        centres = Centres(file.get_tensor("centre.cls"), file.get_tensor("centre.patches"))
+    device = next(student.parameters()).device
+    return json.loads((folder / "training.json").read_text()), Centres(*(c.to(device) for c in centres))
+
+
+def _state_of(network: nn.Module, is_writer: bool) -> dict[str, Tensor]:
+    """The parameters, whole, on the CPU of the one rank that writes; the others only help to gather them."""
+    state = {}
+    for name, parameter in network.named_parameters():
+        whole = full(parameter)
+        if is_writer:
+            state[name] = whole.clone()
+    return state
+
+
+def _training_state(
+    student: Network, optimizer: Optimizer, centres: Centres, is_writer: bool
+) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for name, parameter in student.named_parameters():
+        for kind, tensor in optimizer.state[parameter].items():
+            whole = full(tensor)
+            if is_writer:
+                state[f"{kind}.{name}"] = whole.clone()
+    return (
+        {**state, "centre.cls": centres.cls.cpu(), "centre.patches": centres.patches.cpu()}
+        if is_writer
+        else {}
+    )
+
+
+def _load_state(network: Network, path: Path) -> None:
+    parameters = dict(network.named_parameters())
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+        if shapes != expected:
+            wrong = sorted(name for name in names | set(expected) if shapes.get(name) != expected.get(name))
+            raise IntegrityError(
+                f"{path} is not a checkpoint of this model",
+                got=f"{len(wrong)} tensors that are missing, new or of another shape: {', '.join(wrong[:5])}",
+                remedy="Resume with the config that wrote it, or choose another run_dir",
+            )
+        for name, parameter in parameters.items():
+            assign(parameter, file.get_tensor(name))
+
+
+def _proof_of(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": path.stat().st_size}
+
+
+def _fault_of(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        proof = json.loads((folder / MARKER).read_text())
+        for name, expected in proof.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if _proof_of(folder / name) != expected:
+                return f"{name} is not what was written"
+    except (ValueError, AttributeError):
+        return f"{MARKER} cannot be read"
+    return None if "training.json" in proof else f"{MARKER} lists too little"
+
+
+def _publish_marker(target: Path, proof: Mapping[str, Any]) -> None:
+    temp = target / f".{MARKER}.tmp"
+    temp.write_text(json.dumps(proof, indent=1))
+    _fsync(temp)
+    temp.rename(target / MARKER)
+    _fsync(target)
+    _fsync(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        _fsync(path)
+    _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

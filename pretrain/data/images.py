@@ -1,0 +1,133 @@
+"""The images of a data set by row: where the bytes of each lie, and how they are read."""
+
+import contextlib
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from curation.shard.read import ShardReader, fetch_shard, open_dataset
+
+_MAX_OPEN = 256  # a shuffle goes from shard to shard
+_PLACE = np.dtype([("shard", "<i4"), ("num_bytes", "<i4"), ("offset", "<i8")])
+
+
+@dataclass(frozen=True)
+class Spool:
+    """Where shards of an object store are kept while they are in use.
+
+    Attributes:
+        folder: of this machine, for all processes on it.
+        max_bytes: of all shards in it; the ones used longest ago go first.
+    """
+
+    folder: Path
+    max_bytes: int
+
+
+class Images:
+    """Random access to the bytes of every image of a finished dataset; safe to send to a worker process.
+
+    The places of all images stand in one memory-mapped file of 16 bytes an image, which the processes of a
+    machine share: a shard's own index would have to be loaded again for nearly every read of a shuffle.
+
+    Args:
+        dataset: a run directory, or its `manifest.json`: a path or a URL.
+        cache: a folder for the file of places.
+        spool: for shards of an object store; unused for local ones.
+
+    Raises:
+        IntegrityError: when the dataset is not what its manifest and index say.
+    """
+
+    def __init__(self, dataset: str, *, cache: Path, spool: Spool) -> None:
+        reader, digest = open_dataset(dataset)
+        self.reader = ShardReader(reader.root, max_open=_MAX_OPEN)
+        self._spool = spool
+        self._places_path = cache / f"places-{digest[:16]}.npy"
+        if not self._places_path.exists():
+            _write_places(self.reader, self._places_path)
+        self._places = np.load(self._places_path, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker opens and maps the files itself."""
+        return {**self.__dict__, "_places": None, "reader": self.reader.root}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.reader = ShardReader(state["reader"], max_open=_MAX_OPEN)
+        self._places = np.load(self._places_path, mmap_mode="r")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the operating system reads the shards."""
+        return self.reader.is_local
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        """Images in each shard."""
+        return [shard.num_samples for shard in self.reader.shards]
+
+    def read(self, row: int) -> bytes:
+        """The bytes of one image.
+
+        Raises:
+            OSError: when they cannot be read.
+            IntegrityError: when a shard that was fetched is not the one that the index names.
+        """
+        place = self._places[row]
+        shard = int(place["shard"])
+        path = None if self.is_local else str(self._spooled(shard))
+        return self.reader.read_range(shard, int(place["offset"]), int(place["num_bytes"]), path=path)
+
+    def keys(self, rows: Int64[np.ndarray, "m"]) -> list[str]:
+        """The image ids of some rows."""
+        located = [self.reader.locate(int(row)) for row in rows]
+        return [self.reader.index(shard).keys[sample].as_py() for shard, sample in located]
+
+    def _spooled(self, shard: int) -> Path:
+        path = self._spool.folder / f"{self.reader.shards[shard].sha256}.tar"
+        try:
+            os.utime(path)  # used now
+        except FileNotFoundError:
+            fetch_shard(self.reader.shards[shard], path)
+            _make_room(self._spool, keep=path)
+        return path
+
+
+def _write_places(reader: ShardReader, path: Path) -> None:
+    """Write the places of all images, whole or not at all; a twin that does the same is harmless."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    places = np.lib.format.open_memmap(temp, mode="w+", dtype=_PLACE, shape=(len(reader),))
+    start = 0
+    for number, shard in enumerate(reader.shards):
+        offsets, sizes = reader.image_ranges(number)
+        rows = places[start : start + shard.num_samples]
+        rows["shard"], rows["offset"], rows["num_bytes"] = number, offsets, sizes
+        start += shard.num_samples
+    places.flush()
+    temp.rename(path)
+
+
+def _make_room(spool: Spool, *, keep: Path) -> None:
+    """Remove the shards used longest ago until the rest fits. One that is needed again is fetched again."""
+    found = []
+    for path in spool.folder.glob("*.tar"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            info = path.stat()
+            found.append((info.st_mtime_ns, info.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= spool.max_bytes:
+            break
+        if path != keep:
+            path.unlink(missing_ok=True)
+            total -= size

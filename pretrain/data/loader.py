@@ -1,0 +1,191 @@
+"""Batches of crops for every step of a training, by position: any step can be made without those before it."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from curation.describe.decode import DecodeConfig, decode
+from curation.errors import IntegrityError
+from pretrain.data.augment import CropConfig, Crops, MultiCrop
+from pretrain.data.images import Images
+from pretrain.data.masking import MaskingConfig, mask_batch
+from pretrain.data.order import FullShuffle, Order, WindowShuffle
+
+MAX_UNREADABLE_IN_A_ROW = 100
+_MASKS = 1  # tells the seeds of masks from those of crops
+
+
+class DataConfig(BaseModel):
+    """Which images are trained on, and how they are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str | None = Field(
+        None, description="a run directory of `lvd run`, or its manifest.json; a path or a URL"
+    )
+    workers: int = Field(2, ge=0, description="processes that decode and crop, for each rank; 0: in its own")
+    prefetch: int = Field(4, ge=1, description="batches that a worker makes ahead")
+    read_threads: int = Field(8, ge=1, description="reads at once in a worker, of shards on an object store")
+    window_images: int = Field(
+        100_000, ge=1, description="shards on an object store: images that are shuffled among one another"
+    )
+    spool_dir: str | None = Field(
+        None, description="shards on an object store: where copies lie while in use; null: below run_dir"
+    )
+    spool_bytes: int = Field(50_000_000_000, ge=1, description="bytes of those copies at most")
+
+
+class CropBatch(NamedTuple):
+    """The crops of one rank for one step, as bytes, with the masks of the global ones."""
+
+    step: int
+    globals_: UInt8[Tensor, "two_b 3 g g"]  # crop 1 of all images, then crop 2
+    locals_: UInt8[Tensor, "local_b 3 l l"]  # crop by crop, each of all images
+    masks: Bool[Tensor, "two_b n"]
+    rows: Int64[Tensor, "b"]  # of the data set
+    num_unreadable: int  # images in whose place others were taken
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the global batch a rank has: the positions are dealt in runs, rank by rank."""
+
+    batch_images: int  # of all ranks
+    rank: int = 0
+    num_ranks: int = 1
+
+    def positions(self, step: int) -> Int64[np.ndarray, "b"]:
+        """The positions of this rank at a step."""
+        each = self.batch_images // self.num_ranks
+        start = step * self.batch_images + self.rank * each
+        return np.arange(start, start + each, dtype=np.int64)
+
+
+@dataclass
+class StepDataset(Dataset[CropBatch]):
+    """The batch of every step, made from its number alone.
+
+    Attributes:
+        images: of the data set.
+        order: which image stands at which position.
+        share: of this rank.
+        crops, masking: what is made of an image.
+        grid: rows and columns of patches of a global crop.
+        seed: of crops and masks.
+        read_threads: reads at once.
+    """
+
+    images: Images
+    order: Order
+    share: Share
+    crops: CropConfig
+    masking: MaskingConfig
+    grid: tuple[int, int]
+    seed: int
+    read_threads: int
+
+    def __getitem__(self, step: int) -> CropBatch:
+        positions = self.share.positions(step)
+        rows = self.order.rows(positions)
+        made, num_unreadable = self._make(rows, positions)
+        rng = np.random.default_rng((self.seed, _MASKS, int(positions[0])))
+        return CropBatch(
+            step=step,
+            globals_=torch.stack([crops.globals_ for crops in made], dim=1).flatten(0, 1),
+            locals_=torch.stack([crops.locals_ for crops in made], dim=1).flatten(0, 1),
+            masks=torch.from_numpy(mask_batch(2 * len(rows), self.grid, self.masking, rng)),
+            rows=torch.from_numpy(rows),
+            num_unreadable=num_unreadable,
+        )
+
+    @cached_property
+    def _multi_crop(self) -> MultiCrop:
+        return MultiCrop(self.crops)
+
+    def _make(
+        self, rows: Int64[np.ndarray, "b"], positions: Int64[np.ndarray, "b"]
+    ) -> tuple[list[Crops], int]:
+        if self.images.is_local:
+            found = [self._pixels(int(row)) for row in rows]
+        else:
+            with ThreadPoolExecutor(self.read_threads) as threads:
+                found = list(threads.map(self._pixels, rows.tolist()))
+        made = [
+            self._multi_crop(
+                torch.from_numpy(pixels).permute(2, 0, 1), seed=_seed_of(self.seed, int(position))
+            )
+            for (pixels, _), position in zip(found, positions, strict=True)
+        ]
+        return made, sum(num for _, num in found)
+
+    def _pixels(self, row: int) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
+        """The pixels of an image, or of the next one that can be decoded, and how many could not.
+
+        Every image of a shard was decoded when it was curated. One that cannot be now was damaged since, or
+        was put there by somebody else: it is counted, and the training goes on.
+        """
+        for num_skipped in range(min(MAX_UNREADABLE_IN_A_ROW, len(self.images))):
+            data = self.images.read((row + num_skipped) % len(self.images))
+            decoded = decode(data, need_side_px=decode_side_px(self.crops), config=DecodeConfig())
+            if decoded.pixels is not None:
+                return decoded.pixels, num_skipped
+        raise IntegrityError(
+            f"No picture can be decoded among {num_skipped + 1} in a row",
+            got=f"rows {row} … {row + num_skipped} of {self.images.reader.root}",
+            expected="the images that were curated",
+            remedy="Check the shards: lvd verify RUN_DIR",
+        )
+
+
+def decode_side_px(crops: CropConfig) -> int:
+    """Short side down to which a JPEG may be decoded so that no square crop is enlarged on its account, px."""
+    sides = [crops.global_size_px / math.sqrt(crops.global_scale[0])]
+    if crops.num_local:
+        sides.append(crops.local_size_px / math.sqrt(crops.local_scale[0]))
+    return math.ceil(max(sides))
+
+
+def order_of(images: Images, config: DataConfig, *, seed: int) -> Order:
+    """A full shuffle of local shards, a shuffle by windows of remote ones."""
+    if images.is_local:
+        return FullShuffle(len(images), seed=seed)
+    return WindowShuffle(images.shard_sizes, seed=seed, window_images=config.window_images)
+
+
+def batches(
+    dataset: StepDataset, config: DataConfig, *, steps: Sequence[int], pin_memory: bool
+) -> Iterator[CropBatch]:
+    """The batches of some steps, in order, made ahead by worker processes.
+
+    The processes are forked from a server that has imported this module and has no threads; forked from this
+    process, whose threads may hold locks, they could hang.
+    """
+    with_workers = {}
+    if config.workers:
+        context = torch.multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        with_workers = {"multiprocessing_context": context, "prefetch_factor": config.prefetch}
+    return iter(
+        DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=steps,
+            num_workers=config.workers,
+            pin_memory=pin_memory,
+            **with_workers,
+        )
+    )
+
+
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,224 @@
+"""Where a network computes: on one process or sharded over many, in which precision. No mathematics here.
+
+One process needs no launcher and no process group. Under `torchrun` the parameters are sharded by FSDP2, a
+group for each block, the rest of the backbone, and each head. Either way the optimiser, the teacher's mean
+and the checkpoints see fp32 parameters, and a forward in bf16 sees copies of them.
+"""
+
+import copy
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from curation.errors import ConfigError
+from pretrain.loss.group import Alone, Group
+from pretrain.model.network import Network
+
+
+class ParallelConfig(BaseModel):
+    """Where the training runs. Which images are seen does not depend on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where present")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="of forward and backward; parameters, their update and all sums are fp32. auto: bf16 on "
+        "CUDA and on a CPU that multiplies it in hardware",
+    )
+    processes: int = Field(
+        1, ge=1, description="on this machine; more than one are started by `lvd pretrain` under torchrun"
+    )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of a process; null: torch's own choice. Sums depend on it"
+    )
+    compile: bool = Field(False, description="torch.compile every block")
+    checkpoint_activations: bool = Field(
+        False, description="compute the activations of a block again in the backward, to save memory"
+    )
+
+
+class Processes:
+    """The group of all ranks of `torch.distributed`."""
+
+    def __init__(self) -> None:
+        self.size = dist.get_world_size()
+        self.rank = dist.get_rank()
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over all ranks."""
+        total = x.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, x: Float[Tensor, "b dim"]) -> Float[Tensor, "n dim"]:
+        """The rows of all ranks, differentiable."""
+        return _Gather.apply(x, self.size, self.rank)  # type: ignore[no-untyped-call]
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather of equal parts; a row's gradient is the sum of those that every rank has for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int, rank: int) -> Tensor:
+        ctx.rank, ctx.num_rows = rank, len(x)
+        parts = [torch.empty_like(x) for _ in range(size)]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        total = grads[0].clone()
+        dist.all_reduce(total)
+        return total[ctx.rank * ctx.num_rows :][: ctx.num_rows], None, None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a process has: its device, the precision of its forwards, and the others."""
+
+    device: torch.device
+    dtype: torch.dtype
+    group: Group
+    mesh: DeviceMesh | None  # None for one process
+
+
+@contextmanager
+def place(config: ParallelConfig) -> Iterator[Place]:
+    """Take this process's place: alone, or among those that torchrun has started.
+
+    Raises:
+        ConfigError: for a device that is not there.
+    """
+    kind = config.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "No CUDA device", got="device: cuda", expected="device: cpu or auto on this machine"
+        )
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = "bf16" if kind == "cuda" or _has_fast_bf16() else "fp32"
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if kind == "cpu":
+        keep_freed_memory()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Place(torch.device(kind), kinds[dtype], Alone(), None)
+        return
+    local_rank = int(os.environ["LOCAL_RANK"])
+    device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
+    try:
+        mesh = init_device_mesh(kind, (dist.get_world_size(),))
+        yield Place(device, kinds[dtype], Processes(), mesh)
+    finally:
+        dist.destroy_process_group()
+
+
+class Placed:
+    """A network where it computes.
+
+    Attributes:
+        network: fp32 parameters, sharded among many processes: what is optimised, averaged and saved.
+        working: what is called. The network itself, or a bf16 copy of it on a lone process.
+    """
+
+    def __init__(self, network: Network, where: Place, config: ParallelConfig) -> None:
+        self.network = network.to(where.device)
+        if config.checkpoint_activations:
+            _checkpoint_blocks(network)
+        if config.compile:
+            for block in network.backbone.blocks:
+                block.compile()
+        if where.mesh is not None:
+            _shard(network, where.mesh, where.dtype)
+        self.working = self.network
+        if where.mesh is None and where.dtype is not torch.float32:
+            self.working = copy.deepcopy(network).to(where.dtype)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Give the working copy the parameters of the network."""
+        if self.working is not self.network:
+            torch._foreach_copy_(list(self.working.parameters()), list(self.network.parameters()))
+
+    @torch.no_grad()
+    def take_gradients(self) -> None:
+        """Move the gradients of the working copy to the network, as fp32."""
+        if self.working is not self.network:
+            for own, other in zip(self.network.parameters(), self.working.parameters(), strict=True):
+                own.grad = None if other.grad is None else other.grad.float()
+                other.grad = None
+
+
+def _shard(network: Network, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+    policy = MixedPrecisionPolicy(
+        param_dtype=None if dtype is torch.float32 else dtype, reduce_dtype=torch.float32
+    )
+    for block in network.backbone.blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    for part in network.children():
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+
+
+def _checkpoint_blocks(network: Network) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    for block in network.backbone.blocks:
+        inner = block.forward
+        block.forward = lambda groups, inner=inner: checkpoint(inner, groups, use_reentrant=False)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """A tensor whole, on the CPU. Every rank must ask."""
+    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return whole.detach().cpu()
+
+
+@torch.no_grad()
+def assign(target: Tensor, whole: Tensor) -> None:
+    """Set a tensor, sharded or not, from a whole one that every rank has."""
+    if isinstance(target, DTensor):
+        part = distribute_tensor(
+            whole.to(target.device), target.device_mesh, target.placements, src_data_rank=None
+        )
+        target.to_local().copy_(part.to_local())
+    else:
+        target.copy_(whole)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what it frees, instead of giving it back and having it zeroed again at every step.
+
+    A step frees and takes buffers of hundreds of megabytes; page faults cost up to a third of it on a CPU.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        trim_threshold, mmap_max = -1, -4  # malloc.h
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

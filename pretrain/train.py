@@ -1,0 +1,323 @@
+"""The training: a teacher, a student, and the loop that moves them. A stopped one goes on to the same bits."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from curation.errors import ConfigError, ExecutorError, StoppedError
+from pretrain import checkpoint
+from pretrain.config import PretrainConfig
+from pretrain.data.augment import normalise
+from pretrain.data.images import Images, Spool
+from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_of
+from pretrain.evaluate.probe import Probe, is_collapsed
+from pretrain.metrics import MetricsLog, ProgressLine
+from pretrain.model.network import Network
+from pretrain.objective import Batch, Centres, Losses, initial_centres, student_losses, teacher_targets
+from pretrain.optimizer import apply_schedule, build_adamw, clip_gradients, move_teacher
+from pretrain.parallel import Place, Placed, place
+from pretrain.schedules import scheduled
+from pretrain.start import start_from
+
+_MODEL_SEED, _STEP_SEED = 2, 3  # apart from those of the data
+
+
+@dataclass
+class State:
+    """What moves as a training goes on."""
+
+    student: Placed
+    teacher: Placed
+    optimizer: torch.optim.AdamW
+    centres: Centres
+    step: int = 0  # iterations done
+    num_skipped: int = 0  # of them in a row, up to now, without a finite loss
+
+
+def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
+    """Train, or go on with a training, up to the last iteration.
+
+    Args:
+        config: with `run_dir` and `data.path` set.
+        quiet: show nothing.
+
+    Returns:
+        The folder of the last checkpoint.
+
+    Raises:
+        ConfigError: when the config cannot be trained, or is not that of the training in `run_dir`.
+        StoppedError: on SIGTERM, after a checkpoint.
+        ExecutorError: when too many steps in a row have no finite loss.
+        IntegrityError: when the dataset or every checkpoint is damaged.
+    """
+    assert config.run_dir is not None
+    run_dir = Path(config.run_dir)
+    with place(config.parallel) as where, _stop_flag() as stop:
+        is_first = where.group.rank == 0
+        progress = ProgressLine(config.schedule.iterations, quiet=quiet or not is_first)
+        state = build(config, where)
+        _resume(run_dir, config, state, warn=progress.say)
+        log = MetricsLog(run_dir, first_step=state.step) if is_first else None
+        probe = Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None
+        return _loop(run_dir, config, state, where=where, log=log, progress=progress, probe=probe, stop=stop)
+
+
+def _loop(
+    run_dir: Path,
+    config: PretrainConfig,
+    state: State,
+    *,
+    where: Place,
+    log: MetricsLog | None,
+    progress: ProgressLine,
+    probe: Probe | None,
+    stop: list[int],
+) -> Path:
+    total = config.schedule.iterations
+    folder = checkpoint.step_dir(run_dir, state.step)
+    if probe and state.step == 0:
+        _look(probe, state, where, log, progress)
+    loader = load_batches(config, where, run_dir=run_dir, first_step=state.step)
+    started = time.perf_counter()
+    for crops in loader:
+        waited = time.perf_counter() - started
+        record = train_step(state, crops, config, where)
+        is_stopping = where.group.sum(torch.tensor(float(bool(stop)), device=where.device)).item() > 0
+        step_s = time.perf_counter() - started
+        record |= {
+            "images_per_s": config.batch_images / step_s,
+            "step_s": step_s,
+            "data_wait": waited / step_s,
+            "images_seen": state.step * config.batch_images,
+        }
+        if log:
+            log.write(record)
+        progress.show(record)
+        if state.num_skipped > config.max_skipped:
+            raise _diverged(state, record)
+        is_last = state.step == total
+        if probe and (is_last or state.step % config.probe.every == 0):
+            _look(probe, state, where, log, progress)
+        if is_last or is_stopping or state.step % config.checkpoint.every == 0:
+            folder = _save(run_dir, config, state, where)
+        if is_stopping and not is_last:
+            raise StoppedError(
+                f"Stopped after step {state.step} of {total}; saved in {folder}",
+                remedy="The same command goes on from there",
+            )
+        started = time.perf_counter()
+    return folder
+
+
+def build(config: PretrainConfig, where: Place) -> State:
+    """A student with its optimiser, and a teacher that is its copy, at iteration 0."""
+    heads = config.head_shapes()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed_of(config.seed, _MODEL_SEED))
+        student = Network(config.backbone(drop_path=config.model.drop_path), *heads)
+    if config.model.weights:
+        student.backbone.load_state_dict(start_from(config.model.weights, student.backbone.config))
+    teacher = Network(config.backbone(drop_path=0.0), *heads)
+    teacher.load_state_dict(student.state_dict())
+    teacher.requires_grad_(False)
+    centres = initial_centres(teacher, device=where.device)
+    placed = Placed(student.train(), where, config.parallel)
+    optimizer = build_adamw(
+        placed.network.named_parameters(), depth=student.backbone.config.depth, config=config.optimizer
+    )
+    return State(placed, Placed(teacher.eval(), where, config.parallel), optimizer, centres)
+
+
+def train_step(state: State, crops: CropBatch, config: PretrainConfig, where: Place) -> dict[str, Any]:
+    """One iteration: move the student down its gradient and the teacher after it, unless a loss is not finite.
+
+    Returns:
+        What happened, for the log: every term of the loss as it was minimised, its total, gradient norms,
+        and the scheduled values.
+    """
+    values = scheduled(state.step, config.schedule, batch_images=config.batch_images)
+    apply_schedule(state.optimizer, values)
+    # Stochastic depth draws from torch's own generator: its state would be one more thing to save.
+    torch.manual_seed(_seed_of(config.seed, _STEP_SEED, state.step, where.group.rank))
+    batch = to_batch(crops, where)
+    state.teacher.refresh()
+    state.student.refresh()
+    targets, centres = teacher_targets(
+        state.teacher.working,
+        batch,
+        state.centres,
+        config.objective,
+        temperature=values.teacher_temperature,
+        group=where.group,
+    )
+    losses = student_losses(state.student.working, batch, targets, config.objective, group=where.group)
+    losses.total.backward()
+    state.student.take_gradients()
+    norms = clip_gradients(state.student.network, limit=config.optimizer.clip)
+    shares = torch.stack([*losses, losses.total, torch.tensor(crops.num_unreadable, device=where.device)])
+    means = (where.group.sum(shares.detach().float()) / where.group.size).tolist()
+    named_norms = {f"grad_norm_{name}": norm.item() for name, norm in norms.items()}
+    is_finite = bool(np.isfinite([*means, *named_norms.values()]).all())
+    if is_finite:
+        state.optimizer.step()
+        move_teacher(state.teacher.network, state.student.network, momentum=values.momentum)
+        state.centres = centres
+    state.optimizer.zero_grad()
+    state.step += 1
+    state.num_skipped = 0 if is_finite else state.num_skipped + 1
+    *terms, total, unreadable = means
+    return {
+        "step": state.step,
+        "loss": total,
+        **dict(zip(Losses._fields, terms, strict=True)),
+        **named_norms,
+        **values._asdict(),
+        "skipped": not is_finite,
+        "unreadable": round(unreadable * where.group.size),
+    }
+
+
+def to_batch(crops: CropBatch, where: Place) -> Batch:
+    """Crops as normalised numbers on this rank's device."""
+    # Moved as bytes: a quarter of what the normalised crops take.
+    images = (
+        normalise(part.to(where.device, non_blocking=True)).to(where.dtype)
+        for part in (crops.globals_, crops.locals_)
+    )
+    return Batch(*images, crops.masks.to(where.device, non_blocking=True))
+
+
+def load_batches(
+    config: PretrainConfig, where: Place, *, run_dir: Path, first_step: int
+) -> Iterator[CropBatch]:
+    """The batches of this rank from a step on.
+
+    Raises:
+        ConfigError: when the ranks cannot share a batch evenly.
+    """
+    group = where.group
+    if config.batch_images % group.size:
+        raise ConfigError(
+            "The ranks cannot share a batch evenly",
+            got=f"batch_images {config.batch_images}, {group.size} ranks",
+            expected="a multiple of the number of ranks",
+        )
+    assert config.data.path is not None
+    spool_dir = config.data.spool_dir or run_dir / "spool"
+    images = Images(
+        config.data.path, cache=run_dir / "cache", spool=Spool(Path(spool_dir), config.data.spool_bytes)
+    )
+    dataset = StepDataset(
+        images,
+        order_of(images, config.data, seed=config.seed),
+        Share(config.batch_images, group.rank, group.size),
+        crops=config.crops,
+        masking=config.masking,
+        grid=(config.grid, config.grid),
+        seed=config.seed,
+        read_threads=config.data.read_threads,
+    )
+    steps = range(first_step, config.schedule.iterations)
+    return batches(dataset, config.data, steps=steps, pin_memory=where.device.type == "cuda")
+
+
+def _look(probe: Probe, state: State, where: Place, log: MetricsLog | None, progress: ProgressLine) -> None:
+    state.teacher.refresh()
+    measures = probe.measure(state.teacher.working.backbone, where)
+    if log:
+        log.write({"step": state.step, **measures})
+    shown = "  ".join(f"{name} {value:.3f}" for name, value in measures.items())
+    progress.say(f"step {state.step:,}: {shown}")
+    if is_collapsed(measures):
+        progress.say("the features of nearly all images are alike: the training is collapsing")
+
+
+def _save(run_dir: Path, config: PretrainConfig, state: State, where: Place) -> Path:
+    folder = checkpoint.save(
+        run_dir,
+        state.step,
+        student=state.student.network,
+        teacher=state.teacher.network,
+        optimizer=state.optimizer,
+        centres=state.centres,
+        facts={
+            "images_seen": state.step * config.batch_images,
+            "num_skipped": state.num_skipped,
+            "num_ranks": where.group.size,
+            "torch": torch.__version__,
+            "config": config.model_dump(mode="json"),
+        },
+        is_writer=where.group.rank == 0,
+    )
+    if where.group.rank == 0:
+        checkpoint.prune(run_dir, config.checkpoint)
+    return folder
+
+
+def _resume(run_dir: Path, config: PretrainConfig, state: State, *, warn: Callable[[str], None]) -> None:
+    """Go on from the newest sound checkpoint, if there is one."""
+    folder = checkpoint.newest_sound(run_dir, warn=warn)
+    if folder is None:
+        return
+    facts, state.centres = checkpoint.load(
+        folder,
+        student=state.student.network,
+        teacher=state.teacher.network,
+        optimizer=state.optimizer,
+    )
+    _require_same(facts["config"], config, folder)
+    state.step, state.num_skipped = facts["step"], facts["num_skipped"]
+    warn(f"going on from {folder}")
+
+
+def _require_same(saved: dict[str, Any], config: PretrainConfig, folder: Path) -> None:
+    """Refuse to go on with another training than was begun."""
+    now = config.model_dump(mode="json")
+    free = {"name", "run_dir", "data", "checkpoint", "probe", "parallel", "max_skipped"}
+    changed = [name for name in now if name not in free and now[name] != saved.get(name)]
+    if changed:
+        was, is_now = ({name: side.get(name) for name in changed} for side in (saved, now))
+        raise ConfigError(
+            f"{folder} was written by a training with another config",
+            got=is_now,
+            expected=was,
+            remedy="Change it back, or give the new training a run_dir of its own",
+        )
+
+
+def _diverged(state: State, record: dict[str, Any]) -> ExecutorError:
+    return ExecutorError(
+        f"{state.num_skipped} steps in a row had no finite loss or gradient; none of them was taken",
+        got=f"step {state.step}: "
+        + ", ".join(f"{name} {record[name]}" for name in ("loss", *Losses._fields)),
+        expected="finite numbers",
+        remedy="Lower schedule.base_lr, lengthen schedule.lr_warmup, or set parallel.dtype to fp32. The steps can "
+        "be repeated: the same command goes on from the last checkpoint with the same images",
+    )
+
+
+@contextmanager
+def _stop_flag() -> Iterator[list[int]]:
+    """A list that is no longer empty once SIGTERM has come."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

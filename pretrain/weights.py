@@ -1,0 +1,236 @@
+"""Backbones from files: our own checkpoints, official ones, Hugging Face's and timm's.
+
+Nothing in a file is ever run, and nothing that a file lacks is made up: a load covers every tensor of the
+backbone or fails with the names of all that are missing.
+"""
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from safetensors import SafetensorError, safe_open
+
+from curation.errors import ModelError
+from pretrain.model.keys import Converted, check_fit, hollow_backbone, infer_config, to_official
+from pretrain.model.keys_huggingface import read_huggingface_config
+from pretrain.model.keys_timm import read_timm_config
+from pretrain.model.vit import VisionTransformer, ViTConfig
+
+TEACHER = "teacher.safetensors"
+CHECKPOINTS = "checkpoints"
+COMPLETE = "COMPLETE.json"  # written last: what lacks it was interrupted
+STEP = re.compile(r"step-(\d+)")
+SHARD_INDEX = "model.safetensors.index.json"
+LIBRARY_FILES = ("model.safetensors", SHARD_INDEX, "pytorch_model.bin")
+# Pickle is code: these are read by torch with weights_only, which knows tensors and containers alone.
+PICKLED = (".pth", ".pt", ".bin")
+METADATA_KEY = "vit"
+READ_ERRORS = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+
+
+def find_weights(path: str | Path) -> Path:
+    """The file that holds the weights that a path means.
+
+    Args:
+        path: a weights file; a checkpoint directory of ours; a run directory, for its newest complete
+            checkpoint; or a directory that transformers or timm saved.
+
+    Returns:
+        A `.safetensors`, `.pth`, `.pt` or `.bin` file, or the index of a model in several `.safetensors`.
+
+    Raises:
+        ModelError: there is no such thing at this path.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ModelError(
+            "No weights", got=str(path), expected="a file or a directory", remedy="Check the path"
+        )
+    if (path / TEACHER).is_file():
+        return path / TEACHER
+    if (path / CHECKPOINTS).is_dir():
+        return find_weights(_newest_checkpoint(path / CHECKPOINTS))
+    for name in LIBRARY_FILES if (path / "config.json").is_file() else ():
+        if (path / name).is_file():
+            return path / name
+    raise ModelError(
+        f"{path} holds no weights",
+        got=", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "an empty directory",
+        expected=f"{TEACHER}, or {CHECKPOINTS}/, or config.json with {' or '.join(LIBRARY_FILES)}",
+        remedy="Give a weights file, a checkpoint, a run directory, or what transformers or timm saved",
+    )
+
+
+def read_state(path: str | Path) -> tuple[dict[Any, Any], dict[str, str]]:
+    """What a weights file holds, on the CPU, and its metadata.
+
+    Args:
+        path: a file that `find_weights` gives.
+
+    Returns:
+        Tensors by name, in the wrappers that the file has, and the metadata of a `.safetensors` file.
+
+    Raises:
+        ModelError: the file cannot be read, is of another kind, or holds Python objects.
+    """
+    path = Path(path)
+    try:
+        if path.name.endswith(".index.json"):
+            return _read_shards(path), {}
+        if path.suffix == ".safetensors":
+            return _read_safetensors(path)
+        if path.suffix in PICKLED:
+            # The format of before torch 1.6 is no zip file, and cannot be mapped.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            if isinstance(content, dict):
+                return content, {}
+            raise ValueError(f"a {type(content).__name__} where a dict was expected")
+    except READ_ERRORS as error:
+        raise ModelError(
+            f"The weights in {path} cannot be read",
+            got=" ".join(str(error).split())[:1000],
+            expected="tensors by name, and nothing but tensors and containers of them",
+            remedy="Save the model's state_dict alone, best as safetensors",
+        ) from error
+    raise ModelError(
+        f"{path} is no kind of weights file that is read here",
+        got=path.suffix or "no suffix",
+        expected=", ".join((".safetensors", *PICKLED)),
+        remedy="Save the weights as safetensors",
+    )
+
+
+def load_backbone(path: str | Path, *, num_heads: int | None = None) -> VisionTransformer:
+    """The backbone at a path, ready for features: in fp32, on the CPU, in eval mode.
+
+    Its shape is that of the file's own metadata; else that of `config.json` beside a file of Hugging Face or
+    timm; else what the tensors tell, with heads of 64 channels (see `infer_config`). Heads and classifiers
+    are left out. A file of timm has no mask token, which is then zeros.
+
+    Args:
+        path: see `find_weights`.
+        num_heads: of the attention, for tensors without a config whose heads are not of 64 channels.
+
+    Raises:
+        ModelError: nothing is there, it cannot be read, or it is not exactly one backbone; then every
+            missing, unexpected or misshapen tensor is named.
+    """
+    file = find_weights(path)
+    content, metadata = read_state(file)
+    try:
+        if METADATA_KEY in metadata:
+            config = config_of_metadata(metadata)
+            converted = to_official(content, "official")
+        else:
+            converted = to_official(content)
+            config = _config_beside(file, converted, num_heads)
+        _check_heads(config, num_heads)
+        check_fit(converted.state, config)
+    except ModelError as error:
+        what = f"{file} cannot be loaded: {error.what[0].lower()}{error.what[1:]}"
+        raise ModelError(what, got=error.got, expected=error.expected, remedy=error.remedy) from error
+    model = hollow_backbone(config)
+    # Copied, for a tensor may be a view of the file, which somebody may replace.
+    copied = {name: tensor.to(torch.float32, copy=True) for name, tensor in converted.state.items()}
+    model.load_state_dict(copied, assign=True)
+    return model.eval()
+
+
+def metadata_of_config(config: ViTConfig) -> dict[str, str]:
+    """The metadata with which a `.safetensors` file of ours tells its model's shape."""
+    return {"format": "pt", METADATA_KEY: json.dumps(asdict(config), sort_keys=True)}
+
+
+def config_of_metadata(metadata: Mapping[str, str]) -> ViTConfig:
+    """The shape that a file of ours tells in its metadata.
+
+    Raises:
+        ModelError: it is not such a shape, or has fields that this version does not know.
+    """
+    text = metadata[METADATA_KEY]
+    try:
+        fields = json.loads(text)
+        if unknown := fields.keys() - ViTConfig.__dataclass_fields__.keys():
+            raise ValueError(f"unknown fields {sorted(unknown)}")
+        return TypeAdapter(ViTConfig).validate_python(fields)
+    except (ValueError, AttributeError, ArithmeticError) as error:
+        raise ModelError(
+            f"The metadata {METADATA_KEY!r} is not the shape of a backbone",
+            got=text[:1000],
+            expected=f"an object with the fields {', '.join(ViTConfig.__dataclass_fields__)}",
+            remedy="Read the file with the version of lvd that wrote it, or a later one",
+        ) from error
+
+
+def _check_heads(config: ViTConfig, num_heads: int | None) -> None:
+    if num_heads not in (None, config.num_heads):
+        raise ModelError(
+            "Its config has another number of heads than was asked for",
+            got=num_heads,
+            expected=config.num_heads,
+            remedy="Leave the number of heads out",
+        )
+
+
+def _newest_checkpoint(folder: Path) -> Path:
+    steps = {int(found[1]): entry for entry in folder.iterdir() if (found := STEP.fullmatch(entry.name))}
+    complete = {step: entry for step, entry in steps.items() if (entry / COMPLETE).is_file()}
+    if not complete:
+        raise ModelError(
+            f"{folder} holds no complete checkpoint",
+            got=f"{len(steps)} without {COMPLETE}",
+            expected=f"step-…/ with {COMPLETE}",
+            remedy="Let the run go on until it saves one",
+        )
+    return complete[max(complete)]
+
+
+def _read_safetensors(path: Path) -> tuple[dict[Any, Any], dict[str, str]]:
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    if elsewhere := [name for name in names if Path(name).name != name]:
+        raise ValueError(f"files outside of its directory: {elsewhere}")
+    state: dict[str, Any] = {}
+    for name in names:
+        state |= _read_safetensors(index.parent / name)[0]
+    return state
+
+
+def _config_beside(file: Path, converted: Converted, num_heads: int | None) -> ViTConfig:
+    """The shape that the tensors tell, and, where the library's `config.json` is there, what that adds."""
+    beside = file.parent / "config.json"
+    fields = {}
+    if beside.is_file():
+        try:
+            fields = json.loads(beside.read_text())
+        except ValueError as error:
+            raise ModelError(f"{beside} is no JSON", got=str(error)) from error
+    match converted.library:
+        case "huggingface" if "model_type" in fields:
+            heads, depth = read_huggingface_config(fields)
+        case "timm" if "architecture" in fields:
+            heads, depth = read_timm_config(fields)
+        case _:
+            return infer_config(converted.state, num_heads=num_heads)
+    return replace(infer_config(converted.state, num_heads=heads), depth=depth)
