@@ -34,6 +34,7 @@ from pretrain.objective import Centres
 from pretrain.parallel import assign, full
 
 MARKER = "COMPLETE.json"
+TEACHER = "teacher.safetensors"
 _STEP = re.compile(r"step-(\d{8})")
 
 
@@ -78,7 +79,7 @@ def save(
         The folder.
     """
     files = {
-        "teacher.safetensors": _state_of(teacher, is_writer),
+        TEACHER: _state_of(teacher, is_writer),
         "student.safetensors": _state_of(student, is_writer),
         "training.safetensors": _training_state(student, optimizer, centres, is_writer),
     }
@@ -150,7 +151,7 @@ def load(
         IntegrityError: when the checkpoint is not of this student.
     """
     _load_state(student, folder / "student.safetensors")
-    _load_state(teacher, folder / "teacher.safetensors")
+    _load_state(teacher, folder / TEACHER)
     with safe_open(folder / "training.safetensors", "pt") as file:
         for name, parameter in student.named_parameters():
             state = optimizer.state[parameter]

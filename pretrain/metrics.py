@@ -45,7 +45,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass
 class ProgressLine:
-    """Step, loss, rate and time left: one line that changes on a terminal, a line every ten seconds elsewhere."""
+    """Step, loss, rate, time left: one line that changes on a terminal, elsewhere one every ten seconds."""
 
     total: int
     out: TextIO = field(default_factory=lambda: sys.stderr)

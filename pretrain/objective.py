@@ -29,8 +29,8 @@ class ObjectiveConfig(BaseModel):
 
     centring: Centring = Field(
         "sinkhorn",
-        description="how targets are made: Sinkhorn-Knopp (as ViT-L/14 and g/14), or a softmax around a moving "
-        "centre (as ViT-L/16)",
+        description="how targets are made: Sinkhorn-Knopp (as ViT-L/14 and g/14), or a softmax around a "
+        "moving centre (as ViT-L/16)",
     )
     student_temperature: float = Field(0.1, gt=0, description="of the student's softmax")
     centre_momentum: float = Field(0.9, ge=0, le=1, description="of the moving centre")
@@ -100,7 +100,7 @@ def teacher_targets(
         group: that shares the batch.
 
     Returns:
-        Target probabilities, fp32: of the class tokens (2B, K) in the order of the crops, of the masked patches.
+        Target probabilities, fp32: of the class tokens (2B, K), crop by crop, and of the masked patches.
     """
     [features] = teacher.backbone([batch.globals_])
     scores = teacher.project(features.cls, _masked(features, batch.masks))

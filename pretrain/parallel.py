@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -66,7 +66,7 @@ class Processes:
 
     def gather(self, x: Float[Tensor, "b dim"]) -> Float[Tensor, "n dim"]:
         """The rows of all ranks, differentiable."""
-        return _Gather.apply(x, self.size, self.rank)  # type: ignore[no-untyped-call]
+        return _Gather.apply(x, self.size, self.rank)
 
 
 class _Gather(torch.autograd.Function):

@@ -11,7 +11,7 @@ def cosine(
 ) -> float:
     """Linear from `warmup_start` to `start` over the first iterations, then a half cosine to `end`.
 
-    The warm-up takes in both of its ends, so that iteration `warmup` − 1 has `start`, and so has the next one.
+    The warm-up takes in both of its ends: iteration `warmup` − 1 has `start`, and so has the next one.
 
     Args:
         iteration: from 0; from `total` on the value stays at `end`.

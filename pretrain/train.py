@@ -1,4 +1,4 @@
-"""The training: a teacher, a student, and the loop that moves them. A stopped one goes on to the same bits."""
+"""The training: a teacher, a student, and the loop that moves them; a stopped one goes on bit for bit."""
 
 import signal
 import time
@@ -104,7 +104,7 @@ def _loop(
         if state.num_skipped > config.max_skipped:
             raise _diverged(state, record)
         is_last = state.step == total
-        if probe and (is_last or state.step % config.probe.every == 0):
+        if probe and (is_last or state.step % probe.every == 0):
             _look(probe, state, where, log, progress)
         if is_last or is_stopping or state.step % config.checkpoint.every == 0:
             folder = _save(run_dir, config, state, where)
@@ -137,7 +137,7 @@ def build(config: PretrainConfig, where: Place) -> State:
 
 
 def train_step(state: State, crops: CropBatch, config: PretrainConfig, where: Place) -> dict[str, Any]:
-    """One iteration: move the student down its gradient and the teacher after it, unless a loss is not finite.
+    """One iteration: move the student down its gradient and the teacher after it, if all losses are finite.
 
     Returns:
         What happened, for the log: every term of the loss as it was minimised, its total, gradient norms,
@@ -188,11 +188,11 @@ def train_step(state: State, crops: CropBatch, config: PretrainConfig, where: Pl
 def to_batch(crops: CropBatch, where: Place) -> Batch:
     """Crops as normalised numbers on this rank's device."""
     # Moved as bytes: a quarter of what the normalised crops take.
-    images = (
+    globals_, locals_ = (
         normalise(part.to(where.device, non_blocking=True)).to(where.dtype)
         for part in (crops.globals_, crops.locals_)
     )
-    return Batch(*images, crops.masks.to(where.device, non_blocking=True))
+    return Batch(globals_, locals_, crops.masks.to(where.device, non_blocking=True))
 
 
 def load_batches(
@@ -299,8 +299,8 @@ def _diverged(state: State, record: dict[str, Any]) -> ExecutorError:
         got=f"step {state.step}: "
         + ", ".join(f"{name} {record[name]}" for name in ("loss", *Losses._fields)),
         expected="finite numbers",
-        remedy="Lower schedule.base_lr, lengthen schedule.lr_warmup, or set parallel.dtype to fp32. The steps can "
-        "be repeated: the same command goes on from the last checkpoint with the same images",
+        remedy="Lower schedule.base_lr, lengthen schedule.lr_warmup, or set parallel.dtype to fp32. The "
+        "steps can be repeated: the same command goes on from the last checkpoint with the same images",
     )
 
 

@@ -6,7 +6,6 @@ backbone or fails with the names of all that are missing.
 
 import json
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -18,15 +17,13 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from curation.errors import ModelError
+from pretrain.checkpoint import MARKER, TEACHER, complete_steps, step_dir
 from pretrain.model.keys import Converted, check_fit, hollow_backbone, infer_config, to_official
 from pretrain.model.keys_huggingface import read_huggingface_config
 from pretrain.model.keys_timm import read_timm_config
 from pretrain.model.vit import VisionTransformer, ViTConfig
 
-TEACHER = "teacher.safetensors"
 CHECKPOINTS = "checkpoints"
-COMPLETE = "COMPLETE.json"  # written last: what lacks it was interrupted
-STEP = re.compile(r"step-(\d+)")
 SHARD_INDEX = "model.safetensors.index.json"
 LIBRARY_FILES = ("model.safetensors", SHARD_INDEX, "pytorch_model.bin")
 # Pickle is code: these are read by torch with weights_only, which knows tensors and containers alone.
@@ -66,7 +63,7 @@ def find_weights(path: str | Path) -> Path:
     if (path / TEACHER).is_file():
         return path / TEACHER
     if (path / CHECKPOINTS).is_dir():
-        return find_weights(_newest_checkpoint(path / CHECKPOINTS))
+        return find_weights(_newest_checkpoint(path))
     for name in LIBRARY_FILES if (path / "config.json").is_file() else ():
         if (path / name).is_file():
             return path / name
@@ -189,17 +186,16 @@ def _check_heads(config: ViTConfig, num_heads: int | None) -> None:
         )
 
 
-def _newest_checkpoint(folder: Path) -> Path:
-    steps = {int(found[1]): entry for entry in folder.iterdir() if (found := STEP.fullmatch(entry.name))}
-    complete = {step: entry for step, entry in steps.items() if (entry / COMPLETE).is_file()}
-    if not complete:
+def _newest_checkpoint(run_dir: Path) -> Path:
+    steps = complete_steps(run_dir)
+    if not steps:
         raise ModelError(
-            f"{folder} holds no complete checkpoint",
-            got=f"{len(steps)} without {COMPLETE}",
-            expected=f"step-…/ with {COMPLETE}",
+            f"{run_dir} holds no complete checkpoint",
+            got=", ".join(sorted(path.name for path in (run_dir / CHECKPOINTS).iterdir())[:10]) or "none",
+            expected=f"step-…/ with {MARKER}",
             remedy="Let the run go on until it saves one",
         )
-    return complete[max(complete)]
+    return step_dir(run_dir, steps[-1])
 
 
 def _read_safetensors(path: Path) -> tuple[dict[Any, Any], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Batches of crops for every step of a training, by position: any step can be made without those before it."""
+"""Batches of crops for the steps of a training, by position: any step can be made without those before it."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -148,7 +148,7 @@ class StepDataset(Dataset[CropBatch]):
 
 
 def decode_side_px(crops: CropConfig) -> int:
-    """Short side down to which a JPEG may be decoded so that no square crop is enlarged on its account, px."""
+    """Short side to which a JPEG may be reduced in decoding so that no square crop is enlarged for it, px."""
     sides = [crops.global_size_px / math.sqrt(crops.global_scale[0])]
     if crops.num_local:
         sides.append(crops.local_size_px / math.sqrt(crops.local_scale[0]))
@@ -170,19 +170,19 @@ def batches(
     The processes are forked from a server that has imported this module and has no threads; forked from this
     process, whose threads may hold locks, they could hang.
     """
-    with_workers = {}
+    context = None
     if config.workers:
         context = torch.multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
-        with_workers = {"multiprocessing_context": context, "prefetch_factor": config.prefetch}
     return iter(
         DataLoader(
             dataset,
             batch_size=None,
             sampler=steps,
             num_workers=config.workers,
+            prefetch_factor=config.prefetch if config.workers else None,
+            multiprocessing_context=context,
             pin_memory=pin_memory,
-            **with_workers,
         )
     )
 

@@ -6,7 +6,7 @@ exactly the images that come next, and the position is all that a checkpoint nee
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt64
@@ -49,6 +49,7 @@ def _feistel(
     return (left << half) | right
 
 
+@runtime_checkable
 class Order(Protocol):
     """Which row of the data set stands at a position."""
 
@@ -124,5 +125,5 @@ def _close_windows(ends: Int64[np.ndarray, "n"], window_images: int) -> Int64[np
     closed: list[int] = []
     while not closed or closed[-1] < ends[-1]:
         filled = (closed[-1] if closed else 0) + window_images
-        closed.append(int(ends[min(np.searchsorted(ends, filled), len(ends) - 1)]))
+        closed.append(int(ends[min(int(np.searchsorted(ends, filled)), len(ends) - 1)]))
     return np.array(closed, dtype=np.int64)

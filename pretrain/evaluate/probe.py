@@ -1,8 +1,8 @@
 """A look at the teacher while it is trained: k-NN accuracy and effective rank on labelled images."""
 
-from pydantic import BaseModel, ConfigDict, Field
 import torch
 from jaxtyping import Float, UInt8
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from curation.describe.views import View
@@ -35,6 +35,7 @@ class Probe:
     """The labelled images, read once, and what is measured on them."""
 
     def __init__(self, config: ProbeConfig, *, side_px: int) -> None:
+        self.every = config.every
         self._config = config
         view = evaluation_view(config.size_px or side_px)
         self._train = read_labelled(config.train, view)

@@ -1,1 +1,1 @@
-"""The terms of the objective as pure functions, and how a term reaches the part of the batch held elsewhere."""
+"""The terms of the objective as pure functions, and how they reach the parts of a batch held elsewhere."""

@@ -14,7 +14,7 @@ def koleo_loss(features: Float[Tensor, "b dim"], *, group: Group) -> Float[Tenso
 
     Args:
         features: one view of each image, not normalised.
-        group: among whose rows the neighbours are looked for; `Alone` for this process's batch, as officially.
+        group: among whose rows neighbours are looked for; `Alone` for this process's batch, as officially.
 
     Returns:
         The mean over this process's rows; 0 where there is no other row to be away from.

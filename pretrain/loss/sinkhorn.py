@@ -15,8 +15,8 @@ def sinkhorn_knopp(
 ) -> Float[Tensor, "n prototypes"]:
     """Assign the samples of the whole group to prototypes so that every prototype gets an equal share.
 
-    Q = diag(s) exp(logits / T) diag(p) has rows of 1 and, after enough rounds, columns of n / prototypes. Only
-    the two vectors are iterated; the matrix itself is read and never rewritten, which halves the memory
+    Q = diag(s) exp(logits / T) diag(p) has rows of 1 and, after enough rounds, columns of n / prototypes.
+    Only the two vectors are iterated; the matrix itself is read and never rewritten, which halves the memory
     traffic of the textbook form. No maximum is subtracted, as officially: at T = 0.04 and unit-length
     prototypes the exponent stays within ± 25.
 

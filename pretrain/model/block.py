@@ -168,7 +168,7 @@ def add_residual(
 class _TakeRows(torch.autograd.Function):
     """Rows that are all different; the gradient is copied back into place.
 
-    torch's own backward of `index_select` adds, for rows might repeat, and takes 3 to 5 times as long on a CPU.
+    torch's own backward of `index_select` adds, for rows might repeat: slow on a CPU, unordered on a GPU.
     """
 
     @staticmethod
@@ -185,7 +185,7 @@ class _TakeRows(torch.autograd.Function):
 
 def take_rows(x: Float[Tensor, "n *rest"], rows: Int64[Tensor, "m"]) -> Float[Tensor, "m *rest"]:
     """Rows of x, no two of them the same."""
-    return _TakeRows.apply(x, rows)  # type: ignore[no-untyped-call]
+    return _TakeRows.apply(x, rows)
 
 
 def _draw(group: Tensor, rate: float) -> Tensor:

@@ -13,7 +13,7 @@ from curation.errors import ModelError
 from pretrain.model.keys_huggingface import from_huggingface, has_huggingface_names
 from pretrain.model.keys_official import State, backbone_of, flatten, is_training_dump
 from pretrain.model.keys_timm import from_timm
-from pretrain.model.vit import VisionTransformer, ViTConfig, with_registers
+from pretrain.model.vit import Ffn, VisionTransformer, ViTConfig, with_registers
 
 Library = Literal["official", "huggingface", "timm"]
 HEAD_DIM = 64  # channels of an attention head, in every released model
@@ -97,15 +97,8 @@ def infer_config(state: State, *, num_heads: int | None = None) -> ViTConfig:
             number of axes, or the heads do not divide the width.
     """
     depth = 1 + max((int(found[1]) for name in state if (found := BLOCK.match(name))), default=-1)
-    ffn: Literal["mlp", "swiglu"] = "swiglu" if any(".mlp.w12." in name for name in state) else "mlp"
-    registers = "register_tokens" in state
-    stand_in = ViTConfig(1, depth, 1, patch_px=1, grid=1, ffn=ffn, registers=int(registers))
-    if not set(TELLING) - {"register_tokens"} <= state.keys():
-        raise _no_fit(missing=[name for name in expected_shapes(stand_in) if name not in state])
-    if wrong := [
-        _told(name, state) for name, axes in TELLING.items() if name in state and state[name].ndim != axes
-    ]:
-        raise _no_fit(wrong=wrong)
+    ffn: Ffn = "swiglu" if any(".mlp.w12." in name for name in state) else "mlp"
+    _check_telling(state, depth, ffn)
     dim, channels, patch_px, _ = state["patch_embed.proj.weight"].shape
     heads = dim // HEAD_DIM if num_heads is None else num_heads
     if heads < 1 or dim % (HEAD_DIM if num_heads is None else heads):
@@ -124,7 +117,8 @@ def infer_config(state: State, *, num_heads: int | None = None) -> ViTConfig:
         channels=channels,
         ffn=ffn,
     )
-    return with_registers(config, state["register_tokens"].shape[1]) if registers else config
+    tokens = state.get("register_tokens")
+    return config if tokens is None else with_registers(config, tokens.shape[1])
 
 
 def expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
@@ -139,7 +133,7 @@ def hollow_backbone(config: ViTConfig) -> VisionTransformer:
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Leaves out what `nn.init` draws: without memory it fills nothing, and it imports torch's compiler (5 s)."""
+    """Leaves out what `nn.init` draws: it would fill nothing, and import torch's compiler (5 s)."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -166,6 +160,19 @@ def check_fit(state: State, config: ViTConfig) -> None:
     unexpected = [name for name in state if name not in shapes]
     if missing or wrong or unexpected:
         raise _no_fit(missing=missing, wrong=wrong, unexpected=unexpected)
+
+
+def _check_telling(state: State, depth: int, ffn: Ffn) -> None:
+    """Raise where the shape cannot be read; what else is missing is named as well."""
+    if not {"patch_embed.proj.weight", "pos_embed"} <= state.keys():
+        registers = int("register_tokens" in state)
+        names = expected_shapes(ViTConfig(1, depth, 1, patch_px=1, grid=1, ffn=ffn, registers=registers))
+        raise _no_fit(missing=[name for name in names if name not in state])
+    wrong = [
+        _told(name, state) for name, axes in TELLING.items() if name in state and state[name].ndim != axes
+    ]
+    if wrong:
+        raise _no_fit(wrong=wrong)
 
 
 def _no_fit(

@@ -73,28 +73,12 @@ def timm_config(config: ViTConfig) -> dict[str, Any]:
     Images of other sizes are taken as they are (`dynamic_img_size`).
     """
     side_px = config.grid * config.patch_px
-    ratio: float = MLP_RATIO
-    if config.ffn == "swiglu":
-        # timm truncates dim · ratio to the width of fc1; the half keeps rounding from taking one off.
-        ratio = (_packed_width(config.dim) + 0.5) / config.dim
-    model_args = {
-        "img_size": side_px,
-        "patch_size": config.patch_px,
-        "embed_dim": config.dim,
-        "depth": config.depth,
-        "num_heads": config.num_heads,
-        "mlp_ratio": ratio,
-        "init_values": config.layer_scale,
-        "reg_tokens": config.registers,
-        "no_embed_class": config.registers > 0,
-        "dynamic_img_size": True,
-    }
     return {
         "architecture": _architecture(config),
         "num_classes": 0,
         "num_features": config.dim,
         "global_pool": "token",
-        "model_args": model_args,
+        "model_args": _model_args(config),
         "pretrained_cfg": {
             "input_size": [config.channels, side_px, side_px],
             "fixed_input_size": False,
@@ -130,6 +114,25 @@ def read_timm_config(fields: Mapping[str, Any]) -> tuple[int, int]:
     told = {} if found is None else _size(found[1])
     told |= {key: args[key] for key in ("num_heads", "depth") if key in args}
     return int(told["num_heads"]), int(told["depth"])
+
+
+def _model_args(config: ViTConfig) -> dict[str, Any]:
+    ratio: float = MLP_RATIO
+    if config.ffn == "swiglu":
+        # timm truncates dim · ratio to the width of fc1; the half keeps rounding from taking one off.
+        ratio = (_packed_width(config.dim) + 0.5) / config.dim
+    return {
+        "img_size": config.grid * config.patch_px,
+        "patch_size": config.patch_px,
+        "embed_dim": config.dim,
+        "depth": config.depth,
+        "num_heads": config.num_heads,
+        "mlp_ratio": ratio,
+        "init_values": config.layer_scale,
+        "reg_tokens": config.registers,
+        "no_embed_class": config.registers > 0,
+        "dynamic_img_size": True,
+    }
 
 
 def _unfold(made: dict[str, Tensor]) -> None:

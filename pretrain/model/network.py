@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pretrain.model.heads import HeadConfig, ProjectionHead
-from pretrain.model.vit import ViTConfig, VisionTransformer
+from pretrain.model.vit import VisionTransformer, ViTConfig
 
 
 class Scores(NamedTuple):
