@@ -308,7 +308,7 @@ def _resize_region(
 ) -> UInt8[Tensor, "3 s s"]:
     rows = slice(region.top, region.top + region.height)
     columns = slice(region.left, region.left + region.width)
-    # torch's uint8 kernel reads whole pixels, one after another: 0.21 ms for 180 to 224 px with this copy, else 0.36.
+    # torch's uint8 kernel wants whole pixels in a row: 180 to 224 px in 0.21 ms with this copy, 0.36 without.
     part = image[None, :, rows, columns].contiguous(memory_format=torch.channels_last)
     if part.shape[2:] == (side_px, side_px):
         return part[0]

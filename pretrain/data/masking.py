@@ -46,8 +46,8 @@ def mask_block(
     """Mask blocks of one crop until the target is met or no further block can be placed.
 
     A block may overlap those before it, and what it adds never exceeds what is missing; so the target is
-    never passed, and often not quite met: near the end a block of at least `min_block_patches` has to fit
-    into the few patches that are still wanted.
+    never passed, and now and then not quite met: where fewer patches are wanted than `min_block_patches`, a
+    block has to lie mostly on others.
 
     Args:
         grid: (h, w), patches.
