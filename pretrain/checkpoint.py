@@ -139,29 +139,31 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
     return None
 
 
-def load(
-    folder: Path, *, student: Network, teacher: Network, optimizer: Optimizer
-) -> tuple[dict[str, Any], Centres]:
-    """Set the state from a checkpoint, whatever the number of ranks now and then.
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `training.json` says."""
+    return json.loads((folder / "training.json").read_text())
 
-    Returns:
-        `training.json`, and the centres.
+
+def load(folder: Path, *, student: Network, teacher: Network, optimizer: Optimizer) -> Centres:
+    """Set the state from a checkpoint, whatever the number of ranks now and then; returns the centres.
 
     Raises:
         IntegrityError: when the checkpoint is not of this student.
     """
     _load_state(student, folder / "student.safetensors")
     _load_state(teacher, folder / TEACHER)
+    device = next(student.parameters()).device
     with safe_open(folder / "training.safetensors", "pt") as file:
+        moved = set(file.keys())
         for name, parameter in student.named_parameters():
+            if f"step.{name}" not in moved:  # no step was taken so far
+                continue
             state = optimizer.state[parameter]
             for kind in ("exp_avg", "exp_avg_sq"):
                 state[kind] = parameter.detach().clone()
                 assign(state[kind], file.get_tensor(f"{kind}.{name}"))
-            state["step"] = file.get_tensor(f"step.{name}").to(parameter.device)
-        centres = Centres(file.get_tensor("centre.cls"), file.get_tensor("centre.patches"))
-    device = next(student.parameters()).device
-    return json.loads((folder / "training.json").read_text()), Centres(*(c.to(device) for c in centres))
+            state["step"] = file.get_tensor(f"step.{name}").to(device)
+        return Centres(*(file.get_tensor(f"centre.{field}").to(device) for field in Centres._fields))
 
 
 def _state_of(network: nn.Module, is_writer: bool) -> dict[str, Tensor]:

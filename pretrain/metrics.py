@@ -25,7 +25,7 @@ class MetricsLog:
     def __init__(self, run_dir: Path, *, first_step: int) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._path = run_dir / "metrics.jsonl"
-        kept = [line for line in read_metrics(run_dir) if line["step"] <= first_step]
+        kept = [line for line in read_metrics(run_dir) if first_step and line["step"] <= first_step]
         # What was logged after the checkpoint happens again.
         temp = self._path.with_suffix(".tmp")
         temp.write_text("".join(json.dumps(line) + "\n" for line in kept))

@@ -9,6 +9,7 @@ import copy
 import ctypes
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,7 +131,10 @@ def place(config: ParallelConfig) -> Iterator[Place]:
         dist.init_process_group("gloo")
     try:
         mesh = init_device_mesh(kind, (dist.get_world_size(),))
-        yield Place(device, kinds[dtype], Processes(), mesh)
+        with warnings.catch_warnings():
+            # The features are views of one tensor; nothing writes into them.
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+            yield Place(device, kinds[dtype], Processes(), mesh)
     finally:
         dist.destroy_process_group()
 
@@ -145,16 +149,16 @@ class Placed:
 
     def __init__(self, network: Network, where: Place, config: ParallelConfig) -> None:
         self.network = network.to(where.device)
-        if config.checkpoint_activations:
-            _checkpoint_blocks(network)
-        if config.compile:
-            for block in network.backbone.blocks:
-                block.compile()
-        if where.mesh is not None:
-            _shard(network, where.mesh, where.dtype)
         self.working = self.network
         if where.mesh is None and where.dtype is not torch.float32:
             self.working = copy.deepcopy(network).to(where.dtype)
+        if config.checkpoint_activations:
+            _checkpoint_blocks(self.working)
+        if config.compile:
+            for block in self.working.backbone.blocks:
+                block.compile()
+        if where.mesh is not None:
+            _shard(self.working, where.mesh, where.dtype)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -177,8 +181,11 @@ def _shard(network: Network, mesh: DeviceMesh, dtype: torch.dtype) -> None:
     )
     for block in network.backbone.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
+    # What comes last in a forward is kept whole for the backward. A teacher has none: it would stay whole,
+    # and neither its mean nor a checkpoint would reach its shards.
+    is_frozen = not any(parameter.requires_grad for parameter in network.parameters())
     for part in network.children():
-        fully_shard(part, mesh=mesh, mp_policy=policy)
+        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True if is_frozen else None)
 
 
 def _checkpoint_blocks(network: Network) -> None:

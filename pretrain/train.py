@@ -19,6 +19,7 @@ from pretrain.data.augment import normalise
 from pretrain.data.images import Images, Spool
 from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_of
 from pretrain.evaluate.probe import Probe, is_collapsed
+from pretrain.loss.group import Group
 from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.network import Network
 from pretrain.objective import Batch, Centres, Losses, initial_centres, student_losses, teacher_targets
@@ -59,38 +60,47 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
         IntegrityError: when the dataset or every checkpoint is damaged.
     """
     assert config.run_dir is not None
+    assert config.data.path is not None
     run_dir = Path(config.run_dir)
     with place(config.parallel) as where, _stop_flag() as stop:
         is_first = where.group.rank == 0
         progress = ProgressLine(config.schedule.iterations, quiet=quiet or not is_first)
+        spool = Spool(Path(config.data.spool_dir or run_dir / "spool"), config.data.spool_bytes)
+        images = Images(config.data.path, cache=run_dir / "cache", spool=spool)
         state = build(config, where)
-        _resume(run_dir, config, state, warn=progress.say)
+        _resume(run_dir, config, state, dataset=images.digest, warn=progress.say)
         log = MetricsLog(run_dir, first_step=state.step) if is_first else None
         probe = Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None
-        return _loop(run_dir, config, state, where=where, log=log, progress=progress, probe=probe, stop=stop)
+        return _loop(Session(config, run_dir, where, images, progress, log, probe, stop), state)
 
 
-def _loop(
-    run_dir: Path,
-    config: PretrainConfig,
-    state: State,
-    *,
-    where: Place,
-    log: MetricsLog | None,
-    progress: ProgressLine,
-    probe: Probe | None,
-    stop: list[int],
-) -> Path:
+@dataclass(frozen=True)
+class Session:
+    """What a training has at hand, and what stays as it is."""
+
+    config: PretrainConfig
+    run_dir: Path
+    where: Place
+    images: Images
+    progress: ProgressLine
+    log: MetricsLog | None  # of the first rank
+    probe: Probe | None
+    stop: list[int]  # no longer empty once SIGTERM has come
+
+
+def _loop(session: Session, state: State) -> Path:
+    config, where, probe = session.config, session.where, session.probe
     total = config.schedule.iterations
-    folder = checkpoint.step_dir(run_dir, state.step)
-    if probe and state.step == 0:
-        _look(probe, state, where, log, progress)
-    loader = load_batches(config, where, run_dir=run_dir, first_step=state.step)
+    folder = checkpoint.step_dir(session.run_dir, state.step)
+    if state.step == 0:
+        _look(session, state)
     started = time.perf_counter()
-    for crops in loader:
+    for crops in load_batches(
+        config, session.images, where.group, first_step=state.step, device=where.device
+    ):
         waited = time.perf_counter() - started
         record = train_step(state, crops, config, where)
-        is_stopping = where.group.sum(torch.tensor(float(bool(stop)), device=where.device)).item() > 0
+        is_stopping = where.group.sum(torch.tensor(float(bool(session.stop)), device=where.device)).item() > 0
         step_s = time.perf_counter() - started
         record |= {
             "images_per_s": config.batch_images / step_s,
@@ -98,16 +108,16 @@ def _loop(
             "data_wait": waited / step_s,
             "images_seen": state.step * config.batch_images,
         }
-        if log:
-            log.write(record)
-        progress.show(record)
+        if session.log:
+            session.log.write(record)
+        session.progress.show(record)
         if state.num_skipped > config.max_skipped:
             raise _diverged(state, record)
         is_last = state.step == total
         if probe and (is_last or state.step % probe.every == 0):
-            _look(probe, state, where, log, progress)
+            _look(session, state)
         if is_last or is_stopping or state.step % config.checkpoint.every == 0:
-            folder = _save(run_dir, config, state, where)
+            folder = _save(session, state)
         if is_stopping and not is_last:
             raise StoppedError(
                 f"Stopped after step {state.step} of {total}; saved in {folder}",
@@ -189,32 +199,26 @@ def to_batch(crops: CropBatch, where: Place) -> Batch:
     """Crops as normalised numbers on this rank's device."""
     # Moved as bytes: a quarter of what the normalised crops take.
     globals_, locals_ = (
-        normalise(part.to(where.device, non_blocking=True)).to(where.dtype)
+        normalise(part.to(where.device, non_blocking=True), dtype=where.dtype)
         for part in (crops.globals_, crops.locals_)
     )
     return Batch(globals_, locals_, crops.masks.to(where.device, non_blocking=True))
 
 
 def load_batches(
-    config: PretrainConfig, where: Place, *, run_dir: Path, first_step: int
+    config: PretrainConfig, images: Images, group: Group, *, first_step: int, device: torch.device
 ) -> Iterator[CropBatch]:
     """The batches of this rank from a step on.
 
     Raises:
         ConfigError: when the ranks cannot share a batch evenly.
     """
-    group = where.group
     if config.batch_images % group.size:
         raise ConfigError(
             "The ranks cannot share a batch evenly",
             got=f"batch_images {config.batch_images}, {group.size} ranks",
             expected="a multiple of the number of ranks",
         )
-    assert config.data.path is not None
-    spool_dir = config.data.spool_dir or run_dir / "spool"
-    images = Images(
-        config.data.path, cache=run_dir / "cache", spool=Spool(Path(spool_dir), config.data.spool_bytes)
-    )
     dataset = StepDataset(
         images,
         order_of(images, config.data, seed=config.seed),
@@ -226,23 +230,27 @@ def load_batches(
         read_threads=config.data.read_threads,
     )
     steps = range(first_step, config.schedule.iterations)
-    return batches(dataset, config.data, steps=steps, pin_memory=where.device.type == "cuda")
+    return batches(dataset, config.data, steps=steps, pin_memory=device.type == "cuda")
 
 
-def _look(probe: Probe, state: State, where: Place, log: MetricsLog | None, progress: ProgressLine) -> None:
+def _look(session: Session, state: State) -> None:
+    """Measure the teacher, where the config asks for it."""
+    if session.probe is None:
+        return
     state.teacher.refresh()
-    measures = probe.measure(state.teacher.working.backbone, where)
-    if log:
-        log.write({"step": state.step, **measures})
+    measures = session.probe.measure(state.teacher.working.backbone, session.where)
+    if session.log:
+        session.log.write({"step": state.step, **measures})
     shown = "  ".join(f"{name} {value:.3f}" for name, value in measures.items())
-    progress.say(f"step {state.step:,}: {shown}")
+    session.progress.say(f"step {state.step:,}: {shown}")
     if is_collapsed(measures):
-        progress.say("the features of nearly all images are alike: the training is collapsing")
+        session.progress.say("the features of nearly all images are alike: the training is collapsing")
 
 
-def _save(run_dir: Path, config: PretrainConfig, state: State, where: Place) -> Path:
+def _save(session: Session, state: State) -> Path:
+    config, is_first = session.config, session.where.group.rank == 0
     folder = checkpoint.save(
-        run_dir,
+        session.run_dir,
         state.step,
         student=state.student.network,
         teacher=state.teacher.network,
@@ -251,44 +259,51 @@ def _save(run_dir: Path, config: PretrainConfig, state: State, where: Place) -> 
         facts={
             "images_seen": state.step * config.batch_images,
             "num_skipped": state.num_skipped,
-            "num_ranks": where.group.size,
+            "num_ranks": session.where.group.size,
             "torch": torch.__version__,
-            "config": config.model_dump(mode="json"),
+            "identity": _identity(config, session.images.digest),
         },
-        is_writer=where.group.rank == 0,
+        is_writer=is_first,
     )
-    if where.group.rank == 0:
-        checkpoint.prune(run_dir, config.checkpoint)
+    if is_first:
+        checkpoint.prune(session.run_dir, config.checkpoint)
     return folder
 
 
-def _resume(run_dir: Path, config: PretrainConfig, state: State, *, warn: Callable[[str], None]) -> None:
+def _resume(
+    run_dir: Path, config: PretrainConfig, state: State, *, dataset: str, warn: Callable[[str], None]
+) -> None:
     """Go on from the newest sound checkpoint, if there is one."""
     folder = checkpoint.newest_sound(run_dir, warn=warn)
     if folder is None:
         return
-    facts, state.centres = checkpoint.load(
+    facts = checkpoint.read_facts(folder)
+    _require_same(facts["identity"], _identity(config, dataset), folder)
+    state.centres = checkpoint.load(
         folder,
         student=state.student.network,
         teacher=state.teacher.network,
         optimizer=state.optimizer,
     )
-    _require_same(facts["config"], config, folder)
     state.step, state.num_skipped = facts["step"], facts["num_skipped"]
     warn(f"going on from {folder}")
 
 
-def _require_same(saved: dict[str, Any], config: PretrainConfig, folder: Path) -> None:
-    """Refuse to go on with another training than was begun."""
-    now = config.model_dump(mode="json")
+def _identity(config: PretrainConfig, dataset: str) -> dict[str, Any]:
+    """What decides which numbers come out: the data and its order, and every setting but where it runs."""
     free = {"name", "run_dir", "data", "checkpoint", "probe", "parallel", "max_skipped"}
-    changed = [name for name in now if name not in free and now[name] != saved.get(name)]
+    settings = config.model_dump(mode="json", exclude=free)
+    return {**settings, "dataset_sha256": dataset, "window_images": config.data.window_images}
+
+
+def _require_same(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with another training than was begun."""
+    changed = [name for name in now if now[name] != saved.get(name)]
     if changed:
-        was, is_now = ({name: side.get(name) for name in changed} for side in (saved, now))
         raise ConfigError(
-            f"{folder} was written by a training with another config",
-            got=is_now,
-            expected=was,
+            f"{folder} was written by another training",
+            got={name: now[name] for name in changed},
+            expected={name: saved.get(name) for name in changed},
             remedy="Change it back, or give the new training a run_dir of its own",
         )
 

@@ -40,15 +40,18 @@ class Images:
         cache: a folder for the file of places.
         spool: for shards of an object store; unused for local ones.
 
+    Attributes:
+        digest: names the dataset's content.
+
     Raises:
         IntegrityError: when the dataset is not what its manifest and index say.
     """
 
     def __init__(self, dataset: str, *, cache: Path, spool: Spool) -> None:
-        reader, digest = open_dataset(dataset)
+        reader, self.digest = open_dataset(dataset)
         self.reader = ShardReader(reader.root, max_open=_MAX_OPEN)
         self._spool = spool
-        self._places_path = cache / f"places-{digest[:16]}.npy"
+        self._places_path = cache / f"places-{self.digest[:16]}.npy"
         if not self._places_path.exists():
             _write_places(self.reader, self._places_path)
         self._places = np.load(self._places_path, mmap_mode="r")
