@@ -100,13 +100,21 @@ def save(
     return target
 
 
-def prune(run_dir: Path, config: CheckpointConfig) -> None:
-    """Remove the checkpoints that need not stay, and what interrupted writes left."""
+def prune(run_dir: Path, config: CheckpointConfig, *, newest: int) -> None:
+    """Remove the checkpoints that need not stay, and what interrupted writes left.
+
+    Args:
+        run_dir: of the training.
+        config: which ones stay.
+        newest: the step just written. Later ones are damaged: the training goes on from one before them, and
+            they must not stay in the place of sound ones.
+    """
     folder = run_dir / "checkpoints"
     steps = complete_steps(run_dir)
-    for step in steps[: -config.keep]:
-        if config.keep_every is None or step % config.keep_every:
-            shutil.rmtree(step_dir(run_dir, step))
+    past = [step for step in steps if step <= newest]
+    kept = {step for step in past if config.keep_every is not None and step % config.keep_every == 0}
+    for step in set(steps) - kept - set(past[-config.keep :]):
+        shutil.rmtree(step_dir(run_dir, step))
     for path in folder.glob(".step-*.tmp"):
         shutil.rmtree(path)
 
@@ -124,8 +132,7 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
         IntegrityError: when there are checkpoints, and every one is damaged.
     """
     steps = complete_steps(run_dir)
-    for step in reversed(steps):
-        folder = step_dir(run_dir, step)
+    for folder in sorted(run_dir.glob("checkpoints/step-*"), reverse=True):
         fault = _fault_of(folder)
         if fault is None:
             return folder
@@ -216,6 +223,8 @@ def _proof_of(path: Path) -> dict[str, Any]:
 
 def _fault_of(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
+    if not (folder / MARKER).is_file():
+        return f"{MARKER} is missing"
     try:
         proof = json.loads((folder / MARKER).read_text())
         for name, expected in proof.items():
@@ -225,6 +234,8 @@ def _fault_of(folder: Path) -> str | None:
                 return f"{name} is not what was written"
     except (ValueError, AttributeError):
         return f"{MARKER} cannot be read"
+    except OSError as error:  # a bad sector is damage as well
+        return str(error)
     return None if "training.json" in proof else f"{MARKER} lists too little"
 
 

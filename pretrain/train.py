@@ -266,7 +266,9 @@ def _save(session: Session, state: State) -> Path:
         is_writer=is_first,
     )
     if is_first:
-        checkpoint.prune(session.run_dir, config.checkpoint)
+        checkpoint.prune(session.run_dir, config.checkpoint, newest=state.step)
+    # Nobody leaves while the first rank writes: torchrun ends all ranks soon after one of them has ended.
+    session.where.group.sum(torch.zeros((), device=session.where.device)).item()
     return folder
 
 

@@ -1,8 +1,10 @@
 """The images of a data set by row: where the bytes of each lie, and how they are read."""
 
 import contextlib
+import fcntl
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from curation.errors import ConfigError
 from curation.shard.read import ShardReader, fetch_shard, open_dataset
 
 _MAX_OPEN = 256  # a shuffle goes from shard to shard
@@ -73,6 +76,24 @@ class Images:
         """Whether the operating system reads the shards."""
         return self.reader.is_local
 
+    def require_room(self, window_images: int) -> None:
+        """See that the spool holds the shards of two windows, which are in use together where one ends.
+
+        Raises:
+            ConfigError: when it does not, and every image would be fetched with its whole shard.
+        """
+        sizes = sorted((shard.num_bytes for shard in self.reader.shards), reverse=True)
+        mean_images = max(1, len(self) // len(sizes))
+        num_shards = 2 * (-(-window_images // mean_images) + 1)
+        needed = sum(sizes[:num_shards])
+        if not self.is_local and needed > self._spool.max_bytes:
+            raise ConfigError(
+                "The shards of two windows do not fit into data.spool_bytes",
+                got=f"{self._spool.max_bytes:,} bytes",
+                expected=f"at least {needed:,} for data.window_images {window_images:,}",
+                remedy="Raise the one or lower the other",
+            )
+
     @property
     def shard_sizes(self) -> list[int]:
         """Images in each shard."""
@@ -86,9 +107,13 @@ class Images:
             IntegrityError: when a shard that was fetched is not the one that the index names.
         """
         place = self._places[row]
-        shard = int(place["shard"])
-        path = None if self.is_local else str(self._spooled(shard))
-        return self.reader.read_range(shard, int(place["offset"]), int(place["num_bytes"]), path=path)
+        shard, offset, num_bytes = int(place["shard"]), int(place["offset"]), int(place["num_bytes"])
+        if self.is_local:
+            return self.reader.read_range(shard, offset, num_bytes)
+        while True:
+            path = str(self._spooled(shard))
+            with contextlib.suppress(FileNotFoundError):  # another process made room before it was opened
+                return self.reader.read_range(shard, offset, num_bytes, path=path)
 
     def keys(self, rows: Int64[np.ndarray, "m"]) -> list[str]:
         """The image ids of some rows."""
@@ -100,8 +125,10 @@ class Images:
         try:
             os.utime(path)  # used now
         except FileNotFoundError:
-            fetch_shard(self.reader.shards[shard], path)
-            _make_room(self._spool, keep=path)
+            with _one_at_a_time(path.with_suffix(".lock")):
+                if not path.exists():  # all processes of a machine want a new window's shards at once
+                    fetch_shard(self.reader.shards[shard], path)
+                    _make_room(self._spool, keep=path)
         return path
 
 
@@ -118,6 +145,15 @@ def _write_places(reader: ShardReader, path: Path) -> None:
         start += shard.num_samples
     places.flush()
     temp.rename(path)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Keep other processes of this machine, and other threads, from what happens inside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _make_room(spool: Spool, *, keep: Path) -> None:

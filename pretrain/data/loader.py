@@ -1,6 +1,10 @@
 """Batches of crops for the steps of a training, by position: any step can be made without those before it."""
 
 import math
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -156,9 +160,14 @@ def decode_side_px(crops: CropConfig) -> int:
 
 
 def order_of(images: Images, config: DataConfig, *, seed: int) -> Order:
-    """A full shuffle of local shards, a shuffle by windows of remote ones."""
+    """A full shuffle of local shards, a shuffle by windows of remote ones.
+
+    Raises:
+        ConfigError: when the windows do not fit the spool.
+    """
     if images.is_local:
         return FullShuffle(len(images), seed=seed)
+    images.require_room(config.window_images)
     return WindowShuffle(images.shard_sizes, seed=seed, window_images=config.window_images)
 
 
@@ -182,9 +191,28 @@ def batches(
             num_workers=config.workers,
             prefetch_factor=config.prefetch if config.workers else None,
             multiprocessing_context=context,
+            worker_init_fn=_settle_worker,
             pin_memory=pin_memory,
         )
     )
+
+
+def _settle_worker(_number: int) -> None:
+    """Let a worker live exactly as long as the training.
+
+    A SIGTERM to the whole process group is for the training, which needs another batch on its way to a
+    checkpoint. One that is killed cannot end its workers, and torch watches the wrong process: theirs is a
+    child of the server, and they keep the server alive.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _seed_of(*numbers: int) -> int:

@@ -1,5 +1,6 @@
 """Cross-entropy with soft targets over many prototypes, in pieces that stay in the cache."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -7,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 # A row has up to 131,072 scores. 32 rows of them in fp32 are 16 MB at most, and the whole matrix, of which a
-# plain log-softmax would write three copies, is only ever read.
-_ROWS = 32
+# plain log-softmax would write three copies, is only ever read. A GPU wants more to do at once: 1 GB at most.
+_CPU_ROWS, _GPU_ROWS = 32, 2048
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
@@ -17,31 +18,30 @@ class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
         losses, log_sums = [], []
-        for scores, wanted in zip(logits.split(_ROWS), targets.split(_ROWS), strict=True):
+        for scores, wanted in _pieces(logits, targets):
             scaled = scores.float() / temperature
             log_sums.append(scaled.logsumexp(dim=1))
             mass = wanted.sum(dim=1)
             losses.append(mass * log_sums[-1] - torch.linalg.vecdot(wanted, scaled))
-        if not losses:
-            return logits.new_zeros(0, dtype=torch.float32)
         ctx.save_for_backward(logits, targets, torch.cat(log_sums))
         ctx.temperature = temperature
         return torch.cat(losses)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
-        if not ctx.saved_tensors:
-            return None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         logits, targets, log_sums = ctx.saved_tensors
         made = torch.empty_like(logits)
-        rows = zip(
-            *(x.split(_ROWS) for x in (made, logits, targets, log_sums, grads[0] / ctx.temperature)),
-            strict=True,
-        )
-        for out, scores, wanted, log_sum, grad in rows:
+        shares = grads[0] / ctx.temperature
+        for out, scores, wanted, log_sum, grad in _pieces(made, logits, targets, log_sums, shares):
             soft = (scores.float() / ctx.temperature).sub_(log_sum[:, None]).exp_()
             out.copy_(soft.mul_(wanted.sum(dim=1, keepdim=True)).sub_(wanted).mul_(grad[:, None]))
         return made, None, None
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same few rows of each, piece by piece."""
+    num_rows = _GPU_ROWS if tensors[0].is_cuda else _CPU_ROWS
+    return zip(*(tensor.split(num_rows) for tensor in tensors), strict=True)
 
 
 def soft_cross_entropy(

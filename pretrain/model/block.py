@@ -150,7 +150,7 @@ def add_residual(
 
     Source: arXiv:2304.07193, §5 (stochastic depth); arXiv:1603.09382.
     """
-    kept = [_draw(group, rate) for group in groups] if rate > 0 else [None] * len(groups)
+    kept = [_draw(group, rate) if rate > 0 and len(group) else None for group in groups]
     taken = [
         group if rows is None else take_rows(group, rows) for group, rows in zip(groups, kept, strict=True)
     ]
