@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipelines.config import RunConfig
+from pretrain.config import PretrainConfig
 
 TARGET = Path(__file__).parent / "config.md"
 HEAD = """\
@@ -26,6 +27,9 @@ A config is a YAML file. Any field can be set on the command line as well, by it
 `--set dedup.phash_radius=4`, `--set pools.web.sources.0.path=/data/web`. A field that is not listed here is
 an error. A file may leave `run_dir` out: it is `runs/NAME` then. The config of a run, with every default
 spelled out, is saved as `run.yaml` in its run directory.
+
+The section `pretrain` is the whole config of a training. It may also be a file of its own, for
+`lvd pretrain`; then its fields stand without the prefix `pretrain.`, and `data.path` is needed.
 """
 # Bounds as pydantic keeps them with a field, in the order in which they are written.
 BOUNDS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
@@ -40,6 +44,11 @@ def reference() -> str:
     """The whole page."""
     sections = [HEAD, _section("The config", RunConfig, path="")]
     sections += [_section(f"`{path}`", model, path=path) for path, model in _models(RunConfig, "")]
+    # The field is a mapping to RunConfig, which does not import the trainer.
+    sections.append(_section("`pretrain`", PretrainConfig, path="pretrain"))
+    sections += [
+        _section(f"`{path}`", model, path=path) for path, model in _models(PretrainConfig, "pretrain")
+    ]
     return "\n".join(sections)
 
 
@@ -104,6 +113,8 @@ def _type(kind: Any) -> str:
             return "settings"
         return " or ".join(_type(option) for option in options)
     if origin is dict:
+        if options[1] is Any:
+            return "settings"
         return f"settings by name, each {_type(options[1])}"
     if origin is tuple:
         return f"list of {_type(options[0])}"

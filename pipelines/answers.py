@@ -47,7 +47,7 @@ def summary(run_dir: str, manifest: dict[str, Any]) -> str:
         if pool != "dataset":
             names = ("images", "rejected", "duplicates", "contaminated", "kept")
             rows.append((pool, *(f"{count[name]:,}" for name in names)))
-    lines = _table(rows)
+    lines = table_lines(rows)
     num_bytes = sum(shard["bytes"] for shard in manifest["shards"])
     total = f"{manifest['counts']['dataset']:,} images in {len(manifest['shards'])} shards"
     lines.append(f"{total}, {num_bytes / 1e6:,.1f} MB")
@@ -72,9 +72,12 @@ def plan_lines(states: Sequence[StepState]) -> list[str]:
         images = f"{state.num_rows:,}" if state.num_rows else ""
         rows.append((state.stage, state.name, *(f"{number:,}" for number in numbers), images))
     if all(state.num_done == state.num_items for state in states):
-        return [*_table(rows), "everything is done"]
+        return [*table_lines(rows), "everything is done"]
     rows += [("", name, "", "", "", "") for name in _steps_to_come(states)]
-    return [*_table(rows), f"what {states[-1].name} gives decides how much the steps after it have to do"]
+    return [
+        *table_lines(rows),
+        f"what {states[-1].name} gives decides how much the steps after it have to do",
+    ]
 
 
 def plan_table(states: Sequence[StepState]) -> list[dict[str, Any]]:
@@ -192,7 +195,7 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of text: words to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     is_number = [all(row[i][:1].isdigit() or not row[i] for row in rows[1:]) for i in range(len(widths))]

@@ -6,9 +6,11 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from curation.errors import LvdError
+from pipelines.cli_pretrain import add_evaluate, add_export, add_pretrain, config_arguments, pretrain_after
 from pipelines.runner import FLOW
 
 
@@ -48,13 +50,17 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line, with a help text for each command."""
     parser = argparse.ArgumentParser(
         prog="lvd",
-        description="Builds image datasets as DINOv2's was built, and says what became of every image.",
+        description="Builds image datasets as DINOv2's was built, says what became of every image, and "
+        "trains DINOv2 on them.",
     )
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     _add_run(commands)
     _add_plan(commands)
     _add_readers(commands)
     _add_verify_and_clean(commands)
+    add_pretrain(commands, add_config_arguments=_add_config_arguments)
+    add_evaluate(commands)
+    add_export(commands)
     _add_demo(commands)
     return parser
 
@@ -62,8 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_run(commands: Any) -> None:
     run = commands.add_parser(
         "run",
-        help="curate: from sources to shards",
-        description="Curate what CONFIG describes. Stopped or killed, the same command goes on where it was. "
+        help="curate: from sources to shards, and on to a trained model",
+        description="Curate what CONFIG describes and, where it has a section `pretrain`, train on the "
+        "dataset as `lvd pretrain CONFIG` does. Stopped or killed, the same command goes on where it was. "
         "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 done but some source could not be read, "
         "130 stopped by Ctrl-C, 143 by SIGTERM.",
         epilog="example: lvd run curate.yaml --set pools.web.sources.0.path=/data/web --executor local",
@@ -99,8 +106,9 @@ def _add_readers(commands: Any) -> None:
     status.set_defaults(command=_status)
     report = commands.add_parser(
         "report",
-        help="write the report of a run",
-        description="Write the report page of a finished run anew; it is one self-contained HTML file.",
+        help="write the report of a run, or draw the curves of a training",
+        description="Write the report page of a finished run anew; it is one self-contained HTML file. Of a "
+        "training in RUN_DIR draw its curves: losses, k-NN, effective rank, gradients and rate.",
     )
     report.set_defaults(command=_report)
     explain = commands.add_parser(
@@ -146,8 +154,9 @@ def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="the whole thing, small: no arguments, no network, no GPU",
-        description="Draw a small synthetic web with known truth, curate it, and print what was measured "
-        "against the truth. Exit code 1 when copies or leaks are missed.",
+        description="Draw a small synthetic web with known truth, train a ViT on its trusted images, curate "
+        "the web with it, train on the result, and print what was measured against the truth. It takes some "
+        "minutes. Exit code 1 when copies or leaks are missed, or the training taught nothing.",
     )
     demo.add_argument("--out", default="runs/demo", metavar="DIR", help="where to (default: runs/demo)")
     demo.add_argument("--executor", choices=("ray", "local"), default="ray", help="default: ray")
@@ -175,14 +184,20 @@ def _run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides + overrides)
     require_vector_files(config)
     result = run(config, until=arguments.until, refresh=arguments.refresh)
-    if arguments.json:
-        steps = [vars(state) for state in result.states]
-        stopped = {"stopped_after": arguments.until, "steps": steps}
-        print(json.dumps(stopped if result.manifest is None else result.manifest, ensure_ascii=False))
-    elif result.manifest is not None:
+    if result.manifest is not None and not arguments.json:
         from pipelines.answers import summary
 
-        print(summary(config.run_dir, result.manifest))
+        print(summary(config.run_dir, result.manifest), flush=True)
+    trained = {}
+    if config.pretrain is not None and arguments.until is None:
+        again = config_arguments(arguments.config, arguments.overrides + overrides)
+        trained = {"checkpoint": str(pretrain_after(config, again))}
+    if arguments.json:
+        stopped = {"stopped_after": arguments.until, "steps": [vars(state) for state in result.states]}
+        found = stopped if result.manifest is None else result.manifest | trained
+        print(json.dumps(found, ensure_ascii=False))
+    elif trained:
+        print(f"checkpoint: {trained['checkpoint']}")
     return result.exit_code
 
 
@@ -207,9 +222,14 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from pipelines.report.write import write_report
+    if (Path(arguments.run_dir) / "metrics.jsonl").is_file():
+        from pipelines.report.curves import write_curves
 
-    path = write_report(arguments.run_dir)
+        path = write_curves(arguments.run_dir)
+    else:
+        from pipelines.report.write import write_report
+
+        path = write_report(arguments.run_dir)
     _print(arguments, {"report": path}, [path])
     return 0
 

@@ -1,5 +1,6 @@
 """The root config: what a run is made of. It is split into stage configs here, and never passed down."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,10 @@ from pipelines.faults import fault_lines, redacted
 MAX_CONFIG_BYTES = 1 << 20
 # A megabyte of YAML can stand for any number of values: an alias of an alias of an alias.
 MAX_CONFIG_VALUES = 100_000
+
+# Where the configs lie that come with lvd: those of runs, and of both runs and trainings.
+FOLDERS = (Path(__file__).parent / "configs",)
+ALL_FOLDERS = (*FOLDERS, Path(__file__).parents[1] / "pretrain" / "configs")
 
 
 class PoolConfig(BaseModel):
@@ -76,7 +81,7 @@ class ExecutorConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """One curation run."""
+    """One curation run, and the training on what it gives, if there is one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -96,6 +101,12 @@ class RunConfig(BaseModel):
     select: SelectConfig = SelectConfig()
     shard: ShardConfig = ShardConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    # A mapping: the model behind it takes seconds to import, for which a run without it shall not wait.
+    pretrain: dict[str, Any] | None = Field(
+        None,
+        description="a training on the dataset, once it is there; `data.path` is this run's directory "
+        "and `run_dir` lies below it where not given; null: none; see `pretrain`",
+    )
 
     @model_validator(mode="after")
     def _something_to_curate(self) -> "RunConfig":
@@ -128,17 +139,27 @@ def load_config(path: str, overrides: list[str]) -> RunConfig:
     Raises:
         ConfigError: naming the file, the field, the value and what is allowed.
     """
-    file = Path(path)
-    shipped = Path(__file__).parent / "configs" / path
-    if not file.is_file() and shipped.is_file():
-        file = shipped
-    data = read_yaml(file)
-    for override in overrides:
-        apply_override(data, override)
+    file, data = read_config(path, overrides)
     return validate(data, where=str(file))
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_config(
+    path: str, overrides: Sequence[str], *, folders: Sequence[Path] = FOLDERS
+) -> tuple[Path, dict[str, Any]]:
+    """The file that `path` names, itself or in one of the folders, and its settings with the overrides.
+
+    Raises:
+        ConfigError: when it cannot be read, or an override leads nowhere.
+    """
+    shipped = [folder / path for folder in folders if (folder / path).is_file()]
+    file = shipped[0] if shipped and not Path(path).is_file() else Path(path)
+    data = read_yaml(file, folders=folders)
+    for override in overrides:
+        apply_override(data, override)
+    return file, data
+
+
+def read_yaml(file: Path, *, folders: Sequence[Path] = FOLDERS) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
@@ -153,7 +174,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
             )
         data = yaml.safe_load(text)
     except OSError as error:
-        names = ", ".join(sorted(p.name for p in (Path(__file__).parent / "configs").glob("*.yaml")))
+        names = ", ".join(sorted(path.name for folder in folders for path in folder.glob("*.yaml")))
         raise ConfigError(
             f"No config can be read at {file}",
             got=error.strerror,
@@ -236,12 +257,16 @@ def validate(data: dict[str, Any], *, where: str) -> RunConfig:
         )
     if "run_dir" not in data:
         data = {**data, "run_dir": f"runs/{data.get('name', 'dataset')}"}
+    lines: list[str] = []
+    if isinstance(section := data.get("pretrain"), dict):
+        section, lines = _checked_training(section)
+        data = {**data, "pretrain": section}
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(
-            f"{where} is not a valid config: " + "; ".join(fault_lines(error, RunConfig, data))
-        ) from error
+        lines = fault_lines(error, RunConfig, data) + lines
+    if lines:
+        raise ConfigError(f"{where} is not a valid config: " + "; ".join(lines))
     for name, pool in config.pools.items():
         for number, source in enumerate(pool.sources):
             _check_scheme(source.path, field=f"pools.{name}.sources.{number}.path", where=where)
@@ -253,6 +278,16 @@ def validate(data: dict[str, Any], *, where: str) -> RunConfig:
             expected="a path that all workers share",
         )
     return config
+
+
+def _checked_training(section: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The section `pretrain` with every default spelled out, and a line for each field that is wrong."""
+    from pretrain.config import PretrainConfig
+
+    try:
+        return PretrainConfig.model_validate(section).model_dump(mode="json"), []
+    except ValidationError as error:
+        return section, fault_lines(error, PretrainConfig, section, at="pretrain")
 
 
 def require_vector_files(config: RunConfig) -> None:

@@ -14,13 +14,16 @@ _MAX_FAULTS = 20
 Loc = Sequence[int | str]
 
 
-def fault_lines(error: ValidationError, root: type[BaseModel], data: dict[str, Any]) -> list[str]:
+def fault_lines(
+    error: ValidationError, root: type[BaseModel], data: dict[str, Any], *, at: str = ""
+) -> list[str]:
     """One line for every field that is wrong.
 
     Args:
         error: of `root.model_validate(data)`.
-        root: the model of the whole config.
+        root: the model of the whole config, or of a section of it.
         data: what was validated.
+        at: where the section stands in the config.
     """
     faults = error.errors(include_url=False)
     lines = []
@@ -28,7 +31,7 @@ def fault_lines(error: ValidationError, root: type[BaseModel], data: dict[str, A
         # A tuple that is empty only because its items are wrong is no fault of its own.
         if fault["type"] == "too_short" and fault.get("input"):
             continue
-        name = _name(fault["loc"], data)
+        name = _name(fault["loc"], data, at)
         match fault["type"]:
             case "union_tag_not_found":
                 field = str(fault["ctx"]["discriminator"]).strip("'")
@@ -47,9 +50,9 @@ def fault_lines(error: ValidationError, root: type[BaseModel], data: dict[str, A
     return lines
 
 
-def _name(loc: Loc, data: Any) -> str:
+def _name(loc: Loc, data: Any, at: str) -> str:
     """The path of a field within the data: without the kinds of sources and rules that pydantic puts in."""
-    path = []
+    path = [at] if at else []
     here = data
     for number, part in enumerate(loc):
         inside = isinstance(part, int) or (isinstance(here, dict) and part in here)

@@ -51,7 +51,11 @@ def identity(config: EmbedConfig) -> dict[str, Any]:
     """What a part's identity takes in of a model: the resolved config and the digest of a weights file."""
     spec = parse_embedder(config.embedder)
     fields = resolve(config).model_dump(mode="json")
-    if _is_file(spec):
+    if spec.library == "vit":
+        from pipelines.own_vit import digest_of_weights
+
+        fields["embedder"] = f"vit:@sha256:{digest_of_weights(spec.weights)}"
+    elif _is_file(spec):
         # The same weights elsewhere are the same model.
         digest, _ = storage.sha256_file(spec.weights)
         fields["embedder"] = f"{spec.library}:{spec.model}@sha256:{digest}"
@@ -62,7 +66,7 @@ def load_embedder(config: EmbedConfig) -> Embedder | None:
     """Build the embedder that a config names; None for `precomputed`, whose vectors are looked up by key.
 
     Raises:
-        ConfigError: an unknown architecture, or a device that is not there.
+        ConfigError: an unknown architecture, a device that is not there, or a size that a model cannot take.
         ModelError: weights that are missing, unsafe, or do not cover the model.
     """
     config = resolve(config)
@@ -80,6 +84,13 @@ def load_embedder(config: EmbedConfig) -> Embedder | None:
             return _wrap(config, *_open_clip(spec, config.image_size_px))
         case "timm":
             return _wrap(config, *_timm(spec, config.image_size_px))
+        case "vit":
+            from pipelines.own_vit import load_tower
+
+            return _wrap(config, *load_tower(spec.weights, image_size_px=config.image_size_px))
+
+
+Tower = tuple[nn.Module, View, tuple[float, ...], tuple[float, ...]]  # module, its view, mean, std
 
 
 def _wrap(
@@ -98,9 +109,6 @@ def _wrap(
         threads=config.threads,
         device=config.device,
     )
-
-
-Tower = tuple[nn.Module, View, tuple[float, ...], tuple[float, ...]]  # module, its view, mean, std
 
 
 def _open_clip(spec: EmbedderSpec, image_size_px: int | None) -> Tower:

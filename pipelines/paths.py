@@ -35,7 +35,12 @@ def _source(source: Source, root: str) -> Source:
 
 
 def _embedder(spec: str) -> str:
-    weights = parse_embedder(spec).weights
+    parsed = parse_embedder(spec)
+    weights = parsed.weights
+    if parsed.library == "vit":
+        from pipelines.own_vit import weights_file  # the trainer takes seconds to import
+
+        return f"vit:{weights_file(weights)}"
     if weights and storage.is_local(weights) and storage.exists(weights):  # and not a tag of a hub
         return spec.removesuffix(weights) + _path(weights)
     return spec

@@ -52,12 +52,12 @@ def run(
     config = absolute(config)
     run_dir = config.run_dir
     progress = progress or Progress()
-    with lock(run_dir), _stop_on_sigterm():
+    with lock(run_dir), stop_on_sigterm():
         storage.publish_bytes(storage.join(run_dir, "run.yaml"), resolved_yaml(config).encode(), replace=True)
         remove_leftovers(run_dir)
         # A second time inside: Ray puts a handler of its own in place, which ends with another code.
         threads = config.describe.embed.threads
-        with executor_for(config.executor, threads=threads) as executor, _stop_on_sigterm():
+        with executor_for(config.executor, threads=threads) as executor, stop_on_sigterm():
             progress.log_to(storage.join(run_dir, "logs"))
             runner = Runner(run_dir, executor, progress, until)
             try:
@@ -117,8 +117,8 @@ def remove_leftovers(run_dir: str) -> None:
 
 
 @contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an exception. What is published stays; what is half done leaves no trace."""
+def stop_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into a `StoppedError`. What is published stays; what is half done leaves no trace."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

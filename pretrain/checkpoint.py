@@ -91,6 +91,7 @@ def save(
     metadata = {"format": "pt", "lvd": "1", "vit": json.dumps(asdict(student.backbone.config))}
     for name, tensors in files.items():
         save_file(tensors, temp / name, metadata=metadata)
+        _sort_metadata(temp / name)
     (temp / "training.json").write_text(json.dumps({"step": step, **facts}, indent=1))
     proof = {path.name: _proof_of(path) for path in sorted(temp.iterdir())}
     _sync(temp)
@@ -214,6 +215,18 @@ def _load_state(network: Network, path: Path) -> None:
             )
         for name, parameter in parameters.items():
             assign(parameter, file.get_tensor(name))
+
+
+def _sort_metadata(path: Path) -> None:
+    """Let equal tensors be equal files: safetensors writes its metadata in another order each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+        assert len(text) == size, "the header is as long in any order"
+        file.seek(8)
+        file.write(text)
 
 
 def _proof_of(path: Path) -> dict[str, Any]:

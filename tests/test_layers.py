@@ -137,8 +137,17 @@ def test_pretrain_reads_shards_and_no_more(module: str) -> None:
     assert not uses(module, "pipelines")
     assert not uses(module, "ray")
     of_curation = [name for name in imports(module) if name.startswith("curation.")]
-    allowed = ("curation.errors", "curation.schema", "curation.shard.read")
+    # Through the same decoder and the same views the trainer sees exactly the pixels that curation saw.
+    allowed = (
+        "curation.errors", "curation.schema", "curation.shard.read",
+        "curation.describe.decode", "curation.describe.views",
+    )  # fmt: skip
     assert all(name.startswith(allowed) for name in of_curation)
+
+
+def test_transformers_is_a_matter_of_tests() -> None:
+    """What Hugging Face reads is written without it."""
+    assert not users_of("transformers")
 
 
 @pytest.mark.parametrize("module", modules())

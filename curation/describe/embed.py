@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from curation.describe.views import View
 from curation.errors import ConfigError
 
-Library = Literal["gist", "open_clip", "timm", "precomputed"]
-ALLOWED = "gist, open_clip:ARCH/PRETRAINED_OR_PATH, timm:NAME[@PATH] or precomputed:FILE.parquet"
+Library = Literal["gist", "open_clip", "timm", "vit", "precomputed"]
+ALLOWED = (
+    "gist, open_clip:ARCH/PRETRAINED_OR_PATH, timm:NAME[@PATH], vit:CHECKPOINT or precomputed:FILE.parquet"
+)
 
 
 @runtime_checkable
@@ -52,7 +54,7 @@ class EmbedderSpec:
     """A parsed embedder spec: which library builds `model`, and from which `weights`."""
 
     library: Library
-    model: str = ""  # architecture; empty for gist and precomputed
+    model: str = ""  # architecture; empty for gist, precomputed, and vit, whose weights tell it
     weights: str = ""  # a file or a hub tag; empty where the library's default tag is meant
 
 
@@ -60,7 +62,9 @@ def parse_embedder(spec: str) -> EmbedderSpec:
     """Take an embedder spec apart.
 
     Args:
-        spec: `gist`, `open_clip:ARCH/PRETRAINED_OR_PATH`, `timm:NAME[@PATH]` or `precomputed:FILE.parquet`.
+        spec: `gist`, `open_clip:ARCH/PRETRAINED_OR_PATH`, `timm:NAME[@PATH]`, `vit:CHECKPOINT` (what
+            `lvd pretrain` wrote, or a backbone of the official, Hugging Face's or timm's kind) or
+            `precomputed:FILE.parquet`.
 
     Raises:
         ConfigError: it is none of them.
@@ -78,6 +82,8 @@ def parse_embedder(spec: str) -> EmbedderSpec:
             # timm reads `local-dir:` and `hf-hub:` as addresses; a name is a name here, a file has its @.
             if name and bool(at) == bool(path) and ":" not in name:
                 return EmbedderSpec("timm", name, path)
+        case "vit" if rest:
+            return EmbedderSpec("vit", weights=rest)
         case "precomputed" if rest.endswith(".parquet"):
             return EmbedderSpec("precomputed", weights=rest)
     raise ConfigError(

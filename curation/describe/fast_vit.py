@@ -50,6 +50,9 @@ def use_bmm_attention(tower: nn.Module) -> int:
     Returns:
         How many attentions were swapped; 0 for an architecture that is not recognised.
     """
+    libraries = {type(module).__module__.partition(".")[0] for module in tower.modules()}
+    if not libraries & {"open_clip", "timm"}:
+        return 0  # importing them takes seconds
     from open_clip.transformer import ResidualAttentionBlock
     from timm.layers import Attention
 

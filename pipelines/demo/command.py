@@ -1,10 +1,13 @@
-"""`lvd demo`: draw a web with known truth, curate it, and measure the outcome against the truth."""
+"""`lvd demo`: draw a web with known truth, curate it, train on the result, and measure both."""
 
 import json
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -12,40 +15,119 @@ from rich.console import Console
 from curation import storage
 from pipelines.answers import summary
 from pipelines.config import validate
-from pipelines.demo.score import failures, score, scores_table
-from pipelines.demo.web import demo_config, draw_web
+from pipelines.demo.quality import (
+    PRETRAINED,
+    TRUSTED_ONLY,
+    UNTRAINED,
+    lay_out_labelled,
+    measure,
+    quality_failures,
+    quality_table,
+)
+from pipelines.demo.score import Scores, Truth, failures, score, scores_table
+from pipelines.demo.training import demo_training, save_untrained
+from pipelines.demo.web import demo_config, draw_web, trusted_config
+from pipelines.evaluate import Measured
 from pipelines.progress import Progress
 from pipelines.run import run
+from pretrain.train import train
 
 
-def demo(out: str, *, seed: int, executor: str, as_json: bool) -> int:
+@dataclass(frozen=True)
+class Size:
+    """How large the demo is."""
+
+    num_images: int = 3_600  # files of the web
+    first_steps: int = 80  # of the training on the trusted pictures
+    second_steps: int = 160  # of the training on the curated dataset
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo came to."""
+
+    manifest: dict[str, Any]
+    scores: Scores
+    quality: dict[str, Measured]
+
+    @property
+    def failures(self) -> list[str]:
+        """What a demo must not get wrong, one line for each thing that it did."""
+        return failures(self.scores) + quality_failures(self.quality)
+
+
+def demo(out: str, *, seed: int, executor: str, as_json: bool, size: Size | None = None) -> int:
     """Run the demo below `out`.
 
     Returns:
-        0, or 1 when exact copies, re-encoded copies or leaks were missed.
+        0, or 1 when exact copies, re-encoded copies or leaks were missed, or the training taught nothing.
     """
     root = Path(out).resolve()
     # A rerun measures a run, not what an earlier one left.
     storage.remove_tree(str(root))
-    progress = Progress()
     started = time.monotonic()
-    progress.say(f"drawing a small web below {root}")
-    truth = draw_web(root / "web", seed=seed)
-    progress.say(f"drawn in {time.monotonic() - started:.1f} s; curating it")
-    settings = demo_config(root / "web", root / "run") | {"seed": seed, "executor": {"kind": executor}}
-    config = validate(settings, where="the demo's config")
-    result = run(config, progress=progress)
-    assert result.manifest is not None
-    entries = [storage.join(config.run_dir, entry["path"]) for entry in result.manifest["lineage"]]
-    scores = score(truth, pa.concat_tables([storage.read_table(path) for path in entries]))
-    missed = failures(scores)
+    outcome = _go_round(root, seed=seed, executor=executor, size=size or Size())
     seconds = time.monotonic() - started
     if as_json:
-        print(json.dumps({"scores": asdict(scores), "failures": missed, "seconds": seconds}))
+        quality = {name: asdict(measured) for name, measured in outcome.quality.items()}
+        found = {"scores": asdict(outcome.scores), "quality": quality, "failures": outcome.failures}
+        print(json.dumps({**found, "seconds": seconds}))
     else:
-        print(summary(config.run_dir, result.manifest))
-        Console(file=sys.stdout).print(scores_table(scores))
-        print(f"in {seconds:.0f} s; try: lvd explain {config.run_dir} IMAGE, lvd status {config.run_dir}")
-    for line in missed:
+        print(summary(str(root / "run"), outcome.manifest))
+        for table in (scores_table(outcome.scores), quality_table(outcome.quality)):
+            Console(file=sys.stdout).print(table)
+        print(f"in {seconds:.0f} s; try: lvd explain {root / 'run'} IMAGE, lvd report {root / 'vit'}")
+    for line in outcome.failures:
         print(f"lvd demo: {line}", file=sys.stderr)
-    return 1 if missed else 0
+    return 1 if outcome.failures else 0
+
+
+def _go_round(root: Path, *, seed: int, executor: str, size: Size) -> Outcome:
+    """Draw, train on what is trusted, curate with what was learned, train on what was curated, measure."""
+    web, common = root / "web", {"seed": seed, "executor": {"kind": executor}}
+    progress = Progress()
+    with _stage(progress, f"drawing a small web below {root}"):
+        truth = draw_web(web, seed=seed, num_images=size.num_images)
+    with _stage(progress, "curating the trusted images alone, with gist"):
+        _curate(trusted_config(web, root / "trusted") | common, progress)
+    first = demo_training(root / "trusted", root / "vit-trusted", seed=seed, num_steps=size.first_steps)
+    untrained = save_untrained(first, root / "vit-untrained.safetensors")
+    with _stage(progress, f"training a ViT on them, {size.first_steps} steps"):
+        embedder = f"vit:{train(first)}"
+    with _stage(progress, "curating the whole web; what resembles a trusted image, this ViT says"):
+        manifest = _curate(demo_config(web, root / "run", embedder=embedder) | common, progress)
+    second = demo_training(root / "run", root / "vit", seed=seed, num_steps=size.second_steps)
+    with _stage(progress, f"training such a ViT on the curated dataset, {size.second_steps} steps"):
+        pretrained = f"vit:{train(second)}"
+    embedders = {
+        "pixels, 32 × 32": "pixels",
+        "gist": "gist",
+        UNTRAINED: f"vit:{untrained}",
+        TRUSTED_ONLY: embedder,
+        PRETRAINED: pretrained,
+    }
+    with _stage(progress, "measuring"):
+        labelled = lay_out_labelled(web, truth, root / "labelled")
+        return Outcome(
+            manifest, _score(truth, root / "run", manifest), measure(embedders, labelled=labelled, web=web)
+        )
+
+
+def _curate(settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    result = run(validate(settings, where="the demo's config"), progress=progress)
+    assert result.manifest is not None
+    return result.manifest
+
+
+def _score(truth: Truth, run_dir: Path, manifest: dict[str, Any]) -> Scores:
+    paths = [storage.join(str(run_dir), entry["path"]) for entry in manifest["lineage"]]
+    return score(truth, pa.concat_tables([storage.read_table(path) for path in paths]))
+
+
+@contextmanager
+def _stage(progress: Progress, what: str) -> Iterator[None]:
+    """Say what is being done, and then how long it took."""
+    started = time.monotonic()
+    progress.say(f"== {what}")
+    yield
+    progress.say(f"== done in {time.monotonic() - started:.1f} s")

@@ -92,7 +92,14 @@ def plan_web(*, seed: int, num_images: int) -> Plan:
     return _place(items, rng)
 
 
-def demo_config(root: Path, run_dir: Path) -> dict[str, Any]:
+def trusted_config(root: Path, run_dir: Path) -> dict[str, Any]:
+    """The config of a run over the trusted pictures alone, without what leaks the evaluation set."""
+    data = demo_config(root, run_dir)
+    pools = {name: pool for name, pool in data["pools"].items() if name != UNCURATED}
+    return data | {"name": "trusted", "pools": pools}
+
+
+def demo_config(root: Path, run_dir: Path, *, embedder: str = "gist") -> dict[str, Any]:
     """The config of the demo's run over the web below `root`."""
     pools = {
         CURATED: {
@@ -120,7 +127,8 @@ def demo_config(root: Path, run_dir: Path) -> dict[str, Any]:
         "run_dir": str(run_dir),
         "pools": pools,
         "ingest": {"part_rows": 500},
-        "describe": {"embed": {"embedder": "gist"}, "descriptor": "gist"},
+        # A few thousand forwards of a small model are quicker than to compile it in every worker.
+        "describe": {"embed": {"embedder": embedder, "compile": False}, "descriptor": "gist"},
         "judge": {"min_side_px": 32, "max_aspect": 8.0},
         "dedup": {**copies, "edge_floor": 0.9},
         "decontaminate": copies,

@@ -92,7 +92,9 @@ def _draw_rate(axes: Any, steps: list[dict[str, Any]]) -> None:
 
 def _line(axes: Any, steps: list[dict[str, Any]], name: str, **style: Any) -> None:
     """A running mean, and the single steps faintly behind it."""
-    values = np.array([np.nan if record[name] is None else record[name] for record in steps], dtype=np.float64)
+    values = np.array(
+        [np.nan if record[name] is None else record[name] for record in steps], dtype=np.float64
+    )
     at = [record["step"] for record in steps]
     (drawn,) = axes.plot(at, running_mean(values, max(1, len(values) // SMOOTHING)), **style)
     axes.plot(at, values, color=drawn.get_color(), alpha=0.2, linewidth=0.5)

@@ -38,11 +38,13 @@ class Attention(nn.Module):
             shapes: (images, tokens an image) of each group.
         """
         mixed = []
+        dim = x.shape[1]
+        split = (3, self.num_heads, dim // self.num_heads)  # a -1 means nothing where a group is empty
         for part, (num, length) in zip(
             self.qkv(x).split([num * length for num, length in shapes]), shapes, strict=True
         ):
-            q, k, v = part.view(num, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-            mixed.append(attend(q, k, v).transpose(1, 2).reshape(num * length, -1))
+            q, k, v = part.view(num, length, *split).permute(2, 0, 3, 1, 4).unbind(0)
+            mixed.append(attend(q, k, v).transpose(1, 2).reshape(num * length, dim))
         return self.proj(_joined(mixed))
 
 

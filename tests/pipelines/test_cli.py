@@ -29,7 +29,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) > 8
-    assert "default" in text or "RUN_DIR" in text or "CONFIG" in text
+    assert "default" in text or "RUN_DIR" in text or "CONFIG" in text or "CHECKPOINT" in text
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["run", "c.yaml", "--until", "lunch"]])
@@ -45,6 +45,9 @@ def test_bad_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]
     [
         ["run", "none.yaml"],
         ["plan", "none.yaml"],
+        ["pretrain", "none.yaml"],
+        ["pretrain", "tiny_cpu.yaml"],
+        ["evaluate", "gist", "--train", "nowhere", "--test", "nowhere"],
         ["status", "nowhere"],
         ["report", "nowhere"],
         ["explain", "nowhere", "a.jpg"],

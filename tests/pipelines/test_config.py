@@ -46,6 +46,13 @@ def write(tmp_path: Path, data: object) -> str:
         ("run_dir=s3://bucket/run", ["run_dir", "s3://bucket/run", "all workers share"]),
         ("pools.web.retrieve.method=sample", ["pools.web", "for curated pools", "uncurated"]),
         ("pools.trusted.retrieve.method=magic", ["pools.trusted.retrieve", "'sample'", "magic"]),
+        ("pretrain=3", ["pretrain", "valid dictionary", "got 3"]),
+        ("pretrain={batch_images: 0}", ["pretrain.schedule is missing", "pretrain.batch_images", "got 0"]),
+        ("pretrain.shedule.x=1", ["pretrain.shedule: there is no such field; did you mean schedule?"]),
+        (
+            "pretrain={batch_images: 2, schedule: {iterations: 1}, crops: {local_size_px: 96}}",
+            ["pretrain: crops.local_size_px (96)", "model.patch_px (14)"],
+        ),
         ("describe.embed.embedder=clip", ["describe.embed.embedder", "open_clip:ARCH"]),
         ("describe.descriptor=sscd", ["describe.descriptor", "gist"]),
         ("dedup.cosine_threshold=0.9", ["dedup.cosine_threshold (0.9)", "set describe.descriptor"]),

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from drawn_vit import drawn, small
 from PIL import Image
 from safetensors.torch import save_file
 from torch._dynamo.utils import counters
@@ -18,6 +21,11 @@ from curation.describe.fast_vit import has_fast_bf16
 from curation.describe.views import View, render
 from curation.errors import ConfigError, ModelError
 from pipelines.models import identity, load_embedder, resolve
+from pipelines.own_vit import weights_file
+from pretrain.data.augment import normalise
+from pretrain.evaluate.probe import evaluation_view
+from pretrain.model.vit import VisionTransformer
+from pretrain.weights import metadata_of_config
 
 ROWS = 4
 TINY_CLIP = {
@@ -66,6 +74,23 @@ def tiny_timm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return files
 
 
+@pytest.fixture(scope="module")
+def own_vits(tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionTransformer, dict[str, Path]]:
+    """A small backbone, and it in a run directory of the trainer and as an official file."""
+    folder = tmp_path_factory.mktemp("vit")
+    shape = small()
+    backbone = drawn(shape)
+    places = {"run": folder / "run", "official": folder / "vit.pth"}
+    for step in (5, 20):
+        saved = places["run"] / "checkpoints" / f"step-{step:08d}"
+        saved.mkdir(parents=True)
+        state = {f"backbone.{name}": (step == 20) * x.detach() for name, x in backbone.named_parameters()}
+        save_file(state, saved / "teacher.safetensors", metadata=metadata_of_config(shape))
+        (saved / "COMPLETE.json").write_text("{}")
+    torch.save(backbone.state_dict(), places["official"])
+    return backbone, places
+
+
 def config(embedder: str, **fields: object) -> EmbedConfig:
     return EmbedConfig.model_validate(
         {"embedder": embedder, "compile": False, "device": "cpu", "batch_rows": ROWS, **fields}
@@ -110,6 +135,82 @@ def test_timm_as_by_hand(tiny_timm: dict[str, str], photos: list[Image.Image], n
     assert_same(
         vectors(load_embedder(config(f"timm:{name}@{tiny_timm[name]}", dtype=dtype)), photos), by_hand
     )
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("place", ["run", "official"])
+@pytest.mark.parametrize("side_px", [None, 42])
+def test_own_vit_as_by_hand(
+    own_vits: tuple[VisionTransformer, dict[str, Path]],
+    photos: list[Image.Image],
+    place: str,
+    dtype: str,
+    side_px: int | None,
+) -> None:
+    backbone, places = own_vits
+    embedder = load_embedder(config(f"vit:{places[place]}", dtype=dtype, image_size_px=side_px))
+    assert embedder is not None
+    assert embedder.view == evaluation_view(side_px or 56)
+    views = np.stack([render(np.asarray(photo), embedder.view) for photo in photos])
+    with torch.inference_mode():
+        [features] = backbone([normalise(torch.from_numpy(views).permute(0, 3, 1, 2))])
+    assert_same(vectors(embedder, photos), features.cls)
+
+
+COMPILE_ONE = """
+import sys
+import numpy as np
+from curation.describe.embed import EmbedConfig
+from pipelines.models import load_embedder
+
+fields = {"embedder": sys.argv[1], "dtype": "fp32", "device": "cpu", "batch_rows": 4}
+eager, compiled = (load_embedder(EmbedConfig(**fields, compile=compile_)) for compile_ in (False, True))
+side = eager.view.side_px
+pixels = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
+np.testing.assert_allclose(eager.embed(pixels), compiled.embed(pixels), atol=2e-3)
+"""
+
+
+@pytest.mark.accept
+def test_a_compiled_own_vit_gives_the_same_vectors(
+    own_vits: tuple[VisionTransformer, dict[str, Path]],
+) -> None:
+    """In a process of its own: the shapes that are checked in this one cannot be traced."""
+    command = [sys.executable, "-W", "error", "-c", COMPILE_ONE, f"vit:{own_vits[1]['run']}"]
+    subprocess.run(command, check=True, timeout=300)
+
+
+def test_own_vit_cannot_take_every_size(own_vits: tuple[VisionTransformer, dict[str, Path]]) -> None:
+    with pytest.raises(ConfigError, match=r"patches of 14 px.*42 or 56"):
+        load_embedder(config(f"vit:{own_vits[1]['run']}", image_size_px=50))
+
+
+def test_own_vit_is_known_by_its_newest_weights(
+    own_vits: tuple[VisionTransformer, dict[str, Path]], tmp_path: Path
+) -> None:
+    run = own_vits[1]["run"]
+    newest = run / "checkpoints" / "step-00000020" / "teacher.safetensors"
+    assert weights_file(str(run)) == str(newest)
+    moved = tmp_path / "elsewhere.safetensors"
+    moved.write_bytes(newest.read_bytes())
+    assert identity(config(f"vit:{run}")) == identity(config(f"vit:{moved}"))
+    older = run / "checkpoints" / "step-00000005"
+    assert identity(config(f"vit:{run}")) != identity(config(f"vit:{older}"))
+    # What a library says beside its weights changes what is made of them.
+    (tmp_path / "config.json").write_text("{}")
+    assert identity(config(f"vit:{run}")) != identity(config(f"vit:{moved}"))
+
+
+def test_own_vit_that_lacks_a_tensor_is_refused_by_name(
+    own_vits: tuple[VisionTransformer, dict[str, Path]], tmp_path: Path
+) -> None:
+    state = own_vits[0].state_dict()
+    del state["blocks.1.norm2.bias"]
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(ModelError, match=r"missing.*blocks\.1\.norm2\.bias"):
+        load_embedder(config(f"vit:{tmp_path}/less.pth"))
+    with pytest.raises(ModelError, match="No weights"):
+        identity(config(f"vit:{tmp_path}/none.pth"))
 
 
 def test_a_compiled_forward_gives_the_same_vectors(
@@ -159,7 +260,8 @@ def test_a_pickle_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"state_dict": _Evil()}, protocol=2))
     torch.save({"state_dict": _Evil()}, tmp_path / "zipped.pth")
     for name in ("plain", "zipped"):
-        for spec in (f"timm:test_vit@{tmp_path}/{name}.pth", f"open_clip:tiny-clip/{tmp_path}/{name}.pth"):
+        file = f"{tmp_path}/{name}.pth"
+        for spec in (f"timm:test_vit@{file}", f"open_clip:tiny-clip/{file}", f"vit:{file}"):
             with pytest.raises(ModelError):
                 load_embedder(config(spec))
     assert not (tmp_path / "pwned").exists()
@@ -195,7 +297,8 @@ def test_identity_follows_the_weights_not_their_place(tiny_timm: dict[str, str],
     assert identity(here) == identity(there)
     moved.write_bytes(moved.read_bytes()[:-1] + b"\x01")
     assert identity(here) != identity(there)
-    assert identity(here) != identity(here.model_copy(update={"dtype": "fp32"}))
+    fp32, bf16 = (identity(here.model_copy(update={"dtype": dtype})) for dtype in ("fp32", "bf16"))
+    assert fp32 != bf16
 
 
 def test_gist_is_the_default_and_precomputed_has_no_model() -> None:

@@ -22,6 +22,7 @@ from curation.errors import ConfigError, ModelError
         ("open_clip:ViT-B-32//data/w.pt", EmbedderSpec("open_clip", "ViT-B-32", "/data/w.pt")),
         ("timm:vit_small_patch14_dinov2.lvd142m", EmbedderSpec("timm", "vit_small_patch14_dinov2.lvd142m")),
         ("timm:resnet50@/data/a@b.pth", EmbedderSpec("timm", "resnet50", "/data/a@b.pth")),
+        ("vit:runs/a:b/pretrain", EmbedderSpec("vit", weights="runs/a:b/pretrain")),
         ("precomputed:s3://bucket/v.parquet", EmbedderSpec("precomputed", weights="s3://bucket/v.parquet")),
     ],
 )
@@ -43,6 +44,8 @@ def test_specs(spec: str, parsed: EmbedderSpec) -> None:
         "timm:@x",
         "timm:hf-hub:a/b",
         "timm:local-dir:/x",
+        "vit",
+        "vit:",
         "precomputed:",
         "precomputed:v.npy",
         "TIMM:x",

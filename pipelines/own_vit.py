@@ -1,0 +1,86 @@
+"""The embedder `vit:CHECKPOINT`: a backbone of our own trainer, or any that it can read."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from curation import storage
+from curation.describe.views import View
+from curation.errors import ConfigError
+from pretrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from pretrain.model.vit import VisionTransformer
+from pretrain.weights import find_weights, load_backbone
+
+# Short side before the centre is cut, as in the official evaluation and in `pretrain.evaluate.probe`, whose
+# import brings along what shards a training, which would cost every worker seconds.
+RESIZE = 256 / 224
+
+
+class ClassToken(nn.Module):
+    """A backbone as an image tower: the class token after the final norm."""
+
+    def __init__(self, backbone: VisionTransformer) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n dim"]:
+        """Features of a batch of normalised images."""
+        [features] = self.backbone([images])
+        return features.cls
+
+
+def load_tower(
+    path: str, *, image_size_px: int | None
+) -> tuple[ClassToken, View, tuple[float, ...], tuple[float, ...]]:
+    """The tower, its view, and mean and standard deviation of its input.
+
+    Args:
+        path: see `pretrain.weights.find_weights`.
+        image_size_px: side of the input; the model's own where None.
+
+    Raises:
+        ConfigError: when the side is no multiple of the model's patch.
+        ModelError: when the backbone cannot be loaded, or does not take colour pictures.
+    """
+    backbone = load_backbone(path)
+    shape = backbone.config
+    side_px = image_size_px or shape.grid * shape.patch_px
+    if side_px % shape.patch_px:
+        below_px = side_px // shape.patch_px * shape.patch_px
+        raise ConfigError(
+            f"image_size_px is no multiple of the patch of vit:{path}",
+            got=f"{side_px} px, patches of {shape.patch_px} px",
+            expected=" or ".join(str(px) for px in (below_px, below_px + shape.patch_px) if px),
+        )
+    if shape.channels != len(IMAGENET_MEAN):
+        raise ConfigError(
+            f"vit:{path} does not take pictures in colour", got=f"{shape.channels} channels", expected=3
+        )
+    view = View(side_px, "crop", "bicubic", round(side_px * RESIZE))
+    return ClassToken(backbone), view, IMAGENET_MEAN, IMAGENET_STD
+
+
+def weights_file(path: str) -> str:
+    """The one file that a path means now, absolute: a training that goes on writes newer checkpoints.
+
+    Raises:
+        ModelError: when there is none.
+    """
+    return str(Path.cwd() / find_weights(path))
+
+
+def digest_of_weights(path: str) -> str:
+    """SHA-256 of everything that decides what is loaded from a path."""
+    file = find_weights(path)
+    files = [file]
+    if file.name.endswith(".index.json"):
+        files += [
+            file.parent / name for name in sorted(set(json.loads(file.read_text())["weight_map"].values()))
+        ]
+    # What transformers and timm save tells heads and depth beside the weights.
+    files += [beside for beside in (file.parent / "config.json",) if beside.is_file()]
+    digests = [storage.sha256_file(str(one))[0] for one in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()

@@ -1,0 +1,147 @@
+"""Several processes of one training: `lvd pretrain` starts itself under torchrun, and tells how that ended.
+
+python -m pipelines.torchrun …    torchrun, without a traceback where a process has already said what is wrong
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from curation.errors import ConfigError, ExecutorError, LvdError, StoppedError
+
+# Names the folder in which every process leaves its exit code: torchrun's own is 1, whatever happened.
+EXIT_CODES = "LVD_EXIT_CODES"
+# torchrun kills what has not ended after 30 s, and a checkpoint of a large model takes longer than that.
+SAVE_S = 900
+
+
+def is_rank() -> bool:
+    """Whether torchrun has started this process."""
+    return "RANK" in os.environ
+
+
+def rank() -> int:
+    """This process's number among those that torchrun has started; 0 for a lone one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_launched_by_lvd() -> bool:
+    """Whether this process is one of those that `launch` waits for."""
+    return EXIT_CODES in os.environ
+
+
+def launch(arguments: Sequence[str], *, num_processes: int, threads: int | None) -> None:
+    """Run `lvd pretrain` in several processes; SIGTERM and Ctrl-C are passed on to them.
+
+    Args:
+        arguments: of `lvd pretrain`.
+        num_processes: on this machine.
+        threads: of each; an even share of the cores where None.
+
+    Raises:
+        ConfigError, StoppedError, ExecutorError: as the processes ended; they have said why.
+        KeyboardInterrupt: on Ctrl-C.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.torchrun",
+        "--standalone",
+        f"--nproc-per-node={num_processes}",
+    ]
+    command += ["-m", "pipelines.cli", "pretrain", *arguments]
+    share = threads or max(1, (os.cpu_count() or 1) // num_processes)
+    with tempfile.TemporaryDirectory(prefix="lvd-exit-codes-") as folder:
+        own = {EXIT_CODES: folder, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S), "LOGLEVEL": "CRITICAL"}
+        environment = {"OMP_NUM_THREADS": str(share), **os.environ, **own}
+        code, received = _wait_for(command, environment)
+        codes = {int(path.name): int(path.read_text()) for path in Path(folder).iterdir()}
+    if code == 0:
+        return
+    if signal.SIGINT in received:
+        raise KeyboardInterrupt
+    if received and codes.get(0, 143) == 143:
+        raise StoppedError("Stopped by SIGTERM", remedy="Run the same command again: it goes on where it was")
+    if ConfigError.exit_code in codes.values():
+        raise ConfigError(
+            f"None of the {num_processes} processes could begin", remedy="See what they said above"
+        )
+    raise ExecutorError(
+        f"The training failed in one of its {num_processes} processes",
+        got=", ".join(f"rank {number}: exit code {codes[number]}" for number in sorted(codes)) or None,
+        remedy="See what it said above; the same command goes on from the last checkpoint",
+    )
+
+
+def _wait_for(command: Sequence[str], environment: dict[str, str]) -> tuple[int, list[int]]:
+    """The exit code of a command, and the signals that were passed on to it."""
+    received: list[int] = []
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) == 1:  # torchrun is already ending its processes; a second one would hurry it
+            for child in children:
+                child.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        # A session of its own, so that Ctrl-C reaches it once, through us.
+        with subprocess.Popen(command, env=environment, start_new_session=True) as child:
+            if received:
+                child.terminate()
+            children.append(child)
+            return child.wait(), received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def exit_code_noted() -> Iterator[None]:
+    """Leave the exit code of what happens inside to whoever called `launch`, if anybody has."""
+    if not is_launched_by_lvd():
+        yield
+        return
+    code = 1
+    try:
+        yield
+        code = 0
+    except LvdError as error:
+        code = error.exit_code
+        raise
+    except KeyboardInterrupt:
+        code = 130
+        raise
+    finally:
+        (Path(os.environ[EXIT_CODES]) / str(rank())).write_text(str(code))
+
+
+def main() -> int:
+    """Run torchrun; what killed a process that could say nothing is said here."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as run
+
+    try:
+        run(sys.argv[1:])
+    except ChildFailedError as error:
+        for number, failure in sorted(error.failures.items()):
+            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
+                name = signal.Signals(-failure.exitcode).name
+                print(f"lvd: The process of rank {number} was ended by {name}.", file=sys.stderr)
+        return 1
+    except SignalException:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

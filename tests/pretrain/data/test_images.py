@@ -1,0 +1,172 @@
+"""Images by row: from local shards, and from an object store through a spool."""
+
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from drawn_dataset import draw_jpeg, write_dataset_of
+
+from curation.errors import ConfigError, IntegrityError, SourceError
+from curation.shard import read
+from pretrain.data import images as module
+from pretrain.data.images import Images, Spool
+
+SIZES = (13, 7, 17)
+
+
+def open_images(dataset: str, folder: Path, max_bytes: int = 1 << 30) -> Images:
+    return Images(dataset, cache=folder / "cache", spool=Spool(folder / "spool", max_bytes))
+
+
+@pytest.fixture
+def remote(drawn: Path) -> Iterator[str]:
+    """The same dataset on a store that has no files."""
+    fs = fsspec.filesystem("memory")
+    fs.put(str(drawn), "/bucket/run", recursive=True)
+    yield "memory://bucket/run"
+    fs.rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def fetches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the shards fetched so far."""
+    found: list[str] = []
+
+    def fetch(shard: read.Shard, target: Path) -> None:
+        found.append(shard.name)
+        read.fetch_shard(shard, target)
+
+    monkeypatch.setattr(module, "fetch_shard", fetch)
+    return found
+
+
+@pytest.mark.parametrize("where", ["drawn", "remote"])
+def test_every_image_by_its_row(where: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    images = open_images(str(request.getfixturevalue(where)), tmp_path)
+    assert images.is_local == (where == "drawn")
+    assert images.shard_sizes == list(SIZES)
+    assert [images.read(row) for row in range(37)] == [draw_jpeg(n) for n in range(37)]
+    keys = images.keys(np.arange(37))
+    assert len(set(keys)) == 37
+    assert keys[13] == images.reader.index(1).keys[0].as_py()
+    again = pickle.loads(pickle.dumps(images))
+    assert [again.read(row) for row in (36, 0)] == [draw_jpeg(36), draw_jpeg(0)]
+    assert len(again) == len(images) == 37
+
+
+def test_places_take_sixteen_bytes_and_are_written_once(drawn: Path, tmp_path: Path) -> None:
+    images = open_images(str(drawn), tmp_path)
+    [file] = (tmp_path / "cache").iterdir()
+    assert np.load(file).nbytes == 16 * 37
+    was = file.stat().st_mtime_ns
+    assert open_images(str(drawn / "manifest.json"), tmp_path).digest == images.digest
+    assert file.stat().st_mtime_ns == was
+    other = write_dataset_of(tmp_path / "other", [[draw_jpeg(1)]])
+    assert open_images(str(other), tmp_path).digest != images.digest
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"manifest\.json"):
+        open_images(str(tmp_path), tmp_path)
+
+
+def test_a_shard_is_fetched_once(remote: str, fetches: list[str], tmp_path: Path) -> None:
+    images = open_images(remote, tmp_path)
+    for row in [0, 36, 5, 12, 20, 36]:
+        images.read(row)
+    assert fetches == ["x-000000.tar", "x-000002.tar"]
+    open_images(remote, tmp_path).read(1)
+    assert len(fetches) == 2
+
+
+def test_a_damaged_shard_is_not_used(remote: str, tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    [path] = fs.glob("/bucket/run/dataset-*/x-000001.tar")
+    data = bytearray(fs.cat_file(path))
+    data[700] ^= 1
+    fs.pipe_file(path, bytes(data))
+    images = open_images(remote, tmp_path)
+    with pytest.raises(IntegrityError, match=r"x-000001\.tar is not the shard that was written"):
+        images.read(15)
+    assert not list((tmp_path / "spool").glob("*.tar*"))
+    assert not list((tmp_path / "spool").glob(".*"))
+    assert images.read(0) == draw_jpeg(0)
+
+
+def test_a_missing_shard_is_an_error_and_not_waited_for(remote: str, tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    images = open_images(remote, tmp_path)
+    fs.rm(fs.glob("/bucket/run/dataset-*/x-000001.tar")[0])
+    with pytest.raises(OSError):
+        images.read(15)
+
+
+def test_the_shards_used_longest_ago_go_first(remote: str, fetches: list[str], tmp_path: Path) -> None:
+    probe = open_images(remote, tmp_path)
+    first, second, third = (shard.num_bytes for shard in probe.reader.shards)
+    images = open_images(remote, tmp_path, max_bytes=first + third)
+    for row in (0, 13):
+        images.read(row)
+    for number, path in enumerate(sorted((tmp_path / "spool").glob("*.tar"))):
+        is_first = probe.reader.shards[0].sha256 in path.name
+        os.utime(path, ns=(number, 2 if is_first else 1))
+    images.read(20)  # makes room by the second shard, which was used before the first
+    kept = {path.stem for path in (tmp_path / "spool").glob("*.tar")}
+    assert kept == {probe.reader.shards[n].sha256 for n in (0, 2)}
+    assert sum(p.stat().st_size for p in (tmp_path / "spool").glob("*.tar")) <= first + third
+    assert images.read(13) == draw_jpeg(13)
+    assert fetches == [f"x-00000{n}.tar" for n in (0, 1, 2, 1)]
+    assert second < first + third
+
+
+@pytest.mark.parametrize("max_bytes", [1, 1 << 30])
+def test_many_readers_at_once(max_bytes: int, remote: str, fetches: list[str], tmp_path: Path) -> None:
+    """With room for nothing at all, every reader takes away what the others are about to open."""
+    readers = [open_images(remote, tmp_path, max_bytes) for _ in range(3)]
+    rows = np.random.default_rng(0).integers(0, 37, 150).tolist()
+    start = threading.Barrier(6)
+
+    def read_all(number: int) -> bool:
+        start.wait()
+        return all(readers[number % 3].read(row) == draw_jpeg(row) for row in rows[number::6])
+
+    with ThreadPoolExecutor(6) as threads:
+        assert all(threads.map(read_all, range(6)))
+    if max_bytes > 1:
+        assert sorted(fetches) == [f"x-00000{n}.tar" for n in range(3)]
+    assert not list((tmp_path / "spool").glob(".*"))
+
+
+def test_windows_that_do_not_fit_the_spool_are_refused(
+    drawn: Path, remote: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    images = open_images(remote, tmp_path, max_bytes=1000)
+    with pytest.raises(ConfigError, match="spool_bytes"):
+        images.require_room(10)
+    open_images(remote, tmp_path).require_room(10)
+    open_images(str(drawn), tmp_path, max_bytes=1).require_room(10)  # nothing is spooled
+
+
+def test_an_interrupted_table_of_places_leaves_nothing(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Callable[..., object] = read.ShardReader.image_ranges
+
+    def failing(reader: read.ShardReader, shard: int) -> object:
+        if shard == 1:
+            raise KeyboardInterrupt
+        return real(reader, shard)
+
+    monkeypatch.setattr(read.ShardReader, "image_ranges", failing)
+    with pytest.raises(KeyboardInterrupt):
+        open_images(str(drawn), tmp_path)
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    monkeypatch.undo()
+    assert open_images(str(drawn), tmp_path).read(20) == draw_jpeg(20)
