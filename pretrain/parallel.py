@@ -9,6 +9,8 @@ import copy
 import ctypes
 import os
 import platform
+import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,6 +124,7 @@ def place(config: ParallelConfig) -> Iterator[Place]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Place(torch.device(kind), kinds[dtype], Alone(), None)
         return
+    _stop_with_launcher()
     local_rank = int(os.environ["LOCAL_RANK"])
     device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
@@ -224,6 +227,13 @@ def keep_freed_memory() -> None:
         trim_threshold, mmap_max = -1, -4  # malloc.h
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _stop_with_launcher() -> None:
+    """Ask for a SIGTERM when torchrun ends: one that is killed would leave its processes training on."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        set_death_signal = 1  # sys/prctl.h
+        ctypes.CDLL(None).prctl(set_death_signal, int(signal.SIGTERM), 0, 0, 0)
 
 
 def _has_fast_bf16() -> bool:

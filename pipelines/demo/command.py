@@ -38,8 +38,8 @@ class Size:
     """How large the demo is."""
 
     num_images: int = 3_600  # files of the web
-    first_steps: int = 80  # of the training on the trusted pictures
-    second_steps: int = 160  # of the training on the curated dataset
+    first_steps: int = 120  # of the training on the trusted pictures
+    second_steps: int = 200  # of the training on the curated dataset
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,9 @@ def demo_config(root: Path, run_dir: Path, *, embedder: str = "gist") -> dict[st
         "run_dir": str(run_dir),
         "pools": pools,
         "ingest": {"part_rows": 500},
-        # A few thousand forwards of a small model are quicker than to compile it in every worker.
-        "describe": {"embed": {"embedder": embedder, "compile": False}, "descriptor": "gist"},
+        # A few thousand forwards of a small model are quicker than to compile it in every worker, and their
+        # sums too small to be shared among threads.
+        "describe": {"embed": {"embedder": embedder, "compile": False, "threads": 1}, "descriptor": "gist"},
         "judge": {"min_side_px": 32, "max_aspect": 8.0},
         "dedup": {**copies, "edge_floor": 0.9},
         "decontaminate": copies,

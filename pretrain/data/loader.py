@@ -204,14 +204,17 @@ def _settle_worker(_number: int) -> None:
     checkpoint. One that is killed cannot end its workers, and torch watches the wrong process: theirs is a
     child of the server, and they keep the server alive.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
+    while parent.is_alive():
+        asked = signal.sigtimedwait({signal.SIGTERM}, 1.0)
+        if asked is not None and asked.si_pid == parent.pid:
+            break
     os._exit(1)
 
 

@@ -55,7 +55,7 @@ def config_file(web: Path) -> Callable[..., Path]:
     """`config_file(path, run_dir, "a.b=c", …)`: the same config as a YAML file."""
 
     def write(path: Path, run_dir: Path, *overrides: str) -> Path:
-        path.write_text(yaml.safe_dump(small_config(web, run_dir, *overrides)))
+        path.write_text(yaml.safe_dump(small_config(web, run_dir, *overrides), sort_keys=False))
         return path
 
     return write

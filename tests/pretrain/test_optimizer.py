@@ -122,7 +122,7 @@ def test_a_limit_of_zero_clips_nothing() -> None:
     network = nn.ModuleDict({"part": nn.Linear(3, 3)})
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 100.0)
-    norm = clip_gradients(network, limit=0)["part"]
+    norm = clip_gradients(network, limit=0.0)["part"]
     assert norm.item() == pytest.approx(100 * 12**0.5)
     assert all((p.grad == 100).all() for p in network.parameters())
 

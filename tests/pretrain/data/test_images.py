@@ -144,9 +144,7 @@ def test_many_readers_at_once(max_bytes: int, remote: str, fetches: list[str], t
     assert not list((tmp_path / "spool").glob(".*"))
 
 
-def test_windows_that_do_not_fit_the_spool_are_refused(
-    drawn: Path, remote: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_windows_that_do_not_fit_the_spool_are_refused(drawn: Path, remote: str, tmp_path: Path) -> None:
     images = open_images(remote, tmp_path, max_bytes=1000)
     with pytest.raises(ConfigError, match="spool_bytes"):
         images.require_room(10)

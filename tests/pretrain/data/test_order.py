@@ -31,9 +31,9 @@ def test_a_billion_rows_need_no_memory() -> None:
     assert places.max() < size
 
 
-@pytest.mark.parametrize("size", [10, 37, 64])
+@pytest.mark.parametrize("size", [10, 37])
 def test_places_are_uniform(size: int) -> None:
-    num = 4000
+    num = 1500
     counts = np.zeros((size, size))
     for seed in range(num):
         counts[np.arange(size), permuted(np.arange(size), size=size, seed=(seed, 1))] += 1

@@ -41,7 +41,7 @@ def test_so_many_images_keep_the_branch(rate: float, num: int) -> None:
 
 def test_every_image_is_kept_equally_often() -> None:
     torch.manual_seed(1)
-    num, rate, draws = 10, 0.3, 3000
+    num, rate, draws = 10, 0.3, 1500
     counts = torch.zeros(num)
     pairs: Counter[tuple[int, int]] = Counter()
     mean = torch.zeros(num)
@@ -51,7 +51,7 @@ def test_every_image_is_kept_equally_often() -> None:
         counts[rows] += 1
         pairs.update([(a, b) for a in rows for b in rows if a < b])
         mean += out[:, 0, 0] / draws
-    assert (counts / draws - 0.7).abs().max() < 0.04  # 0.7 of the time, ± 0.008
+    assert (counts / draws - 0.7).abs().max() < 0.05  # 0.7 of the time, ± 0.012
     expected = 0.7 * 6 / 9  # of the 9 others 6 are kept beside it
     assert max(abs(pairs[a, b] / draws - expected) for a in range(num) for b in range(a + 1, num)) < 0.05
     torch.testing.assert_close(mean, torch.ones(num), rtol=0, atol=0.06)  # the expectation stays

@@ -1,0 +1,53 @@
+"""The picture of a training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curation.errors import ConfigError
+from pipelines.cli import main
+from pipelines.report.curves import running_mean
+from pretrain.metrics import MetricsLog
+
+
+def a_step(step: int) -> dict[str, object]:
+    terms = {name: 1.0 / step for name in ("dino_local", "dino_global", "ibot", "koleo")}
+    norms = {"grad_norm_backbone": 2.0, "grad_norm_dino_head": 1.0}
+    return {
+        "step": step,
+        "loss": float("nan") if step == 3 else 4.0 / step,
+        **terms,
+        **norms,
+        "images_per_s": 9.0,
+        "data_wait": 0.1,
+        "skipped": step == 3,
+    }
+
+
+def test_running_mean_by_hand() -> None:
+    got = running_mean(np.array([1.0, 3.0, np.nan, 5.0, 7.0]), 2)
+    assert got.tolist() == [1.0, 2.0, 3.0, 5.0, 6.0]
+
+
+@pytest.mark.parametrize("with_probe", [True, False])
+def test_a_training_becomes_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], with_probe: bool
+) -> None:
+    log = MetricsLog(tmp_path, first_step=0)
+    for step in range(1, 9):
+        log.write(a_step(step))
+        if with_probe and step % 4 == 0:
+            log.write({"step": step, "knn_10": 0.5, "knn_20": 0.4, "rank_me": 3.0})
+    assert main(["report", str(tmp_path)]) == 0
+    path = capsys.readouterr().out.strip()
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[0] > 400
+    assert (pixels != 255).any(axis=2).mean() > 0.02  # something was drawn
+
+
+def test_a_training_without_a_step_is_an_error(tmp_path: Path) -> None:
+    MetricsLog(tmp_path, first_step=0)
+    assert main(["report", str(tmp_path)]) == ConfigError.exit_code
