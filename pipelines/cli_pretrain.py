@@ -103,16 +103,16 @@ def config_arguments(config: str, overrides: Sequence[str]) -> list[str]:
 def _pretrain(arguments: argparse.Namespace) -> int:
     from pipelines import torchrun
 
-    with torchrun.exit_code_noted():
-        from pipelines.pretraining import load_pretraining, pretrain
+    try:
+        with torchrun.exit_code_noted():
+            from pipelines.pretraining import load_pretraining, pretrain
 
-        try:
             config = load_pretraining(arguments.config, arguments.overrides)
             checkpoint = pretrain(config, arguments=config_arguments(arguments.config, arguments.overrides))
-        except (ConfigError, StoppedError) as error:
-            if torchrun.rank():  # rank 0 says the same
-                return error.exit_code
-            raise
+    except (ConfigError, StoppedError) as error:
+        if not torchrun.is_first_here():  # the first process of this machine says the same
+            return error.exit_code
+        raise
     if not torchrun.rank() and not torchrun.is_launched_by_lvd():
         print(json.dumps({"checkpoint": str(checkpoint)}) if arguments.json else f"checkpoint: {checkpoint}")
     return 0

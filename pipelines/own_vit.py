@@ -11,12 +11,9 @@ from curation import storage
 from curation.describe.views import View
 from curation.errors import ConfigError
 from pretrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from pretrain.evaluate.view import evaluation_view
 from pretrain.model.vit import VisionTransformer
 from pretrain.weights import find_weights, load_backbone
-
-# Short side before the centre is cut, as in the official evaluation and in `pretrain.evaluate.probe`, whose
-# import brings along what shards a training, which would cost every worker seconds.
-RESIZE = 256 / 224
 
 
 class ClassToken(nn.Module):
@@ -59,8 +56,7 @@ def load_tower(
         raise ConfigError(
             f"vit:{path} does not take pictures in colour", got=f"{shape.channels} channels", expected=3
         )
-    view = View(side_px, "crop", "bicubic", round(side_px * RESIZE))
-    return ClassToken(backbone), view, IMAGENET_MEAN, IMAGENET_STD
+    return ClassToken(backbone), evaluation_view(side_px), IMAGENET_MEAN, IMAGENET_STD
 
 
 def weights_file(path: str) -> str:

@@ -51,7 +51,9 @@ def pretraining_of(config: RunConfig) -> PretrainConfig:
     section = PretrainConfig.model_validate(config.pretrain)
     data = section.data.model_copy(update={"path": section.data.path or config.run_dir})
     run_dir = section.run_dir or storage.join(config.run_dir, "pretrain")
-    return section.model_copy(update={"data": data, "run_dir": run_dir})
+    training = section.model_copy(update={"data": data, "run_dir": run_dir})
+    _require_local(training, where="pretrain")
+    return training
 
 
 def validate(data: dict[str, Any], *, where: str) -> PretrainConfig:
@@ -65,7 +67,19 @@ def validate(data: dict[str, Any], *, where: str) -> PretrainConfig:
     except ValidationError as error:
         lines = fault_lines(error, PretrainConfig, data)
         raise ConfigError(f"{where} is not a valid config of a training: " + "; ".join(lines)) from error
-    return config.model_copy(update={"run_dir": config.run_dir or f"runs/{config.name}"})
+    config = config.model_copy(update={"run_dir": config.run_dir or f"runs/{config.name}"})
+    _require_local(config, where=where)
+    return config
+
+
+def _require_local(config: PretrainConfig, *, where: str) -> None:
+    assert config.run_dir is not None
+    if not storage.is_local(config.run_dir):
+        raise ConfigError(
+            f"{where}: run_dir must be a folder of the file system",
+            got=storage.redact(config.run_dir),
+            expected="a path that all machines share",
+        )
 
 
 def require_data(config: PretrainConfig, *, where: str) -> PretrainConfig:

@@ -31,6 +31,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def is_first_here() -> bool:
+    """Whether this process is the first one of its machine, or a lone one."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def is_launched_by_lvd() -> bool:
     """Whether this process is one of those that `launch` waits for."""
     return EXIT_CODES in os.environ

@@ -52,6 +52,12 @@ class HeadsConfig(BaseModel):
     )
     ibot_bottleneck_dim: int | None = Field(None, ge=1, description="of that head; null: likewise")
 
+    @model_validator(mode="after")
+    def _only_a_separate_head_has_a_shape(self) -> "HeadsConfig":
+        if not self.separate and (self.ibot_prototypes or self.ibot_bottleneck_dim):
+            raise ValueError("ibot_prototypes and ibot_bottleneck_dim shape a head that needs separate: true")
+        return self
+
 
 class PretrainConfig(BaseModel):
     """One training of DINOv2."""

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -35,8 +34,6 @@ class MetricsLog:
         """Append one line; numbers that JSON does not have become null."""
         with self._path.open("a") as out:
             out.write(json.dumps({key: _plain(value) for key, value in record.items()}) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
 
 
 def _plain(value: Any) -> Any:

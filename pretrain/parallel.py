@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -29,6 +30,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from curation.errors import ConfigError
 from pretrain.loss.group import Alone, Group
 from pretrain.model.network import Network
+
+# The others wait while the first rank writes a checkpoint, or a node fetches its first shards.
+_TIMEOUT = timedelta(minutes=30)
 
 
 class ParallelConfig(BaseModel):
@@ -125,13 +129,20 @@ def place(config: ParallelConfig) -> Iterator[Place]:
         yield Place(torch.device(kind), kinds[dtype], Alone(), None)
         return
     _stop_with_launcher()
+    if "LOCAL_RANK" not in os.environ:
+        raise ConfigError(
+            "WORLD_SIZE is set, and there is no LOCAL_RANK",
+            got=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            expected="what torchrun sets",
+            remedy="Start the training with torchrun, or unset WORLD_SIZE for a lone process",
+        )
     local_rank = int(os.environ["LOCAL_RANK"])
     device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device)
+        dist.init_process_group("nccl", device_id=device, timeout=_TIMEOUT)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=_TIMEOUT)
     try:
         mesh = init_device_mesh(kind, (dist.get_world_size(),))
         with warnings.catch_warnings():

@@ -55,7 +55,7 @@ class ScheduleConfig(BaseModel):
 
     @model_validator(mode="after")
     def _warmups_end(self) -> "ScheduleConfig":
-        for name in ("lr_warmup", "freeze_last_layer"):
+        for name in ("lr_warmup", "freeze_last_layer", "teacher_temperature_warmup"):
             if getattr(self, name) > self.iterations:
                 raise ValueError(f"{name} is longer than the training of {self.iterations} iterations")
         return self

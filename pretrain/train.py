@@ -1,6 +1,7 @@
 """The training: a teacher, a student, and the loop that moves them; a stopped one goes on bit for bit."""
 
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from pretrain.schedules import scheduled
 from pretrain.start import start_from
 
 _MODEL_SEED, _STEP_SEED = 2, 3  # apart from those of the data
+# Of this machine: the run_dir may be a folder that many machines share.
+_SPOOL = Path(tempfile.gettempdir()) / "lvd-spool"
 
 
 @dataclass
@@ -65,10 +68,12 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
     with place(config.parallel) as where, _stop_flag() as stop:
         is_first = where.group.rank == 0
         progress = ProgressLine(config.schedule.iterations, quiet=quiet or not is_first)
-        spool = Spool(Path(config.data.spool_dir or run_dir / "spool"), config.data.spool_bytes)
+        spool = Spool(Path(config.data.spool_dir or _SPOOL), config.data.spool_bytes)
         images = Images(config.data.path, cache=run_dir / "cache", spool=spool)
-        state = build(config, where)
-        _resume(run_dir, config, state, dataset=images.digest, warn=progress.say)
+        folder = _newest_checkpoint(run_dir, where, warn=progress.say)
+        state = build(config, where, is_new=folder is None)
+        if folder is not None:
+            _resume(folder, config, state, dataset=images.digest, where=where, warn=progress.say)
         log = MetricsLog(run_dir, first_step=state.step) if is_first else None
         probe = Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None
         return _loop(Session(config, run_dir, where, images, progress, log, probe, stop), state)
@@ -99,8 +104,8 @@ def _loop(session: Session, state: State) -> Path:
         config, session.images, where.group, first_step=state.step, device=where.device
     ):
         waited = time.perf_counter() - started
-        record = train_step(state, crops, config, where)
-        is_stopping = where.group.sum(torch.tensor(float(bool(session.stop)), device=where.device)).item() > 0
+        record = train_step(state, crops, config, where, is_asked_to_stop=bool(session.stop))
+        is_stopping = record.pop("is_stopping")
         step_s = time.perf_counter() - started
         record |= {
             "images_per_s": config.batch_images / step_s,
@@ -111,7 +116,9 @@ def _loop(session: Session, state: State) -> Path:
         if session.log:
             session.log.write(record)
         session.progress.show(record)
-        if state.num_skipped > config.max_skipped:
+        if record["unreadable"]:
+            session.progress.say(f"{record['unreadable']} images cannot be decoded; others were taken")
+        if state.num_skipped >= config.max_skipped:
             raise _diverged(state, record)
         is_last = state.step == total
         if probe and (is_last or state.step % probe.every == 0):
@@ -127,13 +134,19 @@ def _loop(session: Session, state: State) -> Path:
     return folder
 
 
-def build(config: PretrainConfig, where: Place) -> State:
-    """A student with its optimiser, and a teacher that is its copy, at iteration 0."""
+def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State:
+    """A student with its optimiser, and a teacher that is its copy, at iteration 0.
+
+    Args:
+        config: of the training.
+        where: this rank's place.
+        is_new: whether it begins with `model.weights`, or its weights are those of a checkpoint to come.
+    """
     heads = config.head_shapes()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed_of(config.seed, _MODEL_SEED))
         student = Network(config.backbone(drop_path=config.model.drop_path), *heads)
-    if config.model.weights:
+    if config.model.weights and is_new:
         student.backbone.load_state_dict(start_from(config.model.weights, student.backbone.config))
     teacher = Network(config.backbone(drop_path=0.0), *heads)
     teacher.load_state_dict(student.state_dict())
@@ -146,12 +159,19 @@ def build(config: PretrainConfig, where: Place) -> State:
     return State(placed, Placed(teacher.eval(), where, config.parallel), optimizer, centres)
 
 
-def train_step(state: State, crops: CropBatch, config: PretrainConfig, where: Place) -> dict[str, Any]:
+def train_step(
+    state: State,
+    crops: CropBatch,
+    config: PretrainConfig,
+    where: Place,
+    *,
+    is_asked_to_stop: bool = False,
+) -> dict[str, Any]:
     """One iteration: move the student down its gradient and the teacher after it, if all losses are finite.
 
     Returns:
         What happened, for the log: every term of the loss as it was minimised, its total, gradient norms,
-        and the scheduled values.
+        and the scheduled values; and whether any rank was asked to stop.
     """
     values = scheduled(state.step, config.schedule, batch_images=config.batch_images)
     apply_schedule(state.optimizer, values)
@@ -172,8 +192,9 @@ def train_step(state: State, crops: CropBatch, config: PretrainConfig, where: Pl
     losses.total.backward()
     state.student.take_gradients()
     norms = clip_gradients(state.student.network, limit=config.optimizer.clip)
-    shares = torch.stack([*losses, losses.total, torch.tensor(crops.num_unreadable, device=where.device)])
-    means = (where.group.sum(shares.detach().float()) / where.group.size).tolist()
+    counts = torch.tensor([float(crops.num_unreadable), float(is_asked_to_stop)], device=where.device)
+    shares = torch.cat([torch.stack([*losses, losses.total]).detach().float(), counts])
+    means = (where.group.sum(shares) / where.group.size).tolist()
     named_norms = {f"grad_norm_{name}": norm.item() for name, norm in norms.items()}
     is_finite = bool(np.isfinite([*means, *named_norms.values()]).all())
     if is_finite:
@@ -183,7 +204,7 @@ def train_step(state: State, crops: CropBatch, config: PretrainConfig, where: Pl
     state.optimizer.zero_grad()
     state.step += 1
     state.num_skipped = 0 if is_finite else state.num_skipped + 1
-    *terms, total, unreadable = means
+    *terms, total, unreadable, stopping = means
     return {
         "step": state.step,
         "loss": total,
@@ -192,6 +213,7 @@ def train_step(state: State, crops: CropBatch, config: PretrainConfig, where: Pl
         **values._asdict(),
         "skipped": not is_finite,
         "unreadable": round(unreadable * where.group.size),
+        "is_stopping": stopping > 0,
     }
 
 
@@ -272,13 +294,26 @@ def _save(session: Session, state: State) -> Path:
     return folder
 
 
+def _newest_checkpoint(run_dir: Path, where: Place, *, warn: Callable[[str], None]) -> Path | None:
+    """The checkpoint to go on from, or None. The first rank looks, for all to go on from the same."""
+    step = 0.0
+    if where.group.rank == 0:
+        found = checkpoint.newest_sound(run_dir, warn=warn)
+        step = -1.0 if found is None else float(checkpoint.read_facts(found)["step"])
+    step = where.group.sum(torch.tensor(step, dtype=torch.float64, device=where.device)).item()
+    return None if step < 0 else checkpoint.step_dir(run_dir, int(step))
+
+
 def _resume(
-    run_dir: Path, config: PretrainConfig, state: State, *, dataset: str, warn: Callable[[str], None]
+    folder: Path,
+    config: PretrainConfig,
+    state: State,
+    *,
+    dataset: str,
+    where: Place,
+    warn: Callable[[str], None],
 ) -> None:
-    """Go on from the newest sound checkpoint, if there is one."""
-    folder = checkpoint.newest_sound(run_dir, warn=warn)
-    if folder is None:
-        return
+    """Go on from a checkpoint."""
     facts = checkpoint.read_facts(folder)
     _require_same(facts["identity"], _identity(config, dataset), folder)
     state.centres = checkpoint.load(
@@ -289,6 +324,11 @@ def _resume(
     )
     state.step, state.num_skipped = facts["step"], facts["num_skipped"]
     warn(f"going on from {folder}")
+    if facts["num_ranks"] != where.group.size:
+        warn(
+            f"{where.group.size} ranks go on for {facts['num_ranks']}, with the same images and crops; "
+            "masks and stochastic depth are drawn for each rank's part, and will be others"
+        )
 
 
 def _identity(config: PretrainConfig, dataset: str) -> dict[str, Any]:
@@ -316,8 +356,8 @@ def _diverged(state: State, record: dict[str, Any]) -> ExecutorError:
         got=f"step {state.step}: "
         + ", ".join(f"{name} {record[name]}" for name in ("loss", *Losses._fields)),
         expected="finite numbers",
-        remedy="Lower schedule.base_lr, lengthen schedule.lr_warmup, or set parallel.dtype to fp32. The "
-        "steps can be repeated: the same command goes on from the last checkpoint with the same images",
+        remedy="Set parallel.dtype to fp32 and go on here, or begin anew in another run_dir with a lower "
+        "schedule.base_lr or a longer lr_warmup. The same command repeats the steps from the last checkpoint",
     )
 
 

@@ -16,6 +16,7 @@ from curation.errors import ConfigError
 from curation.shard.read import ShardReader, fetch_shard, open_dataset
 
 _MAX_OPEN = 256  # a shuffle goes from shard to shard
+_MAX_OPEN_SPOOLED = 8  # an open file keeps its room on the disk after it was removed
 _PLACE = np.dtype([("shard", "<i4"), ("num_bytes", "<i4"), ("offset", "<i8")])
 
 
@@ -52,7 +53,11 @@ class Images:
 
     def __init__(self, dataset: str, *, cache: Path, spool: Spool) -> None:
         reader, self.digest = open_dataset(dataset)
-        self.reader = ShardReader(reader.root, max_open=_MAX_OPEN)
+        self.reader = _reopened(reader.root)
+        if not len(self.reader):
+            raise ConfigError(
+                "There is nothing to train on", got=f"{dataset} has no image", expected="one at least"
+            )
         self._spool = spool
         self._places_path = cache / f"places-{self.digest[:16]}.npy"
         if not self._places_path.exists():
@@ -68,7 +73,7 @@ class Images:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.reader = ShardReader(state["reader"], max_open=_MAX_OPEN)
+        self.reader = _reopened(state["reader"])
         self._places = np.load(self._places_path, mmap_mode="r")
 
     @property
@@ -130,6 +135,11 @@ class Images:
                     fetch_shard(self.reader.shards[shard], path)
                     _make_room(self._spool, keep=path)
         return path
+
+
+def _reopened(root: str) -> ShardReader:
+    reader = ShardReader(root, max_open=_MAX_OPEN)
+    return reader if reader.is_local else ShardReader(root, max_open=_MAX_OPEN_SPOOLED)
 
 
 def _write_places(reader: ShardReader, path: Path) -> None:

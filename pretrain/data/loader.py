@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import forkserver
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,9 @@ class DataConfig(BaseModel):
         100_000, ge=1, description="shards on an object store: images that are shuffled among one another"
     )
     spool_dir: str | None = Field(
-        None, description="shards on an object store: where copies lie while in use; null: below run_dir"
+        None,
+        description="shards on an object store: where copies lie while in use; null: in the "
+        "machine's temporary folder",
     )
     spool_bytes: int = Field(50_000_000_000, ge=1, description="bytes of those copies at most")
 
@@ -183,6 +186,11 @@ def batches(
     if config.workers:
         context = torch.multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
+        # The server inherits the mask: a SIGTERM to the whole process group must not end it, and with it the
+        # workers, before the training has saved.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return iter(
         DataLoader(
             dataset,

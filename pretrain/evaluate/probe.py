@@ -3,16 +3,15 @@
 import torch
 from jaxtyping import Float, UInt8
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from curation.describe.views import View
 from pretrain.data.augment import normalise
 from pretrain.evaluate.knn import knn_accuracy, rank_me
 from pretrain.evaluate.labelled import Labelled, class_names, read_labelled
+from pretrain.evaluate.view import evaluation_view
 from pretrain.model.vit import VisionTransformer
 from pretrain.parallel import Place
 
-RESIZE = 256 / 224  # short side before the centre is cut, as in the official evaluation
 _COLLAPSED_RANK = 2.0
 
 
@@ -42,7 +41,7 @@ class Probe:
         self._test = read_labelled(config.test, view, classes=class_names(config.train))
 
     def measure(self, backbone: VisionTransformer, where: Place) -> dict[str, float]:
-        """k-NN accuracy for each k, and RankMe on the test images. Every rank must call.
+        """k-NN accuracy for each k, and RankMe of the test images' unit vectors. Every rank must call.
 
         Args:
             backbone: in eval mode.
@@ -52,7 +51,7 @@ class Probe:
         accuracy = knn_accuracy(
             train, self._train.labels, test, self._test.labels, neighbours=self._config.neighbours
         )
-        rank = rank_me(test)
+        rank = rank_me(nn.functional.normalize(test, dim=1))
         return {**{f"knn_{k}": value for k, value in accuracy.items()}, "rank_me": rank}
 
     def _features(
@@ -67,11 +66,6 @@ class Probe:
             for part in rows.split(self._config.batch_images)
         ]
         return group.gather(torch.cat(own))[: len(images.pixels)].cpu()
-
-
-def evaluation_view(side_px: int) -> View:
-    """A centre crop after scaling the short side to 8/7 of it."""
-    return View(side_px, "crop", "bicubic", round(side_px * RESIZE))
 
 
 def is_collapsed(measures: dict[str, float]) -> bool:

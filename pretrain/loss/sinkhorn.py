@@ -17,8 +17,8 @@ def sinkhorn_knopp(
 
     Q = diag(s) exp(logits / T) diag(p) has rows of 1 and, after enough rounds, columns of n / prototypes.
     Only the two vectors are iterated; the matrix itself is read and never rewritten, which halves the memory
-    traffic of the textbook form. No maximum is subtracted, as officially: at T = 0.04 and unit-length
-    prototypes the exponent stays within ± 25.
+    traffic of the textbook form. No maximum is subtracted, as officially: at T = 0.04 and prototypes of
+    about unit length the exponent stays within about ± 25.
 
     Args:
         logits: this process's rows; computed in fp32.

@@ -13,7 +13,7 @@ from pretrain.metrics import MetricsLog
 
 
 def a_step(step: int) -> dict[str, object]:
-    terms = {name: 1.0 / step for name in ("dino_local", "dino_global", "ibot", "koleo")}
+    terms = dict.fromkeys(("dino_local", "dino_global", "ibot", "koleo"), 1.0 / step)
     norms = {"grad_norm_backbone": 2.0, "grad_norm_dino_head": 1.0}
     return {
         "step": step,
