@@ -111,6 +111,7 @@ def _pretrain(arguments: argparse.Namespace) -> int:
             checkpoint = pretrain(config, arguments=config_arguments(arguments.config, arguments.overrides))
     except (ConfigError, StoppedError) as error:
         if not torchrun.is_first_here():  # the first process of this machine says the same
+            torchrun.let_first_speak()
             return error.exit_code
         raise
     if not torchrun.rank() and not torchrun.is_launched_by_lvd():

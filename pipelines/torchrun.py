@@ -3,11 +3,13 @@
 python -m pipelines.torchrun …    torchrun, without a traceback where a process has already said what is wrong
 """
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from curation.errors import ConfigError, ExecutorError, LvdError, StoppedError
 EXIT_CODES = "LVD_EXIT_CODES"
 # torchrun kills what has not ended after 30 s, and a checkpoint of a large model takes longer than that.
 SAVE_S = 900
+SPEAK_S = 5.0  # for a message
 
 
 def is_rank() -> bool:
@@ -63,7 +66,7 @@ def launch(arguments: Sequence[str], *, num_processes: int, threads: int | None)
     command += ["-m", "pipelines.cli", "pretrain", *arguments]
     share = threads or max(1, (os.cpu_count() or 1) // num_processes)
     with tempfile.TemporaryDirectory(prefix="lvd-exit-codes-") as folder:
-        own = {EXIT_CODES: folder, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S), "LOGLEVEL": "CRITICAL"}
+        own = {EXIT_CODES: folder, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S)}
         environment = {"OMP_NUM_THREADS": str(share), **os.environ, **own}
         code, received = _wait_for(command, environment)
         codes = {int(path.name): int(path.read_text()) for path in Path(folder).iterdir()}
@@ -129,12 +132,21 @@ def exit_code_noted() -> Iterator[None]:
         (Path(os.environ[EXIT_CODES]) / str(rank())).write_text(str(code))
 
 
+def let_first_speak() -> None:
+    """Wait for rank 0's same error, a moment at most: torchrun ends the others as soon as one has failed."""
+    folder = os.environ.get(EXIT_CODES)
+    deadline = time.monotonic() + SPEAK_S
+    while time.monotonic() < deadline and not (folder and (Path(folder) / "0").exists()):
+        time.sleep(0.1)
+
+
 def main() -> int:
     """Run torchrun; what killed a process that could say nothing is said here."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 
+    logging.disable(logging.CRITICAL)  # it would tell in its own words what the processes have said
     try:
         run(sys.argv[1:])
     except ChildFailedError as error:

@@ -113,19 +113,19 @@ def test_two_processes_train_and_stop_and_go_on(tmp_path: Path, finished: Path) 
     command, run_dir = _training(tmp_path, finished, num_steps=100_000)
     metrics = run_dir / "metrics.jsonl"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 240
-        while not (metrics.exists() and metrics.read_text().count("\n") > 5) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 600
+        while not (metrics.exists() and metrics.read_text().count("\n") > 3) and time.monotonic() < deadline:
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=600)[1]
     assert process.returncode == 143, said
     assert "Traceback" not in said
     assert said.count("Stopped after step") == 1
     [saved] = (run_dir / "checkpoints").glob("step-*/training.json")
     step = json.loads(saved.read_text())["step"]
-    assert step >= 5
+    assert step >= 3
     again = [*command, "--set", f"schedule.iterations={step + 2}", "--json"]
-    done = subprocess.run(again, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(again, capture_output=True, text=True, check=False, timeout=600)
     # Another schedule is another training.
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
@@ -135,11 +135,11 @@ def test_two_processes_train_and_stop_and_go_on(tmp_path: Path, finished: Path) 
 @pytest.mark.accept
 def test_two_processes_say_once_what_is_wrong(tmp_path: Path, finished: Path) -> None:
     command, run_dir = _training(tmp_path, finished, num_steps=3)
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"checkpoint": str(run_dir / "checkpoints" / "step-00000003")}
     odd = [*command, "--set", "batch_images=5", "--set", f"run_dir={tmp_path}/odd"]
-    done = subprocess.run(odd, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(odd, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("cannot share a batch evenly") == 1
     assert "Traceback" not in done.stderr

@@ -162,14 +162,14 @@ def train_job(config: PretrainConfig, notes: str, fatal: dict[int, tuple[int, in
     step_of, move = train.train_step, train.move_teacher
     at_step = 0
 
-    def noting(state: State, crops: CropBatch, *rest: Any) -> dict[str, Any]:
+    def noting(state: State, crops: CropBatch, *rest: Any, **options: Any) -> dict[str, Any]:
         nonlocal at_step
         at_step = crops.step + 1
         digest = hashlib.sha256(crops.globals_.numpy().tobytes() + crops.locals_.numpy().tobytes())
         digest.update(crops.masks.numpy().tobytes())
         with open(f"{notes}-{rank}", "a") as out:
             out.write(json.dumps([at_step, crops.rows.tolist(), digest.hexdigest()]) + "\n")
-        return step_of(state, crops, *rest)
+        return step_of(state, crops, *rest, **options)
 
     def moving(*arguments: Any, **options: Any) -> None:
         step, number = (fatal or {}).get(rank, (0, 0))

@@ -144,10 +144,10 @@ def test_another_number_of_ranks_goes_on_with_the_same_images(
 def test_stopped_error_ends_with_143(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = train.train_step
 
-    def stopping(state: train.State, *rest: Any) -> dict[str, Any]:
+    def stopping(state: train.State, *rest: Any, **options: Any) -> dict[str, Any]:
         if state.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(state, *rest)
+        return step(state, *rest, **options)
 
     monkeypatch.setattr(train, "train_step", stopping)
     before = signal.getsignal(signal.SIGTERM)
@@ -186,11 +186,11 @@ def test_a_step_that_is_not_finite_is_not_taken(
         found.ibot.register_hook(lambda gradient: gradient * float("inf"))
         return found
 
-    def watching(state: train.State, crops: Any, *rest: Any) -> dict[str, Any]:
+    def watching(state: train.State, crops: Any, *rest: Any, **options: Any) -> dict[str, Any]:
         nonlocal now
         now = crops.step + 1
         before = everything(state)
-        record = step(state, crops, *rest)
+        record = step(state, crops, *rest, **options)
         after = everything(state)
         same = before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
         assert same == (now in bad_steps) == record["skipped"]

@@ -51,13 +51,14 @@ def start(folder: Path, dataset: Path) -> tuple[subprocess.Popen[bytes], str]:
     mark = uuid.uuid4().hex
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [folder / "program.py", folder / "config.json", folder / "notes"]
-    process = subprocess.Popen(
-        [sys.executable, *command, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "LVD_TEST_MARK": mark},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command, *arguments],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "LVD_TEST_MARK": mark},
+            start_new_session=True,
+            stdout=log,
+            stderr=log,
+        )
     return process, mark
 
 
@@ -104,7 +105,7 @@ def test_killed_and_resumed_gives_the_same_bits(
     try:
         end = time.monotonic() + 300
         while steps_of(tmp_path) < 12:
-            assert process.poll() is None
+            assert process.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < end
             time.sleep(0.01)
         ranks = [
