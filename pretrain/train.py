@@ -18,7 +18,7 @@ from pretrain import checkpoint
 from pretrain.config import PretrainConfig
 from pretrain.data.augment import normalise
 from pretrain.data.images import Images, Spool
-from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_of
+from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_of, seed_of
 from pretrain.evaluate.probe import Probe, is_collapsed
 from pretrain.loss.group import Group
 from pretrain.metrics import MetricsLog, ProgressLine
@@ -144,7 +144,7 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
     """
     heads = config.head_shapes()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_seed_of(config.seed, _MODEL_SEED))
+        torch.manual_seed(seed_of(config.seed, _MODEL_SEED))
         student = Network(config.backbone(drop_path=config.model.drop_path), *heads)
     if config.model.weights and is_new:
         student.backbone.load_state_dict(start_from(config.model.weights, student.backbone.config))
@@ -176,7 +176,7 @@ def train_step(
     values = scheduled(state.step, config.schedule, batch_images=config.batch_images)
     apply_schedule(state.optimizer, values)
     # Stochastic depth draws from torch's own generator: its state would be one more thing to save.
-    torch.manual_seed(_seed_of(config.seed, _STEP_SEED, state.step, where.group.rank))
+    torch.manual_seed(seed_of(config.seed, _STEP_SEED, state.step, where.group.rank))
     batch = to_batch(crops, where)
     state.teacher.refresh()
     state.student.refresh()
@@ -374,7 +374,3 @@ def _stop_flag() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _seed_of(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -129,7 +129,7 @@ class StepDataset(Dataset[CropBatch]):
                 found = list(threads.map(self._pixels, rows.tolist()))
         made = [
             self._multi_crop(
-                torch.from_numpy(pixels).permute(2, 0, 1), seed=_seed_of(self.seed, int(position))
+                torch.from_numpy(pixels).permute(2, 0, 1), seed=seed_of(self.seed, int(position))
             )
             for (pixels, _), position in zip(found, positions, strict=True)
         ]
@@ -226,5 +226,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _seed_of(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
+    """One seed out of several numbers; other numbers give another one."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -32,7 +32,7 @@ def backbone(case: Case) -> VisionTransformer:
     return case.network("student").backbone.eval()
 
 
-def close(got: Tensor, expected: Tensor) -> None:
+def assert_close(got: Tensor, expected: Tensor) -> None:
     assert got.shape == expected.shape
     torch.testing.assert_close(got, expected, rtol=0, atol=FEATURES)
 
@@ -45,38 +45,38 @@ def test_there_are_cases() -> None:
 @torch.no_grad()
 def test_masked_class_token(case: Case) -> None:
     [features] = backbone(case)([case.batch.globals_], [case.batch.masks])
-    close(features.cls, case.tensors["out.student_global_cls"])
+    assert_close(features.cls, case.tensors["out.student_global_cls"])
 
 
 @torch.no_grad()
 def test_masked_patches(case: Case) -> None:
     [features] = backbone(case)([case.batch.globals_], [case.batch.masks])
-    close(features.patches, case.tensors["out.student_global_patch"])
+    assert_close(features.patches, case.tensors["out.student_global_patch"])
 
 
 @torch.no_grad()
 def test_masked_tokens_before_the_norm(case: Case) -> None:
     [features] = backbone(case)([case.batch.globals_], [case.batch.masks])
-    close(features.prenorm, case.tensors["out.student_global_prenorm"])
+    assert_close(features.prenorm, case.tensors["out.student_global_prenorm"])
 
 
 @torch.no_grad()
 def test_unmasked_class_token_of_another_grid(case: Case) -> None:
     [features] = backbone(case)([case.batch.locals_])
-    close(features.cls, case.tensors["out.student_local_cls"])
+    assert_close(features.cls, case.tensors["out.student_local_cls"])
 
 
 @torch.no_grad()
 def test_two_groups_in_one_forward(case: Case) -> None:
     views, crops = backbone(case)([case.batch.globals_, case.batch.locals_], [case.batch.masks, None])
-    close(views.cls, case.tensors["out.student_global_cls"])
-    close(crops.cls, case.tensors["out.student_local_cls"])
+    assert_close(views.cls, case.tensors["out.student_global_cls"])
+    assert_close(crops.cls, case.tensors["out.student_local_cls"])
 
 
 @torch.no_grad()
 def test_rectangular_class_token(case: Case) -> None:
     [features] = backbone(case)([case.tensors["in.rect"]])
-    close(features.cls, case.tensors["out.rect_cls"])
+    assert_close(features.cls, case.tensors["out.rect_cls"])
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -84,19 +84,19 @@ def test_rectangular_class_token(case: Case) -> None:
 @torch.no_grad()
 def test_rectangular_last_layers(case: Case, layer: int, part: str) -> None:
     cls, patches = backbone(case).intermediate_layers(case.tensors["in.rect"], 2)[layer]
-    close(cls if part == "cls" else patches, case.tensors[f"out.rect_layer{layer}_{part}"])
+    assert_close(cls if part == "cls" else patches, case.tensors[f"out.rect_layer{layer}_{part}"])
 
 
 @torch.no_grad()
 def test_teacher_head(case: Case) -> None:
     teacher = case.network("teacher")
     [features] = teacher.backbone([case.batch.globals_])
-    close(teacher.dino_head(features.cls), case.tensors["out.teacher_head_cls"])
+    assert_close(teacher.dino_head(features.cls), case.tensors["out.teacher_head_cls"])
 
 
 def test_sinkhorn(case: Case) -> None:
     temperature = case.facts["teacher_temp"]
-    close(
+    assert_close(
         sinkhorn_knopp(case.tensors["in.sk_logits"], temperature=temperature, group=Alone()),
         case.tensors["out.sk"],
     )
