@@ -18,7 +18,7 @@ from pretrain.metrics import read_metrics
 pytestmark = pytest.mark.accept
 
 HERE = Path(__file__).parent
-STEPS = 60
+STEPS = 40
 PROGRAM = f"""
 import sys
 sys.path[:0] = [{str(HERE)!r}, {str(HERE.parents[1])!r}]

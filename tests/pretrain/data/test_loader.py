@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -93,7 +94,7 @@ def test_the_crop_batch_is_in_the_order_of_crops(drawn: Path, tmp_path: Path) ->
     dataset = dataset_of(str(drawn), tmp_path, Share(4))
     batch = dataset[0]
     for i, position in enumerate(Share(4).positions(0)):
-        single = StepDataset(**{**dataset.__dict__, "share": Share(1)})[int(position)]
+        single = replace(dataset, share=Share(1))[int(position)]
         assert torch.equal(batch.globals_[[i, 4 + i]], single.globals_)
         assert torch.equal(batch.locals_[[i, 4 + i]], single.locals_)
 
@@ -170,7 +171,8 @@ class Empty(torch.utils.data.Dataset):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     made = batches(Empty(), DataConfig(workers=2, prefetch=1), steps=range(100_000), pin_memory=False)
-    next(made)
+    for _ in range(6):
+        next(made)  # from both: they are settled
     print(json.dumps([worker.pid for worker in made._workers]), flush=True)
     for _ in range(int(sys.argv[1])):
         time.sleep(0.05)

@@ -14,7 +14,7 @@ def test_a_vote_by_hand() -> None:
     train = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 2.0]])
     labels = torch.tensor([0, 1, 1])
     test = torch.tensor([[3.0, 0.0]])
-    found = knn_accuracy(train, labels, test, torch.tensor([0]), neighbours=[1, 2, 3], temperature=0.001)
+    found = knn_accuracy(train, labels, test, torch.tensor([0]), neighbours=[1, 2, 3], temperature=0.02)
     # Weighted that sharply only the nearest one counts; with a large temperature two outvote one.
     assert found == {1: 1.0, 2: 1.0, 3: 1.0}
     blunt = knn_accuracy(train, labels, test, torch.tensor([0]), neighbours=[1, 3], temperature=100.0)
