@@ -118,7 +118,7 @@ def _loop(session: Session, state: State) -> Path:
         session.progress.show(record)
         if record["unreadable"]:
             session.progress.say(f"{record['unreadable']} images cannot be decoded; others were taken")
-        if state.num_skipped >= config.max_skipped:
+        if state.num_skipped >= max(1, config.max_skipped):
             raise _diverged(state, record)
         is_last = state.step == total
         if probe and (is_last or state.step % probe.every == 0):
