@@ -5,7 +5,7 @@ follows from the position and the seed alone, so a resumed training, on however 
 exactly the images that come next, and the position is all that a checkpoint needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -67,12 +67,10 @@ class FullShuffle:
 
     def rows(self, positions: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m"]:
         """The row at each position."""
-        epochs, index = np.divmod(positions, self.num_images)
-        rows = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            rows[here] = permuted(index[here], size=self.num_images, seed=(self._seed, int(epoch)))
-        return rows
+        return _epoch_by_epoch(positions, self.num_images, self._rows_of_epoch)
+
+    def _rows_of_epoch(self, epoch: int, index: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m"]:
+        return permuted(index, size=self.num_images, seed=(self._seed, epoch))
 
 
 class WindowShuffle:
@@ -95,12 +93,7 @@ class WindowShuffle:
 
     def rows(self, positions: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m"]:
         """The row at each position."""
-        epochs, index = np.divmod(positions, self.num_images)
-        rows = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            here = np.flatnonzero(epochs == epoch)
-            rows[here] = self._rows_of_epoch(int(epoch), index[here])
-        return rows
+        return _epoch_by_epoch(positions, self.num_images, self._rows_of_epoch)
 
     def _rows_of_epoch(self, epoch: int, index: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m"]:
         num_shards = len(self._sizes)
@@ -118,6 +111,20 @@ class WindowShuffle:
             within = place - (ends[shard] - self._sizes[shards[shard]])
             rows[here] = self._starts[shards[shard]] + within
         return rows
+
+
+def _epoch_by_epoch(
+    positions: Int64[np.ndarray, "m"],
+    num_images: int,
+    rows_of_epoch: Callable[[int, np.ndarray], np.ndarray],
+) -> Int64[np.ndarray, "m"]:
+    """The row at each position, by a function of an epoch and the places within it."""
+    epochs, index = np.divmod(positions, num_images)
+    rows = np.empty_like(positions)
+    for epoch in np.unique(epochs):
+        here = np.flatnonzero(epochs == epoch)
+        rows[here] = rows_of_epoch(int(epoch), index[here])
+    return rows
 
 
 def _close_windows(ends: Int64[np.ndarray, "n"], window_images: int) -> Int64[np.ndarray, "w"]:
