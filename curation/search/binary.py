@@ -1,13 +1,15 @@
 """Exact range search over 64-bit perceptual hashes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import faiss
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import UInt64
 from numpy import ndarray
 
 from curation.errors import ConfigError
+from curation.search.collapse import equal_codes, with_stars
 from curation.search.edges import EdgeCollector, Pairs
 
 # At most 4 M results (48 MB) a tile, however many codes are near each other.
@@ -52,43 +54,21 @@ def hamming_pairs(
         raise ConfigError("The Hamming radius is no distance of two hashes", got=radius, expected="0 to 64")
     if same and every_a:
         raise ConfigError("every_a asks for every row of one side, and same=True has only one side")
-    codes_a, first_a, group_a = _collapse(a)
-    codes_b, first_b, _ = (codes_a, first_a, group_a) if same else _collapse(b)
+    groups_a = equal_codes(a)
+    groups_b = groups_a if same else equal_codes(b)
+    codes_a, codes_b = a[groups_a.first], b[groups_b.first]
     collector = EdgeCollector(len(a), len(b), same, max_edges_per_row)
-    members = _Members(group_a, len(codes_a)) if every_a else None
     for i, j, distance in _search(codes_a, codes_b, radius=radius, same=same):
         score = 1 - distance / 64
-        if members is None:
-            rows, columns = first_a[i], first_b[j]
-        else:
-            rows, repeats = members.expand(i)
-            columns, score = np.repeat(first_b[j], repeats), np.repeat(score, repeats)
+        rows, columns = groups_a.first[i], groups_b.first[j]
+        if every_a:
+            rows, repeats = groups_a.expand(i)
+            columns, score = np.repeat(columns, repeats), np.repeat(score, repeats)
         if same:
             rows, columns = np.minimum(rows, columns), np.maximum(rows, columns)
         collector.add(rows, columns, score)
-    return _with_stars(collector.pairs(), first_a[group_a]) if same else collector.pairs()
-
-
-def _collapse(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct codes, the first row of each, and the group of each row."""
-    distinct, first, group = np.unique(codes, return_index=True, return_inverse=True)
-    return distinct, first.astype(np.int64), group.astype(np.int64)
-
-
-class _Members:
-    """The rows of every group, for linking all of them."""
-
-    def __init__(self, group: np.ndarray, num_groups: int) -> None:
-        self._rows = np.argsort(group, kind="stable")
-        self._starts = np.searchsorted(group[self._rows], np.arange(num_groups + 1))
-
-    def expand(self, groups: np.ndarray) -> tuple[Int64[ndarray, " e"], np.ndarray]:
-        """The rows of the groups one after another, and how many each group has."""
-        starts = self._starts[groups]
-        sizes = self._starts[groups + 1] - starts
-        before = np.cumsum(sizes) - sizes
-        places = np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
-        return self._rows[places].astype(np.int64), sizes
+    pairs = with_stars(collector.pairs(), groups_a) if same else collector.pairs()
+    return replace(pairs, largest_group=max(groups_a.largest, groups_b.largest))
 
 
 def _search(
@@ -107,13 +87,3 @@ def _search(
             j = found.astype(np.int64) + column
             keep = i < j if same else slice(None)
             yield i[keep], j[keep], distance[keep].astype(np.float64)
-
-
-def _with_stars(pairs: Pairs, first: np.ndarray) -> Pairs:
-    """Add the link of every row to the first row with an equal hash."""
-    copies = np.flatnonzero(first != np.arange(len(first)))
-    a = np.concatenate([pairs.a, first[copies]])
-    b = np.concatenate([pairs.b, copies])
-    score = np.concatenate([pairs.score, np.ones(len(copies))])
-    order = np.lexsort((b, a))
-    return Pairs(a[order], b[order], score[order], pairs.num_hub_rows, pairs.num_dropped)

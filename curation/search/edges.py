@@ -15,7 +15,8 @@ _FIRST_LIMIT = 1 << 20  # edges held (24 MB) before a limit is applied for the f
 class Pairs:
     """Scored index pairs, sorted by (a, b).
 
-    `num_hub_rows` rows had more edges than `max_edges_per_row`, which cost `num_dropped` edges.
+    `num_hub_rows` rows had more edges than `max_edges_per_row`, which cost `num_dropped` edges. The largest
+    group of equal rows, of which one stood for all, has `largest_group` (0: nothing was collapsed).
     """
 
     a: Int64[ndarray, " e"]
@@ -23,6 +24,7 @@ class Pairs:
     score: Float64[ndarray, " e"]
     num_hub_rows: int = 0
     num_dropped: int = 0
+    largest_group: int = 0
 
 
 def limit_edges(
