@@ -6,10 +6,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float16, Float64, Int64, UInt64
 from numpy import ndarray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from curation import schema
+from curation.dedup.forest import Forest
 from curation.search.product import exact_scores, nonzero_rows
 
 
@@ -44,12 +43,9 @@ def components(num_rows: int, a: Int64[ndarray, " e"], b: Int64[ndarray, " e"]) 
     Returns:
         int64 (n,): the smallest row of each row's component, whatever the order of the edges.
     """
-    if not len(a):
-        return np.arange(num_rows)
-    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(num_rows, num_rows))
-    _, number = connected_components(graph, directed=False)
-    _, smallest, group = np.unique(number, return_index=True, return_inverse=True)
-    return smallest[group].astype(np.int64)
+    forest = Forest(num_rows)
+    forest.join(a, b)
+    return forest.labels()
 
 
 def choose_representatives(labels: Int64[ndarray, " n"], rank: Int64[ndarray, " n"]) -> Copies:
