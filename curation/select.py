@@ -5,16 +5,18 @@ Every row gets one outcome. In order:
 1. Rows that an earlier stage dropped keep outcome `DEAD`; holdout rows never enter.
 2. Each curated pool's hits are reduced to one per image (`best_hits`) and cut to that pool's cap.
 3. Images with equal ids collapse to one, even when dedup was off.
-4. The cap on retrieved images is applied to what is left, so that it counts distinct images.
+4. Where a balanced sample is asked for, it is drawn from the pool images that nothing has brought in.
+5. The cap on retrieved and sampled images is applied to what is left, so that it counts distinct images.
 
 Under a cap the best scores stay, ties by image id. Without any curated pool there is nothing to be close
 to: every image that is alive is selected, with origin and reason `sampled`, and curation is dedup and
-filtering alone. A cap then cuts by image id, and since ids are hashes that is a uniform sample.
+filtering alone. A cap then cuts by image id, and since ids are hashes that is a uniform sample; a sample that
+is balanced over the clusters of the pool is the better one where the pool has a long tail.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,19 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from curation.errors import ConfigError
 from curation.schema import Origin, Stage
+
+
+class BalancedSampling(BaseModel):
+    """So many images of the pool, spread evenly over its clusters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_images: int = Field(
+        ge=1, description="images sampled, besides what is retrieved; fewer only where the pool has no more"
+    )
+    order: Literal["random", "closest"] = Field(
+        "random", description="which images a cluster gives: drawn by lot, or those nearest its centroid"
+    )
 
 
 class SelectConfig(BaseModel):
@@ -41,6 +56,11 @@ class SelectConfig(BaseModel):
     )
     max_images_by_pool: dict[str, PositiveInt] = Field(
         default_factory=dict, description="curated pool -> images that it brings in at most; missing: no cap"
+    )
+    balanced: BalancedSampling | None = Field(
+        None,
+        description="a sample of the pool, balanced over the levels of `hierarchy`, or over `cluster` alone "
+        "where there is none; null: no sample, and without a curated pool everything",
     )
 
 
@@ -106,13 +126,20 @@ class _BestHits:
     outcome: Int8[np.ndarray, "h"]
 
 
-def select(hits: Mapping[str, pa.Table], rows: Rows, *, config: SelectConfig) -> Selection:
+# Chooses, of some global rows (ascending), so many: a mask over them.
+Sampler = Callable[[Int64[np.ndarray, "c"], int], Bool[np.ndarray, "c"]]
+
+
+def select(
+    hits: Mapping[str, pa.Table], rows: Rows, *, config: SelectConfig, sampler: Sampler | None = None
+) -> Selection:
     """Decide for every row whether it is in the dataset.
 
     Args:
         hits: `schema.HITS` of each curated pool, in pool order; a pool that found nothing has an entry too.
         rows: roles, survivors and orders of all global rows.
-        config: caps, and whether curated images enter.
+        config: caps, the sample, and whether curated images enter.
+        sampler: draws the balanced sample; needed where the config has one.
 
     Returns:
         The outcome of each row. Curated rows that only served as queries end as `query_only`.
@@ -137,9 +164,12 @@ def select(hits: Mapping[str, pa.Table], rows: Rows, *, config: SelectConfig) ->
     outcome[rows.alive & rows.is_curated] = CURATED if config.include_curated else QUERY_ONLY
     if hits:
         _bring_in(selection, hits, rows=rows, eligible=eligible, config=config)
-    else:
-        outcome[eligible] = SAMPLED
+    if config.balanced or not hits:
+        outcome[eligible & ((outcome == NOT_RETRIEVED) | (outcome == OVER_CAP))] = SAMPLED
     _collapse_equal_ids(selection, rows)
+    if config.balanced:
+        assert sampler is not None, "a balanced sample without a sampler"
+        _sample(selection, sampler, num_images=config.balanced.num_images, max_images=config.max_images)
     _cap(selection, rows, max_images=config.max_images)
     return selection
 
@@ -180,6 +210,19 @@ def _collapse_equal_ids(selection: Selection, rows: Rows) -> None:
     selection.outcome[chosen[extra]] = EQUAL_ID
     selection.by[chosen[extra]] = stays[extra]
     selection.score[chosen[extra]] = 1.0
+
+
+def _sample(selection: Selection, sampler: Sampler, *, num_images: int, max_images: int | None) -> None:
+    """Of all that may be sampled keep what the sampler chooses: it must not take what the cap would cut."""
+    candidates = np.flatnonzero(selection.outcome == SAMPLED)
+    if max_images is not None:
+        retrieved = np.isin(selection.outcome, (BY_SAMPLE, BY_CLUSTER))
+        num_images = min(num_images, max(0, max_images - int(np.count_nonzero(retrieved))))
+    chosen = sampler(candidates, num_images)
+    selection.outcome[candidates[~chosen]] = OVER_CAP
+    # What a curated pool's cap had cut is here for its own sake now.
+    selection.by[candidates[chosen]] = -1
+    selection.score[candidates[chosen]] = np.nan
 
 
 def _cap(selection: Selection, rows: Rows, *, max_images: int | None) -> None:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curation import storage
+from curation.cluster.hierarchy import HierarchyConfig
 from curation.cluster.kmeans import ClusterConfig
 from curation.dedup.decontaminate import DecontaminateConfig
 from curation.dedup.pairs import DedupConfig
@@ -98,6 +99,9 @@ class RunConfig(BaseModel):
     dedup: DedupConfig = DedupConfig()
     decontaminate: DecontaminateConfig = DecontaminateConfig()
     cluster: ClusterConfig = ClusterConfig()
+    hierarchy: HierarchyConfig | None = Field(
+        None, description="levels of clusters above those of `cluster`, for a balanced sample; null: none"
+    )
     select: SelectConfig = SelectConfig()
     shard: ShardConfig = ShardConfig()
     executor: ExecutorConfig = ExecutorConfig()
@@ -125,6 +129,18 @@ class RunConfig(BaseModel):
                     "are made; set describe.descriptor (to gist, or to the embedder), or set the threshold "
                     "to null"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _levels_stand_on_clusters(self) -> "RunConfig":
+        if self.hierarchy is None or self.cluster.num_clusters is None:
+            return self
+        num_leaves = self.cluster.num_clusters * self.hierarchy.splits
+        if self.hierarchy.levels[0].num_clusters >= num_leaves:
+            raise ValueError(
+                f"hierarchy.levels.0.num_clusters ({self.hierarchy.levels[0].num_clusters}) must be less than "
+                f"the leaves below it, cluster.num_clusters × hierarchy.splits ({num_leaves})"
+            )
         return self
 
 

@@ -9,6 +9,7 @@ from pipelines.stages.cluster import Clusters, cluster
 from pipelines.stages.decontaminate import Leaks, decontaminate
 from pipelines.stages.dedup import Copies, dedup
 from pipelines.stages.describe import describe_parts, judge_parts
+from pipelines.stages.hierarchy import Hierarchy, build_hierarchy
 from pipelines.stages.ingest import ingest
 from pipelines.stages.lineage import write_lineage
 from pipelines.stages.retrieve import retrieve
@@ -43,6 +44,7 @@ class Curated:
     copies: Copies
     leaks: Leaks
     clusters: Clusters
+    hierarchy: Hierarchy
     hits: dict[str, FileRef]  # by curated pool
     outcomes: Outcomes
     buckets: list[Bucket]
@@ -57,8 +59,9 @@ def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> Curated:
     copies = dedup(runner, config, parts)
     leaks = decontaminate(runner, config, parts, copies)
     clusters = cluster(runner, config, parts, copies, leaks)
+    hierarchy = build_hierarchy(runner, config, parts, clusters)
     hits = retrieve(runner, config, parts, clusters)
-    outcomes = select_images(runner, config, parts, clusters, hits)
+    outcomes = select_images(runner, config, parts, clusters=clusters, hierarchy=hierarchy, hits=hits)
     buckets = shard(runner, config, parts, clusters=clusters, outcomes=outcomes, refresh=refresh)
     lineage = write_lineage(
         runner,
@@ -70,4 +73,4 @@ def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> Curated:
         outcomes=outcomes,
         buckets=buckets,
     )
-    return Curated(parts, copies, leaks, clusters, hits, outcomes, buckets, lineage)
+    return Curated(parts, copies, leaks, clusters, hierarchy, hits, outcomes, buckets, lineage)

@@ -17,6 +17,7 @@ Source: arXiv:2405.15613, §3; r, steps and iterations as in its config for 743 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -80,7 +81,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Split:
-    """A cluster's own clusters, none of them empty, and the one that each of its vectors is in."""
+    """Leaves, none of them empty, and the one that each vector is in."""
 
     centroids: Float32[np.ndarray, "k d"]
     leaf: Int32[np.ndarray, "m"]
@@ -114,7 +115,7 @@ def build_levels(
                 level,
                 resampling_steps=config.resampling_steps,
                 iterations=config.iterations,
-                seed=level_seed(seed, number),
+                seed=seed_of(seed, number),
                 map_parts=map_parts,
             )
         )
@@ -162,7 +163,7 @@ def build_level(
         found = kmeans(
             _in_parts(points[chosen]),
             num_clusters=k,
-            seed=level_seed(seed, step),
+            seed=seed_of(seed, step),
             iterations=iterations,
             map_parts=map_parts,
         )
@@ -192,17 +193,44 @@ def closest_points(
     return np.sort(order[place_in_run(cluster[order]) < closest])
 
 
-def split_cluster(vectors: Float16[np.ndarray, "m d"], *, splits: int, iterations: int, seed: int) -> Split:
-    """Split one flat cluster into leaves.
+def split_clusters(
+    vectors: Float16[np.ndarray, "m d"],
+    starts: Int64[np.ndarray, "c"],
+    *,
+    splits: int,
+    iterations: int,
+    seeds: Sequence[int],
+) -> Split:
+    """Split flat clusters into leaves, each on its own.
 
     Args:
-        vectors: of the cluster, at least one.
-        splits: leaves at most; as many as vectors where these are fewer.
+        vectors: cluster by cluster.
+        starts: where the vectors of each cluster begin, and the end of the last.
+        splits: leaves of a cluster at most; as many as it has vectors where these are fewer.
         iterations: updates of the centroids, at most.
-        seed: of k-means++.
+        seeds: of k-means++, for each cluster.
+
+    Returns:
+        The leaves of all clusters, numbered through; a cluster without vectors has none.
 
     Source: the published config of arXiv:2405.15613 splits 100,000 clusters by 100.
     """
+    leaf, score = np.empty(len(vectors), np.int32), np.empty(len(vectors), np.float32)
+    centroids = [np.empty((0, vectors.shape[1]), np.float32)]
+    num_leaves = 0
+    for (start, stop), seed in zip(pairwise(starts.tolist()), seeds, strict=True):
+        if stop > start:
+            split = split_cluster(vectors[start:stop], splits=splits, iterations=iterations, seed=seed)
+            leaf[start:stop], score[start:stop] = split.leaf + num_leaves, split.score
+            centroids.append(split.centroids)
+            num_leaves += len(split.centroids)
+    return Split(np.concatenate(centroids), leaf, score)
+
+
+def split_cluster(
+    vectors: Float16[np.ndarray, "m d"], *, splits: int, iterations: int, seed: int
+) -> Split:
+    """Split one cluster, of at least one vector; see `split_clusters`."""
     k = min(splits, len(vectors))
     found = kmeans([lambda: vectors], num_clusters=k, seed=seed, iterations=iterations)
     cluster, score = assign(vectors, found.centroids)
@@ -210,9 +238,9 @@ def split_cluster(vectors: Float16[np.ndarray, "m d"], *, splits: int, iteration
     return Split(found.centroids[used], leaf.astype(np.int32), score)
 
 
-def level_seed(seed: int, number: int) -> int:
+def seed_of(*numbers: int) -> int:
     """A seed for one of several clusterings: other draws for each, the same for the same numbers."""
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0])
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def _in_parts(points: Float16[np.ndarray, "n d"]) -> list[partial[Float16[np.ndarray, "m d"]]]:

@@ -24,7 +24,7 @@ MEANING = {
     "near_copy": "Nearly the same picture as another image of its component, which stays.",
     "leaks_holdout": "An evaluation image, or a copy of one: it would leak into training.",
     "not_retrieved": "Sound and new, but not close enough to any curated image.",
-    "over_cap": "Retrieved, but others were closer and the cap was reached.",
+    "over_cap": "Retrieved, but others were closer and the cap was reached; or not drawn for the sample.",
     "equal_id": "The same bytes as another selected image.",
     "holdout": "Evaluation images serve to find leaks and never enter the dataset.",
     "query_only": "A curated image that only served to find others: curated images were kept out.",

@@ -6,15 +6,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from curation import storage
+from curation.cluster.sampling import Candidates, balanced_sample
 from curation.schema import Origin
-from curation.select import OUTCOMES, Rows, SelectConfig, select
+from curation.select import OUTCOMES, Rows, Sampler, SelectConfig, select
 from pipelines.config import RunConfig
 from pipelines.parts import Part, read, read_array, roles
 from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters
 from pipelines.stages.dedup import survivor_rank
+from pipelines.stages.hierarchy import Hierarchy
 from pipelines.stages.ranks import id_rank
 from pipelines.step import Attempt, FileRef, Item, Step, Work
 
@@ -33,22 +36,26 @@ def select_images(
     runner: Runner,
     config: RunConfig,
     parts: Sequence[Part],
+    *,
     clusters: Clusters,
+    hierarchy: Hierarchy,
     hits: Mapping[str, FileRef],
 ) -> Outcomes:
     """Decide what is in the dataset."""
     inputs = [part.digest("described") for part in parts] + [clusters.alive.sha256]
     inputs += [f"{pool} {file.sha256}" for pool, file in hits.items()]
-    step = Step(
-        "select", 1, config.select.model_dump(mode="json"), partial(_load, config.select), "task", "select"
-    )
-    payload = {"parts": tuple(parts), "alive": clusters.alive, "hits": dict(hits)}
+    settings = config.select.model_dump(mode="json")
+    if config.select.balanced is not None:
+        settings["seed"] = config.seed
+        inputs.append(hierarchy.digest)
+    step = Step("select", 1, settings, partial(_load, config.select, config.seed), "task", "select")
+    payload = {"parts": tuple(parts), "alive": clusters.alive, "hits": dict(hits), "hierarchy": hierarchy}
     receipt = runner.run_one(step, Item(tuple(inputs), payload))
     outcome, by, score = (receipt.file(runner.run_dir, f"{name}.npy") for name in ("outcome", "by", "score"))
     return Outcomes(outcome, by, score, receipt.digest)
 
 
-def _load(config: SelectConfig) -> Work:
+def _load(config: SelectConfig, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         rows = Rows(
@@ -59,13 +66,28 @@ def _load(config: SelectConfig) -> Work:
             survivor_rank=survivor_rank(parts),
         )
         hits = {pool: read(file) for pool, file in attempt.payload["hits"].items()}
-        found = select(hits, rows, config=config)
+        sampler = _sampler(attempt.payload["hierarchy"], rows, config=config, seed=seed)
+        found = select(hits, rows, config=config, sampler=sampler)
         storage.write_vectors(attempt.out / "outcome.npy", found.outcome)
         storage.write_vectors(attempt.out / "by.npy", found.by)
         storage.write_vectors(attempt.out / "score.npy", found.score)
         return {"num_selected": len(found.rows())}
 
     return work
+
+
+def _sampler(hierarchy: Hierarchy, rows: Rows, *, config: SelectConfig, seed: int) -> Sampler | None:
+    if config.balanced is None:
+        return None
+    order = config.balanced.order
+    leaf, score = read_array(hierarchy.leaf), read_array(hierarchy.score)
+    parents = [np.asarray(read_array(file)) for file in hierarchy.parents]
+
+    def sample(candidates: Int64[np.ndarray, " c"], num_images: int) -> Bool[np.ndarray, " c"]:
+        found = Candidates(leaf[candidates], score[candidates], rows.id_rank[candidates])
+        return balanced_sample(found, parents, budget=num_images, order=order, seed=seed)
+
+    return sample
 
 
 def origin_of(code: int) -> Origin:

@@ -4,7 +4,7 @@ import pytest
 
 from curation.errors import ConfigError
 from curation.schema import HITS, KEPT_REASONS, REASONS
-from curation.select import OUTCOMES, Rows, SelectConfig, Selection, select
+from curation.select import OUTCOMES, BalancedSampling, Rows, SelectConfig, Selection, select
 
 
 def hits_of(*entries: tuple) -> pa.Table:
@@ -137,6 +137,41 @@ def test_curated_images_may_serve_as_queries_alone():
     rows = rows_of("cu", id_rank=[0, 0])
     selection = select({"a": hits_of((1, 0, 1.0))}, rows, config=SelectConfig(include_curated=False))
     assert reasons(selection) == ["query_only", "retrieved_by_sample"]
+
+
+def first_of(candidates: np.ndarray, num_images: int) -> np.ndarray:
+    """A sampler that takes the first rows."""
+    return np.arange(len(candidates)) < num_images
+
+
+def sampling(num_images: int, **fields: object) -> SelectConfig:
+    return SelectConfig.model_validate({"balanced": BalancedSampling(num_images=num_images)} | fields)
+
+
+def test_a_balanced_sample_of_distinct_images():
+    rows = rows_of("uuhuuu", dead=[1], id_rank=[3, 0, 1, 2, 3, 4])
+    selection = select({}, rows, config=sampling(2), sampler=first_of)
+    assert reasons(selection) == ["sampled", None, "holdout", "sampled", "equal_id", "over_cap"]
+    assert np.isnan(selection.score[[0, 3, 5]]).all()
+
+
+def test_a_sample_is_drawn_from_what_nothing_brought_in():
+    rows = rows_of("cuuuu")
+    hits = {"a": hits_of((1, 0, 0.9), (2, 0, 0.8), (3, 0, 0.7))}
+    config = sampling(1, max_images_by_pool={"a": 1})
+    selection = select(hits, rows, config=config, sampler=first_of)
+    assert reasons(selection) == ["curated", "retrieved_by_sample", "sampled", "over_cap", "over_cap"]
+    assert selection.by.tolist() == [-1, 0, -1, 0, -1]
+    np.testing.assert_array_equal(selection.score, [np.nan, 0.9, np.nan, 0.7, np.nan])
+
+
+@pytest.mark.parametrize(("max_images", "num_sampled"), [(9, 3), (3, 1), (2, 0), (1, 0)])
+def test_a_cap_leaves_the_sample_what_retrieval_does_not_fill(max_images, num_sampled):
+    hits = {"a": hits_of((1, 0, 0.9), (2, 0, 0.8))}
+    config = sampling(3, max_images=max_images)
+    selection = select(hits, rows_of("cuuuuuuu"), config=config, sampler=first_of)
+    assert reasons(selection).count("sampled") == num_sampled
+    assert reasons(selection).count("retrieved_by_sample") == min(2, max_images)
 
 
 def test_no_rows_at_all():

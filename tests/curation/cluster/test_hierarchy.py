@@ -8,8 +8,9 @@ from curation.cluster.hierarchy import (
     build_level,
     build_levels,
     closest_points,
-    level_seed,
+    seed_of,
     split_cluster,
+    split_clusters,
 )
 from curation.cluster.kmeans import assign, kmeans
 from curation.errors import ConfigError
@@ -66,7 +67,7 @@ def test_a_level_is_what_the_loop_of_the_paper_gives():
     kept = halves
     for step in range(3):
         centroids = kmeans(
-            [lambda kept=kept: kept], num_clusters=20, seed=level_seed(9, step), iterations=6
+            [lambda kept=kept: kept], num_clusters=20, seed=seed_of(9, step), iterations=6
         ).centroids
         product = halves.astype(np.float64) @ centroids.astype(np.float64).T
         nearest = product.argmax(axis=1)
@@ -157,6 +158,21 @@ def test_a_small_cluster_splits_into_its_distinct_vectors():
     assert len(split.centroids) == 3
     assert split.leaf[::2].tolist() == split.leaf[1::2].tolist()
     assert split_cluster(vectors[:1], splits=100, iterations=5, seed=0).leaf.tolist() == [0]
+
+
+def test_clusters_split_each_on_its_own():
+    vectors = draw_long_tail(150, num_concepts=5, dim=8, spread=0.5, seed=8).vectors
+    starts = np.array([0, 40, 40, 43, len(vectors)])
+    split = split_clusters(vectors, starts, splits=6, iterations=4, seeds=[3, 1, 4, 1])
+    num_leaves = 0
+    for start, stop, seed in ((0, 40, 3), (40, 43, 4), (43, len(vectors), 1)):
+        alone = split_cluster(vectors[start:stop], splits=6, iterations=4, seed=seed)
+        np.testing.assert_array_equal(split.leaf[start:stop], alone.leaf + num_leaves)
+        np.testing.assert_array_equal(split.score[start:stop], alone.score)
+        mine = slice(num_leaves, num_leaves + len(alone.centroids))
+        np.testing.assert_array_equal(split.centroids[mine], alone.centroids)
+        num_leaves = mine.stop
+    assert len(split.centroids) == num_leaves
 
 
 def test_levels_that_do_not_get_smaller_are_refused():
