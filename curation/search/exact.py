@@ -104,14 +104,25 @@ def _propose_torch(
         last_row = min(len(a), column + len(columns)) if same else len(a)
         for row in range(0, last_row, _TILE_ROWS):
             rows = left[row : min(row + _TILE_ROWS, last_row)]
-            i, j = _propose_tile(rows, columns, threshold=threshold, buffer=buffer)
+            i, j = propose_tile(rows, columns, threshold=threshold, buffer=buffer)
             i, j = i + row, j + column
             yield _upper(i, j) if same else (i, j)
 
 
-def _propose_tile(
+def propose_tile(
     rows: Codes, columns: Codes, *, threshold: float, buffer: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Name the pairs of a tile that may reach the threshold: all that do, and a few that do not.
+
+    Args:
+        rows: codes (n, d).
+        columns: codes (m, d) with one scale.
+        threshold: smallest score of a pair.
+        buffer: of `buffer_for`, with room for n · m products.
+
+    Returns:
+        int64 (e,) twice, places among the rows and among the columns.
+    """
     products = multiply(rows, columns, out=buffer)
     reach = (threshold - error_bound(rows, columns)) / (rows.scale * columns.scale[0])
     cut = round_down(reach, dtype=products.dtype)

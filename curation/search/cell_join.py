@@ -1,0 +1,214 @@
+"""Joins the rows that meet in cells: the pairs above a threshold of which one visits the other's home.
+
+What is found is scored exactly, as by `curation.search.exact`; what is lost, is lost by the choice of cells
+alone (`curation.search.recall` measures it). The cost is num_rows² · num_probes / num_cells products.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float16, Int64, UInt16
+from numpy import ndarray
+
+from curation.search.collapse import Groups, equal_vectors
+from curation.search.edges import EdgeCollector, Pairs
+from curation.search.exact import propose_tile
+from curation.search.product import Codes, ProposeDtype, buffer_for, encode, exact_scores, fastest_dtype
+
+_TILE_ROWS = 1024
+_TILE_COLUMNS = 4096
+
+
+@dataclass(frozen=True)
+class Members:
+    """Rows and the cells that they visit.
+
+    rows: ascending global rows. vectors: fp16, unit rows. cells: those visited, home first; a row that visits
+    none but its home names it again in the other places.
+    """
+
+    rows: Int64[ndarray, " m"]
+    vectors: Float16[ndarray, "m d"]
+    cells: UInt16[ndarray, "m p"]
+
+    def __getitem__(self, places: Int64[ndarray, " k"]) -> "Members":
+        """Return some of them."""
+        return Members(self.rows[places], self.vectors[places], self.cells[places])
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Who visits a cell: places among the members of the cell, and among its visitors."""
+
+    cell: int
+    visitors: Int64[ndarray, " v"]
+
+
+def only_firsts_visit(
+    vectors: Float16[ndarray, "m d"], cells: UInt16[ndarray, "m p"]
+) -> UInt16[ndarray, "m p"]:
+    """Let of equal vectors only the first visit cells beside its home, where the others are its copies.
+
+    Args:
+        vectors: fp16 (m, d).
+        cells: uint16 (m, p), `curation.search.cells.nearest_cells`.
+
+    Returns:
+        uint16 (m, p), as `Members` has them.
+    """
+    is_copy = np.ones(len(vectors), bool)
+    is_copy[equal_vectors(vectors).first] = False
+    return np.where(is_copy[:, None], cells[:, :1], cells)
+
+
+def join_cells(
+    residents: Members,
+    visitors: Iterable[Members],
+    *,
+    cells: range,
+    rows: Int64[ndarray, " n"],
+    threshold: float,
+    max_edges_per_row: int | None = None,
+    dtype: ProposeDtype | None = None,
+) -> Pairs:
+    """Find the pairs with score >= threshold that meet in a run of cells.
+
+    Every pair comes once, whatever the runs, from all runs together: two rows that visit each other's homes
+    are joined in the cell of smaller number. Of equal vectors the first resident stands for all, the others
+    are linked to it by score 1 (equal vectors have one home, so its run knows all of them).
+
+    Args:
+        residents: the rows at home in the run, all of them.
+        visitors: rows that visit a cell of the run that is not their home, in any chunks.
+        cells: the run.
+        rows: int64 (n,), ascending: the global rows of all residents and visitors.
+        threshold: smallest score of a pair, -1 to 1.
+        max_edges_per_row: see `curation.search.edges.limit_edges`; None for all.
+        dtype: arithmetic of the proposals; None: `fastest_dtype`. It does not change the result.
+
+    Returns:
+        Pairs of global rows, a < b, sorted.
+    """
+    groups = equal_vectors(residents.vectors)
+    join = _Join(
+        residents[np.sort(groups.first)],
+        cells,
+        threshold=threshold,
+        dtype=dtype or fastest_dtype(),
+        edges=EdgeCollector(len(rows), len(rows), True, max_edges_per_row),
+        rows=rows,
+    )
+    join.at_home()
+    for chunk in visitors:
+        join.add(chunk)
+    return _with_copies(join.edges.pairs(), rows, residents=residents, groups=groups)
+
+
+class _Join:
+    """The cells of a run, with the residents' codes, and the edges found so far."""
+
+    def __init__(
+        self,
+        residents: Members,
+        cells: range,
+        *,
+        threshold: float,
+        dtype: ProposeDtype,
+        edges: EdgeCollector,
+        rows: np.ndarray,
+    ) -> None:
+        self._residents, self._cells = residents, cells
+        self._threshold, self._dtype = threshold, dtype
+        self.edges, self._rows = edges, rows
+        self._order, self._starts = _by_cell(residents.cells[:, 0], np.arange(len(residents.rows)), cells)
+        self._columns: list[list[Codes]] = []
+        for cell in range(len(cells)):
+            vectors = residents.vectors[self._of_cell(cell)]
+            starts = range(0, len(vectors), _TILE_COLUMNS)
+            self._columns.append(
+                [encode(vectors[s : s + _TILE_COLUMNS], dtype=dtype, one_scale=True) for s in starts]
+            )
+        self._buffer = buffer_for(dtype, num_products=_TILE_ROWS * _TILE_COLUMNS)
+
+    def _of_cell(self, cell: int) -> Int64[ndarray, " k"]:
+        return self._order[self._starts[cell] : self._starts[cell + 1]]
+
+    def at_home(self) -> None:
+        """Join the residents of every cell with each other."""
+        codes = encode(self._residents.vectors, dtype=self._dtype)
+        for cell in range(len(self._cells)):
+            own = self._of_cell(cell)
+            for i, j in self._propose(_take(codes, own), cell, upper=True):
+                upper = own[i] < own[j]
+                self._keep(self._residents, own[i][upper], own[j][upper])
+
+    def add(self, visitors: Members) -> None:
+        """Join the residents of every cell with some of its visitors."""
+        codes = encode(visitors.vectors, dtype=self._dtype)
+        visited = visitors.cells[:, 1:]
+        row, place = np.nonzero(
+            (visited >= self._cells.start) & (visited < self._cells.stop) & (visited != visitors.cells[:, :1])
+        )
+        order, starts = _by_cell(visited[row, place], row, self._cells)
+        for cell in range(len(self._cells)):
+            guests = order[starts[cell] : starts[cell + 1]]
+            own = self._of_cell(cell)
+            if not len(guests) or not len(own):
+                continue
+            for i, j in self._propose(_take(codes, guests), cell):
+                guest, resident = guests[i], own[j]
+                # Where each visits the other, the smaller cell has the pair.
+                home = visitors.cells[guest, :1]
+                mutual = (self._residents.cells[resident, 1:] == home).any(axis=1)
+                first = ~mutual | (self._cells[cell] < home[:, 0])
+                self._keep(visitors, guest[first], resident[first])
+
+    def _propose(
+        self, codes: Codes, cell: int, *, upper: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs that may be near: places among the codes, and among the cell's residents."""
+        column = 0
+        for columns in self._columns[cell]:
+            last_row = min(len(codes), column + len(columns)) if upper else len(codes)
+            for row in range(0, last_row, _TILE_ROWS):
+                tile = codes[row : min(row + _TILE_ROWS, last_row)]
+                i, j = propose_tile(tile, columns, threshold=self._threshold, buffer=self._buffer)
+                if len(i):
+                    yield i + row, j + column
+            column += len(columns)
+
+    def _keep(self, visitors: Members, guest: np.ndarray, resident: np.ndarray) -> None:
+        score = exact_scores(visitors.vectors, self._residents.vectors, rows=guest, columns=resident)
+        keep = score >= self._threshold
+        a, b = visitors.rows[guest[keep]], self._residents.rows[resident[keep]]
+        a, b = np.searchsorted(self._rows, np.minimum(a, b)), np.searchsorted(self._rows, np.maximum(a, b))
+        self.edges.add(a, b, score[keep])
+
+
+def _by_cell(cell: np.ndarray, place: np.ndarray, cells: range) -> tuple[np.ndarray, np.ndarray]:
+    """Places sorted by cell, and where each cell's begin."""
+    order = np.argsort(cell, kind="stable")
+    return place[order], np.searchsorted(cell[order], np.arange(cells.start, cells.stop + 1))
+
+
+def _take(codes: Codes, places: Int64[ndarray, " k"]) -> Codes:
+    return Codes(
+        codes.values[torch.from_numpy(places)],
+        codes.scale[places],
+        codes.norm[places],
+        codes.code_norm[places],
+        codes.residual[places],
+    )
+
+
+def _with_copies(found: Pairs, rows: np.ndarray, *, residents: Members, groups: Groups) -> Pairs:
+    """By global rows, with the link of every equal resident to the first."""
+    first = groups.first[groups.group]
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    a = np.concatenate([rows[found.a], residents.rows[first[copies]]])
+    b = np.concatenate([rows[found.b], residents.rows[copies]])
+    score = np.concatenate([found.score, np.ones(len(copies))])
+    order = np.lexsort((b, a))
+    return Pairs(a[order], b[order], score[order], found.num_hub_rows, found.num_dropped, groups.largest)

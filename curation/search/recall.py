@@ -1,0 +1,165 @@
+"""How much of what is there a search by cells finds: measured on sampled rows, with a confidence interval."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float16, Int32, Int64, UInt16
+from numpy import ndarray
+from scipy.special import betaincinv
+
+from curation.errors import ConfigError
+from curation.search.cells import nearest_cells, needed_probes
+from curation.search.exact import cosine_pairs
+
+MAX_PROBES = 256  # more than these are not told apart
+_SLICE_ROWS = 256  # of the sample: bounds the pairs held at once
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The exact pairs of sampled rows, as how many probes each needs to be found.
+
+    Of sampled row `row`, `count` pairs need `probes` probes (`max_probes` + 1: more than can be told).
+    """
+
+    row: Int64[ndarray, " t"]
+    probes: Int32[ndarray, " t"]
+    count: Int64[ndarray, " t"]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """The share of pairs found, and its 95 % confidence interval; None where the sample has no pair."""
+
+    estimate: float | None
+    low: float
+    high: float
+    num_rows: int  # sampled
+    num_pairs: int  # that the sampled rows have
+
+
+def exact_truth(
+    sample: Float16[ndarray, "s d"],
+    vectors: Float16[ndarray, "m d"],
+    centroids: Float16[ndarray, "c d"],
+    *,
+    threshold: float,
+    max_probes: int = MAX_PROBES,
+) -> Truth:
+    """Compare sampled rows with a block exactly, and say what each pair needs to be found.
+
+    A pair is found when one of its rows visits the home of the other. It needs as many probes as the better
+    of the two ranks: of b's home among the nearest cells of a, and of a's home among those of b. Equal
+    vectors are left out: they are collapsed, not searched for, and a placeholder would drown what is hard.
+
+    Args:
+        sample: fp16 (s, d), unit rows out of the pool.
+        vectors: fp16 (m, d), a block of the pool.
+        centroids: fp16 (c, d).
+        threshold: smallest score of a pair.
+        max_probes: ranks beyond it are one.
+    """
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    home = nearest_cells(sample, centroids, num_probes=1)[:, 0]
+    for start in range(0, len(sample), _SLICE_ROWS):
+        part = sample[start : start + _SLICE_ROWS]
+        pairs = cosine_pairs(part, vectors, threshold=threshold, same=False)
+        # Two fp16 unit vectors that score less cannot be equal.
+        differ = pairs.score < 0.99
+        differ[~differ] = (part[pairs.a[~differ]] != vectors[pairs.b[~differ]]).any(axis=1)
+        a, b = pairs.a[differ], pairs.b[differ]
+        partners, place = np.unique(b, return_inverse=True)
+        near = np.asarray(vectors[partners])
+        partner_home = nearest_cells(near, centroids, num_probes=1)[:, 0]
+        needed = np.minimum(
+            _ranks(part, centroids, row=a, cell=partner_home[place]),
+            _ranks(near, centroids, row=place, cell=home[start + a]),
+        )
+        found.append((start + a, np.minimum(needed, max_probes + 1)))
+    row = np.concatenate([np.zeros(0, np.int64), *(row for row, _ in found)])
+    needed = np.concatenate([np.zeros(0, np.int32), *(needed for _, needed in found)])
+    key, count = np.unique(row * (max_probes + 2) + needed, return_counts=True)
+    row, needed = np.divmod(key, max_probes + 2)
+    return Truth(row, needed.astype(np.int32), count.astype(np.int64))
+
+
+def _ranks(
+    vectors: np.ndarray, centroids: np.ndarray, *, row: Int64[ndarray, " e"], cell: UInt16[ndarray, " e"]
+) -> Int32[ndarray, " e"]:
+    """`needed_probes` of rows for cells, each combination looked at once."""
+    key, place = np.unique(row * len(centroids) + cell, return_inverse=True)
+    row, cell = key // len(centroids), (key % len(centroids)).astype(np.uint16)
+    return needed_probes(vectors[row], centroids, cell=cell)[place]
+
+
+def measured_recall(truth: Truth, *, rows: Bool[ndarray, " s"], num_probes: int) -> Recall:
+    """Measure the share of pairs that `num_probes` probes find.
+
+    The interval is Clopper and Pearson's on an effective number of pairs (Korn and Graubard 1998). The pairs
+    of one row are not independent: a row whose home lies badly loses all of them together. So they are
+    counted as if they all shared one fate: n = (Σ m)² / Σ m² for rows with m pairs each (Kish), which is the
+    number of rows where all have equally many. It errs on the side of a wider interval, and, unlike a
+    bootstrap over rows, does not shrink to a point where the sample has lost nothing.
+
+    Args:
+        truth: of the sample.
+        rows: bool (s,), the sampled rows to measure on.
+        num_probes: cells that a row visits.
+    """
+    mine = rows[truth.row]
+    pairs = np.bincount(truth.row[mine], weights=truth.count[mine], minlength=len(rows))
+    num_pairs = int(pairs.sum())
+    if not num_pairs:
+        return Recall(None, 0.0, 1.0, int(rows.sum()), 0)
+    num_found = int(truth.count[mine & (truth.probes <= num_probes)].sum())
+    low, high = interval(num_found / num_pairs, num_effective=num_pairs**2 / float((pairs**2).sum()))
+    return Recall(num_found / num_pairs, low, high, int(rows.sum()), num_pairs)
+
+
+def interval(share: float, *, num_effective: float) -> tuple[float, float]:
+    """Clopper and Pearson's 95 % interval of a share of `num_effective` trials, which may be a fraction."""
+    hits, tail = share * num_effective, (1 - _CONFIDENCE) / 2
+    misses = num_effective - hits
+    low = float(betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0
+    return low, high
+
+
+def choose_probes(truth: Truth, *, rows: Bool[ndarray, " s"], min_recall: float, most: int) -> int:
+    """Choose the fewest probes that lose at most half of the pairs that may be lost.
+
+    Half, since another sample judges the choice. At least 8, and 16 where the sample has no pair to learn
+    from: beyond their cells' own cost the first few probes are nearly free.
+
+    Args:
+        truth: of the sample.
+        rows: bool (s,), the sampled rows to learn from.
+        min_recall: the recall asked for.
+        most: the largest answer; the number of cells, or less.
+    """
+    mine = rows[truth.row]
+    needed = np.bincount(truth.probes[mine], weights=truth.count[mine], minlength=2)
+    if not needed.sum():
+        return min(16, most)
+    reached = np.cumsum(needed) / needed.sum() >= 1 - (1 - min_recall) / 2
+    return min(max(int(np.argmax(reached)), 8), most)
+
+
+def require_recall(recall: Recall, *, min_recall: float, num_probes: int, num_cells: int) -> None:
+    """Refuse a result that loses more than it may.
+
+    The estimate decides, not the interval's low end: that asks how large the sample was. A sample without any
+    pair refuses nothing.
+
+    Raises:
+        ConfigError: the recall is under the one asked for.
+    """
+    if recall.estimate is not None and recall.estimate < min_recall:
+        raise ConfigError(
+            "The search by cells finds too few of the pairs above the threshold",
+            got=f"recall {recall.estimate:.4f} with {num_probes} probes of {num_cells} cells (95 % interval "
+            f"{recall.low:.4f} to {recall.high:.4f}, {recall.num_pairs} pairs of {recall.num_rows} rows)",
+            expected=f"at least {min_recall}, as min_recall asks",
+            remedy="Raise num_probes (null chooses it), choose another num_cells, or search exactly",
+        )
