@@ -12,7 +12,10 @@ embedding       a vector in which pictures of like meaning lie close together
 edge            two rows and a score: these are copies of each other
 component       a connected set of rows over edges
 representative  the one row of a component that survives
-score           cosine for vectors; 1 - distance / 64 for perceptual hashes; 1 for equal bytes
+score           cosine for vectors; 1 - distance / 64 for hashes; 1 for equal bytes, hashes or descriptors
+likeness        score / threshold of its kind, the best of all kinds: a pair from 1 on is an edge
+hub             a row with very many edges
+chain           edges that join two images of which nobody would say that they are alike
 
 The order of parts is the order of the config's pools, of a pool's sources, and of a source's listing
 (by key). So "pool order, then key", the last tie-break everywhere, is the order of global rows.
@@ -101,7 +104,7 @@ DESCRIBED = pa.schema(
 VERDICTS = pa.schema([pa.field("reason", pa.string())])
 
 # dedup: scored pairs. By global rows, a before b; saved, a row counts from the first of its block.
-EDGE_KINDS = ("exact", "phash", "cosine")
+EDGE_KINDS = ("exact", "phash", "cosine", "pca_hash")
 EDGES = pa.schema(
     [
         pa.field("a", pa.int64(), nullable=False),
@@ -119,6 +122,35 @@ COPIES = pa.schema(
         pa.field("representative", pa.int64(), nullable=False),  # global row
         pa.field("reason", pa.string()),  # exact_copy, near_copy, or null for the representative
         pa.field("score", pa.float64(), nullable=False),  # of the row with its representative
+    ]
+)
+
+# dedup: the health of every component, by its number. Rows are global.
+HEALTH = pa.schema(
+    [
+        pa.field("size", pa.int64(), nullable=False),  # images
+        pa.field("distinct", pa.int64(), nullable=False),  # equal bytes, hashes and descriptors count once
+        pa.field("diameter", pa.int64(), nullable=False),  # longest shortest path of the distinct, edges
+        pa.field("diameter_is_exact", pa.bool_(), nullable=False),  # false: a lower bound
+        pa.field("end_a", pa.int64(), nullable=False),  # the two ends of such a path
+        pa.field("end_b", pa.int64(), nullable=False),
+        pa.field("ends_score", pa.float64(), nullable=False),  # of the two ends directly
+        pa.field("weakest_a", pa.int64(), nullable=False),  # the ends of the edge of least likeness
+        pa.field("weakest_b", pa.int64(), nullable=False),
+        pa.field("weakest", pa.float64(), nullable=False),  # its score
+        pa.field("weakest_kind", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+        pa.field("least_row", pa.int64(), nullable=False),  # the member least like the representative
+        pa.field("least_score", pa.float64(), nullable=False),  # of the two directly
+        pa.field("alarm", pa.bool_(), nullable=False),  # a chain joins images that are not alike
+    ]
+)
+
+# dedup: the rows with the most edges, most first.
+HUBS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("num_edges", pa.int64(), nullable=False),
+        pa.field("num_equal", pa.int64(), nullable=False),  # of these, to rows of equal hash or descriptor
     ]
 )
 

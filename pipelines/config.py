@@ -123,12 +123,13 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _thresholds_have_vectors(self) -> "RunConfig":
         for name, stage in (("dedup", self.dedup), ("decontaminate", self.decontaminate)):
-            if stage.cosine_threshold is not None and self.describe.descriptor is None:
-                raise ValueError(
-                    f"{name}.cosine_threshold ({stage.cosine_threshold}) compares copy descriptors, and none "
-                    "are made; set describe.descriptor (to gist, or to the embedder), or set the threshold "
-                    "to null"
-                )
+            compared = {"cosine_threshold": stage.cosine_threshold, "pca_radius": stage.pca_radius}
+            for field, value in compared.items():
+                if value is not None and self.describe.descriptor is None:
+                    raise ValueError(
+                        f"{name}.{field} ({value}) compares copy descriptors, and none are made; set "
+                        "describe.descriptor (to gist, or to the embedder), or set it to null"
+                    )
         return self
 
     @model_validator(mode="after")

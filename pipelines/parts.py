@@ -32,6 +32,7 @@ class Part:
     embeddings: FileRef | None = None
     descriptors: FileRef | None = None
     verdicts: FileRef | None = None
+    pca_hashes: FileRef | None = None
 
     def digest(self, *names: str) -> str:
         """Hash of the part's place and of the named files' bytes, for steps over global rows."""

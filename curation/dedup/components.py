@@ -1,15 +1,14 @@
-"""Components over edges, the row of each that survives, and how healthy a component is."""
+"""Components over edges, and the row of each that survives."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float16, Float64, Int64, UInt64
+from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from curation import schema
 from curation.dedup.forest import Forest
-from curation.search.product import exact_scores, nonzero_rows
 
 
 @dataclass(frozen=True)
@@ -22,14 +21,6 @@ class Copies:
     row: Int64[ndarray, " r"]
     component: Int64[ndarray, " r"]
     representative: Int64[ndarray, " r"]
-
-
-@dataclass(frozen=True)
-class Health:
-    """For every component of two or more, by number: rows, and the score of its weakest edge."""
-
-    size: Int64[ndarray, " c"]
-    weakest: Float64[ndarray, " c"]
 
 
 def components(num_rows: int, a: Int64[ndarray, " e"], b: Int64[ndarray, " e"]) -> Int64[ndarray, " n"]:
@@ -72,37 +63,6 @@ def choose_representatives(labels: Int64[ndarray, " n"], rank: Int64[ndarray, " 
     return Copies(row, component.astype(np.int64), representative)
 
 
-def direct_scores(
-    *,
-    is_exact: Bool[ndarray, " r"],
-    phash: tuple[UInt64[ndarray, " r"], UInt64[ndarray, " r"]] | None = None,
-    vectors: tuple[Float16[ndarray, "r d"], Float16[ndarray, "r d"]] | None = None,
-) -> Float64[ndarray, " r"]:
-    """Score rows against their representatives directly, by the best of the kinds compared.
-
-    A row that came in through a chain of others may score below every threshold: that is what the number
-    is there to show.
-
-    Args:
-        is_exact: bool (r,), equal bytes; their score is 1.
-        phash: uint64 (r,) twice, of rows and of representatives; None where hashes are not compared.
-        vectors: fp16 (r, d) twice, likewise; a row of zeros is not compared.
-
-    Returns:
-        float64 (r,); 0 where nothing could be compared.
-    """
-    scores = np.full(len(is_exact), -np.inf)
-    if phash is not None:
-        scores = np.maximum(scores, 1 - np.bitwise_count(phash[0] ^ phash[1]) / 64)
-    if vectors is not None:
-        left, right = vectors
-        both = np.flatnonzero(nonzero_rows(left) & nonzero_rows(right))
-        scores[both] = np.maximum(scores[both], exact_scores(left, right, rows=both, columns=both))
-    scores[np.isneginf(scores)] = 0
-    scores[is_exact] = 1
-    return scores
-
-
 def copies_table(
     copies: Copies, *, is_exact: Bool[ndarray, " r"], scores: Float64[ndarray, " r"]
 ) -> pa.Table:
@@ -111,7 +71,7 @@ def copies_table(
     Args:
         copies: the rows.
         is_exact: bool (r,), bytes equal to the representative's.
-        scores: float64 (r,), `direct_scores`.
+        scores: float64 (r,), of each row with its representative, compared directly.
 
     Returns:
         Table by row; the representative itself has no reason, and score 1.
@@ -126,31 +86,3 @@ def copies_table(
         pa.array(np.where(is_copy, scores, 1.0)),
     ]
     return pa.Table.from_arrays(columns, schema=schema.COPIES)
-
-
-def component_health(
-    copies: Copies, *, a: Int64[ndarray, " e"], b: Int64[ndarray, " e"], score: Float64[ndarray, " e"]
-) -> Health:
-    """Measure every component: its size, and its weakest edge.
-
-    Args:
-        copies: every row of a component of two or more.
-        a: int64 (e,), rows of the edges that formed the components, `b` likewise.
-        b: see `a`.
-        score: float64 (e,). A pair with edges of several kinds is as strong as its strongest.
-
-    Returns:
-        Health by component number; a weakest edge of inf says that none of the edges given lies within.
-    """
-    num_components = int(copies.component.max(initial=-1)) + 1
-    size = np.bincount(copies.component, minlength=num_components).astype(np.int64)
-    weakest = np.full(num_components, np.inf)
-    order = np.lexsort((-score, b, a))
-    a, b, score = a[order], b[order], score[order]
-    if len(a):
-        strongest = np.r_[True, (a[1:] != a[:-1]) | (b[1:] != b[:-1])]
-        a, score = a[strongest], score[strongest]
-    place = np.minimum(np.searchsorted(copies.row, a), max(len(copies.row) - 1, 0))
-    inside = copies.row[place] == a if len(copies.row) else np.zeros(len(a), bool)
-    np.minimum.at(weakest, copies.component[place[inside]], score[inside])
-    return Health(size, weakest)

@@ -10,10 +10,10 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field
 
 from curation import schema
-from curation.dedup.pairs import collapse_equal
+from curation.dedup.pairs import collapse_equal, thresholds
 
 # Of equal scores, the evidence that is stronger: equal bytes, then descriptors, then hashes.
-_STRENGTH = ("exact", "cosine", "phash")
+_STRENGTH = ("exact", "cosine", "phash", "pca_hash")
 
 
 class DecontaminateConfig(BaseModel):
@@ -27,10 +27,21 @@ class DecontaminateConfig(BaseModel):
     cosine_threshold: float | None = Field(
         None, description="smallest cosine to a holdout image's copy descriptor; null: not used", gt=0, le=1
     )
+    pca_radius: int | None = Field(
+        None,
+        description="largest distance of two PCA hashes (see dedup), bits of 64; null: not used",
+        ge=0,
+        le=32,
+    )
     by: Literal["image", "component"] = Field(
         "image",
         description="drop the image that leaks, or the whole component that it belongs to (as DINOv2)",
     )
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The score from which a pair is an edge, by kind of edge in use."""
+        return thresholds(self.phash_radius, self.cosine_threshold, self.pca_radius)
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,8 @@ def leaks(
     """Name for every leaking image the holdout image that it leaks.
 
     The closest: by score (which equal bytes cannot lose: scores count up to 1), then kind (exact, cosine,
-    phash), then `rank`. By component, every member of a component with a leak is condemned; a member without
-    an edge of its own names the holdout image that is closest to any member.
+    phash, pca_hash), then `rank`. By component, every member of a component with a leak is condemned; a
+    member without an edge of its own names the holdout image that is closest to any member.
 
     Args:
         edges: pairs at or above the thresholds, every described image against every holdout image.

@@ -28,6 +28,27 @@ class DedupConfig(BaseModel):
         gt=0,
         le=1,
     )
+    pca_radius: int | None = Field(
+        None,
+        description="largest Hamming distance of two PCA hashes of descriptors, bits of 64; null: not used",
+        ge=0,
+        le=32,
+    )
+    pca_sample_rows: int = Field(
+        65_536, description="descriptors that the PCA hash is fitted on, drawn by the seed", ge=64, le=1 << 20
+    )
+    alarm_below: float | None = Field(
+        0.85,
+        description="an alarm where two images of a component are alike by less than this share of the "
+        "threshold: a member and the representative, or the ends of its longest path; null: no alarm",
+        gt=0,
+        le=1,
+    )
+    cut_chains: bool = Field(
+        False,
+        description="cut such a component: the representative keeps what is alike to it and within reach, and "
+        "what is left forms components of its own",
+    )
     backend: Literal["torch", "faiss"] = Field("torch", description="library of the cosine join; same edges")
     block_rows: int = Field(65_536, description="rows a side of one block pair of the join", ge=1024)
     max_edges_per_row: int | None = Field(
@@ -46,10 +67,30 @@ class DedupConfig(BaseModel):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _check_cut(self) -> "DedupConfig":
+        if self.cut_chains and self.alarm_below is None:
+            raise ValueError("cut_chains cuts what alarm_below finds: set alarm_below, or cut nothing")
+        return self
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The score from which a pair is an edge, by kind of edge in use."""
+        return thresholds(self.phash_radius, self.cosine_threshold, self.pca_radius)
+
     @property
     def saved_from(self) -> float | None:
         """The score from which cosine edges are saved."""
         return self.cosine_threshold if self.edge_floor is None else self.edge_floor
+
+
+def thresholds(
+    phash_radius: int | None, cosine_threshold: float | None, pca_radius: int | None
+) -> dict[str, float]:
+    """The score from which a pair is an edge, by kind of edge; None switches a kind off."""
+    radii = {"phash": phash_radius, "pca_hash": pca_radius}
+    found = {kind: 1 - radius / 64 for kind, radius in radii.items() if radius is not None}
+    return found if cosine_threshold is None else found | {"cosine": cosine_threshold}
 
 
 def survivor_order(

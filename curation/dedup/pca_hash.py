@@ -14,6 +14,7 @@ from jaxtyping import Float16, Float64, Int64, UInt64
 from numpy import ndarray
 
 from curation.errors import ConfigError
+from curation.search.collapse import equal_vectors
 
 NUM_BITS = 64
 MAX_SAMPLE_ROWS = 1 << 20
@@ -37,7 +38,7 @@ class PcaHash:
     offsets: Float64[ndarray, " 64"]
 
 
-def sample_rows(rows: Int64[ndarray, " n"], *, num: int, seed: int) -> Int64[ndarray, " m"]:
+def draw_rows(rows: Int64[ndarray, " n"], *, num: int, seed: int) -> Int64[ndarray, " m"]:
     """Draw at most `num` of the rows, in their order."""
     if len(rows) <= num:
         return rows
@@ -48,7 +49,8 @@ def fit_pca_hash(sample: Float16[ndarray, "n d"]) -> PcaHash:
     """Find the leading directions of a sample of descriptors.
 
     Args:
-        sample: fp16 (n, d), unit rows; rows of zeros are no descriptors and left out.
+        sample: fp16 (n, d), unit rows; rows of zeros are no descriptors and left out, and of equal rows one
+            counts, so that a placeholder that is a tenth of a pool is not a tenth of the sample.
 
     Returns:
         PcaHash; of each direction the entry of largest magnitude (the first of equal ones) is positive.
@@ -64,6 +66,7 @@ def fit_pca_hash(sample: Float16[ndarray, "n d"]) -> PcaHash:
             got=f"{len(sample)} rows",
             expected=f"at most {MAX_SAMPLE_ROWS}",
         )
+    sample = sample[equal_vectors(sample).first]
     sample = sample[sample.any(axis=1)]
     dim = sample.shape[1]
     directions, offsets = np.zeros((NUM_BITS, dim)), np.zeros(NUM_BITS)

@@ -13,6 +13,7 @@ from pipelines.report.evidence import Steps
 from pipelines.stages.join import global_edges
 
 COSINE_BINS = 30
+HASHES = {"phash": "perceptual hash", "pca_hash": "PCA hash"}
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class EdgeScores:
 
 @dataclass
 class _Spread:
-    """Counts of edges by distance, and by bin of the cosine."""
+    """Counts of edges by distance of each hash, and by bin of the cosine."""
 
-    phash: Int64[np.ndarray, " 65"]
+    hashes: dict[str, Int64[np.ndarray, " 65"]]
     cosine: Int64[np.ndarray, " b"]
     deciding: Int64[np.ndarray, " b"]  # of these, the ones at the threshold or above
     bounds: Float64[np.ndarray, " b1"]
@@ -50,40 +51,37 @@ def read_edges(
     """
     bounds = np.linspace(config.saved_from or 0.0, 1, COSINE_BINS + 1)
     none = np.zeros(COSINE_BINS, np.int64)
-    spread = _Spread(np.zeros(65, np.int64), none, none, bounds)
+    spread = _Spread({kind: np.zeros(65, np.int64) for kind in HASHES}, none, none, bounds)
     among = [EDGES.empty_table()]
     for file in steps.edges if steps is not None else ():
         edges = global_edges(file)
-        score, kind = edges["score"].to_numpy(), edges["kind"].cast(pa.string())
-        is_phash = kind.combine_chunks().to_numpy(zero_copy_only=False) == "phash"
-        decides = is_phash | (score >= (config.cosine_threshold or np.inf))
-        _count(spread, score, is_phash=is_phash, decides=decides)
+        score = edges["score"].to_numpy()
+        kind = edges["kind"].cast(pa.string()).to_numpy(zero_copy_only=False)
+        is_cosine = kind == "cosine"
+        decides = ~is_cosine | (score >= (config.cosine_threshold or np.inf))
+        for name in HASHES:
+            distance = np.rint(64 * (1 - score[kind == name])).astype(np.int64)
+            spread.hashes[name] += np.bincount(distance, minlength=65)
+        _count(spread, score[is_cosine], decides=decides[is_cosine])
         inside = np.isin(edges["a"].to_numpy(), rows) & np.isin(edges["b"].to_numpy(), rows)
         among.append(edges.filter(pa.array(inside & decides)))
     return pa.concat_tables(among).unify_dictionaries(), _charts(spread, config) if steps is not None else []
 
 
-def _count(
-    spread: _Spread,
-    score: Float64[np.ndarray, " e"],
-    *,
-    is_phash: Bool[np.ndarray, " e"],
-    decides: Bool[np.ndarray, " e"],
-) -> None:
-    distance = np.rint(64 * (1 - score[is_phash])).astype(np.int64)
-    spread.phash = spread.phash + np.bincount(distance, minlength=65)
+def _count(spread: _Spread, score: Float64[np.ndarray, " e"], *, decides: Bool[np.ndarray, " e"]) -> None:
     within = np.clip(score, spread.bounds[0], 1)  # a cosine of fp16 vectors may pass 1
-    spread.cosine = spread.cosine + np.histogram(within[~is_phash], spread.bounds)[0]
-    spread.deciding = spread.deciding + np.histogram(within[~is_phash & decides], spread.bounds)[0]
+    spread.cosine = spread.cosine + np.histogram(within, spread.bounds)[0]
+    spread.deciding = spread.deciding + np.histogram(within[decides], spread.bounds)[0]
 
 
 def _charts(spread: _Spread, config: DedupConfig) -> list[EdgeScores]:
     charts = []
-    if config.phash_radius is not None:
-        counts = spread.phash[: config.phash_radius + 1].tolist()
-        bars = [Bar(str(d), n, n, f"distance {d}: {n:,} edges") for d, n in enumerate(counts)]
-        note = f"bits of 64 in which two perceptual hashes differ; an edge up to {config.phash_radius}"
-        charts.append(EdgeScores("perceptual hash", sum(counts), draw_bars(bars), note))
+    for kind, radius in (("phash", config.phash_radius), ("pca_hash", config.pca_radius)):
+        if radius is not None:
+            counts = spread.hashes[kind][: radius + 1].tolist()
+            bars = [Bar(str(d), n, n, f"distance {d}: {n:,} edges") for d, n in enumerate(counts)]
+            note = f"bits of 64 in which two {HASHES[kind]}es differ; an edge up to {radius}"
+            charts.append(EdgeScores(HASHES[kind], sum(counts), draw_bars(bars), note))
     if config.cosine_threshold is not None:
         bars = []
         edges = np.stack([spread.cosine, spread.deciding], axis=1).tolist()

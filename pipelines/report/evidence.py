@@ -25,6 +25,7 @@ class Steps:
     parts: tuple[Part, ...]
     copies: FileRef
     health: FileRef
+    hubs: FileRef
     edges: tuple[EdgeFile, ...]
     leaks: FileRef
     hits: Mapping[str, FileRef]  # by curated pool
@@ -86,5 +87,12 @@ def find_steps(run_dir: str, config: RunConfig, *, manifest: Mapping[str, Any]) 
         return None
     copies = made.copies
     return Steps(
-        made.parts, copies.copies, copies.health, copies.edges, made.leaks.leaks, made.hits, runner.receipts
+        parts=made.parts,
+        copies=copies.copies,
+        health=copies.health,
+        hubs=copies.hubs,
+        edges=copies.edges,
+        leaks=made.leaks.leaks,
+        hits=made.hits,
+        receipts=runner.receipts,
     )

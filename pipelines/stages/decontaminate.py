@@ -10,12 +10,15 @@ import numpy as np
 
 from curation import storage
 from curation.dedup.decontaminate import DecontaminateConfig, HoldoutEdges, exact_leaks, leaks
-from curation.schema import EDGE_KINDS, LEAKS
+from curation.dedup.edges import Edges
+from curation.schema import LEAKS
 from pipelines.config import RunConfig
 from pipelines.parts import Part, is_null, read_array, roles, sha256_words
 from pipelines.runner import Runner
 from pipelines.stages.dedup import Copies, read_copies
-from pipelines.stages.join import EdgeFile, JoinRule, join, make_blocks, read_edges, row_digests
+from pipelines.stages.edges import read_edges
+from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
+from pipelines.stages.pca_hash import with_pca_hashes
 from pipelines.stages.ranks import id_rank
 from pipelines.step import Attempt, FileRef, Item, Step, Work
 
@@ -31,34 +34,17 @@ class Leaks:
 def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copies: Copies) -> Leaks:
     """Find the images that leak an evaluation image, and name it."""
     rule = config.decontaminate
+    if rule.pca_radius is not None:
+        parts = with_pca_hashes(runner, config, parts)
     inputs = tuple(part.digest("described") for part in parts)
     rows_step = Step("decontaminate_rows", 1, {}, _load_rows, "task", "decontaminate")
     rows = runner.run_one(rows_step, Item(inputs, {"parts": tuple(parts)}))
     described = rows.file(runner.run_dir, "described.npy")
-    sides = []
-    for is_holdout in (False, True):
-        mine = [
-            (p, d)
-            for p, d in zip(parts, rows.facts["digests"], strict=True)
-            if (p.role == "holdout") is is_holdout
-        ]
-        sides.append(
-            make_blocks(
-                [p for p, _ in mine], described, [d for _, d in mine], block_rows=config.dedup.block_rows
-            )
-        )
-    join_rule = JoinRule(
-        rule.phash_radius,
-        rule.cosine_threshold,
-        every_left=True,
-        backend=config.dedup.backend,
-        threads=config.describe.embed.threads,
-    )
-    edges = join(runner, "decontaminate_edges", "decontaminate", list(product(sides[0], sides[1])), join_rule)
+    edges = _join(runner, config, parts, rows=described, digests=rows.facts["digests"])
 
     step = Step(
         "decontaminate_leaks",
-        1,
+        2,
         rule.model_dump(mode="json"),
         partial(_load_leaks, rule),
         "task",
@@ -69,6 +55,39 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
         step, Item((*inputs, rows.digest, copies.copies.sha256, *(e.file.sha256 for e in edges)), payload)
     )
     return Leaks(receipt.file(runner.run_dir, "leaks.parquet"), edges)
+
+
+def _join(
+    runner: Runner, config: RunConfig, parts: Sequence[Part], *, rows: FileRef, digests: Sequence[str]
+) -> tuple[EdgeFile, ...]:
+    """Every described image against every holdout image, by every kind of edge in use."""
+    rule = config.decontaminate
+
+    def pairs(*files: str) -> list[tuple[Block, Block]]:
+        sides = []
+        for is_holdout in (False, True):
+            mine = [
+                (part, digest)
+                for part, digest in zip(parts, digests, strict=True)
+                if (part.role == "holdout") is is_holdout
+            ]
+            of_mine = [digest for _, digest in mine]
+            size = config.dedup.block_rows
+            sides.append(make_blocks([part for part, _ in mine], rows, of_mine, block_rows=size, files=files))
+        return list(product(*sides))
+
+    join_rule = JoinRule(
+        rule.phash_radius,
+        rule.cosine_threshold,
+        every_left=True,
+        backend=config.dedup.backend,
+        threads=config.describe.embed.threads,
+    )
+    edges = join(runner, "decontaminate_edges", "decontaminate", pairs(), join_rule)
+    if rule.pca_radius is not None:
+        pca_rule = JoinRule(pca_radius=rule.pca_radius, every_left=True)
+        edges += join(runner, "decontaminate_pca_edges", "decontaminate", pairs("pca_hashes"), pca_rule)
+    return edges
 
 
 def _load_rows() -> Work:
@@ -93,16 +112,12 @@ def _load_leaks(rule: DecontaminateConfig) -> Work:
         exact = exact_leaks(
             sha256_words(parts)[rows], is_holdout=roles(parts, "holdout")[rows], rank=rank[rows]
         )
-        edges = read_edges(
-            attempt.payload["edges"], phash_radius=rule.phash_radius, cosine_from=rule.cosine_threshold
-        )
-        kind = edges["kind"].combine_chunks()
-        names = [EDGE_KINDS.index(name) for name in kind.dictionary.to_pylist()]
+        edges = Edges.joined([read_edges(file, rule.thresholds) for file in attempt.payload["edges"]])
         every = HoldoutEdges(
-            np.concatenate([rows[exact.row], edges["a"].to_numpy()]),
-            np.concatenate([rows[exact.holdout], edges["b"].to_numpy()]),
-            np.concatenate([exact.score, edges["score"].to_numpy()]),
-            np.concatenate([exact.kind, np.array(names, np.int8)[kind.indices.to_numpy()]]),
+            np.concatenate([rows[exact.row], edges.a]),
+            np.concatenate([rows[exact.holdout], edges.b]),
+            np.concatenate([exact.score, edges.score]),
+            np.concatenate([exact.kind, edges.kind]),
         )
         labels = None
         if rule.by == "component":

@@ -11,40 +11,27 @@ import pyarrow as pa
 from jaxtyping import Bool, Int64
 
 from curation import storage
-from curation.dedup.components import (
-    choose_representatives,
-    component_health,
-    components,
-    copies_table,
-    direct_scores,
-)
 from curation.dedup.pairs import DedupConfig, collapse_equal, survivor_order
 from pipelines.config import RunConfig
-from pipelines.parts import (
-    Part,
-    as_numpy,
-    column,
-    gather_vectors,
-    is_null,
-    read,
-    read_array,
-    roles,
-    sha256_words,
-)
+from pipelines.parts import Part, as_numpy, column, is_null, read, read_array, roles, sha256_words
 from pipelines.runner import Runner
-from pipelines.stages.join import EdgeFile, JoinRule, copy_file, join, make_blocks, read_edges, row_digests
+from pipelines.stages.components import decide
+from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
+from pipelines.stages.pca_hash import with_pca_hashes
 from pipelines.step import Attempt, FileRef, Item, Step, Work
-
-# A component's rows are compared with their representative in runs of so many, to bound the vectors held.
-SCORE_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
 class Copies:
-    """What dedup found: `copies` (schema.COPIES), the health of components, and the saved edges."""
+    """What dedup found: `copies`, `health` and `hubs` (schema.COPIES, HEALTH, HUBS), and the saved edges.
+
+    firsts: int64 (n, 2), every usable row, and the row with the same bytes that stood for it in the join.
+    """
 
     copies: FileRef
     health: FileRef
+    hubs: FileRef
+    firsts: FileRef
     edges: tuple[EdgeFile, ...]
 
 
@@ -54,13 +41,36 @@ def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
     inputs = tuple(part.digest("described", "verdicts") for part in parts)
     rows_step = Step("dedup_rows", 1, {}, _load_rows, "task", "dedup")
     rows = runner.run_one(rows_step, Item(inputs, {"parts": tuple(parts)}))
-    joined = rows.file(runner.run_dir, "joined.npy")
-    searched = [
-        (part, d) for part, d in zip(parts, rows.facts["digests"], strict=True) if part.role != "holdout"
-    ]
-    blocks = make_blocks(
-        [part for part, _ in searched], joined, [d for _, d in searched], block_rows=rule.block_rows
-    )
+    joined, digests = rows.file(runner.run_dir, "joined.npy"), rows.facts["digests"]
+    if rule.pca_radius is not None:
+        parts = with_pca_hashes(runner, config, parts)
+    edges = _join(runner, config, parts, rows=joined, digests=digests)
+
+    in_edges = {"edge_floor", "backend", "block_rows", "pca_sample_rows"}  # what the edges hold already
+    settings = rule.model_dump(mode="json", exclude=in_edges)
+    step = Step("dedup_components", 2, settings, partial(_load_components, rule), "task", "dedup")
+    firsts = rows.file(runner.run_dir, "firsts.npy")
+    payload = {"parts": tuple(parts), "edges": edges, "firsts": firsts}
+    copies = runner.run_one(step, Item((*inputs, rows.digest, *(e.file.sha256 for e in edges)), payload))
+
+    def file(name: str) -> FileRef:
+        return copies.file(runner.run_dir, name)
+
+    return Copies(file("copies.parquet"), file("health.parquet"), file("hubs.parquet"), firsts, edges)
+
+
+def _join(
+    runner: Runner, config: RunConfig, parts: Sequence[Part], *, rows: FileRef, digests: Sequence[str]
+) -> tuple[EdgeFile, ...]:
+    """Every kind of edge in use. The PCA hash has a step of its own: a new fit leaves the other edges."""
+    rule = config.dedup
+    searched = [(part, d) for part, d in zip(parts, digests, strict=True) if part.role != "holdout"]
+
+    def pairs(*files: str) -> list[tuple[Block, Block]]:
+        mine, of_mine = [part for part, _ in searched], [d for _, d in searched]
+        blocks = make_blocks(mine, rows, of_mine, block_rows=rule.block_rows, files=files)
+        return list(combinations_with_replacement(blocks, 2))
+
     join_rule = JoinRule(
         rule.phash_radius,
         rule.saved_from,
@@ -68,21 +78,11 @@ def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
         backend=rule.backend,
         threads=config.describe.embed.threads,
     )
-    edges = join(runner, "dedup_edges", "dedup", list(combinations_with_replacement(blocks, 2)), join_rule)
-
-    settings = rule.model_dump(mode="json", include={"phash_radius", "cosine_threshold", "max_edges_per_row"})
-    step = Step("dedup_components", 1, settings, partial(_load_components, rule), "task", "dedup")
-    payload = {
-        "parts": tuple(parts),
-        "edges": edges,
-        "firsts": rows.file(runner.run_dir, "firsts.npy"),
-    }
-    copies = runner.run_one(step, Item((*inputs, rows.digest, *(e.file.sha256 for e in edges)), payload))
-    return Copies(
-        copies.file(runner.run_dir, "copies.parquet"),
-        copies.file(runner.run_dir, "health.parquet"),
-        edges,
-    )
+    edges = join(runner, "dedup_edges", "dedup", pairs(), join_rule)
+    if rule.pca_radius is not None:
+        pca_rule = JoinRule(pca_radius=rule.pca_radius, max_edges_per_row=rule.max_edges_per_row)
+        edges += join(runner, "dedup_pca_edges", "dedup", pairs("pca_hashes"), pca_rule)
+    return edges
 
 
 def usable(parts: Sequence[Part]) -> Bool[np.ndarray, " n"]:
@@ -124,51 +124,20 @@ def _load_rows() -> Work:
 def _load_components(rule: DedupConfig) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
-        num_rows = parts[-1].offset + parts[-1].num_rows
         firsts = np.asarray(read_array(attempt.payload["firsts"]))
-        copied = firsts[firsts[:, 0] != firsts[:, 1]]
-        edges = read_edges(
-            attempt.payload["edges"],
-            phash_radius=rule.phash_radius,
-            cosine_from=rule.cosine_threshold,
-            max_edges_per_row=rule.max_edges_per_row,
-        )
-        a = np.concatenate([copied[:, 1], edges["a"].to_numpy()])
-        b = np.concatenate([copied[:, 0], edges["b"].to_numpy()])
-        score = np.concatenate([np.ones(len(copied)), edges["score"].to_numpy()])
-        found = choose_representatives(components(num_rows, a, b), survivor_rank(parts))
-        words = sha256_words(parts)
-        is_exact = (words[found.row] == words[found.representative]).all(axis=1)
-        scores = _scores(parts, found.row, found.representative, is_exact=is_exact, rule=rule)
-        table = copies_table(found, is_exact=is_exact, scores=scores)
-        health = component_health(found, a=np.minimum(a, b), b=np.maximum(a, b), score=score)
-        storage.write_table(attempt.out / "copies.parquet", table)
-        storage.write_table(
-            attempt.out / "health.parquet", pa.table({"size": health.size, "weakest": health.weakest})
-        )
-        return {"num_components": len(health.size), "num_rows": num_rows}
+        found = decide(parts, firsts, attempt.payload["edges"], rank=survivor_rank(parts), rule=rule)
+        storage.write_table(attempt.out / "copies.parquet", found.copies)
+        storage.write_table(attempt.out / "health.parquet", found.health)
+        storage.write_table(attempt.out / "hubs.parquet", found.hubs)
+        return {
+            "num_components": found.health.num_rows,
+            "num_rows": parts[-1].offset + parts[-1].num_rows,
+            "num_alarms": int(found.health["alarm"].to_numpy().sum()),
+            "num_cut": found.num_cut,
+            "num_hubs": found.hubs.num_rows,
+        }
 
     return work
-
-
-def _scores(
-    parts: Sequence[Part], rows: np.ndarray, others: np.ndarray, *, is_exact: np.ndarray, rule: DedupConfig
-) -> np.ndarray:
-    phash = as_numpy(column(parts, "described", "phash"), null=0)
-    scores = np.zeros(len(rows))
-    for start in range(0, len(rows), SCORE_ROWS):
-        cut = slice(start, start + SCORE_ROWS)
-        vectors = None
-        if rule.cosine_threshold is not None:
-            vectors = (_vectors(parts, rows[cut]), _vectors(parts, others[cut]))
-        hashes = (phash[rows[cut]], phash[others[cut]]) if rule.phash_radius is not None else None
-        scores[cut] = direct_scores(is_exact=is_exact[cut], phash=hashes, vectors=vectors)
-    return scores
-
-
-def _vectors(parts: Sequence[Part], rows: np.ndarray) -> np.ndarray:
-    ascending, place = np.unique(rows, return_inverse=True)
-    return gather_vectors(parts, copy_file(parts[0]), ascending)[place]
 
 
 def read_copies(copies: Copies) -> pa.Table:

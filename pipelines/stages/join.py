@@ -1,21 +1,26 @@
-"""Joins blocks of rows into edges: each pair of blocks is a unit of work and of resume of its own."""
+"""Joins blocks of rows into edges: each pair of blocks is a unit of work and of resume of its own.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Rows with equal hashes, or equal descriptors, are collapsed within a block before it is joined with another,
+each kind for itself, so that a placeholder a million times over adds a star to each block and an edge to each
+pair of blocks.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt64
 
 from curation import storage
 from curation.schema import EDGE_KINDS, EDGES
 from curation.search.binary import hamming_pairs
-from curation.search.edges import Pairs, limit_edges
+from curation.search.collapse import collapsed_pairs
+from curation.search.edges import Pairs
 from curation.search.exact import cosine_pairs
-from pipelines.parts import Part, as_numpy, column, gather_vectors, read, read_array
+from pipelines.parts import Part, as_numpy, column, gather_vectors, read, read_array, sha256_words
 from pipelines.runner import Runner
 from pipelines.step import Attempt, FileRef, Item, Step, Work, digest_of
 
@@ -52,11 +57,13 @@ class JoinRule:
     """What makes an edge; None switches a kind off.
 
     Args:
-        every_left: whether each row of the left block wants edges of its own, not one row for its hash.
+        every_left: whether each row of the left block wants edges of its own, not one row for its hash. Of
+            rows of the right block that are equal, the one with the smallest image id stands for all.
     """
 
-    phash_radius: int | None
-    cosine_from: float | None
+    phash_radius: int | None = None
+    cosine_from: float | None = None
+    pca_radius: int | None = None
     max_edges_per_row: int | None = None
     every_left: bool = False
     backend: Literal["torch", "faiss"] = "torch"
@@ -64,7 +71,12 @@ class JoinRule:
 
 
 def make_blocks(
-    parts: Sequence[Part], rows: FileRef, digests: Sequence[str], *, block_rows: int
+    parts: Sequence[Part],
+    rows: FileRef,
+    digests: Sequence[str],
+    *,
+    block_rows: int,
+    files: Sequence[str] = (),
 ) -> list[Block]:
     """Cut parts into runs of about `block_rows` rows.
 
@@ -73,21 +85,22 @@ def make_blocks(
         rows: the rows that take part.
         digests: for each part, the hash of which of its rows take part.
         block_rows: a run closes once it has so many.
+        files: names of the parts' files that are joined; none: those of perceptual hashes and descriptors.
     """
     blocks: list[Block] = []
     run: list[tuple[Part, str]] = []
     num_rows = 0
     for part, digest in zip(parts, digests, strict=True):
         if run and (num_rows >= block_rows or part.pool != run[-1][0].pool):
-            blocks.append(_block(run, rows))
+            blocks.append(_block(run, rows, files))
             run, num_rows = [], 0
         run.append((part, digest))
         num_rows += part.num_rows
-    return [*blocks, _block(run, rows)] if run else blocks
+    return [*blocks, _block(run, rows, files)] if run else blocks
 
 
-def _block(run: list[tuple[Part, str]], rows: FileRef) -> Block:
-    content = [(part.content("described", copy_file(part)), digest) for part, digest in run]
+def _block(run: list[tuple[Part, str]], rows: FileRef, files: Sequence[str]) -> Block:
+    content = [(part.content(*(files or ("described", copy_file(part)))), digest) for part, digest in run]
     return Block(tuple(part for part, _ in run), rows, digest_of(content))
 
 
@@ -110,10 +123,11 @@ def join(
     config = {
         "phash_radius": rule.phash_radius,
         "cosine_from": rule.cosine_from,
+        "pca_radius": rule.pca_radius,
         "max_edges_per_row": rule.max_edges_per_row,
         "every_left": rule.every_left,
     }
-    step = Step(name, 2, config, partial(_load, rule), "task", stage, rule.threads)
+    step = Step(name, 3, config, partial(_load, rule), "task", stage, rule.threads)
     items = [
         Item((left.digest, right.digest, f"same: {left is right}"), {"left": left, "right": right})
         for left, right in pairs
@@ -128,17 +142,58 @@ def join(
 def _load(rule: JoinRule) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         left, right = attempt.payload["left"], attempt.payload["right"]
-        rows_a = _rows(left)
-        rows_b = rows_a if left == right else _rows(right)
-        tables, hubs, dropped = [], 0, 0
-        for kind, found in _search(left, right, rows_a, rows_b, rule=rule):
-            a, b = rows_a[found.a] - left.first_row, rows_b[found.b] - right.first_row
-            tables.append(edge_table(a, b, found.score, kind=kind))
+        tables, hubs, dropped, largest = [], 0, 0, 0
+        for kind, found in _search(left, right, rule=rule):
+            order = np.lexsort((found.b, found.a))
+            a, b = found.a[order] - left.first_row, found.b[order] - right.first_row
+            tables.append(edge_table(a, b, found.score[order], kind=kind))
             hubs, dropped = hubs + found.num_hub_rows, dropped + found.num_dropped
+            largest = max(largest, found.largest_group)
         storage.write_table(attempt.out / "edges.parquet", pa.concat_tables([EDGES.empty_table(), *tables]))
-        return {"num_edges": sum(map(len, tables)), "num_hub_rows": hubs, "num_dropped": dropped}
+        return {
+            "num_edges": sum(map(len, tables)),
+            "num_hub_rows": hubs,
+            "num_dropped": dropped,
+            "largest_group": largest,
+        }
 
     return work
+
+
+def _search(left: Block, right: Block, *, rule: JoinRule) -> Iterator[tuple[str, Pairs]]:
+    """Pairs of every kind by global rows."""
+    rows_a = _rows(left)
+    rows_b = rows_a if left == right else _rows(right)
+    if rule.every_left:
+        rows_b = rows_b[_by_id(right, rows_b)]
+    for kind, file, radius in (
+        ("phash", "described", rule.phash_radius),
+        ("pca_hash", "pca_hashes", rule.pca_radius),
+    ):
+        if radius is not None:
+            a, hashes_a = _hashes(left, rows_a, file=file, name=kind)
+            b, hashes_b = (a, hashes_a) if left == right else _hashes(right, rows_b, file=file, name=kind)
+            pairs = hamming_pairs(
+                hashes_a,
+                hashes_b,
+                radius=radius,
+                same=left == right,
+                every_a=rule.every_left,
+                max_edges_per_row=rule.max_edges_per_row,
+            )
+            yield kind, replace(pairs, a=a[pairs.a], b=b[pairs.b])
+    if rule.cosine_from is not None:
+        v = _vectors(left, rows_a)
+        w = v if left == right else _vectors(right, rows_b)
+        search = partial(
+            cosine_pairs,
+            threshold=rule.cosine_from,
+            same=left == right,
+            backend=rule.backend,
+            max_edges_per_row=rule.max_edges_per_row,
+        )
+        pairs = collapsed_pairs(v, w, same=left == right, every_a=rule.every_left, search=search)
+        yield "cosine", replace(pairs, a=rows_a[pairs.a], b=rows_b[pairs.b])
 
 
 def _rows(block: Block) -> Int64[np.ndarray, " m"]:
@@ -148,40 +203,30 @@ def _rows(block: Block) -> Int64[np.ndarray, " m"]:
     return np.asarray(rows[start:stop])
 
 
-def _search(
-    left: Block, right: Block, rows_a: np.ndarray, rows_b: np.ndarray, *, rule: JoinRule
-) -> list[tuple[str, Pairs]]:
-    same = left == right
-    found = []
-    if rule.phash_radius is not None:
-        a, b = _hashes(left, rows_a), _hashes(right, rows_b)
-        pairs = hamming_pairs(
-            a,
-            b,
-            radius=rule.phash_radius,
-            same=same,
-            every_a=rule.every_left,
-            max_edges_per_row=rule.max_edges_per_row,
-        )
-        found.append(("phash", pairs))
-    if rule.cosine_from is not None:
-        v = gather_vectors(left.parts, copy_file(left.parts[0]), rows_a)
-        w = v if same else gather_vectors(right.parts, copy_file(right.parts[0]), rows_b)
-        pairs = cosine_pairs(
-            v,
-            w,
-            threshold=rule.cosine_from,
-            same=same,
-            backend=rule.backend,
-            max_edges_per_row=rule.max_edges_per_row,
-        )
-        found.append(("cosine", pairs))
-    return found
+def _by_id(block: Block, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+    """The order of rows by image id, then row."""
+    words = sha256_words(block.parts)[rows - block.first_row]
+    return np.lexsort((words[:, 1], words[:, 0]))
 
 
-def _hashes(block: Block, rows: Int64[np.ndarray, " m"]) -> np.ndarray:
-    phash = as_numpy(column(block.parts, "described", "phash"), null=0)
-    return phash[rows - block.first_row]
+def _hashes(
+    block: Block, rows: Int64[np.ndarray, " m"], *, file: str, name: str
+) -> tuple[Int64[np.ndarray, " k"], UInt64[np.ndarray, " k"]]:
+    """The rows that have a hash, and their hashes."""
+    hashes = column(block.parts, file, name)
+    has = hashes.is_valid().to_numpy()[rows - block.first_row]
+    return rows[has], as_numpy(hashes, null=0)[rows[has] - block.first_row]
+
+
+def _vectors(block: Block, rows: Int64[np.ndarray, " m"]) -> np.ndarray:
+    """The copy descriptors of rows in any order."""
+    ascending = np.argsort(rows)
+    vectors = gather_vectors(block.parts, copy_file(block.parts[0]), rows[ascending])
+    if (ascending[1:] > ascending[:-1]).all():
+        return vectors
+    place = np.empty(len(rows), np.int64)
+    place[ascending] = np.arange(len(rows))
+    return vectors[place]
 
 
 def edge_table(a: np.ndarray, b: np.ndarray, score: np.ndarray, *, kind: str) -> pa.Table:
@@ -196,35 +241,3 @@ def global_edges(edges: EdgeFile) -> pa.Table:
     table = read(edges.file)
     a, b = table["a"].to_numpy() + edges.first_a, table["b"].to_numpy() + edges.first_b
     return pa.Table.from_arrays([pa.array(a), pa.array(b), table["score"], table["kind"]], schema=EDGES)
-
-
-def read_edges(
-    files: Sequence[EdgeFile],
-    *,
-    phash_radius: int | None,
-    cosine_from: float | None,
-    max_edges_per_row: int | None = None,
-) -> pa.Table:
-    """The saved edges at or above thresholds of the moment, by global rows.
-
-    Blocks limited their own edges alone; the limit is applied again to their union, which gives what it would
-    have given on the whole (see `limit_edges`).
-    """
-    floors = {"phash": None if phash_radius is None else 1 - phash_radius / 64, "cosine": cosine_from}
-    kept = [EDGES.empty_table()]
-    for kind, floor in floors.items():
-        if floor is None:
-            continue
-        edges = pa.concat_tables([EDGES.empty_table(), *(_of_kind(f, kind, floor) for f in files)])
-        edges = edges.unify_dictionaries()
-        if max_edges_per_row is not None and len(edges):
-            a, b, score = (edges[name].to_numpy() for name in ("a", "b", "score"))
-            edges = edges.filter(pa.array(limit_edges(a, b, score, max_edges_per_row=max_edges_per_row)))
-        kept.append(edges)
-    return pa.concat_tables(kept).unify_dictionaries()
-
-
-def _of_kind(file: EdgeFile, kind: str, floor: float) -> pa.Table:
-    edges = global_edges(file)
-    of_kind = pc.equal(edges["kind"].cast(pa.string()), kind)
-    return edges.filter(pc.and_(of_kind, pc.greater_equal(edges["score"], floor)))

@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 from curation import schema
 from curation.dedup.components import (
     choose_representatives,
-    component_health,
     components,
     copies_table,
-    direct_scores,
 )
 
 EDGES = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30)
@@ -73,33 +71,9 @@ def test_equals_union_find_in_any_order(edges, random):
     assert copies.representative.tolist() == [expected[row] for row in grouped]
 
 
-def test_direct_scores_by_hand():
-    is_exact = np.array([True, False, False, False])
-    rows = np.array([0, 0b1111, 0xFF, 0], np.uint64)
-    representatives = np.zeros(4, np.uint64)
-    left = np.array([[1, 0], [1, 0], [0.6, 0.8], [0, 0]], np.float16)
-    right = np.array([[0, 1], [1, 0], [0, 1], [1, 0]], np.float16)
-    hashes, vectors = (rows, representatives), (left, right)
-    assert direct_scores(is_exact=is_exact, phash=hashes).tolist() == [1, 1 - 4 / 64, 1 - 8 / 64, 1]
-    by_cosine = direct_scores(is_exact=is_exact, vectors=vectors)
-    assert by_cosine.tolist() == [1, 1, float(np.float16(0.8)), 0]
-    assert direct_scores(is_exact=is_exact, phash=hashes, vectors=vectors).tolist() == [1, 1, 1 - 8 / 64, 1]
-    assert direct_scores(is_exact=is_exact).tolist() == [1, 0, 0, 0]
-
-
-def test_health_by_hand():
-    a, b = ends([(0, 1), (1, 2), (1, 2), (4, 5)])
-    score = np.array([0.95, 0.7, 0.9, 0.8])  # hash and cosine of one pair: as strong as the stronger
-    copies = choose_representatives(components(6, a, b), np.arange(6))
-    health = component_health(copies, a=a, b=b, score=score)
-    assert health.size.tolist() == [3, 2]
-    assert health.weakest.tolist() == [0.9, 0.8]
-
-
 def test_nothing():
     none = np.zeros(0, np.int64)
     copies = choose_representatives(components(3, none, none), np.arange(3))
     assert len(copies.row) == 0
     assert len(choose_representatives(components(0, none, none), none).row) == 0
-    assert len(component_health(copies, a=none, b=none, score=np.zeros(0)).size) == 0
     assert copies_table(copies, is_exact=np.zeros(0, bool), scores=np.zeros(0)).schema == schema.COPIES

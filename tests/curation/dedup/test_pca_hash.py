@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curation.dedup import pca_hash as module
-from curation.dedup.pca_hash import PcaHash, fit_pca_hash, pca_hash, sample_rows
+from curation.dedup.pca_hash import PcaHash, draw_rows, fit_pca_hash, pca_hash
 from curation.errors import ConfigError
 
 
@@ -74,9 +74,9 @@ def test_copies_are_near_and_others_far():
     assert np.bitwise_count(codes ^ np.roll(copied, 1)).mean() > 25
 
 
-def test_rows_without_a_descriptor_do_not_count():
+def test_rows_without_a_descriptor_and_equal_ones_do_not_count():
     rows = descriptors(300, 20, seed=6)
-    padded = np.concatenate([np.zeros((50, 20), np.float16), rows])
+    padded = np.concatenate([np.zeros((50, 20), np.float16), rows, np.repeat(rows[:1], 40, axis=0)])
     fitted, alone = fit_pca_hash(padded), fit_pca_hash(rows)
     assert np.array_equal(fitted.directions, alone.directions)
     nothing = fit_pca_hash(padded[:50])
@@ -86,13 +86,13 @@ def test_rows_without_a_descriptor_do_not_count():
 
 def test_sample(monkeypatch):
     rows = np.arange(0, 1000, 3)
-    drawn = sample_rows(rows, num=50, seed=1)
+    drawn = draw_rows(rows, num=50, seed=1)
     assert len(np.unique(drawn)) == 50
     assert np.isin(drawn, rows).all()
     assert (np.diff(drawn) > 0).all()
-    assert drawn.tolist() == sample_rows(rows, num=50, seed=1).tolist()
-    assert drawn.tolist() != sample_rows(rows, num=50, seed=2).tolist()
-    assert sample_rows(rows, num=400, seed=1).tolist() == rows.tolist()
+    assert drawn.tolist() == draw_rows(rows, num=50, seed=1).tolist()
+    assert drawn.tolist() != draw_rows(rows, num=50, seed=2).tolist()
+    assert draw_rows(rows, num=400, seed=1).tolist() == rows.tolist()
     monkeypatch.setattr(module, "MAX_SAMPLE_ROWS", 10)
     with pytest.raises(ConfigError, match="at most 10"):
         fit_pca_hash(descriptors(11, 4, seed=0))

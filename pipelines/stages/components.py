@@ -1,0 +1,187 @@
+"""What saved edges decide: components, the row of each that stays, and how healthy they are.
+
+Both the dedup step and the question what another threshold would decide come here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int64
+
+from curation.dedup.components import Copies, choose_representatives, copies_table
+from curation.dedup.cut import cut_chains
+from curation.dedup.edges import Edges
+from curation.dedup.forest import Forest
+from curation.dedup.health import component_edges, component_health, health_table
+from curation.dedup.likeness import Likeness, compare, cosine_scores, hash_scores
+from curation.dedup.pairs import DedupConfig
+from curation.schema import HUBS
+from pipelines.parts import Part, as_numpy, column, gather_vectors, sha256_words
+from pipelines.stages.edges import DecidingEdges
+from pipelines.stages.join import EdgeFile, copy_file
+
+# Rows are compared directly in runs of so many, to bound the vectors held.
+COMPARE_ROWS = 1 << 16
+MAX_HUBS = 100
+# A row with fewer edges than this is nothing to look at.
+MIN_HUB_EDGES = 16
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`schema.COPIES`, `schema.HEALTH` and `schema.HUBS`; how many components were cut."""
+
+    copies: pa.Table
+    health: pa.Table
+    hubs: pa.Table
+    num_cut: int
+
+
+@dataclass(frozen=True)
+class EveryEdge:
+    """Equal bytes, then the edges that were searched for; can be gone through again and again."""
+
+    exact: Edges
+    found: DecidingEdges
+
+    def __iter__(self) -> Iterator[Edges]:
+        yield self.exact
+        yield from self.found
+
+
+class Comparer:
+    """Compares images directly, by every kind in use.
+
+    Args:
+        parts: of the run; with PCA hashes where these are in use.
+        rule: the thresholds.
+    """
+
+    def __init__(self, parts: Sequence[Part], rule: DedupConfig) -> None:
+        self._parts = parts
+        self._thresholds = rule.thresholds
+        self._words = sha256_words(parts)
+        self._hashes = {}
+        for kind, file in (("phash", "described"), ("pca_hash", "pca_hashes")):
+            if kind in self._thresholds:
+                hashes = column(parts, file, kind)
+                self._hashes[kind] = as_numpy(hashes, null=0), hashes.is_valid().to_numpy()
+
+    def compare(self, rows: Int64[np.ndarray, " r"], others: Int64[np.ndarray, " r"]) -> Likeness:
+        """Each row with the other of its place."""
+        pieces = [
+            self._compare(rows[start : start + COMPARE_ROWS], others[start : start + COMPARE_ROWS])
+            for start in range(0, max(len(rows), 1), COMPARE_ROWS)
+        ]
+        score = np.concatenate([piece.score for piece in pieces])
+        return Likeness(score, np.concatenate([piece.likeness for piece in pieces]))
+
+    def _compare(self, rows: np.ndarray, others: np.ndarray) -> Likeness:
+        by_kind = {}
+        for kind, (hashes, has) in self._hashes.items():
+            by_kind[kind] = hash_scores(hashes[rows], hashes[others], has=has[rows] & has[others])
+        if "cosine" in self._thresholds:
+            by_kind["cosine"] = cosine_scores(self._vectors(rows), self._vectors(others))
+        return compare(by_kind, is_exact=self.is_exact(rows, others), thresholds=self._thresholds)
+
+    def is_exact(self, rows: np.ndarray, others: np.ndarray) -> Bool[np.ndarray, " r"]:
+        """Where bytes are equal."""
+        return (self._words[rows] == self._words[others]).all(axis=1)
+
+    def _vectors(self, rows: np.ndarray) -> np.ndarray:
+        ascending, place = np.unique(rows, return_inverse=True)
+        return gather_vectors(self._parts, copy_file(self._parts[0]), ascending)[place]
+
+
+def decide(
+    parts: Sequence[Part],
+    firsts: Int64[np.ndarray, "n 2"],
+    files: Sequence[EdgeFile],
+    *,
+    rank: Int64[np.ndarray, " m"],
+    rule: DedupConfig,
+) -> Decision:
+    """Decide which rows are copies of which.
+
+    Args:
+        parts: of the run; with PCA hashes where these are in use.
+        firsts: every usable row, and the one with the same bytes that stood for it in the join.
+        files: the saved edges.
+        rank: every global row's claim to survive, smaller is better.
+        rule: thresholds, at or above those that edges were saved from.
+    """
+    num_rows = parts[-1].offset + parts[-1].num_rows
+    edges = EveryEdge(
+        _exact_edges(firsts),
+        DecidingEdges(files, rule.thresholds, num_rows=num_rows, max_edges_per_row=rule.max_edges_per_row),
+    )
+    forest = Forest(num_rows)
+    for piece in edges:
+        forest.join(piece.a, piece.b)
+    comparer = Comparer(parts, rule)
+    copies = choose_representatives(forest.labels(), rank)
+    members = comparer.compare(copies.row, copies.representative)
+    num_cut = 0
+    if rule.cut_chains and rule.alarm_below is not None:
+        labels, num_cut = _cut(copies, members, edges, rank=rank, comparer=comparer, rule=rule)
+        copies = choose_representatives(labels, rank)
+        members = comparer.compare(copies.row, copies.representative)
+    health = component_health(copies, edges, num_rows=num_rows, thresholds=rule.thresholds)
+    ends = comparer.compare(health.end_a, health.end_b)
+    is_exact = comparer.is_exact(copies.row, copies.representative)
+    return Decision(
+        copies_table(copies, is_exact=is_exact, scores=members.score),
+        health_table(health, copies=copies, members=members, ends=ends, alarm_below=rule.alarm_below),
+        hubs_table(edges, num_rows),
+        num_cut,
+    )
+
+
+def _exact_edges(firsts: Int64[np.ndarray, "n 2"]) -> Edges:
+    copied = firsts[firsts[:, 0] != firsts[:, 1]]
+    return Edges.of_kind("exact", copied.min(axis=1), copied.max(axis=1), np.ones(len(copied)))
+
+
+def _cut(
+    copies: Copies,
+    members: Likeness,
+    edges: EveryEdge,
+    *,
+    rank: Int64[np.ndarray, " n"],
+    comparer: Comparer,
+    rule: DedupConfig,
+) -> tuple[Int64[np.ndarray, " n"], int]:
+    """The label of every row once chains are cut, and how many components were cut."""
+    labels = np.arange(len(rank))
+    labels[copies.row] = copies.representative
+    wanted = np.zeros(int(copies.component.max(initial=-1)) + 1, bool)
+    wanted[copies.component[members.likeness < rule.alarm_below]] = True
+    for batch in component_edges(copies, edges, num_rows=len(rank), wanted=wanted) if wanted.any() else ():
+        mine = (copies.component >= batch.first) & (copies.component < batch.last)
+        rows = copies.row[mine & wanted[copies.component]]
+        a, b = np.searchsorted(rows, batch.edges.a), np.searchsorted(rows, batch.edges.b)
+        is_alike = partial(_is_alike, comparer, rows, rule.alarm_below)
+        labels[rows] = rows[cut_chains(rank[rows], a, b, is_alike=is_alike)]
+    return labels, int(wanted.sum())
+
+
+def _is_alike(
+    comparer: Comparer, rows: np.ndarray, alarm_below: float, one: np.ndarray, other: np.ndarray
+) -> Bool[np.ndarray, " r"]:
+    return comparer.compare(rows[one], rows[other]).likeness >= alarm_below
+
+
+def hubs_table(edges: EveryEdge, num_rows: int) -> pa.Table:
+    """The rows with the most edges, ties by row: `schema.HUBS`."""
+    degree, equal = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
+    for piece in edges:
+        is_equal = piece.score == 1
+        for end in (piece.a, piece.b):
+            np.add.at(degree, end, 1)
+            np.add.at(equal, end[is_equal], 1)
+    rows = np.flatnonzero(degree >= MIN_HUB_EDGES)
+    rows = rows[np.lexsort((rows, -degree[rows]))][:MAX_HUBS]
+    return pa.Table.from_arrays([pa.array(x) for x in (rows, degree[rows], equal[rows])], schema=HUBS)
