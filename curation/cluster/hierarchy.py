@@ -26,11 +26,9 @@ import numpy as np
 from jaxtyping import Float16, Float32, Int32, Int64
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from curation.cluster.kmeans import MapParts, assign, kmeans
+from curation.cluster.kmeans import assign, kmeans
 from curation.cluster.sampling import place_in_run
 from curation.errors import ConfigError
-
-PART_POINTS = 1 << 14  # centroids of the level below that are one part of a clustering
 
 
 class LevelConfig(BaseModel):
@@ -89,15 +87,14 @@ class Split:
 
 
 def build_levels(
-    leaves: Float32[np.ndarray, "n d"], config: HierarchyConfig, *, seed: int, map_parts: MapParts = map
+    leaves: Float32[np.ndarray, "n d"], config: HierarchyConfig, *, seed: int
 ) -> tuple[Level, ...]:
-    """All levels above the leaves, from below.
+    """All levels above the leaves, from below; a run builds them one by one, in steps of its own.
 
     Args:
         leaves: centroids of the leaves, of unit length.
         config: the levels; its `splits` have been made by then.
         seed: of every clustering.
-        map_parts: where a clustering's partial sums are computed, as for `kmeans`.
 
     Returns:
         One Level for each of `config.levels`. `parent` of the first is by leaf, of the others by cluster of
@@ -115,8 +112,7 @@ def build_levels(
                 level,
                 resampling_steps=config.resampling_steps,
                 iterations=config.iterations,
-                seed=seed_of(seed, number),
-                map_parts=map_parts,
+                seed=seed_of(seed, 1 + number),
             )
         )
         points = levels[-1].centroids
@@ -130,7 +126,6 @@ def build_level(
     resampling_steps: int,
     iterations: int,
     seed: int,
-    map_parts: MapParts = map,
 ) -> Level:
     """Cluster the centroids of a level, with resampling.
 
@@ -140,7 +135,6 @@ def build_level(
         resampling_steps: clusterings after the first.
         iterations: of each clustering, at most.
         seed: of each clustering, together with its number.
-        map_parts: where partial sums are computed.
 
     Returns:
         The centroids of the last clustering, and the nearest of them for every point.
@@ -158,18 +152,13 @@ def build_level(
         )
     points = below.astype(np.float16)
     closest = level.closest or max(2, math.ceil(len(points) / k / 2))
-    chosen = np.arange(len(points))
+    kept = points
     for step in range(1 + resampling_steps):
-        found = kmeans(
-            _in_parts(points[chosen]),
-            num_clusters=k,
-            seed=seed_of(seed, step),
-            iterations=iterations,
-            map_parts=map_parts,
-        )
+        part = partial(np.asarray, kept)
+        found = kmeans([part], num_clusters=k, seed=seed_of(seed, step), iterations=iterations)
         cluster, score = assign(points, found.centroids)
-        chosen = closest_points(cluster, score, closest=closest)
-        if len(chosen) < k:  # clusters came out empty, and what is left cannot fill so many again
+        kept = points[closest_points(cluster, score, closest=closest)]
+        if len(kept) < k:  # clusters came out empty, and what is left cannot fill so many again
             break
     return Level(found.centroids, cluster)
 
@@ -227,9 +216,7 @@ def split_clusters(
     return Split(np.concatenate(centroids), leaf, score)
 
 
-def split_cluster(
-    vectors: Float16[np.ndarray, "m d"], *, splits: int, iterations: int, seed: int
-) -> Split:
+def split_cluster(vectors: Float16[np.ndarray, "m d"], *, splits: int, iterations: int, seed: int) -> Split:
     """Split one cluster, of at least one vector; see `split_clusters`."""
     k = min(splits, len(vectors))
     found = kmeans([lambda: vectors], num_clusters=k, seed=seed, iterations=iterations)
@@ -241,11 +228,3 @@ def split_cluster(
 def seed_of(*numbers: int) -> int:
     """A seed for one of several clusterings: other draws for each, the same for the same numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def _in_parts(points: Float16[np.ndarray, "n d"]) -> list[partial[Float16[np.ndarray, "m d"]]]:
-    return [partial(_rows, points, start) for start in range(0, len(points), PART_POINTS)]
-
-
-def _rows(points: Float16[np.ndarray, "n d"], start: int) -> Float16[np.ndarray, "m d"]:
-    return points[start : start + PART_POINTS]

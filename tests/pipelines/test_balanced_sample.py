@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curation.cluster.hierarchy import HierarchyConfig, build_level, seed_of
+from curation.cluster.hierarchy import HierarchyConfig, build_levels
 from curation.cluster.sampling import Candidates, balanced_sample
 from curation.errors import ConfigError
 from pipelines.config import RunConfig, apply_override, validate
@@ -102,17 +102,8 @@ def test_a_sample_without_a_curated_pool(
 
     # The same by the library alone, on what the step `cluster` gave.
     settings = HierarchyConfig.model_validate(LEVELS)
-    parents, below = [], step_array(config.run_dir, "cluster", "centroids")
-    for number, level in enumerate(settings.levels):
-        found = build_level(
-            below,
-            level,
-            resampling_steps=settings.resampling_steps,
-            iterations=settings.iterations,
-            seed=seed_of(0, 1 + number),
-        )
-        parents.append(found.parent)
-        below = found.centroids
+    leaves = step_array(config.run_dir, "cluster", "centroids")
+    parents = [level.parent for level in build_levels(leaves, settings, seed=0)]
     leaf, score = (step_array(config.run_dir, "cluster", name) for name in ("cluster", "score"))
     candidates = Candidates(leaf, score, id_ranks(pool, lineage["key"].to_pylist()))
     expected = balanced_sample(candidates, parents, budget=80, order="random", seed=0)

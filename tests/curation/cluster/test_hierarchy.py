@@ -101,24 +101,6 @@ def test_the_seed_decides():
     assert not np.array_equal(one[0].centroids, other[0].centroids)
 
 
-def test_partial_sums_may_be_computed_elsewhere(monkeypatch):
-    monkeypatch.setattr("curation.cluster.hierarchy.PART_POINTS", 17)
-    leaves = draw_points(100, 8, seed=4)
-    num_calls = 0
-
-    def map_parts(function, parts):
-        nonlocal num_calls
-        for part in parts:
-            num_calls += 1
-            yield function(part)
-
-    elsewhere = build_levels(leaves, two_levels(), seed=0, map_parts=map_parts)
-    monkeypatch.undo()
-    for a, b in zip(elsewhere, build_levels(leaves, two_levels(), seed=0), strict=True):
-        np.testing.assert_array_equal(a.centroids, b.centroids)
-    assert num_calls > 6
-
-
 def test_half_a_mean_cluster_is_kept_where_nothing_is_said():
     points = draw_points(90, 8, seed=5)
     levels = [
