@@ -8,7 +8,7 @@ from typing import Protocol
 from curation import storage
 from curation.errors import ExecutorError, IntegrityError
 from pipelines.progress import Progress
-from pipelines.step import Item, Receipt, Step, digest_of, find_receipt
+from pipelines.step import Item, Receipt, Step, digest_of, find_receipt, item_folder
 
 # Every step belongs to one of these, and steps come in this order.
 FLOW = ("ingest", "describe", "judge", "dedup", "decontaminate", "cluster", "retrieve", "select", "shard")
@@ -121,6 +121,51 @@ class Runner:
     def run_one(self, step: Step, item: Item) -> Receipt:
         """`run` for a step of a single item."""
         return self.run(step, [item])[0]
+
+    def has_to_do(self, step: Step, item: Item) -> bool:
+        """Whether `run_one` would do work now."""
+        is_behind = self.until is not None and FLOW.index(step.stage) > FLOW.index(self.until)
+        is_done = find_receipt(self.run_dir, step, step.identity(item)) is not None
+        return self.executor is not None and not is_behind and not is_done
+
+    def run_inside(
+        self, step: Step, items: Sequence[Item], *, advance: Callable[[Receipt], None] | None = None
+    ) -> list[Receipt]:
+        """`run` for steps that another step is made of, and that are removed once it is done.
+
+        They have no marker and no state; what is done is found by its receipt.
+
+        Args:
+            step: the inner step.
+            items: its items, each of an identity of its own.
+            advance: called for every item that is done, now or before.
+
+        Raises:
+            ExecutorError: when an item cannot be done.
+        """
+        assert self.executor is not None, "inner steps are for runs that do work"
+        identities = [step.identity(item) for item in items]
+        there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
+        done: dict[int, Receipt] = {}
+        for i, identity in enumerate(identities):
+            if identity in there and (receipt := find_receipt(self.run_dir, step, identity)):
+                done[i] = receipt
+                if advance is not None:
+                    advance(receipt)
+        todo = [i for i in range(len(items)) if i not in done]
+        for position, receipt in self._do(self.executor, step, [items[i] for i in todo]) if todo else ():
+            done[todo[position]] = receipt
+            if advance is not None:
+                advance(receipt)
+        return [done[i] for i in range(len(items))]
+
+    def forget(self, step: Step, items: Sequence[Item]) -> None:
+        """Remove what an inner step's items have put out: receipts first, lest they speak of what is gone."""
+        there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
+        for identity in there.intersection(step.identity(item) for item in items):
+            folder = storage.join(self.run_dir, item_folder(step, identity))
+            storage.remove_file(storage.join(folder, "receipt.json"))
+            storage.remove_tree(folder)
 
     def newest(self, step: Step, item: Item, *, again: Callable[[Receipt], bool]) -> Item:
         """The latest generation of an item whose outside world may change under it.

@@ -10,14 +10,15 @@ worker count and every kind of hardware:
   rounding at all, in any order;
 - products of two components are multiples of 2^-48, so an fp64 inner product of two of them is exact.
 
-What is left is the product of vectors with fp32 centroids: it is taken in fp32, and every row whose two
-best clusters lie within twice the error bound of that product is decided by an fp64 re-score.
+What is left is the product of vectors with fp32 centroids: which of them is largest is decided in fp64
+wherever a cheaper product cannot tell (`curation.cluster.assignment`).
 
 Source: arXiv:2304.07193, appendix A (100,000 clusters of the pool); k-means++: Arthur & Vassilvitskii 2007.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,12 +27,12 @@ import torch
 from jaxtyping import Float16, Float32, Float64, Int32, Int64
 from pydantic import BaseModel, ConfigDict, Field
 
+from curation.cluster.assignment import Block, Visit, exact_products, for_each_block, search_for
+from curation.cluster.seeding import SEEDING_ROWS_PER_CENTROID, sample_rows, seed_centroids, to_unit_length
 from curation.errors import ConfigError
 
 Part = Callable[[], Float16[np.ndarray, "m d"]]
 
-SEEDING_ROWS_PER_CENTROID = 16  # k-means++ costs 2·rows·k·d: 16 keeps it below a few Lloyd iterations
-SEEDING_BATCH = 256  # candidates drawn at once; acceptance stays near 1 since it never exceeds those chosen
 SPLIT = 1 / 1024  # how far the halves of a split cluster are pushed apart, as in FAISS
 
 
@@ -53,6 +54,12 @@ class ClusterConfig(BaseModel):
     max_points_per_centroid: int | None = Field(
         None, ge=1, description="train on a seeded sample of this many vectors a cluster; null: on all"
     )
+    group_rows: int = Field(
+        1 << 16,
+        ge=1,
+        description="vectors of one unit of work and of resume, at least; never fewer than 16 for each "
+        "cluster, so that sums are small beside vectors. No result depends on it",
+    )
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,14 @@ class KMeans:
     sizes: Int64[np.ndarray, "k"]
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What an iteration's sums say of the centroids that it assigned to."""
+
+    inertia: float
+    num_empty: int  # clusters that hold no vector
+
+
 # A builtin `map`, or an executor's: applies the function to every part, anywhere, and yields in part order.
 MapParts = Callable[[Callable[[Part], PartSums], Sequence[Part]], Iterable[PartSums]]
 
@@ -89,7 +104,7 @@ def kmeans(
     iterations: int = 20,
     tolerance: float = 0.0,
     max_points_per_centroid: int | None = None,
-    map_parts: MapParts = map,
+    map_parts: MapParts | None = None,
 ) -> KMeans:
     """Cluster the unit vectors of all parts; deterministic for a seed, whatever the cut into parts.
 
@@ -100,7 +115,7 @@ def kmeans(
         iterations: updates of the centroids, at most.
         tolerance: stop when an iteration lowers the inertia by no more than this share of it.
         max_points_per_centroid: train on a sample of this many rows a cluster; None: on every row.
-        map_parts: where `partial_sums` of the parts are computed; must yield in part order.
+        map_parts: where `partial_sums` of the parts are computed, yielding in part order; None: here.
 
     Returns:
         Centroids of unit length, the inertia before the first update and after each, and cluster sizes.
@@ -108,29 +123,68 @@ def kmeans(
     Raises:
         ConfigError: there are fewer vectors than clusters.
     """
-    total = sum(len(part()) for part in parts)
-    if total < num_clusters:
+    num_rows = sum(len(part()) for part in parts)
+    check_enough(num_rows, num_clusters)
+    if max_points_per_centroid is not None:
+        rows = training_rows(
+            num_rows, num_clusters, max_points_per_centroid=max_points_per_centroid, seed=seed
+        )
+        parts, num_rows = take_rows(parts, rows), len(rows)
+    sample = take_rows(parts, seeding_rows(num_rows, num_clusters, seed=seed))
+    centroids = seed_centroids(np.concatenate([part() for part in sample]), num_clusters, seed=seed)
+
+    history: list[Evaluation] = []
+    while True:
+        total = _sum(parts, centroids, map_parts)
+        history.append(evaluate(total, centroids))
+        if is_finished(history, iterations=iterations, tolerance=tolerance):
+            inertia = np.array([one.inertia for one in history])
+            return KMeans(centroids=centroids, inertia=inertia, sizes=total.counts)
+        centroids = update_centroids(centroids, total.sums, counts=total.counts)
+
+
+def check_enough(num_rows: int, num_clusters: int) -> None:
+    """See that there is a vector for each cluster.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    if num_rows < num_clusters:
         raise ConfigError(
             "more clusters than vectors to cluster",
-            got=f"num_clusters={num_clusters} for {total} vectors",
-            expected=f"1 to {total}",
+            got=f"num_clusters={num_clusters} for {num_rows} vectors",
+            expected=f"1 to {num_rows}",
             remedy="Lower num_clusters, or leave it null to have it follow from the pool's size",
         )
-    if max_points_per_centroid is not None:
-        parts = _sample(parts, num_clusters * max_points_per_centroid, seed=seed)
-    sample = [part() for part in _sample(parts, SEEDING_ROWS_PER_CENTROID * num_clusters, seed=seed)]
-    centroids = seed_centroids(np.concatenate(sample), num_clusters, seed=seed)
 
-    total_sums = _add(map_parts(partial(_open_and_sum, centroids=centroids), parts))
-    inertia = [_inertia(total_sums, centroids)]
-    for _ in range(iterations):
-        reseeds = bool((total_sums.counts == 0).any())
-        centroids = update_centroids(centroids, total_sums.sums, counts=total_sums.counts)
-        total_sums = _add(map_parts(partial(_open_and_sum, centroids=centroids), parts))
-        inertia.append(_inertia(total_sums, centroids))
-        if not reseeds and inertia[-2] - inertia[-1] <= tolerance * inertia[-2]:
-            break
-    return KMeans(centroids=centroids, inertia=np.array(inertia), sizes=total_sums.counts)
+
+def training_rows(
+    num_rows: int, num_clusters: int, *, max_points_per_centroid: int | None, seed: int
+) -> Int64[np.ndarray, "r"]:
+    """The rows that k-means is trained on, out of `num_rows`."""
+    wanted = num_rows if max_points_per_centroid is None else num_clusters * max_points_per_centroid
+    return sample_rows(num_rows, wanted, seed=seed)
+
+
+def seeding_rows(num_rows: int, num_clusters: int, *, seed: int) -> Int64[np.ndarray, "r"]:
+    """The rows among which k-means++ draws its seeds."""
+    return sample_rows(num_rows, SEEDING_ROWS_PER_CENTROID * num_clusters, seed=seed)
+
+
+def evaluate(total: PartSums, centroids: Float32[np.ndarray, "k d"]) -> Evaluation:
+    """How good centroids are, from the sums of all vectors under them: Σ |x - c|² = 2·(N - Σ c·sums)."""
+    inertia = 2.0 * float(total.counts.sum() - (total.sums * centroids).sum())
+    return Evaluation(inertia=inertia, num_empty=int((total.counts == 0).sum()))
+
+
+def is_finished(history: Sequence[Evaluation], *, iterations: int, tolerance: float) -> bool:
+    """Whether the centroids that were evaluated last are the result."""
+    if len(history) < 2:
+        return False
+    before, now = history[-2:]
+    # What was re-seeded has not settled yet.
+    is_settled = before.num_empty == 0 and before.inertia - now.inertia <= tolerance * before.inertia
+    return is_settled or len(history) > iterations
 
 
 def assign(
@@ -148,9 +202,12 @@ def assign(
     """
     cluster = np.empty(len(vectors), np.int32)
     score = np.empty(len(vectors), np.float32)
-    for rows, nearest in _nearest(vectors, centroids):
-        cluster[rows] = nearest
-        score[rows] = _score(vectors[rows], centroids[nearest])
+
+    def visit(block: Block) -> None:
+        cluster[block.rows] = block.cluster
+        score[block.rows] = exact_products(block.vectors, centroids[block.cluster])
+
+    for_each_block([vectors], search_for(centroids), lambda: visit)
     return cluster, score
 
 
@@ -164,12 +221,38 @@ def partial_sums(vectors: Float16[np.ndarray, "m d"], centroids: Float32[np.ndar
     Returns:
         fp64 sums without rounding (see the module's docstring), so that adding parts is exact too.
     """
+    return sum_arrays([vectors], centroids)
+
+
+def sum_arrays(
+    arrays: Iterable[Float16[np.ndarray, "m d"]], centroids: Float32[np.ndarray, "k d"]
+) -> PartSums:
+    """`partial_sums` of many arrays together, of which few are open at a time.
+
+    Args:
+        arrays: vectors of unit length, no zeros.
+        centroids: unit length.
+    """
     k, dim = centroids.shape
     sums, counts = torch.zeros((k, dim), dtype=torch.float64), np.zeros(k, np.int64)
-    for rows, nearest in _nearest(vectors, centroids):
-        block = torch.from_numpy(np.array(vectors[rows])).double()
-        sums.index_add_(0, torch.from_numpy(nearest), block)  # in whatever order: the sums are exact
-        counts += np.bincount(nearest, minlength=k)
+    lock = threading.Lock()
+
+    def make_visit() -> Visit:
+        wide = torch.empty((0, dim), dtype=torch.float64)
+
+        def visit(block: Block) -> None:
+            nonlocal wide
+            if len(wide) < len(block.wide):
+                wide = torch.empty(block.wide.shape, dtype=torch.float64)
+            vectors = wide[: len(block.wide)].copy_(block.wide)
+            sizes = np.bincount(block.cluster, minlength=k)
+            with lock:  # in whatever order: the sums are exact
+                sums.index_add_(0, torch.from_numpy(block.cluster), vectors)
+                np.add(counts, sizes, out=counts)
+
+        return visit
+
+    for_each_block(arrays, search_for(centroids), make_visit)
     return PartSums(sums=sums.numpy(), counts=counts)
 
 
@@ -202,126 +285,10 @@ def update_centroids(
         updated[empty] = updated[largest] * (1 + push)
         updated[largest] *= 1 - push
         sizes[empty] = sizes[largest] = sizes[largest] / 2
-    return _unit(updated)
+    return to_unit_length(updated)
 
 
-def seed_centroids(
-    sample: Float16[np.ndarray, "s d"], num_clusters: int, *, seed: int
-) -> Float32[np.ndarray, "k d"]:
-    """k-means++: each seed is a vector drawn with probability ∝ its squared distance to the seeds before.
-
-    Drawn in batches: a candidate drawn by the distances before the batch is accepted with probability
-    (distance now / distance then), which leaves exactly the distribution of one draw at a time.
-
-    Args:
-        sample: unit vectors, at least `num_clusters` of them.
-        num_clusters: k.
-        seed: of the draws.
-
-    Returns:
-        Seeds of unit length. Where the sample has fewer than k distinct vectors the seeds repeat; the
-        repeats come out empty and are re-seeded by `update_centroids`.
-
-    Source: Arthur & Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
-    """
-    rng = np.random.default_rng(seed)
-    chosen = [int(rng.integers(len(sample)))]
-    distance = _distances(sample, sample[chosen]).min(axis=1)
-    while len(chosen) < num_clusters:
-        mass = np.cumsum(distance)
-        if mass[-1] == 0:
-            break
-        num_drawn = min(num_clusters - len(chosen), len(chosen), SEEDING_BATCH)
-        drawn = np.searchsorted(mass, rng.random(num_drawn) * mass[-1], side="right")
-        drawn = np.minimum(drawn, len(sample) - 1)
-        accepted = _accept(distance[drawn], _distances(sample[drawn], sample[drawn]), rng.random(num_drawn))
-        chosen.extend(drawn[accepted].tolist())
-        for rows in _blocks(len(sample), 4096):
-            nearest = _distances(sample[rows], sample[drawn[accepted]]).min(axis=1)
-            np.minimum(distance[rows], nearest, out=distance[rows])
-    return _unit(sample[np.resize(chosen, num_clusters)].astype(np.float64))
-
-
-def _accept(
-    before: Float64[np.ndarray, "b"], between: Float64[np.ndarray, "b b"], luck: Float64[np.ndarray, "b"]
-) -> Int64[np.ndarray, "a"]:
-    """Which of a batch of candidates stay: in order, each with probability distance now / distance before."""
-    now = before.copy()
-    accepted = []
-    for candidate in range(len(before)):
-        if luck[candidate] * before[candidate] < now[candidate]:
-            accepted.append(candidate)
-            np.minimum(now, between[candidate], out=now)
-    return np.array(accepted, np.int64)
-
-
-def _distances(a: Float16[np.ndarray, "a d"], b: Float16[np.ndarray, "b d"]) -> Float64[np.ndarray, "a b"]:
-    """Squared distances; exact, so that equal vectors are at 0 and draws agree on all hardware."""
-    x, y = torch.from_numpy(np.array(a)).double(), torch.from_numpy(np.array(b)).double()
-    squares_x, squares_y = (x * x).sum(dim=1), (y * y).sum(dim=1)
-    return (squares_x[:, None] + squares_y[None, :] - 2 * (x @ y.T)).numpy()
-
-
-def _nearest(
-    vectors: Float16[np.ndarray, "m d"], centroids: Float32[np.ndarray, "k d"]
-) -> Iterator[tuple[slice, Int32[np.ndarray, "b"]]]:
-    """Blocks of rows and their clusters."""
-    k, dim = centroids.shape
-    # 8 MB of products stay in cache and in the allocator: 16 MB cost 9,000 page faults in 30,000 rows. Under
-    # 256 rows the centroids would be read too often.
-    num_rows = min(4096, max(256, (1 << 21) // k))
-    # A sum of d products in fp32 is off by at most d·2^-24·|x|·|c|, in any order. 1.01 is for lengths that
-    # fp16 rounded, 2 for the subtraction below. Within twice that of the best, fp32 cannot tell.
-    window = 2 * 1.01 * (dim + 2) * 2.0**-24
-    weight = torch.from_numpy(np.array(centroids)).view(k, dim, 1, 1)
-    for rows in _blocks(len(vectors), num_rows):
-        block = torch.from_numpy(np.array(vectors[rows])).float()
-        # A 1×1 convolution of at least 16 images is the same product by oneDNN, on any number of threads:
-        # 215 GFLOP/s a core, where torch.mm (MKL) has 95 on AMD.
-        images = torch.nn.functional.pad(block, (0, 0, 0, -len(block) % 16)).view(16, -1, 1, dim)
-        products = torch.nn.functional.conv2d(images.permute(0, 3, 1, 2), weight).permute(0, 2, 3, 1)
-        table = products.reshape(-1, k)[: len(block)].numpy()
-        yield rows, _decide(table, vectors[rows], centroids, window=window)
-
-
-def _decide(
-    products: Float32[np.ndarray, "b k"],
-    vectors: Float16[np.ndarray, "b d"],
-    centroids: Float32[np.ndarray, "k d"],
-    *,
-    window: float,
-) -> Int32[np.ndarray, "b"]:
-    """The best cluster of each row, near ties decided in fp64; overwrites `products`."""
-    every = np.arange(len(products))
-    best = products.argmax(axis=1)  # NumPy's is vectorised; torch's costs four times as much
-    highest = products[every, best]
-    products[every, best] = -np.inf
-    unsure = np.flatnonzero(products.max(axis=1) >= highest - np.float32(window))
-    if len(unsure):
-        products[every, best] = highest
-        row, cluster = np.nonzero(products[unsure] >= (highest[unsure] - np.float32(window))[:, None])
-        score = _score(vectors[unsure[row]], centroids[cluster])
-        ranked = np.lexsort((cluster, -score, row))
-        firsts = ranked[np.flatnonzero(np.diff(row[ranked], prepend=-1))]
-        best[unsure] = cluster[firsts]
-    return best.astype(np.int32)
-
-
-def _score(x: Float16[np.ndarray, "#b d"], c: Float32[np.ndarray, "#b d"]) -> Float64[np.ndarray, "b"]:
-    """Row by row fp64 inner products, added in NumPy's fixed pairwise order."""
-    return (x.astype(np.float64) * c).sum(axis=1)
-
-
-def _unit(vectors: Float64[np.ndarray, "k d"]) -> Float32[np.ndarray, "k d"]:
-    return (vectors / np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))).astype(np.float32)
-
-
-def _inertia(total: PartSums, centroids: Float32[np.ndarray, "k d"]) -> float:
-    """Σ |x - c|² over unit vectors, from their sums: 2·(N - Σ c·sums)."""
-    return 2.0 * float(total.counts.sum() - (total.sums * centroids).sum())
-
-
-def _add(parts: Iterable[PartSums]) -> PartSums:
+def add_sums(parts: Iterable[PartSums]) -> PartSums:
     """Totals over parts, added in part order."""
     rest = iter(parts)
     first = next(rest)
@@ -332,31 +299,25 @@ def _add(parts: Iterable[PartSums]) -> PartSums:
     return PartSums(sums=sums, counts=counts)
 
 
+def take_rows(parts: Sequence[Part], rows: Int64[np.ndarray, "r"]) -> Sequence[Part]:
+    """The parts with some of their rows alone (ascending, counted over all parts)."""
+    ends = np.cumsum([len(part()) for part in parts])
+    starts = np.concatenate([[0], ends[:-1]])
+    chosen = np.split(rows, np.searchsorted(rows, ends[:-1]))
+    return [partial(_take, part, own - start) for part, own, start in zip(parts, chosen, starts, strict=True)]
+
+
+def _sum(
+    parts: Sequence[Part], centroids: Float32[np.ndarray, "k d"], map_parts: MapParts | None
+) -> PartSums:
+    if map_parts is None:
+        return sum_arrays((part() for part in parts), centroids)
+    return add_sums(map_parts(partial(_open_and_sum, centroids=centroids), parts))
+
+
 def _open_and_sum(part: Part, centroids: Float32[np.ndarray, "k d"]) -> PartSums:
     return partial_sums(part(), centroids)
 
 
-def _sample(parts: Sequence[Part], num_rows: int, *, seed: int) -> Sequence[Part]:
-    """The parts with `num_rows` of their rows: one drawn from each of `num_rows` equal runs of rows."""
-    lengths = [len(part()) for part in parts]
-    total = sum(lengths)
-    if num_rows >= total:
-        return parts
-    starts = np.arange(num_rows + 1) * total // num_rows
-    widths = np.diff(starts)
-    rows = starts[:-1] + (np.random.default_rng(seed).random(num_rows) * widths).astype(np.int64)
-    ends = np.cumsum(lengths)
-    cuts = np.searchsorted(rows, ends)
-    chosen = np.split(rows, cuts[:-1])
-    return [
-        partial(_take, part, own - (end - length))
-        for part, own, end, length in zip(parts, chosen, ends, lengths, strict=True)
-    ]
-
-
 def _take(part: Part, rows: Int64[np.ndarray, "r"]) -> Float16[np.ndarray, "r d"]:
     return np.asarray(part()[rows])
-
-
-def _blocks(num_rows: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size))

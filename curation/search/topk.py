@@ -1,6 +1,6 @@
 """Exact nearest neighbours over vectors that stream by in blocks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,20 @@ def top_k(
     score = np.full((len(queries), k), -np.inf)
     index[asked], score[asked] = search.index, search.score
     return TopK(index, score)
+
+
+def merge_top_k(found: Sequence[TopK], *, tie_rank: Int64[ndarray, " n"]) -> TopK:
+    """The best of what the same queries found in different rows: what `top_k` finds in all of them.
+
+    Args:
+        found: of the same queries and k.
+        tie_rank: rank of every global row among equal scores.
+    """
+    index = np.concatenate([one.index for one in found], axis=1)
+    score = np.concatenate([one.score for one in found], axis=1)
+    # Row -1 is a free place: it scores -inf, so its rank is never asked.
+    order = np.lexsort((index, tie_rank[index], -score), axis=1)[:, : found[0].index.shape[1]]
+    return TopK(np.take_along_axis(index, order, axis=1), np.take_along_axis(score, order, axis=1))
 
 
 class _Search:

@@ -1,22 +1,28 @@
-"""cluster: k-means over the surviving pool images; curated images are assigned to the same clusters."""
+"""cluster: k-means over the surviving pool images; curated images are assigned to the same clusters.
+
+What fits one group of rows is clustered by one task. A larger pool goes through steps of its own
+(`pipelines.stages.kmeans`), which give the same bytes and are removed once the clusters are published.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Int64
+from jaxtyping import Bool, Float16, Float32, Int32, Int64
 
 from curation import storage
-from curation.cluster.kmeans import ClusterConfig, assign, default_num_clusters, kmeans
+from curation.cluster.kmeans import ClusterConfig, assign, default_num_clusters, kmeans, training_rows
 from pipelines.config import RunConfig
-from pipelines.parts import Part, gather_vectors, roles, vector_blocks
+from pipelines.parts import Part, gather_vectors, read_array, roles, vector_blocks
 from pipelines.runner import Runner
 from pipelines.stages.decontaminate import Leaks
 from pipelines.stages.dedup import Copies
+from pipelines.stages.groups import group_digest, make_groups
+from pipelines.stages.kmeans import Fitted, KMeansSteps, Training, group_rows, settings_of
 from pipelines.stages.survivors import survivor_item, survivors
-from pipelines.step import Attempt, FileRef, Item, Step, Work
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,14 @@ def cluster(
     runner: Runner, config: RunConfig, parts: Sequence[Part], copies: Copies, leaks: Leaks
 ) -> Clusters:
     """Find the concepts of the pool."""
-    settings = {**config.cluster.model_dump(mode="json"), "seed": config.seed}
-    load = partial(_load, config.cluster, config.seed)
-    step = Step("cluster", 1, settings, load, "task", "cluster", config.describe.embed.threads)
+    rule, seed, threads = config.cluster, config.seed, config.describe.embed.threads
+    load = partial(_load, rule, seed)
+    step = Step("cluster", 1, settings_of(rule, seed), load, "task", "cluster", threads)
     item: Item = survivor_item(parts, copies, leaks)
-    receipt = runner.run_one(step, item)
+    if runner.has_to_do(step, item) and sum(part.num_rows for part in parts) > rule.group_rows:
+        receipt = _in_steps(runner, step, item, rule=rule, seed=seed)
+    else:
+        receipt = runner.run_one(step, item)
 
     def file(name: str) -> FileRef:
         return receipt.file(runner.run_dir, name)
@@ -48,39 +57,171 @@ def cluster(
     )
 
 
-def _load(config: ClusterConfig, seed: int) -> Work:
+def _in_steps(runner: Runner, step: Step, item: Item, *, rule: ClusterConfig, seed: int) -> Receipt:
+    """Do `step` by steps of its own, which are spread over workers and resumed one by one."""
+    load = partial(_load_rows, rule, seed)
+    rows_step = Step("cluster_rows", 1, step.config, load, "task", "cluster", step.threads)
+    [rows] = runner.run_inside(rows_step, [item])
+    parts, k = item.payload["parts"], rows.facts["num_clusters"]
+    if sum(rows.facts["part_rows"]) <= group_rows(rule, k):
+        receipt = runner.run_one(step, item)
+        runner.forget(rows_step, [item])
+        return receipt
+    used = [(part, own) for part, own in zip(parts, rows.facts["part_rows"], strict=True) if own]
+    training = Training(
+        parts=tuple(part for part, _ in used),
+        part_rows=tuple(own for _, own in used),
+        rows=rows.file(runner.run_dir, "trained_on.npy"),
+        digest=rows_step.identity(item),
+        num_clusters=k,
+    )
+    iterations = KMeansSteps(runner, rule, training, seed=seed, threads=step.threads)
+    fitted = iterations.run()
+
+    alive = rows.file(runner.run_dir, "alive.npy")
+    labels_step = Step("cluster_labels", 1, step.config, _load_labels, "task", "cluster", step.threads)
+    labels = [
+        Item(
+            (training.digest, group_digest(group)),
+            {"parts": group, "alive": alive, "centroids": fitted.centroids},
+        )
+        for group in make_groups(parts, [part.num_rows for part in parts], rows=group_rows(rule, k))
+    ]
+    with runner.progress.step("cluster_labels", total=len(labels), done=0) as advance:
+        found = runner.run_inside(labels_step, labels, advance=advance)
+    label, score = (
+        tuple(one.file(runner.run_dir, name) for one in found) for name in ("cluster.npy", "score.npy")
+    )
+    made = _Made(alive, fitted, label, score, rows.facts["num_trained_on"])
+    receipt = runner.run_one(step, replace(item, payload={"made": made}))
+    iterations.forget()
+    runner.forget(labels_step, labels)
+    runner.forget(rows_step, [item])
+    return receipt
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the steps have made for `cluster` to put together."""
+
+    alive: FileRef
+    fitted: Fitted
+    cluster: tuple[FileRef, ...]  # by groups of all parts
+    score: tuple[FileRef, ...]
+    num_trained_on: int
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which rows there are to cluster, and into how many clusters."""
+
+    alive: Bool[np.ndarray, " n"]
+    num_candidates: int  # rows to train on, before a sample of them is taken
+    trained_on: Int64[np.ndarray, " m"]
+    num_clusters: int
+
+
+def _choose_rows(attempt: Attempt, rule: ClusterConfig, seed: int) -> _Rows:
+    parts: tuple[Part, ...] = attempt.payload["parts"]
+    alive = survivors(parts, attempt.payload["copies"], attempt.payload["leaks"])
+    pool = np.flatnonzero(alive & roles(parts, "uncurated"))
+    candidates = pool if len(pool) else np.flatnonzero(alive)
+    k = min(rule.num_clusters or default_num_clusters(len(candidates)), len(candidates))
+    chosen = training_rows(
+        len(candidates), k, max_points_per_centroid=rule.max_points_per_centroid, seed=seed
+    )
+    return _Rows(alive, len(candidates), candidates[chosen], k)
+
+
+def _load_rows(rule: ClusterConfig, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
+        rows = _choose_rows(attempt, rule, seed)
+        storage.write_vectors(attempt.out / "alive.npy", rows.alive)
+        storage.write_vectors(attempt.out / "trained_on.npy", rows.trained_on)
         parts: tuple[Part, ...] = attempt.payload["parts"]
-        alive = survivors(parts, attempt.payload["copies"], attempt.payload["leaks"])
-        pool = np.flatnonzero(alive & roles(parts, "uncurated"))
-        trained_on = pool if len(pool) else np.flatnonzero(alive)
-        k = min(config.num_clusters or default_num_clusters(len(trained_on)), len(trained_on))
-        labels = np.full(len(alive), -1, np.int32)
-        scores = np.zeros(len(alive), np.float32)
-        centroids = np.zeros((0, gather_vectors(parts, "embeddings", trained_on[:1]).shape[1]), np.float32)
-        inertia = np.zeros(0)
-        if k:
-            found = kmeans(
-                [partial(_survivors_of, part, trained_on) for part in _with_rows(parts, trained_on)],
-                num_clusters=k,
-                seed=seed,
-                iterations=config.iterations,
-                tolerance=config.tolerance,
-                max_points_per_centroid=config.max_points_per_centroid,
-            )
-            centroids, inertia = found.centroids, found.inertia
-            for rows, vectors in vector_blocks(parts, "embeddings", np.flatnonzero(alive)):
-                labels[rows], scores[rows] = assign(vectors, centroids)
-        for name, array in [
-            ("alive", alive),
-            ("cluster", labels),
-            ("score", scores),
-            ("centroids", centroids),
-        ]:
-            storage.write_vectors(attempt.out / f"{name}.npy", array)
-        return {"num_clusters": k, "inertia": inertia.tolist(), "num_trained_on": len(trained_on)}
+        ends = np.searchsorted(rows.trained_on, [part.offset + part.num_rows for part in parts])
+        return {
+            "num_clusters": rows.num_clusters,
+            "num_trained_on": rows.num_candidates,
+            "part_rows": np.diff(ends, prepend=0).tolist(),
+        }
 
     return work
+
+
+def _load_labels() -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        parts: tuple[Part, ...] = attempt.payload["parts"]
+        first, last = parts[0].offset, parts[-1].offset + parts[-1].num_rows
+        alive = np.asarray(read_array(attempt.payload["alive"])[first:last])
+        centroids = np.array(read_array(attempt.payload["centroids"]))
+        label, score = _assign_rows(parts, alive, centroids)
+        storage.write_vectors(attempt.out / "cluster.npy", label)
+        storage.write_vectors(attempt.out / "score.npy", score)
+        return {"num_rows": int(alive.sum())}
+
+    return work
+
+
+def _load(rule: ClusterConfig, seed: int) -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        made = attempt.payload.get("made")
+        return _cluster_at_once(attempt, rule, seed) if made is None else _put_together(attempt, made)
+
+    return work
+
+
+def _put_together(attempt: Attempt, made: _Made) -> dict[str, Any]:
+    label, score = (
+        np.concatenate([read_array(file) for file in files]) for files in (made.cluster, made.score)
+    )
+    centroids = np.asarray(read_array(made.fitted.centroids))
+    return _write(
+        attempt,
+        (np.asarray(read_array(made.alive)), label, score, centroids),
+        inertia=made.fitted.inertia,
+        num_trained_on=made.num_trained_on,
+    )
+
+
+def _cluster_at_once(attempt: Attempt, rule: ClusterConfig, seed: int) -> dict[str, Any]:
+    parts: tuple[Part, ...] = attempt.payload["parts"]
+    rows = _choose_rows(attempt, rule, seed)
+    inertia: list[float] = []
+    if rows.num_clusters:
+        found = kmeans(
+            [partial(_vectors_of, part, rows.trained_on) for part in _with_rows(parts, rows.trained_on)],
+            num_clusters=rows.num_clusters,
+            seed=seed,
+            iterations=rule.iterations,
+            tolerance=rule.tolerance,
+        )
+        centroids, inertia = found.centroids, found.inertia.tolist()
+    else:
+        centroids = gather_vectors(parts, "embeddings", rows.trained_on).astype(np.float32)
+    label, score = _assign_rows(parts, rows.alive, centroids)
+    return _write(
+        attempt, (rows.alive, label, score, centroids), inertia=inertia, num_trained_on=rows.num_candidates
+    )
+
+
+def _assign_rows(
+    parts: Sequence[Part], alive: Bool[np.ndarray, " n"], centroids: Float32[np.ndarray, "k d"]
+) -> tuple[Int32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """Cluster and closeness of the rows of consecutive parts; -1 and 0 where one is not alive."""
+    label, score = np.full(len(alive), -1, np.int32), np.zeros(len(alive), np.float32)
+    first = parts[0].offset if parts else 0
+    for rows, vectors in vector_blocks(parts, "embeddings", np.flatnonzero(alive) + first):
+        label[rows - first], score[rows - first] = assign(vectors, centroids)
+    return label, score
+
+
+def _write(
+    attempt: Attempt, arrays: Sequence[np.ndarray], *, inertia: list[float], num_trained_on: int
+) -> dict[str, Any]:
+    for name, array in zip(("alive", "cluster", "score", "centroids"), arrays, strict=True):
+        storage.write_vectors(attempt.out / f"{name}.npy", array)
+    return {"num_clusters": len(arrays[-1]), "inertia": inertia, "num_trained_on": num_trained_on}
 
 
 def _with_rows(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> list[Part]:
@@ -88,5 +229,5 @@ def _with_rows(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> list[Par
     return [part for part, (start, stop) in zip(parts, bounds, strict=True) if stop > start]
 
 
-def _survivors_of(part: Part, rows: Int64[np.ndarray, " m"]) -> Float16[np.ndarray, "k d"]:
+def _vectors_of(part: Part, rows: Int64[np.ndarray, " m"]) -> Float16[np.ndarray, "k d"]:
     return gather_vectors([part], "embeddings", rows)

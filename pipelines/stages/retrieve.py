@@ -1,23 +1,45 @@
-"""retrieve: for every curated pool, the surviving pool images that resemble it."""
+"""retrieve: for every curated pool, the surviving pool images that resemble it.
 
-from collections.abc import Sequence
+By sample, a large search is cut into items: a block of queries against a group of the pool's parts. Their
+results are put together by the step's own task and removed once that is published; they give the same bytes
+as a search that is not cut.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
 
 from curation import storage
-from curation.retrieve import Members, Retrieval, retrieval_counts, retrieve_by_cluster, retrieve_by_sample
-from curation.search.topk import top_k
+from curation.retrieve import (
+    ClusterRetrieval,
+    Members,
+    Retrieval,
+    SampleRetrieval,
+    retrieval_counts,
+    retrieve_by_cluster,
+    retrieve_by_sample,
+)
+from curation.schema import HITS
+from curation.search.topk import TopK, merge_top_k, top_k
 from pipelines.config import RunConfig
-from pipelines.parts import Part, gather_vectors, in_pool, read_array, roles, vector_blocks
+from pipelines.parts import Part, gather_vectors, in_pools, read_array, roles
 from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters
+from pipelines.stages.groups import group_digest, make_groups
 from pipelines.stages.ranks import id_rank
-from pipelines.step import Attempt, FileRef, Item, Step, Work
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
-# Queries searched at a time: bounds the vectors and results in memory.
+# An item searches so many queries, which bounds vectors and results in memory, …
 QUERY_ROWS = 1 << 16
+# … in about so many rows of the pool: a minute of two cores at 384 dimensions.
+TARGET_ROWS = 1 << 20
+
+Found = tuple[FileRef, FileRef]  # rows and scores of a block of queries, in one group of the pool
 
 
 def retrieve(
@@ -31,28 +53,74 @@ def retrieve(
             settings = {"pool": name, "rule": pool.retrieval.model_dump(mode="json"), "seed": config.seed}
             load = partial(_load, name, pool.retrieval, config.seed)
             step = Step("retrieve", 1, settings, load, "task", "retrieve", config.describe.embed.threads)
-            receipt = runner.run_one(step, Item(inputs, {"parts": tuple(parts), "clusters": clusters}))
+            item = Item(inputs, {"parts": tuple(parts), "clusters": clusters})
+            receipt = _run(runner, step, item, pool=name, rule=pool.retrieval)
             found[name] = receipt.file(runner.run_dir, "hits.parquet")
     return found
+
+
+def _run(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) -> Receipt:
+    if rule.method != "sample" or not runner.has_to_do(step, item):
+        return runner.run_one(step, item)
+    parts, clusters = item.payload["parts"], item.payload["clusters"]
+    num_queries = len(_queries(parts, clusters, pool))
+    searched = [part for part in parts if part.role == "uncurated"]
+    groups = make_groups(searched, [part.num_rows for part in searched], rows=TARGET_ROWS)
+    cuts = [(start, min(start + QUERY_ROWS, num_queries)) for start in range(0, num_queries, QUERY_ROWS)]
+    if len(cuts) * len(groups) <= 1:
+        return runner.run_one(step, item)
+    load = partial(_load_block, pool, rule)
+    search = Step("retrieve_blocks", 1, step.config, load, "task", "retrieve", step.threads)
+    items = [
+        Item(
+            (*item.inputs, str(cut), group_digest(group)),
+            {"parts": parts, "clusters": clusters, "cut": cut, "group": group},
+        )
+        for cut in cuts
+        for group in groups
+    ]
+    with runner.progress.step(search.name, total=len(items), done=0) as advance:
+        receipts = runner.run_inside(search, items, advance=advance)
+    files = [(r.file(runner.run_dir, "row.npy"), r.file(runner.run_dir, "score.npy")) for r in receipts]
+    blocks = tuple(tuple(files[i : i + len(groups)]) for i in range(0, len(files), len(groups)))
+    receipt = runner.run_one(step, replace(item, payload={**item.payload, "blocks": blocks}))
+    runner.forget(search, items)
+    return receipt
+
+
+def _queries(parts: Sequence[Part], clusters: Clusters, pool: str) -> Int64[np.ndarray, " q"]:
+    return np.flatnonzero(read_array(clusters.alive) & in_pools(parts, [pool]))
+
+
+def _load_block(pool: str, rule: SampleRetrieval) -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        parts, clusters = attempt.payload["parts"], attempt.payload["clusters"]
+        queries = _queries(parts, clusters, pool)[slice(*attempt.payload["cut"])]
+        group = attempt.payload["group"]
+        found = _search(parts, clusters, queries, group=group, neighbours=rule.neighbours)
+        storage.write_vectors(attempt.out / "row.npy", found.index)
+        storage.write_vectors(attempt.out / "score.npy", found.score)
+        return {}
+
+    return work
 
 
 def _load(pool: str, rule: Retrieval, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         clusters: Clusters = attempt.payload["clusters"]
-        alive = read_array(clusters.alive)
-        queries = np.flatnonzero(alive & in_pool(parts, pool))
-        targets = np.flatnonzero(alive & roles(parts, "uncurated"))
-        rank = id_rank(parts)
-        if rule.method == "sample":
-            hits = _by_sample(parts, queries, targets, rank=rank, neighbours=rule.neighbours)
+        queries = _queries(parts, clusters, pool)
+        if rule.method == "none":
+            hits = HITS.empty_table()
+        elif rule.method == "cluster":
+            hits = _by_cluster(parts, clusters, queries, rule=rule, seed=seed)
+        elif "blocks" in attempt.payload:
+            found = _merge(parts, attempt.payload["blocks"])
+            hits = retrieve_by_sample(queries, found.index, score=found.score)
         else:
-            label, score = read_array(clusters.cluster), read_array(clusters.score)
-
-            def members(rows: np.ndarray) -> Members:
-                return Members(rows, np.asarray(label[rows]), np.asarray(score[rows]), rank[rows])
-
-            hits = retrieve_by_cluster(members(queries), members(targets), config=rule, seed=seed)
+            group = [part for part in parts if part.role == "uncurated"]
+            found = _search(parts, clusters, queries, group=group, neighbours=rule.neighbours)
+            hits = retrieve_by_sample(queries, found.index, score=found.score)
         storage.write_table(attempt.out / "hits.parquet", hits)
         counts = retrieval_counts(hits)
         return {"pool": pool, "num_queries": len(queries), "nominal": counts.nominal, "unique": counts.unique}
@@ -60,18 +128,57 @@ def _load(pool: str, rule: Retrieval, seed: int) -> Work:
     return work
 
 
-def _by_sample(
-    parts: Sequence[Part], queries: np.ndarray, targets: np.ndarray, *, rank: np.ndarray, neighbours: int
-) -> Any:
-    index = np.full((len(queries), neighbours), -1, np.int64)
-    score = np.full((len(queries), neighbours), -np.inf)
-    for start in range(0, len(queries), QUERY_ROWS):
-        cut = slice(start, start + QUERY_ROWS)
-        found = top_k(
-            gather_vectors(parts, "embeddings", queries[cut]),
-            vector_blocks(parts, "embeddings", targets),
-            k=neighbours,
-            tie_rank=rank,
-        )
-        index[cut], score[cut] = found.index, found.score
-    return retrieve_by_sample(queries, index, score=score)
+def _by_cluster(
+    parts: Sequence[Part],
+    clusters: Clusters,
+    queries: Int64[np.ndarray, " q"],
+    *,
+    rule: ClusterRetrieval,
+    seed: int,
+) -> pa.Table:
+    label, score, rank = read_array(clusters.cluster), read_array(clusters.score), id_rank(parts)
+
+    def members(rows: np.ndarray) -> Members:
+        return Members(rows, np.asarray(label[rows]), np.asarray(score[rows]), rank[rows])
+
+    targets = np.flatnonzero(read_array(clusters.alive) & roles(parts, "uncurated"))
+    return retrieve_by_cluster(members(queries), members(targets), config=rule, seed=seed)
+
+
+def _search(
+    parts: Sequence[Part],
+    clusters: Clusters,
+    queries: Int64[np.ndarray, " q"],
+    *,
+    group: Sequence[Part],
+    neighbours: int,
+) -> TopK:
+    """The surviving rows of some parts that are nearest to the queries."""
+    if not group:
+        shape = (len(queries), neighbours)
+        return TopK(np.full(shape, -1, np.int64), np.full(shape, -np.inf))
+    alive = read_array(clusters.alive)
+    # Rows count within the group meanwhile, so that what breaks ties is of its size and not of the run's.
+    rows = np.concatenate([np.arange(part.offset, part.offset + part.num_rows) for part in group])
+    starts = np.cumsum([0, *(part.num_rows for part in group)])
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part, start in zip(group, starts[:-1], strict=True):
+            mine = np.flatnonzero(alive[part.offset : part.offset + part.num_rows])
+            if len(mine):
+                yield mine + start, np.asarray(read_array(part.embeddings)[mine])
+
+    vectors = gather_vectors(parts, "embeddings", queries)
+    found = top_k(vectors, blocks(), k=neighbours, tie_rank=id_rank(group))
+    return TopK(np.where(found.index < 0, -1, rows[found.index]), found.score)
+
+
+def _merge(parts: Sequence[Part], blocks: Sequence[Sequence[Found]]) -> TopK:
+    """The best of what every block of queries found in the groups of the pool."""
+    rank = id_rank(parts)
+    merged = [
+        merge_top_k([TopK(read_array(row), read_array(score)) for row, score in block], tie_rank=rank)
+        for block in blocks
+    ]
+    index, score = (np.concatenate([getattr(one, name) for one in merged]) for name in ("index", "score"))
+    return TopK(index, score)
