@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_plan(commands)
     _add_readers(commands)
+    _add_dedup(commands)
     _add_verify_and_clean(commands)
     add_pretrain(commands, add_config_arguments=_add_config_arguments)
     add_evaluate(commands)
@@ -124,6 +125,24 @@ def _add_readers(commands: Any) -> None:
         command.add_argument("--json", action="store_true", help="print JSON")
     explain.add_argument("image", metavar="IMAGE", help="a key, an image id, or the beginning of one")
     explain.add_argument("--pool", help="look in this pool alone")
+
+
+def _add_dedup(commands: Any) -> None:
+    dedup = commands.add_parser(
+        "dedup",
+        help="what another threshold would decide about copies",
+        description="Decide again which images of the run in RUN_DIR are copies, from its saved edges: "
+        "how many more or fewer would be dropped, which edges lie just above and just below the threshold, "
+        "and which chains join images that are not alike. Nothing is run or written. Edges are saved from "
+        "dedup.edge_floor on; a threshold below it is an error.",
+        epilog="example: lvd dedup runs/dataset --threshold 0.93",
+    )
+    dedup.add_argument("run_dir", metavar="RUN_DIR")
+    dedup.add_argument("--threshold", type=float, metavar="T", help="for dedup.cosine_threshold")
+    dedup.add_argument("--phash-radius", type=int, metavar="R", help="for dedup.phash_radius")
+    dedup.add_argument("--pca-radius", type=int, metavar="R", help="for dedup.pca_radius")
+    dedup.add_argument("--json", action="store_true", help="print JSON")
+    dedup.set_defaults(command=_dedup)
 
 
 def _add_verify_and_clean(commands: Any) -> None:
@@ -239,6 +258,15 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     found = explain(arguments.run_dir, arguments.image, pool=arguments.pool)
     _print(arguments, found, explain_lines(found))
+    return 0
+
+
+def _dedup(arguments: argparse.Namespace) -> int:
+    from pipelines.what_if import Asked, what_if, what_if_lines
+
+    asked = Asked(arguments.threshold, arguments.phash_radius, arguments.pca_radius)
+    found = what_if(arguments.run_dir, asked)
+    _print(arguments, found, what_if_lines(found))
     return 0
 
 

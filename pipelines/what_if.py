@@ -1,0 +1,279 @@
+"""What another threshold would decide: components anew from the saved edges. Nothing is run or written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+
+from curation import storage
+from curation.dedup.edges import Edges
+from curation.dedup.pairs import DedupConfig
+from curation.errors import ConfigError
+from curation.schema import EDGE_KINDS
+from pipelines.answers import table_lines
+from pipelines.config import RunConfig, read_yaml, validate
+from pipelines.parts import Part, read_array, row_table
+from pipelines.progress import Progress
+from pipelines.runner import Runner, StopHereError
+from pipelines.stages.components import Decision, decide
+from pipelines.stages.dedup import Copies, dedup, read_copies, survivor_rank
+from pipelines.stages.describe import describe_parts, judge_parts
+from pipelines.stages.edges import DecidingEdges
+from pipelines.stages.ingest import ingest
+from pipelines.stages.pca_hash import with_pca_hashes
+
+NUM_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The thresholds of the question; None leaves the run's own."""
+
+    threshold: float | None = None
+    phash_radius: int | None = None
+    pca_radius: int | None = None
+
+
+def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
+    """Decide again which images are copies.
+
+    Args:
+        run_dir: of a run that has come as far as dedup.
+        asked: other thresholds, at or above those that edges were saved from.
+
+    Returns:
+        Plain data: thresholds, counts now and then, what is newly dropped and kept, edges just above and just
+        below each threshold, and the components with an alarm.
+
+    Raises:
+        ConfigError: no saved edges, or none for these thresholds.
+    """
+    config, parts, copies = _find(run_dir)
+    rule = _asked_rule(config.dedup, asked)
+    firsts = np.asarray(read_array(copies.firsts))
+    found = decide(parts, firsts, copies.edges, rank=survivor_rank(parts), rule=rule)
+    now = read_copies(copies)
+    names = Names(parts)
+    dropped_now, dropped_then = _dropped(now), _dropped(found.copies)
+    newly_dropped, newly_kept = (
+        np.setdiff1d(dropped_then, dropped_now),
+        np.setdiff1d(dropped_now, dropped_then),
+    )
+    return {
+        "thresholds": {"now": config.dedup.thresholds, "then": rule.thresholds},
+        "images": len(firsts),
+        "components": {"now": _num_components(now), "then": found.health.num_rows},
+        "dropped": {"now": len(dropped_now), "then": len(dropped_then)},
+        "newly_dropped": len(newly_dropped),
+        "newly_kept": len(newly_kept),
+        "examples_newly_dropped": _copies_named(found.copies, newly_dropped, names),
+        "examples_newly_kept": _copies_named(now, newly_kept, names),
+        "edges": _edges_about(parts, copies, config.dedup, rule=rule, names=names),
+        "num_alarms": int(found.health["alarm"].to_numpy().sum()),
+        "alarms": alarms(found, names),
+    }
+
+
+def _find(run_dir: str) -> tuple[RunConfig, tuple[Part, ...], Copies]:
+    """The run's config, parts and edges, by a dry run of the flow as far as dedup."""
+    file = Path(storage.local_path(run_dir)) / "run.yaml"
+    if not file.is_file():
+        raise ConfigError(
+            f"{run_dir} is no run directory", got="no run.yaml", expected="the run_dir of a run"
+        )
+    config = validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
+    runner = Runner(run_dir, None, Progress(quiet=True))
+    try:
+        parts = ingest(runner, config, refresh=False)
+        parts = judge_parts(runner, config, describe_parts(runner, config, parts, refresh=False))
+        copies = dedup(runner, config, parts)
+        if config.dedup.pca_radius is not None:
+            parts = with_pca_hashes(runner, config, parts)
+    except StopHereError as error:
+        raise ConfigError(
+            f"{run_dir} has no saved edges",
+            got=f"a run that has come as far as {runner.states[-1].name}" if runner.states else "no step",
+            expected="a run that has ended, or at least come past dedup",
+            remedy="Run its config again, with `--until dedup` if that is all that is wanted",
+        ) from error
+    return config, parts, copies
+
+
+def _asked_rule(rule: DedupConfig, asked: Asked) -> DedupConfig:
+    """The run's rule with other thresholds."""
+    if asked.threshold is not None:
+        floor = rule.saved_from
+        if floor is None:
+            raise _nothing_saved("cosine_threshold", asked.threshold)
+        if not floor <= asked.threshold <= 1:
+            raise ConfigError(
+                "No edges were saved for this threshold",
+                got=asked.threshold,
+                expected=f"{floor} (dedup.edge_floor, from which edges are saved) to 1",
+                remedy="Set dedup.edge_floor to the threshold or below and run again: the join is done anew, "
+                "nothing is described anew",
+            )
+    radii = {"phash_radius": asked.phash_radius, "pca_radius": asked.pca_radius}
+    saved = {"phash_radius": rule.phash_radius, "pca_radius": rule.pca_radius}
+    for name, radius in radii.items():
+        if radius is None:
+            continue
+        if (limit := saved[name]) is None:
+            raise _nothing_saved(name, radius)
+        if not 0 <= radius <= limit:
+            raise ConfigError(
+                f"No edges were saved for this {name}",
+                got=radius,
+                expected=f"0 to {limit} (dedup.{name}, up to which edges are saved)",
+                remedy=f"Set dedup.{name} to the larger one and run again: the join is done anew",
+            )
+    changed = {name: radius for name, radius in radii.items() if radius is not None}
+    if asked.threshold is not None:
+        changed |= {"cosine_threshold": asked.threshold, "edge_floor": None}
+    return DedupConfig.model_validate(rule.model_dump() | changed)
+
+
+def _nothing_saved(name: str, value: float) -> ConfigError:
+    return ConfigError(
+        f"This run compares nothing by dedup.{name}",
+        got=value,
+        expected="a kind of edge that the run has",
+        remedy=f"Set dedup.{name} in its config and run it again",
+    )
+
+
+class Names:
+    """Pools and keys of global rows."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+
+    def of(self, rows: Int64[np.ndarray, " r"]) -> list[str]:
+        """`pool/key` of each row."""
+        ascending, place = np.unique(rows, return_inverse=True)
+        table = row_table(self._parts, ascending)
+        pools, keys = table["pool"].to_pylist(), table["key"].to_pylist()
+        return [f"{pools[i]}/{keys[i]}" for i in place.tolist()]
+
+
+def _dropped(copies: pa.Table) -> Int64[np.ndarray, " r"]:
+    return copies["row"].to_numpy()[copies["reason"].is_valid().to_numpy()]
+
+
+def _num_components(copies: pa.Table) -> int:
+    return len(np.unique(copies["component"].to_numpy()))
+
+
+def _copies_named(copies: pa.Table, rows: Int64[np.ndarray, " r"], names: Names) -> list[dict[str, Any]]:
+    """The copies that are least like their representatives."""
+    mine = np.flatnonzero(np.isin(copies["row"].to_numpy(), rows))
+    score = copies["score"].to_numpy()[mine]
+    mine = mine[np.lexsort((mine, score))][:NUM_EXAMPLES]
+    images = names.of(copies["row"].to_numpy()[mine])
+    representatives = names.of(copies["representative"].to_numpy()[mine])
+    scores = copies["score"].to_numpy()[mine].tolist()
+    return [
+        {"image": image, "copy_of": representative, "score": score}
+        for image, representative, score in zip(images, representatives, scores, strict=True)
+    ]
+
+
+def _edges_about(
+    parts: Sequence[Part], copies: Copies, saved: DedupConfig, *, rule: DedupConfig, names: Names
+) -> dict[str, Any]:
+    """Of each kind, the edges just above the threshold and those just below that were saved."""
+    floors = saved.thresholds | ({"cosine": saved.saved_from} if saved.saved_from is not None else {})
+    none = Edges.joined([])
+    above, below = dict.fromkeys(floors, none), dict.fromkeys(floors, none)
+    for piece in DecidingEdges(copies.edges, floors, num_rows=parts[-1].offset + parts[-1].num_rows):
+        for kind in floors:
+            mine = piece.take(piece.kind == EDGE_KINDS.index(kind))
+            decides = mine.score >= rule.thresholds[kind]
+            above[kind] = _nearest(Edges.joined([above[kind], mine.take(decides)]), sign=1)
+            below[kind] = _nearest(Edges.joined([below[kind], mine.take(~decides)]), sign=-1)
+    return {
+        kind: {
+            "threshold": rule.thresholds[kind],
+            "saved_from": floor,
+            "just_above": _edges_named(above[kind], names),
+            "just_below": _edges_named(below[kind], names),
+        }
+        for kind, floor in floors.items()
+    }
+
+
+def _nearest(edges: Edges, *, sign: int) -> Edges:
+    return edges.take(np.lexsort((edges.b, edges.a, sign * edges.score))[:NUM_EXAMPLES])
+
+
+def _edges_named(edges: Edges, names: Names) -> list[dict[str, Any]]:
+    ends = zip(names.of(edges.a), names.of(edges.b), edges.score.tolist(), strict=True)
+    return [{"a": a, "b": b, "score": score} for a, b, score in ends]
+
+
+def alarms(found: Decision, names: Names) -> list[dict[str, Any]]:
+    """Chains that join unlike images, those whose ends are least alike first."""
+    health = found.health
+    number = np.flatnonzero(health["alarm"].to_numpy())
+    worst = np.minimum(health["ends_score"].to_numpy(), health["least_score"].to_numpy())[number]
+    number = number[np.lexsort((number, worst))][:NUM_EXAMPLES]
+    rows = health.take(pa.array(number)).to_pylist()
+    pairs = [("weakest_a", "weakest_b"), ("end_a", "end_b")]
+    named = [names.of(np.array([row[name] for row in rows], np.int64)) for pair in pairs for name in pair]
+    return [
+        {
+            "component": component,
+            "size": row["size"],
+            "diameter": row["diameter"],
+            "diameter_is_exact": row["diameter_is_exact"],
+            "weakest_edge": {"a": a, "b": b, "score": row["weakest"], "kind": row["weakest_kind"]},
+            "ends": {"a": end_a, "b": end_b, "score": row["ends_score"]},
+        }
+        for component, row, a, b, end_a, end_b in zip(number.tolist(), rows, *named, strict=True)
+    ]
+
+
+def what_if_lines(found: dict[str, Any]) -> list[str]:
+    """The answer for people."""
+    then, now = found["thresholds"]["then"], found["thresholds"]["now"]
+    rows: list[tuple[str, ...]] = [("", "now", "then")]
+    rows += [(kind, _threshold(kind, now[kind]), _threshold(kind, then[kind])) for kind in now]
+    for name in ("components", "dropped"):
+        rows.append((name, f"{found[name]['now']:,}", f"{found[name]['then']:,}"))
+    lines = table_lines(rows)
+    lines.append(
+        f"of {found['images']:,} images {found['newly_dropped']:,} newly dropped, "
+        f"{found['newly_kept']:,} newly kept"
+    )
+    for name in ("newly_dropped", "newly_kept"):
+        for copy in found[f"examples_{name}"]:
+            score = f"{copy['score']:.4f}"
+            lines.append(f"  {name.replace('_', ' ')}  {score}  {copy['image']}  copy of {copy['copy_of']}")
+    for kind, about in found["edges"].items():
+        for where in ("just_above", "just_below"):
+            lines.append(f"{kind}, {where.replace('_', ' ')} {_threshold(kind, about['threshold'])}:")
+            lines += [f"  {edge['score']:.4f}  {edge['a']} – {edge['b']}" for edge in about[where]]
+            if not about[where]:
+                lines.append("  none saved" if where == "just_below" else "  none")
+    if found["num_alarms"]:
+        lines.append(f"{found['num_alarms']:,} components chain images that are not alike:")
+    lines += [_alarm_line(alarm) for alarm in found["alarms"]]
+    return lines
+
+
+def _alarm_line(alarm: dict[str, Any]) -> str:
+    edge, ends = alarm["weakest_edge"], alarm["ends"]
+    bound = "" if alarm["diameter_is_exact"] else "at least "
+    return (
+        f"  component {alarm['component']}: {alarm['size']:,} images, diameter {bound}{alarm['diameter']}, "
+        f"ends {ends['a']} – {ends['b']} {ends['score']:.4f}; "
+        f"weakest edge {edge['a']} – {edge['b']} {edge['kind']} {edge['score']:.4f}"
+    )
+
+
+def _threshold(kind: str, value: float) -> str:
+    return f"{value:g}" if kind == "cosine" else f"{round(64 * (1 - value))} bits"
