@@ -69,7 +69,7 @@ def _draw_knn(axes: Any, looks: list[dict[str, Any]]) -> None:
 
 def _draw_rank(axes: Any, looks: list[dict[str, Any]]) -> None:
     axes.plot([look["step"] for look in looks], [look["rank_me"] for look in looks], marker=".")
-    axes.set_ylim(0, 1.05 * max(look["rank_me"] for look in looks))
+    axes.set_ylim(0, 1.05 * max((look["rank_me"] for look in looks), default=1.0))
     _finish(axes, "RankMe (effective rank of the features)")
 
 
