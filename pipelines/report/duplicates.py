@@ -3,10 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from curation.dedup.pairs import DedupConfig
 from pipelines.parts import read
@@ -16,7 +17,8 @@ from pipelines.report.evidence import Steps
 from pipelines.report.pictures import Lineage, Picture, sample
 from pipelines.report.scan import Scan, find_members
 
-NUM_LARGEST, NUM_WEAKEST, NUM_TYPICAL = 4, 4, 8
+NUM_ALARMS, NUM_LARGEST, NUM_WEAKEST, NUM_TYPICAL = 4, 4, 4, 8
+NUM_HUBS = 6
 MAX_MEMBERS = 14
 # Members of a component that are looked at before those that are shown are chosen.
 MAX_CANDIDATES = 4096
@@ -41,11 +43,22 @@ class Component:
     number: int
     why: str  # why it is shown
     size: int
-    weakest: float | None
+    health: Mapping[str, Any] | None  # a row of schema.HEALTH
+    weakest: tuple[Picture, Picture] | None  # the ends of the weakest edge
+    ends: tuple[Picture, Picture] | None  # of the longest path
     members: tuple[Picture, ...]
     edges: tuple[Edge, ...]  # weakest first
     num_edges: int
     graph: Graph | None
+
+
+@dataclass(frozen=True)
+class Hub:
+    """An image with very many edges."""
+
+    picture: Picture
+    num_edges: int
+    num_equal: int
 
 
 @dataclass(frozen=True)
@@ -54,14 +67,17 @@ class Duplicates:
 
     num_components: int
     num_rows: int
+    num_alarms: int
     rule: str  # what makes an edge
     sizes: Chart | None
     scores: tuple[EdgeScores, ...]
-    components: tuple[Component, ...]  # largest first
+    components: tuple[Component, ...]  # alarms first, then the largest
+    hubs: tuple[Hub, ...]
 
     def pictures(self) -> list[Picture]:
         """In the order shown."""
-        return [member for component in self.components for member in component.members]
+        members = [member for component in self.components for member in component.members]
+        return [*members, *(hub.picture for hub in self.hubs)]
 
 
 def gather_duplicates(
@@ -69,16 +85,20 @@ def gather_duplicates(
 ) -> Duplicates:
     """Choose components and collect their members and edges; without `steps` there are no edges."""
     size = scanned.component_size
-    weakest = _weakest(steps, len(size))
-    why = choose_components(size, weakest, seed=seed)
+    health = _Health(steps, len(size))
+    why = choose_components(size, health.weakest, alarm=health.alarm, seed=seed)
     candidates = find_members(lineage, "component", numbers=why, num_samples=MAX_CANDIDATES, seed=seed)
     leaders = _representatives(steps, why)
-    every = np.unique(np.concatenate([np.zeros(0, np.int64), *candidates.values()]))
-    edges, scores = read_edges(
-        steps, np.union1d(every, list(leaders.values())).astype(np.int64), config=config
-    )
-    chosen = {n: choose_members(rows, edges, leader=leaders.get(n)) for n, rows in candidates.items()}
-    pictures = lineage.pictures([row for rows in chosen.values() for row in rows])
+    looked_at = [*leaders.values(), *(row for n in why for row in health.rows(n))]
+    every = np.unique(np.concatenate([np.array(looked_at, np.int64), *candidates.values()]))
+    edges, scores = read_edges(steps, every, config=config)
+    chosen = {
+        n: choose_members(rows, edges, leader=leaders.get(n), first=health.rows(n))
+        for n, rows in candidates.items()
+    }
+    hubs = read(steps.hubs).slice(0, NUM_HUBS).to_pylist() if steps is not None else []
+    shown = [row for rows in chosen.values() for row in rows] + [hub["row"] for hub in hubs]
+    pictures = lineage.pictures(shown)
     components = [
         _component(
             n,
@@ -87,13 +107,43 @@ def gather_duplicates(
             edges,
             leader=leaders.get(n),
             size=int(size[n]),
-            weakest=float(weakest[n]),
+            health=health.of(n),
         )
-        for n in sorted(why, key=lambda n: (-size[n], n))
+        for n in sorted(why, key=lambda n: (not health.alarm[n], -size[n], n))
     ]
     sizes = size[size > 0]
-    chart = _size_chart(sizes) if len(sizes) else None
-    return Duplicates(len(sizes), int(sizes.sum()), _rule(config), chart, tuple(scores), tuple(components))
+    return Duplicates(
+        num_components=len(sizes),
+        num_rows=int(sizes.sum()),
+        num_alarms=int(health.alarm.sum()),
+        rule=_rule(config),
+        sizes=_size_chart(sizes) if len(sizes) else None,
+        scores=tuple(scores),
+        components=tuple(components),
+        hubs=tuple(Hub(pictures[hub["row"]], hub["num_edges"], hub["num_equal"]) for hub in hubs),
+    )
+
+
+class _Health:
+    """The health of all components; nothing is known where intermediate data is gone."""
+
+    def __init__(self, steps: Steps | None, num: int) -> None:
+        self._table = None if steps is None else read(steps.health)
+        self.weakest = np.full(num, np.inf)
+        self.alarm = np.zeros(num, bool)
+        if self._table is not None:
+            self.weakest = self._table["weakest"].to_numpy()
+            self.alarm = self._table["alarm"].to_numpy()
+
+    def of(self, number: int) -> Mapping[str, Any] | None:
+        """A component's row of `schema.HEALTH`."""
+        return None if self._table is None else self._table.slice(number, 1).to_pylist()[0]
+
+    def rows(self, number: int) -> list[int]:
+        """The images that tell whether a component is well: ends of its weakest edge and longest path."""
+        health = self.of(number)
+        names = ("weakest_a", "weakest_b", "end_a", "end_b")
+        return [] if health is None else [health[name] for name in names]
 
 
 def _rule(config: DedupConfig) -> str:
@@ -102,6 +152,8 @@ def _rule(config: DedupConfig) -> str:
         makers.append(f"perceptual hashes at most {config.phash_radius} of 64 bits apart")
     if config.cosine_threshold is not None:
         makers.append(f"descriptors of a cosine of at least {config.cosine_threshold}")
+    if config.pca_radius is not None:
+        makers.append(f"PCA hashes at most {config.pca_radius} of 64 bits apart")
     return (
         f"An edge is made by {', or '.join(makers)}. The score of hashes is 1 − distance / 64; a cosine of "
         "fp16 vectors may pass 1 by their rounding."
@@ -109,18 +161,26 @@ def _rule(config: DedupConfig) -> str:
 
 
 def choose_components(
-    size: Int64[np.ndarray, " c"], weakest: Float64[np.ndarray, " c"], *, seed: int
+    size: Int64[np.ndarray, " c"],
+    weakest: Float64[np.ndarray, " c"],
+    *,
+    alarm: Bool[np.ndarray, " c"],
+    seed: int,
 ) -> dict[int, str]:
-    """The components to show, and why: the largest, those with the weakest edges, and some drawn by lot.
+    """The components to show, and why: alarms, the largest, those with the weakest edges, some drawn by lot.
 
     Args:
         size: int64 (c,), by component number; 0 where there is none.
         weakest: float64 (c,), of their edges; infinite where not known.
+        alarm: bool (c,), where a chain joins unlike images; the largest of them are shown.
         seed: of the lot.
     """
     numbers = np.flatnonzero(size)
     largest = numbers[np.lexsort((numbers, -size[numbers]))][:NUM_LARGEST]
-    chosen = {int(n): "one of the largest" for n in largest if size[n] > 2}
+    chained = numbers[np.lexsort((numbers, -size[numbers]))]
+    chained = chained[alarm[chained]][:NUM_ALARMS]
+    chosen = dict.fromkeys(chained.tolist(), "a chain joins images that are not alike")
+    chosen |= {int(n): "one of the largest" for n in largest if size[n] > 2 and n not in chosen}
     known = numbers[np.isfinite(weakest[numbers]) & (weakest[numbers] < 1)]
     loose = [n for n in known[np.lexsort((known, weakest[known]))].tolist() if n not in chosen]
     chosen |= dict.fromkeys(loose[:NUM_WEAKEST], "among the weakest edges")
@@ -128,13 +188,16 @@ def choose_components(
     return chosen | dict.fromkeys(sample(others, NUM_TYPICAL, seed=seed).tolist(), "drawn by lot")
 
 
-def choose_members(rows: Int64[np.ndarray, " m"], edges: pa.Table, *, leader: int | None) -> list[int]:
+def choose_members(
+    rows: Int64[np.ndarray, " m"], edges: pa.Table, *, leader: int | None, first: Sequence[int] = ()
+) -> list[int]:
     """The members of a component to show: its representative, its weakest link, its hubs, the rest by lot.
 
     Args:
         rows: global rows of the component in the order of the lot.
         edges: `schema.EDGES`, of this component and others.
         leader: the representative's row, where it is known.
+        first: rows that must be among them, after the representative.
     """
     a, b, score = (edges[name].to_numpy() for name in ("a", "b", "score"))
     mine = np.flatnonzero(np.isin(a, rows))
@@ -143,7 +206,11 @@ def choose_members(rows: Int64[np.ndarray, " m"], edges: pa.Table, *, leader: in
     hubs = ends[np.lexsort((ends, -degree))]
     weakest = [row for i in mine[:1].tolist() for row in (int(a[i]), int(b[i]))]
     ranked = (
-        ([] if leader is None else [leader]) + weakest + hubs[: MAX_MEMBERS // 2].tolist() + rows.tolist()
+        ([] if leader is None else [leader])
+        + list(first)
+        + weakest
+        + hubs[: MAX_MEMBERS // 2].tolist()
+        + rows.tolist()
     )
     return list(dict.fromkeys(ranked))[:MAX_MEMBERS]
 
@@ -156,7 +223,7 @@ def _component(
     *,
     leader: int | None,
     size: int,
-    weakest: float,
+    health: Mapping[str, Any] | None,
 ) -> Component:
     # Without knowing the representative: it is among those that dedup did not drop. Then the closest to it.
     ordered = sorted(members, key=lambda m: (m.row != leader, m.stage == "dedup", -(m.score or 0.0), m.row))
@@ -164,11 +231,14 @@ def _component(
     graph = None
     if mine and len(ordered) > 2:
         graph = draw_graph(len(ordered), [(edge.a, edge.b, edge.score) for edge in mine])
+    by_row = {member.row: member for member in members}
     return Component(
         number,
         why,
         size,
-        weakest if np.isfinite(weakest) else None,
+        health,
+        None if health is None else (by_row[health["weakest_a"]], by_row[health["weakest_b"]]),
+        None if health is None else (by_row[health["end_a"]], by_row[health["end_b"]]),
         tuple(ordered),
         tuple(mine[:MAX_EDGES]),
         len(mine),
@@ -191,10 +261,6 @@ def _edges_of(members: Sequence[Picture], edges: pa.Table) -> list[Edge]:
         if member.image_id is not None and (j := first.setdefault(member.image_id, i)) != i:
             found.append(Edge(j, i, 1.0, "exact"))
     return sorted(found, key=lambda e: (e.score, e.a, e.b, e.kind))
-
-
-def _weakest(steps: Steps | None, num: int) -> Float64[np.ndarray, " c"]:
-    return np.full(num, np.inf) if steps is None else read(steps.health, ["weakest"])["weakest"].to_numpy()
 
 
 def _representatives(steps: Steps | None, numbers: Collection[int]) -> Mapping[int, int]:

@@ -19,12 +19,15 @@ def test_components_shown_by_hand() -> None:
     weakest = np.full(45, 0.99)
     weakest[[3, 20]] = 0.91, 0.9
     weakest[30] = np.inf
-    why = choose_components(sizes, weakest, seed=0)
-    assert why[1] == why[4] == "one of the largest"
+    alarm = np.zeros(45, bool)
+    alarm[[1, 25]] = True
+    why = choose_components(sizes, weakest, alarm=alarm, seed=0)
+    assert why[1] == why[25] == "a chain joins images that are not alike"
+    assert why[4] == "one of the largest"
     assert why[3] == why[20] == "among the weakest edges"
     assert 2 not in why
-    assert len(why) == 2 + 4 + 8
-    assert why == choose_components(sizes, weakest, seed=0)
+    assert len(why) == 2 + 1 + 4 + 8
+    assert why == choose_components(sizes, weakest, alarm=alarm, seed=0)
 
 
 def test_members_lead_with_representative_weakest_link_and_hub() -> None:
@@ -34,4 +37,5 @@ def test_members_lead_with_representative_weakest_link_and_hub() -> None:
     assert members[:4] == [99, 40, 70, 10]
     assert len(members) == len(set(members)) == MAX_MEMBERS
     assert 500 not in members
+    assert choose_members(rows, star, leader=99, first=[55, 41])[:4] == [99, 55, 41, 40]
     assert choose_members(np.array([4, 5]), EDGES.empty_table(), leader=None) == [4, 5]
