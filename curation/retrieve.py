@@ -50,7 +50,15 @@ class ClusterRetrieval(BaseModel):
     )
 
 
-Retrieval = Annotated[SampleRetrieval | ClusterRetrieval, Field(discriminator="method")]
+class NoRetrieval(BaseModel):
+    """The curated images are taken as they are, and bring in nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["none"]
+
+
+Retrieval = Annotated[SampleRetrieval | ClusterRetrieval | NoRetrieval, Field(discriminator="method")]
 
 
 @dataclass(frozen=True)

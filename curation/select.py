@@ -46,9 +46,6 @@ class SelectConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    include_curated: bool = Field(
-        True, description="whether curated images enter, or only serve to find others"
-    )
     max_images: int | None = Field(
         None,
         ge=1,
@@ -107,10 +104,11 @@ class Selection:
 
 @dataclass(frozen=True)
 class Rows:
-    """What selection needs to know of every global row; 19 bytes a row."""
+    """What selection needs to know of every global row; 20 bytes a row."""
 
     is_curated: Bool[np.ndarray, "n"]
     is_uncurated: Bool[np.ndarray, "n"]  # neither of the two: holdout
+    is_included: Bool[np.ndarray, "n"]  # of a curated pool whose images enter, and not only find others
     alive: Bool[np.ndarray, "n"]  # dropped by no stage so far
     id_rank: Int64[np.ndarray, "n"]  # order of image ids; equal exactly where ids are equal
     survivor_rank: Int64[np.ndarray, "n"]  # which of equal images stays: the lowest
@@ -138,7 +136,7 @@ def select(
     Args:
         hits: `schema.HITS` of each curated pool, in pool order; a pool that found nothing has an entry too.
         rows: roles, survivors and orders of all global rows.
-        config: caps, the sample, and whether curated images enter.
+        config: caps, and the sample.
         sampler: draws the balanced sample; needed where the config has one.
 
     Returns:
@@ -161,7 +159,8 @@ def select(
     outcome[rows.alive] = np.where(rows.is_curated | rows.is_uncurated, NOT_RETRIEVED, HOLDOUT)[rows.alive]
     selection = Selection(outcome, np.full(num_rows, -1, np.int64), np.full(num_rows, np.nan))
     eligible = rows.alive & rows.is_uncurated
-    outcome[rows.alive & rows.is_curated] = CURATED if config.include_curated else QUERY_ONLY
+    curated = rows.alive & rows.is_curated
+    outcome[curated] = np.where(rows.is_included[curated], CURATED, QUERY_ONLY)
     if hits:
         _bring_in(selection, hits, rows=rows, eligible=eligible, config=config)
     if config.balanced or not hits:

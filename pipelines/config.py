@@ -45,17 +45,31 @@ class PoolConfig(BaseModel):
         None,
         description="curated pools: how they retrieve from the pool; default: sample, 4 neighbours",
     )
+    include: bool = Field(
+        True,
+        description="curated pools: whether their own images enter; where not, they only serve to find "
+        "others, and neither are nor make copies",
+    )
 
     @model_validator(mode="after")
     def _only_curated_retrieve(self) -> "PoolConfig":
         if self.retrieve is not None and self.role != "curated":
             raise ValueError(f"`retrieve` is for curated pools, and this one is {self.role}; remove it")
+        if not self.include and self.role != "curated":
+            raise ValueError(f"`include` is for curated pools, and this one is {self.role}; remove it")
+        if not self.include and self.retrieval.method == "none":
+            raise ValueError("this pool neither enters nor retrieves; remove it, or set one of the two")
         return self
 
     @property
     def retrieval(self) -> Retrieval:
         """The rule in force."""
         return self.retrieve or SampleRetrieval(method="sample")
+
+    @property
+    def takes_part_in_dedup(self) -> bool:
+        """Whether its images may enter the dataset."""
+        return self.role != "holdout" and self.include
 
 
 class IngestConfig(BaseModel):
@@ -139,8 +153,8 @@ class RunConfig(BaseModel):
         num_leaves = self.cluster.num_clusters * self.hierarchy.splits
         if self.hierarchy.levels[0].num_clusters >= num_leaves:
             raise ValueError(
-                f"hierarchy.levels.0.num_clusters ({self.hierarchy.levels[0].num_clusters}) must be less than "
-                f"the leaves below it, cluster.num_clusters × hierarchy.splits ({num_leaves})"
+                f"hierarchy.levels.0.num_clusters ({self.hierarchy.levels[0].num_clusters}) must be less "
+                f"than the leaves below it, cluster.num_clusters × hierarchy.splits ({num_leaves})"
             )
         return self
 

@@ -1,6 +1,6 @@
 """The parts of a run, and their columns and vectors as arrays over global rows."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,9 +131,9 @@ def roles(parts: Sequence[Part], *wanted: Role) -> Bool[np.ndarray, " n"]:
     return np.repeat([part.role in wanted for part in parts], [part.num_rows for part in parts])
 
 
-def in_pool(parts: Sequence[Part], pool: str) -> Bool[np.ndarray, " n"]:
-    """Which global rows belong to a pool."""
-    return np.repeat([part.pool == pool for part in parts], [part.num_rows for part in parts])
+def in_pools(parts: Sequence[Part], pools: Collection[str]) -> Bool[np.ndarray, " n"]:
+    """Which global rows belong to any of the pools."""
+    return np.repeat([part.pool in pools for part in parts], [part.num_rows for part in parts])
 
 
 def vector_blocks(

@@ -81,12 +81,16 @@ def gather_retrieval(
 
 def _rule(pool: PoolConfig) -> str:
     rule = pool.retrieval
-    if rule.method == "sample":
-        return f"by sample: the {rule.neighbours} nearest pool images of every curated image"
-    return (
-        f"by cluster: at most {rule.per_cluster:,} from every cluster with at least {rule.min_seed_hits} "
-        f"curated images, {rule.cap:,} in all"
-    )
+    match rule.method:
+        case "sample":
+            return f"by sample: the {rule.neighbours} nearest pool images of every curated image"
+        case "cluster":
+            return (
+                f"by cluster: at most {rule.per_cluster:,} from every cluster with at least "
+                f"{rule.min_seed_hits} curated images, {rule.cap:,} in all"
+            )
+        case "none":
+            return "none: its images are taken as they are"
 
 
 def _queries(file: FileRef) -> tuple[Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:

@@ -1,4 +1,8 @@
-"""dedup: exact copies are collapsed, what is left is joined into edges, and components keep one row each."""
+"""dedup: exact copies are collapsed, what is left is joined into edges, and components keep one row each.
+
+Images that cannot enter the dataset take no part: those of holdouts, and of curated pools that only search.
+They would displace images that can.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +17,17 @@ from jaxtyping import Bool, Int64
 from curation import storage
 from curation.dedup.pairs import DedupConfig, collapse_equal, survivor_order
 from pipelines.config import RunConfig
-from pipelines.parts import Part, as_numpy, column, is_null, read, read_array, roles, sha256_words
+from pipelines.parts import (
+    Part,
+    as_numpy,
+    column,
+    in_pools,
+    is_null,
+    read,
+    read_array,
+    roles,
+    sha256_words,
+)
 from pipelines.runner import Runner
 from pipelines.stages.components import decide
 from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
@@ -39,7 +53,8 @@ def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
     """Find the copies among the usable images of all curated and uncurated pools."""
     rule = config.dedup
     inputs = tuple(part.digest("described", "verdicts") for part in parts)
-    rows_step = Step("dedup_rows", 1, {}, _load_rows, "task", "dedup")
+    aside = frozenset(name for name, pool in config.pools.items() if not pool.takes_part_in_dedup)
+    rows_step = Step("dedup_rows", 2, {"aside": sorted(aside)}, partial(_load_rows, aside), "task", "dedup")
     rows = runner.run_one(rows_step, Item(inputs, {"parts": tuple(parts)}))
     joined, digests = rows.file(runner.run_dir, "joined.npy"), rows.facts["digests"]
     if rule.pca_radius is not None:
@@ -64,7 +79,11 @@ def _join(
 ) -> tuple[EdgeFile, ...]:
     """Every kind of edge in use. The PCA hash has a step of its own: a new fit leaves the other edges."""
     rule = config.dedup
-    searched = [(part, d) for part, d in zip(parts, digests, strict=True) if part.role != "holdout"]
+    searched = [
+        (part, digest)
+        for part, digest in zip(parts, digests, strict=True)
+        if config.pools[part.pool].takes_part_in_dedup
+    ]
 
     def pairs(*files: str) -> list[tuple[Block, Block]]:
         mine, of_mine = [part for part, _ in searched], [d for _, d in searched]
@@ -107,12 +126,14 @@ def survivor_rank(parts: Sequence[Part]) -> Int64[np.ndarray, " n"]:
     )
 
 
-def _load_rows() -> Work:
+def _load_rows(aside: frozenset[str]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
-        candidates = np.flatnonzero(usable(parts) & ~roles(parts, "holdout"))
-        rank = survivor_rank(parts)[candidates]
-        first = candidates[collapse_equal(sha256_words(parts)[candidates], rank)]
+        candidates = np.flatnonzero(usable(parts) & ~in_pools(parts, aside))
+        # The first of equal bytes, whichever of them survives: rows that come later leave it where it is,
+        # and the blocks of a pool that grows as they were.
+        order = np.arange(len(candidates))
+        first = candidates[collapse_equal(sha256_words(parts)[candidates], order)]
         joined = candidates[first == candidates]
         storage.write_vectors(attempt.out / "joined.npy", joined)
         storage.write_vectors(attempt.out / "firsts.npy", np.stack([candidates, first], axis=1))

@@ -13,7 +13,7 @@ from curation.cluster.sampling import Candidates, balanced_sample
 from curation.schema import Origin
 from curation.select import OUTCOMES, Rows, Sampler, SelectConfig, select
 from pipelines.config import RunConfig
-from pipelines.parts import Part, read, read_array, roles
+from pipelines.parts import Part, in_pools, read, read_array, roles
 from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters
 from pipelines.stages.dedup import survivor_rank
@@ -44,23 +44,25 @@ def select_images(
     """Decide what is in the dataset."""
     inputs = [part.digest("described") for part in parts] + [clusters.alive.sha256]
     inputs += [f"{pool} {file.sha256}" for pool, file in hits.items()]
-    settings = config.select.model_dump(mode="json")
+    included = frozenset(name for name, pool in config.pools.items() if pool.include)
+    settings = config.select.model_dump(mode="json") | {"include": sorted(included)}
     if config.select.balanced is not None:
         settings["seed"] = config.seed
         inputs.append(hierarchy.digest)
-    step = Step("select", 1, settings, partial(_load, config.select, config.seed), "task", "select")
+    step = Step("select", 1, settings, partial(_load, config.select, config.seed, included), "task", "select")
     payload = {"parts": tuple(parts), "alive": clusters.alive, "hits": dict(hits), "hierarchy": hierarchy}
     receipt = runner.run_one(step, Item(tuple(inputs), payload))
     outcome, by, score = (receipt.file(runner.run_dir, f"{name}.npy") for name in ("outcome", "by", "score"))
     return Outcomes(outcome, by, score, receipt.digest)
 
 
-def _load(config: SelectConfig, seed: int) -> Work:
+def _load(config: SelectConfig, seed: int, included: frozenset[str]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         rows = Rows(
             is_curated=roles(parts, "curated"),
             is_uncurated=roles(parts, "uncurated"),
+            is_included=in_pools(parts, included),
             alive=np.asarray(read_array(attempt.payload["alive"])),
             id_rank=id_rank(parts),
             survivor_rank=survivor_rank(parts),

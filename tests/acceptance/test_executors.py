@@ -1,7 +1,8 @@
 """The same bytes come out whoever does the work, and when a node is lost in the middle of it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,32 @@ def test_ray_gives_the_same_bytes(
     assert Outcome(tmp_path / "run").digests() == undisturbed
 
 
+@dataclass(frozen=True)
+class Loss:
+    """When a node is lost: a step has put out some items, and the node has another in its hands."""
+
+    step: str
+    after: int
+    settings: tuple[str, ...]
+    title: bytes  # Ray writes what a worker does into its title
+
+
+LOSSES = [
+    Loss("describe", 3, (), b"MapWorker"),
+    # Blocks of 200 rows make a hundred pairs, and groups of 200 rows a dozen items of each iteration.
+    Loss("dedup_edges", 10, ("dedup.block_rows=200",), b"_do"),
+    Loss(
+        "kmeans_sums",
+        3,
+        ("cluster.group_rows=200", "cluster.num_clusters=10", "cluster.iterations=12"),
+        b"_do",
+    ),
+]
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Ray cluster whose head node carries one worker of `describe`."""
+    """A Ray cluster whose head node carries one worker of `describe`; the other nodes are the test's."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     prepare_ray_environment()
     import ray
@@ -51,39 +75,52 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     cluster.shutdown()
 
 
-def test_a_lost_node_changes_nothing(
-    cluster: Any, web_config: Path, undisturbed: dict[str, str], tmp_path: Path
-) -> None:
-    node = cluster.add_node(num_cpus=2)
-    run_dir = tmp_path / "run"
-    command = ["run", str(web_config), f"--set=run_dir={run_dir}", "--address", cluster.address]
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.step)
+def test_a_lost_node_changes_nothing(loss: Loss, cluster: Any, web_config: Path, tmp_path: Path) -> None:
+    nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
+    settings = [f"--set={setting}" for setting in loss.settings]
+    undisturbed, run_dir = tmp_path / "undisturbed", tmp_path / "run"
+    local = ["run", str(web_config), f"--set=run_dir={undisturbed}", "--executor", "local", *settings]
+    run_lvd(local, log=tmp_path / "log")
+    command = ["run", str(web_config), f"--set=run_dir={run_dir}", "--address", cluster.address, *settings]
     lvd = start_lvd(command, log=tmp_path / "log")
-    num_parts = wait_until_busy(lvd, run_dir, node)
+    node = wait_until_busy(lvd, run_dir, nodes, loss)
+    num_done = num_receipts(run_dir, loss.step)
     cluster.remove_node(node, allow_graceful=False)
-    num_done = len(list((run_dir / "steps/describe").glob("*/receipt.json")))
-    assert num_done < num_parts, "the node was lost too late to matter"
     assert lvd.wait(600) == 0, lvd.text()
-    print(f"lost a node when {num_done} of {num_parts} parts were described")
-    assert Outcome(run_dir).digests() == undisturbed
+    print(f"lost a node of three when {num_done} items of {loss.step} were there")
+    assert Outcome(run_dir).digests() == Outcome(undisturbed).digests()
     run_lvd(["verify", str(run_dir)], log=tmp_path / "log")
 
 
-def wait_until_busy(lvd: LvdProcess, run_dir: Path, node: Any, *, timeout_s: float = 300) -> int:
-    """Wait until parts are being described and the node has one in its hands; returns the number of parts."""
+def wait_until_busy(
+    lvd: LvdProcess, run_dir: Path, nodes: Sequence[Any], loss: Loss, *, timeout_s: float = 300
+) -> Any:
+    """Wait for the moment of the loss; returns the node that is at work."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         assert lvd.process.poll() is None, lvd.text()
-        if len(list((run_dir / "steps/describe").glob("*/receipt.json"))) >= 3 and works(node):
-            return len(list((run_dir / "steps/ingest").glob("*/*.parquet")))
-        time.sleep(0.02)
-    raise AssertionError(f"the node got nothing to do:\n{lvd.text()}")
+        if num_receipts(run_dir, loss.step) >= loss.after:
+            for node in nodes:
+                if works(node, loss.title):
+                    return node
+        time.sleep(0.005)
+    raise AssertionError(f"no node got anything to do:\n{lvd.text()}")
 
 
-def works(node: Any) -> bool:
-    """Whether a worker of the node has a part in its hands: Ray writes what a worker does into its title."""
+def num_receipts(run_dir: Path, step: str) -> int:
+    """Items of a step that are there now."""
+    return len(list((run_dir / "steps" / step).glob("*/receipt.json")))
+
+
+def works(node: Any, title: bytes) -> bool:
+    """Whether a worker of the node has an item in its hands."""
     raylet = node.all_processes["raylet"][0].process.pid
     for child in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
-        title = Path(f"/proc/{child}/cmdline").read_bytes()
-        if title.startswith(b"ray::") and b"IDLE" not in title and b"MapWorker" in title:
+        try:
+            words = Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if words.startswith(b"ray::") and b"IDLE" not in words and title in words:
             return True
     return False

@@ -16,14 +16,15 @@ def hits_of(*entries: tuple) -> pa.Table:
 
 
 def rows_of(roles: str, *, dead=(), id_rank=None, survivor_rank=None) -> Rows:
-    """One letter a row: c(urated), u(ncurated), h(oldout)."""
+    """One letter a row: c(urated), q(uery only: curated, and not included), u(ncurated), h(oldout)."""
     letters = np.array(list(roles))
     every = np.arange(len(letters))
     alive = np.ones(len(letters), bool)
     alive[list(dead)] = False
     return Rows(
-        is_curated=letters == "c",
+        is_curated=(letters == "c") | (letters == "q"),
         is_uncurated=letters == "u",
+        is_included=letters == "c",
         alive=alive,
         id_rank=every if id_rank is None else np.array(id_rank),
         survivor_rank=every if survivor_rank is None else np.array(survivor_rank),
@@ -134,9 +135,9 @@ def test_a_curated_pool_that_found_nothing_is_not_no_curated_pool():
 
 
 def test_curated_images_may_serve_as_queries_alone():
-    rows = rows_of("cu", id_rank=[0, 0])
-    selection = select({"a": hits_of((1, 0, 1.0))}, rows, config=SelectConfig(include_curated=False))
-    assert reasons(selection) == ["query_only", "retrieved_by_sample"]
+    rows = rows_of("quc", id_rank=[0, 0, 1])
+    selection = select({"a": hits_of((1, 0, 1.0))}, rows, config=SelectConfig())
+    assert reasons(selection) == ["query_only", "retrieved_by_sample", "curated"]
 
 
 def first_of(candidates: np.ndarray, num_images: int) -> np.ndarray:

@@ -7,7 +7,14 @@ import pytest
 import yaml
 
 from curation.errors import ConfigError
-from pipelines.config import MAX_CONFIG_BYTES, apply_override, load_config, resolved_yaml, validate
+from pipelines.config import (
+    FOLDERS,
+    MAX_CONFIG_BYTES,
+    apply_override,
+    load_config,
+    resolved_yaml,
+    validate,
+)
 
 POOLS = {
     "trusted": {"role": "curated", "sources": [{"kind": "folder", "path": "/data/trusted"}]},
@@ -66,7 +73,7 @@ def write(tmp_path: Path, data: object) -> str:
         ),
         (
             "pools.trusted.retrieve={neighbours: 4}",
-            ["pools.trusted.retrieve.method is missing; it is one of cluster, sample"],
+            ["pools.trusted.retrieve.method is missing; it is one of cluster, none, sample"],
         ),
         ("pools={}", ["pools", "at least 1 item"]),
         ("dedup=3", ["dedup", "valid dictionary", "got 3"]),
@@ -182,3 +189,9 @@ def test_run_dir_has_a_default(tmp_path: Path) -> None:
     data = minimal(name="cats")
     del data["run_dir"]
     assert load_config(write(tmp_path, data), []).run_dir == "runs/cats"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDERS[0].glob("*.yaml")))
+def test_configs_that_come_with_lvd_are_valid(name: str) -> None:
+    config = load_config(name, ["root=/data"])
+    assert resolved_yaml(config)

@@ -1,0 +1,180 @@
+"""What a run costs per row as its pool grows: real stages over tiny pictures with synthetic vectors.
+
+python tests/benchmarks/bench_growth.py [--rows 100000,1000000] [--executor ray]
+
+Each size is a run of its own over freshly written tars; the vectors lie around 500 directions, with planted
+copies. Per step: the seconds of work by the receipts, and how the time per row grew from the smallest size to
+the largest. The exponent of a step is log(time ratio) / log(rows ratio): 1 is linear, 2 is every pair. The
+driver's peak resident memory gives its bytes per row between the two sizes.
+"""
+
+import argparse
+import json
+import math
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zlib
+from collections import defaultdict
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+TAR_IMAGES = 10_000
+NUM_DIRECTIONS, DIM = 500, 64
+SIDE_PX = 16
+LVD = (sys.executable, "-m", "pipelines.cli")
+# Steps of one run together are a line of the table.
+LINES = {
+    "describe": ("describe",),
+    "exact join": ("dedup_edges",),
+    "clustering": ("cluster", "kmeans"),
+    "sharding": ("shard",),
+}
+
+
+def main() -> None:
+    """Run every size and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", default="100000,1000000", help="sizes of the pool, smallest first")
+    parser.add_argument("--executor", choices=("ray", "local"), default="ray")
+    args = parser.parse_args()
+    sizes = [int(size) for size in args.rows.split(",")]
+    seconds, peaks = {}, {}
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="lvd-growth-") as folder:
+            root = Path(folder)
+            write_pool(root, size)
+            peaks[size] = run(root, args.executor)
+            seconds[size] = seconds_of(root / "run")
+        print(f"{size:,} rows: {seconds[size]}, driver peak {peaks[size] / 1e6:.0f} MB", file=sys.stderr)
+    small, large = sizes[0], sizes[-1]
+    ratio = {name: seconds[large][name] / seconds[small][name] for name in LINES}
+    print(
+        json.dumps(
+            {
+                "what": "growth of a run",
+                "rows": sizes,
+                "seconds": {str(size): seconds[size] for size in sizes},
+                "per_row_ratio": {name: round(value * small / large, 3) for name, value in ratio.items()},
+                "exponent": {
+                    name: round(math.log(value) / math.log(large / small), 2) for name, value in ratio.items()
+                },
+                "driver_bytes_per_row": round((peaks[large] - peaks[small]) / (large - small), 1),
+            }
+        )
+    )
+
+
+def write_pool(root: Path, num_rows: int) -> None:
+    """Tars of pictures, their vectors, and a config over them."""
+    rng = np.random.default_rng(0)
+    directions = _unit(rng.standard_normal((NUM_DIRECTIONS, DIM)))
+    (root / "pool").mkdir()
+    with pq.ParquetWriter(root / "vectors.parquet", _VECTORS) as writer:
+        for first in range(0, num_rows, TAR_IMAGES):
+            count = min(TAR_IMAGES, num_rows - first)
+            vectors = _unit(
+                directions[rng.integers(NUM_DIRECTIONS, size=count)]
+                + 0.12 * rng.standard_normal((count, DIM))
+            )
+            copies = np.flatnonzero(rng.random(count) < 0.01)
+            vectors[copies] = _unit(vectors[copies - 1] + 0.001 * rng.standard_normal((len(copies), DIM)))
+            _write_tar(root / "pool" / f"{first // TAR_IMAGES:05d}.tar", first, count)
+            writer.write_table(_table(first, vectors))
+    (root / "growth.yaml").write_text(yaml.safe_dump(_config(root), sort_keys=False))
+
+
+_VECTORS = pa.schema([("key", pa.string()), ("embedding", pa.list_(pa.float16(), DIM))])
+
+
+def _table(first: int, vectors: np.ndarray) -> pa.Table:
+    tar = f"{first // TAR_IMAGES:05d}.tar"
+    keys = [f"{tar}/{row:09d}" for row in range(first, first + len(vectors))]
+    flat = pa.array(vectors.astype(np.float16).ravel())
+    return pa.table({"key": keys, "embedding": pa.FixedSizeListArray.from_arrays(flat, DIM)}, _VECTORS)
+
+
+def _config(root: Path) -> dict[str, object]:
+    return {
+        "name": "growth",
+        "run_dir": str(root / "run"),
+        "pools": {"web": {"role": "uncurated", "sources": [{"kind": "tars", "path": str(root / "pool")}]}},
+        "describe": {
+            "embed": {"embedder": f"precomputed:{root / 'vectors.parquet'}"},
+            "descriptor": f"precomputed:{root / 'vectors.parquet'}",
+        },
+        "judge": {"min_side_px": 1},
+        "dedup": {"phash_radius": None, "cosine_threshold": 0.99},
+        "decontaminate": {"phash_radius": None},
+        "cluster": {"num_clusters": 500, "iterations": 10},
+    }
+
+
+def _write_tar(path: Path, first: int, count: int) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for row in range(first, first + count):
+            data = png(np.random.default_rng(row).integers(0, 256, (SIDE_PX, SIDE_PX), np.uint8))
+            member = tarfile.TarInfo(f"{row:09d}.png")
+            member.size = len(data)
+            tar.addfile(member, BytesIO(data))
+
+
+def png(grey: np.ndarray) -> bytes:
+    """A stored grey PNG: an encoder that costs next to nothing."""
+    rows = b"".join(b"\0" + line.tobytes() for line in grey)
+    header = struct.pack(">IIBBBBB", grey.shape[1], grey.shape[0], 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b""))
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def run(root: Path, executor: str) -> int:
+    """Run `lvd run`; returns the largest resident set of its own process, bytes."""
+    command = [*LVD, "run", str(root / "growth.yaml"), "--executor", executor]
+    peak = 0
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        while process.poll() is None:
+            peak = max(peak, _resident_peak(process.pid))
+            time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit((root / "log").read_text())
+    return peak
+
+
+def _resident_peak(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has just ended
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def seconds_of(run_dir: Path) -> dict[str, float]:
+    """Seconds of work of every line of the table, over all items, by their receipts."""
+    found: dict[str, float] = defaultdict(float)
+    for path in (run_dir / "steps").glob("*/*/receipt.json"):
+        receipt = json.loads(path.read_text())
+        for line, names in LINES.items():
+            if receipt["step"].startswith(names):
+                found[line] += receipt["timings"]["work_s"]
+    return {line: round(found[line], 2) for line in LINES}
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main()
