@@ -16,6 +16,7 @@ from curation import storage
 from curation.describe.embed import EmbedConfig, Embedder, EmbedderSpec, parse_embedder
 from curation.describe.fast_vit import has_fast_bf16
 from curation.describe.gist import Gist
+from curation.describe.sscd import sscd_view
 from curation.describe.torch_embedder import TorchEmbedder
 from curation.describe.views import View
 from curation.errors import ConfigError, ModelError
@@ -55,6 +56,10 @@ def identity(config: EmbedConfig) -> dict[str, Any]:
         from pipelines.own_vit import digest_of_weights
 
         fields["embedder"] = f"vit:@sha256:{digest_of_weights(spec.weights)}"
+    elif spec.library == "sscd":
+        from pipelines.sscd_weights import sscd_identity
+
+        fields["embedder"] = sscd_identity(spec)
     elif _is_file(spec):
         # The same weights elsewhere are the same model.
         digest, _ = storage.sha256_file(spec.weights)
@@ -88,13 +93,25 @@ def load_embedder(config: EmbedConfig) -> Embedder | None:
             from pipelines.own_vit import load_tower
 
             return _wrap(config, *load_tower(spec.weights, image_size_px=config.image_size_px))
+        case "sscd":
+            from pipelines.sscd_weights import load_sscd
+            from pretrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
+
+            model, view = load_sscd(spec), sscd_view(config.image_size_px)
+            return _wrap(config, model.trunk, view, IMAGENET_MEAN, IMAGENET_STD, head=model.head)
 
 
 Tower = tuple[nn.Module, View, tuple[float, ...], tuple[float, ...]]  # module, its view, mean, std
 
 
 def _wrap(
-    config: EmbedConfig, tower: nn.Module, view: View, mean: tuple[float, ...], std: tuple[float, ...]
+    config: EmbedConfig,
+    tower: nn.Module,
+    view: View,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    head: nn.Module | None = None,
 ) -> TorchEmbedder:
     assert config.dtype != "auto" and config.compile != "auto"  # noqa: PT018
     return TorchEmbedder(
@@ -108,6 +125,7 @@ def _wrap(
         batch_rows=config.batch_rows,
         threads=config.threads,
         device=config.device,
+        head=head,
     )
 
 

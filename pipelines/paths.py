@@ -1,9 +1,10 @@
 """Makes the paths of a config absolute: a worker of a cluster has a working directory of its own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from curation import storage
-from curation.describe.embed import parse_embedder
+from curation.describe.embed import parse_embedder, sscd_spec
 from curation.ingest.sources import Source
 from pipelines.config import RunConfig
 
@@ -41,6 +42,9 @@ def _embedder(spec: str) -> str:
         from pipelines.own_vit import weights_file  # the trainer takes seconds to import
 
         return f"vit:{weights_file(weights)}"
+    if parsed.library == "sscd":
+        whitening = parsed.whitening and _path(parsed.whitening)
+        return sscd_spec(replace(parsed, weights=_path(weights), whitening=whitening))
     if weights and storage.is_local(weights) and storage.exists(weights):  # and not a tag of a hub
         return spec.removesuffix(weights) + _path(weights)
     return spec

@@ -35,6 +35,9 @@ class DescribeConfig(BaseModel):
     descriptor: str | None = Field(
         None, description=f"copy descriptor beside the perceptual hash: {ALLOWED}; none where null"
     )
+    descriptor_size_px: int | None = Field(
+        None, description="side of the copy descriptor's input; its model's own where null", ge=8
+    )
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="hard caps and allowed formats")
     decode_threads: int = Field(2, description="threads that read and decode ahead of the model", ge=1)
 
@@ -50,10 +53,14 @@ class DescribeConfig(BaseModel):
 
     @property
     def descriptor_embed(self) -> EmbedConfig | None:
-        """How the copy descriptor is made: as the embedding, with its own model."""
+        """How the copy descriptor is made: as the embedding, with its own model and size of input."""
         if self.descriptor is None:
             return None
-        return self.embed.model_copy(update={"embedder": self.descriptor})
+        if self.descriptor == self.embed.embedder and self.descriptor_size_px is None:
+            return self.embed  # one model for both is run once
+        return self.embed.model_copy(
+            update={"embedder": self.descriptor, "image_size_px": self.descriptor_size_px}
+        )
 
 
 @dataclass(frozen=True)

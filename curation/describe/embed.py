@@ -1,5 +1,6 @@
 """The small contract of everything that turns pictures into vectors, and its configuration."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -10,10 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from curation.describe.views import View
 from curation.errors import ConfigError
 
-Library = Literal["gist", "open_clip", "timm", "vit", "precomputed"]
+Library = Literal["gist", "open_clip", "timm", "vit", "sscd", "precomputed"]
 ALLOWED = (
-    "gist, open_clip:ARCH/PRETRAINED_OR_PATH, timm:NAME[@PATH], vit:CHECKPOINT or precomputed:FILE.parquet"
+    "gist, open_clip:ARCH/PRETRAINED_OR_PATH, timm:NAME[@PATH], vit:CHECKPOINT, "
+    "sscd:FILE[@SHA256][,whitening=FILE[@SHA256]] or precomputed:FILE.parquet"
 )
+WHITENING = ",whitening="
+# A tail of hexadecimal digits is a SHA-256 that was cut short and no part of a name.
+PINNED = re.compile(r"(?P<path>.+?)(?:@(?P<sha256>[0-9a-fA-F]{64}))?")
+CUT_SHORT = re.compile(r".*@[0-9a-fA-F]*")
 
 
 @runtime_checkable
@@ -54,8 +60,11 @@ class EmbedderSpec:
     """A parsed embedder spec: which library builds `model`, and from which `weights`."""
 
     library: Library
-    model: str = ""  # architecture; empty for gist, precomputed, and vit, whose weights tell it
+    model: str = ""  # architecture; empty for gist, precomputed, and vit and sscd, whose weights tell it
     weights: str = ""  # a file or a hub tag; empty where the library's default tag is meant
+    sha256: str = ""  # that the weights must have, in lower-case hex; empty where none was named
+    whitening: str = ""  # a file with the map that follows an sscd; empty for none
+    whitening_sha256: str = ""  # that it must have
 
 
 def parse_embedder(spec: str) -> EmbedderSpec:
@@ -63,8 +72,9 @@ def parse_embedder(spec: str) -> EmbedderSpec:
 
     Args:
         spec: `gist`, `open_clip:ARCH/PRETRAINED_OR_PATH`, `timm:NAME[@PATH]`, `vit:CHECKPOINT` (what
-            `lvd pretrain` wrote, or a backbone of the official, Hugging Face's or timm's kind) or
-            `precomputed:FILE.parquet`.
+            `lvd pretrain` wrote, or a backbone of the official, Hugging Face's or timm's kind),
+            `sscd:FILE[@SHA256][,whitening=FILE[@SHA256]]` (what the authors of SSCD published, or a file of
+            its tensors; a TorchScript archive needs its SHA-256 named) or `precomputed:FILE.parquet`.
 
     Raises:
         ConfigError: it is none of them.
@@ -84,11 +94,32 @@ def parse_embedder(spec: str) -> EmbedderSpec:
                 return EmbedderSpec("timm", name, path)
         case "vit" if rest:
             return EmbedderSpec("vit", weights=rest)
+        case "sscd" if sscd := _parse_sscd(rest):
+            return sscd
         case "precomputed" if rest.endswith(".parquet"):
             return EmbedderSpec("precomputed", weights=rest)
     raise ConfigError(
         "Unknown embedder", got=repr(spec), expected=ALLOWED, remedy="Give one of these forms as the embedder"
     )
+
+
+def sscd_spec(spec: EmbedderSpec) -> str:
+    """The text that `parse_embedder` takes apart into these files of an sscd."""
+
+    def pinned(path: str, sha256: str) -> str:
+        return f"{path}@{sha256}" if sha256 else path
+
+    text = f"sscd:{pinned(spec.weights, spec.sha256)}"
+    return text + (WHITENING + pinned(spec.whitening, spec.whitening_sha256) if spec.whitening else "")
+
+
+def _parse_sscd(text: str) -> EmbedderSpec | None:
+    weights, *whitening = text.split(WHITENING)
+    files = [PINNED.fullmatch(file) for file in (weights, *whitening)]
+    if len(files) > 2 or not all(file and not CUT_SHORT.fullmatch(file["path"]) for file in files):
+        return None
+    pinned = [value for file in files if file for value in (file["path"], (file["sha256"] or "").lower())]
+    return EmbedderSpec("sscd", "", *pinned)
 
 
 class EmbedConfig(BaseModel):

@@ -14,16 +14,23 @@ from curation.errors import ModelError
 
 
 class NormalisedTower(nn.Module):
-    """Bytes in, fp32 features out: (pixels / 255 - mean) / std, then the tower in its own dtype."""
+    """Bytes in, fp32 features out: (pixels / 255 - mean) / std, tower in its own dtype, head in fp32."""
 
     scale: Tensor
     shift: Tensor
 
     def __init__(
-        self, tower: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype
+        self,
+        tower: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        dtype: torch.dtype,
+        *,
+        head: nn.Module | None,
     ) -> None:
         super().__init__()
         self.tower = tower.to(dtype)
+        self.head = nn.Identity() if head is None else head.float()
         self.dtype = dtype
         centre, spread = torch.tensor([mean, std], dtype=torch.float64).view(2, 3, 1, 1)
         self.register_buffer("scale", (1 / (255 * spread)).float())
@@ -33,11 +40,11 @@ class NormalisedTower(nn.Module):
         """Features of a batch of views."""
         # The permuted view is channels-last in memory, which is what oneDNN's patch convolution wants.
         image = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        return self.tower(image.to(self.dtype)).float()
+        return self.head(self.tower(image.to(self.dtype)).float())
 
 
 class TorchEmbedder:
-    """An `Embedder` over an image tower that gives features (n, d).
+    """An `Embedder` over an image tower that gives features (n, d), alone or with a head.
 
     Args:
         name: the spec it was built from.
@@ -45,6 +52,8 @@ class TorchEmbedder:
         view: what the tower's own preprocessing does to a picture's geometry.
         mean, std: of its input, for pixels in 0–1.
         dtype, compile_, batch_rows, threads, device: as in `EmbedConfig`, resolved.
+        head: what makes features (n, d) of the tower's output; in fp32 whatever the dtype, for pooled powers
+            and a whitening lose in bf16, and it costs little.
 
     Raises:
         ModelError: the tower's output is not finite features (n, d).
@@ -63,6 +72,7 @@ class TorchEmbedder:
         batch_rows: int,
         threads: int,
         device: str,
+        head: nn.Module | None = None,
     ) -> None:
         self.name = name
         self.view = view
@@ -73,7 +83,8 @@ class TorchEmbedder:
         if device == "cpu" and dtype == "bf16":
             use_bmm_attention(tower)
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-        module = NormalisedTower(tower, mean, std, kind).eval().requires_grad_(False).to(self._device)
+        module = NormalisedTower(tower, mean, std, kind, head=head)
+        module = module.eval().requires_grad_(False).to(self._device)
         self._forward = torch.compile(module, dynamic=False) if compile_ else module
         # Frozen weights are prepacked for oneDNN once. The tracer reads this from the global config, not from
         # the options of compile, and it traces in the probe. One compiler thread: a worker

@@ -30,6 +30,6 @@ def note_embedder(config: DescribeConfig) -> EmbedderNote:
         case "precomputed":
             text = "The vectors were brought along: they were read from this file and not made by this run."
             return EmbedderNote(config.embed.embedder, text, False)
-        case "open_clip" | "timm" | "vit":
+        case "open_clip" | "timm" | "vit" | "sscd":
             text = "A trained model made the vectors behind clusters and retrieval."
             return EmbedderNote(config.embed.embedder, text, False)

@@ -150,7 +150,20 @@ def check_fit(state: State, config: ViTConfig) -> None:
     Raises:
         ModelError: with the names of all (up to 50) that are missing, of another shape, or not expected.
     """
-    shapes = expected_shapes(config)
+    check_shapes(state, expected_shapes(config))
+
+
+def check_shapes(state: State, shapes: Mapping[str, tuple[int, ...]], *, what: str = "the backbone") -> None:
+    """Make sure that tensors are those of a model: all of them, no other, each in its shape.
+
+    Args:
+        state: tensors by name.
+        shapes: of all that there must be.
+        what: the model, as the error shall call it.
+
+    Raises:
+        ModelError: with the names of all (up to 50) that are missing, of another shape, or not expected.
+    """
     wrong = [
         f"{_told(name, state)} for {shapes[name]}"
         for name in shapes
@@ -159,7 +172,7 @@ def check_fit(state: State, config: ViTConfig) -> None:
     missing = [name for name in shapes if name not in state]
     unexpected = [name for name in state if name not in shapes]
     if missing or wrong or unexpected:
-        raise _no_fit(missing=missing, wrong=wrong, unexpected=unexpected)
+        raise _no_fit(what, missing=missing, wrong=wrong, unexpected=unexpected)
 
 
 def _check_telling(state: State, depth: int, ffn: Ffn) -> None:
@@ -176,17 +189,21 @@ def _check_telling(state: State, depth: int, ffn: Ffn) -> None:
 
 
 def _no_fit(
-    *, missing: list[str] | None = None, wrong: list[str] | None = None, unexpected: list[str] | None = None
+    what: str = "the backbone",
+    *,
+    missing: list[str] | None = None,
+    wrong: list[str] | None = None,
+    unexpected: list[str] | None = None,
 ) -> ModelError:
     found = [
-        f"{len(names)} {what}: {_listed(names)}"
-        for names, what in ((missing, "missing"), (wrong, "of another shape"), (unexpected, "not expected"))
+        f"{len(names)} {fault}: {_listed(names)}"
+        for names, fault in ((missing, "missing"), (wrong, "of another shape"), (unexpected, "not expected"))
         if names
     ]
     return ModelError(
-        "The tensors are not those of the backbone",
+        f"The tensors are not those of {what}",
         got="; ".join(found),
-        expected="every tensor of the backbone, in its shape, and no other",
+        expected="every tensor of the model, in its shape, and no other",
         remedy="Save the complete model, and give its own config with it",
     )
 

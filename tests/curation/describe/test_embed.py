@@ -7,7 +7,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from pydantic import ValidationError
 from torch import nn
 
-from curation.describe.embed import EmbedConfig, EmbedderSpec, parse_embedder, unit_rows
+from curation.describe.embed import EmbedConfig, EmbedderSpec, parse_embedder, sscd_spec, unit_rows
 from curation.describe.fast_vit import BmmSelfAttention, use_bmm_attention
 from curation.describe.torch_embedder import TorchEmbedder
 from curation.describe.views import View
@@ -23,6 +23,12 @@ from curation.errors import ConfigError, ModelError
         ("timm:vit_small_patch14_dinov2.lvd142m", EmbedderSpec("timm", "vit_small_patch14_dinov2.lvd142m")),
         ("timm:resnet50@/data/a@b.pth", EmbedderSpec("timm", "resnet50", "/data/a@b.pth")),
         ("vit:runs/a:b/pretrain", EmbedderSpec("vit", weights="runs/a:b/pretrain")),
+        ("sscd:/m/disc@2.pt", EmbedderSpec("sscd", weights="/m/disc@2.pt")),
+        (f"sscd:d.pt@{'aB' * 32}", EmbedderSpec("sscd", weights="d.pt", sha256="ab" * 32)),
+        (
+            f"sscd:d.pt,whitening=w.safetensors@{'0f' * 32}",
+            EmbedderSpec("sscd", weights="d.pt", whitening="w.safetensors", whitening_sha256="0f" * 32),
+        ),
         ("precomputed:s3://bucket/v.parquet", EmbedderSpec("precomputed", weights="s3://bucket/v.parquet")),
     ],
 )
@@ -46,6 +52,15 @@ def test_specs(spec: str, parsed: EmbedderSpec) -> None:
         "timm:local-dir:/x",
         "vit",
         "vit:",
+        "sscd",
+        "sscd:",
+        "sscd:d.pt@",
+        "sscd:d.pt@0f0f",
+        f"sscd:d.pt@{'0f' * 33}",
+        f"sscd:@{'0f' * 32}",
+        f"sscd:d.pt@{'0f' * 32}@{'0f' * 32}",
+        "sscd:d.pt,whitening=",
+        "sscd:d.pt,whitening=a.pt,whitening=b.pt",
         "precomputed:",
         "precomputed:v.npy",
         "TIMM:x",
@@ -56,6 +71,13 @@ def test_other_specs_are_refused_with_what_is_allowed(spec: str) -> None:
         parse_embedder(spec)
     with pytest.raises(ValidationError, match=r"embedder[\s\S]*open_clip:ARCH"):
         EmbedConfig(embedder=spec)
+
+
+@pytest.mark.parametrize("whitening", ["", ",whitening=w.pt", f",whitening=w.pt@{'1a' * 32}"])
+@pytest.mark.parametrize("pin", ["", f"@{'0f' * 32}"])
+def test_an_sscd_is_spelled_as_it_is_parsed(pin: str, whitening: str) -> None:
+    spec = f"sscd:/m/d.pt{pin}{whitening}"
+    assert sscd_spec(parse_embedder(spec)) == spec
 
 
 def test_unit_rows_by_hand() -> None:
@@ -101,6 +123,38 @@ def test_normalisation_by_hand() -> None:
     half = 0.5**0.5
     expected = [[half, -half, 0], [-1 / 11**0.5, 3 / 11**0.5, 1 / 11**0.5], [-half, -half, 0]]
     np.testing.assert_allclose(embedder.embed(pixels), expected, atol=5e-4)
+
+
+class _Wide(nn.Module):
+    """Maps (n, 3, 1, 1) of a dtype that is kept."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        assert image.dtype == torch.bfloat16
+        return image.mean(dim=(2, 3), keepdim=True)
+
+
+def test_a_head_is_computed_in_fp32_whatever_the_dtype() -> None:
+    head = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False))
+    weight = torch.tensor([[1.0, 0.0, 1e-3], [0.0, 1.0 + 1e-6, 0.0]])
+    head[1].weight.data.copy_(weight)
+    embedder = TorchEmbedder(
+        "tower",
+        _Wide(),
+        view=View(8),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        dtype="bf16",
+        compile_=False,
+        batch_rows=2,
+        threads=1,
+        device="cpu",
+        head=head,
+    )
+    assert embedder.dim == 2
+    torch.testing.assert_close(head[1].weight.data, weight, rtol=0, atol=0)
+    pixels = np.full((2, 8, 8, 3), 255, np.uint8)
+    expected = np.array([1.001, 1.0]) / np.hypot(1.001, 1.0)
+    np.testing.assert_allclose(embedder.embed(pixels), [expected, expected], atol=5e-4)
 
 
 def test_the_shape_is_fixed() -> None:

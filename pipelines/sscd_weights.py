@@ -1,0 +1,156 @@
+"""The descriptor `sscd:FILE`: the published weights, in any of their three forms, on a trunk of timm's."""
+
+import hashlib
+import io
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from curation import storage
+from curation.describe.embed import EmbedderSpec
+from curation.describe.sscd import DEFAULT_DIM, Sscd, own_names, trunk_of
+from curation.errors import ModelError
+from pretrain.model.keys import check_shapes
+from pretrain.model.keys_official import flatten, renamed
+from pretrain.weights import PICKLED, READ_ERRORS, read_state
+
+# What tells an archive of TorchScript from one of tensors, to torch.load as well.
+TORCHSCRIPT_MEMBER = "constants.pkl"
+SUFFIXES = (".safetensors", *PICKLED)
+TRUNK_WIDTH = 2048
+COUNTER = ".num_batches_tracked"  # of a batch norm in training; no forward reads it
+
+
+def load_sscd(spec: EmbedderSpec) -> Sscd:
+    """The model in fp32, on the CPU, in eval mode.
+
+    Args:
+        spec: a parsed `sscd:FILE[@SHA256][,whitening=FILE[@SHA256]]`.
+
+    Raises:
+        ModelError: a file that is not there, is another than the one named, or cannot be read; a TorchScript
+            archive whose SHA-256 is not named; tensors that are missing, misshapen or not expected.
+    """
+    content = _read(spec.weights, spec.sha256)
+    names = own_names(content)
+    state = renamed({name: content[name] for name in names}, names.__getitem__)
+    projection = state.get("head.linear.weight")
+    dim = len(projection) if projection is not None and projection.ndim == 2 else DEFAULT_DIM
+    model = Sscd(new_trunk(trunk_of(state)), width=TRUNK_WIDTH, dim=dim)
+    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items() if not k.endswith(COUNTER)}
+    check_shapes(state, shapes, what=f"an SSCD (under torchvision's names), in {spec.weights}")
+    model.load_state_dict(state, strict=False)  # the counters alone are not in it
+    if spec.whitening:
+        model.head.whitening = _load_whitening(spec.whitening, spec.whitening_sha256, dim=dim)
+    return model.eval()
+
+
+def new_trunk(name: str) -> nn.Module:
+    """A trunk with drawn weights that gives maps, for `Sscd`.
+
+    Args:
+        name: of timm's ResNets, whose tensors have torchvision's names: `resnet50`, `resnext101_32x4d`.
+    """
+    import timm
+
+    return timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+
+
+def sscd_identity(spec: EmbedderSpec) -> str:
+    """The spec with the bytes of its files in the place of their paths: the same model wherever it lies.
+
+    Raises:
+        ModelError: a file is not there, or not the one that was named.
+    """
+    text = f"sscd:@sha256:{_digest(spec.weights, spec.sha256)}"
+    if spec.whitening:
+        text += f",whitening=@sha256:{_digest(spec.whitening, spec.whitening_sha256)}"
+    return text
+
+
+def _digest(path: str, sha256: str) -> str:
+    _check_file(path)
+    digest, _ = storage.sha256_file(path)
+    _check_digest(path, digest, sha256)
+    return digest
+
+
+def _read(path: str, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a file, whichever kind it is of, once its bytes are found to be those named."""
+    digest = _digest(path, sha256)
+    if not _is_torchscript(path):
+        return flatten(read_state(path)[0])
+    if not sha256:
+        raise ModelError(
+            f"{path} is a TorchScript archive, which is a program",
+            got="no SHA-256 beside it",
+            expected=f"{path}@SHA256, with the one that its publisher or you vouch for",
+            remedy=f"This file has {digest}; or give the file of tensors of the same model",
+        )
+    data = Path(path).read_bytes()
+    # Again, over the very bytes that are run.
+    _check_digest(path, hashlib.sha256(data).hexdigest(), sha256)
+    return _read_torchscript(path, data)
+
+
+def _read_torchscript(path: str, data: bytes) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            # Deprecated for programs; it is still the only reader of what was published as one.
+            warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
+            state = torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
+    except READ_ERRORS as error:
+        raise ModelError(
+            f"The TorchScript archive {path} cannot be read",
+            got=" ".join(str(error).split())[:1000],
+            remedy="Give the file of tensors of the same model (.classy.pt, .torchvision.pt)",
+        ) from error
+    if not state:
+        raise ModelError(
+            f"The TorchScript archive {path} holds no tensors by name: it was frozen",
+            expected="an archive that was traced or scripted and not frozen",
+            remedy="Give the file of tensors of the same model (.classy.pt, .torchvision.pt)",
+        )
+    return state
+
+
+def _load_whitening(path: str, sha256: str, *, dim: int) -> nn.Linear:
+    state = _read(path, sha256)
+    rows = len(state["bias"]) if "bias" in state and state["bias"].ndim == 1 else dim
+    shapes: dict[str, tuple[int, ...]] = {"weight": (rows, dim), "bias": (rows,)}
+    check_shapes(state, shapes, what=f"a whitening of {dim} numbers, in {path}")
+    layer = nn.Linear(dim, rows)
+    layer.load_state_dict(state)
+    return layer
+
+
+def _is_torchscript(path: str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.rpartition("/")[2] == TORCHSCRIPT_MEMBER for name in archive.namelist())
+
+
+def _check_file(path: str) -> None:
+    if not Path(path).is_file():
+        raise ModelError("No weights", got=path, expected="a local file", remedy="Check the path")
+    if Path(path).suffix not in SUFFIXES:
+        raise ModelError(
+            f"{path} is no kind of weights file that is read here",
+            got=Path(path).suffix or "no suffix",
+            expected=" or ".join(SUFFIXES),
+            remedy="Save the weights as safetensors",
+        )
+
+
+def _check_digest(path: str, digest: str, sha256: str) -> None:
+    if sha256 and digest != sha256:
+        raise ModelError(
+            f"{path} is not the file that the config names",
+            got=f"SHA-256 {digest}",
+            expected=sha256,
+            remedy="Fetch the file again, or name this one if you trust it",
+        )
