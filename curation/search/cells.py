@@ -20,7 +20,7 @@ MAX_CELLS = 1 << 16  # a cell's number is stored in 16 bits
 _TILE_ROWS = 1024
 _TILE_PRODUCTS = 1 << 20  # 4 MB in int32: still in the cache when the largest are looked for
 _SPAN = 8  # products of which only the largest is looked at before the probes of a row are chosen
-_ITERATIONS = 10  # of Lloyd: later ones move recall by less than its interval
+_ITERATIONS = 5  # of Lloyd: with twice as many, the probes that 99 % of pairs need do not change
 
 
 class CellsConfig(BaseModel):

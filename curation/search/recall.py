@@ -12,7 +12,7 @@ from curation.search.cells import nearest_cells, needed_probes
 from curation.search.exact import cosine_pairs
 
 MAX_PROBES = 256  # more than these are not told apart
-_SLICE_ROWS = 256  # of the sample: bounds the pairs held at once
+_SLICE_ROWS = 16_384  # of a block: bounds the pairs held at once
 _CONFIDENCE = 0.95
 
 
@@ -62,21 +62,21 @@ def exact_truth(
     """
     found: list[tuple[np.ndarray, np.ndarray]] = []
     home = nearest_cells(sample, centroids, num_probes=1)[:, 0]
-    for start in range(0, len(sample), _SLICE_ROWS):
-        part = sample[start : start + _SLICE_ROWS]
-        pairs = cosine_pairs(part, vectors, threshold=threshold, same=False)
+    for start in range(0, len(vectors), _SLICE_ROWS):
+        part = vectors[start : start + _SLICE_ROWS]
+        pairs = cosine_pairs(sample, part, threshold=threshold, same=False)
         # Two fp16 unit vectors that score less cannot be equal.
         differ = pairs.score < 0.99
-        differ[~differ] = (part[pairs.a[~differ]] != vectors[pairs.b[~differ]]).any(axis=1)
+        differ[~differ] = (sample[pairs.a[~differ]] != part[pairs.b[~differ]]).any(axis=1)
         a, b = pairs.a[differ], pairs.b[differ]
         partners, place = np.unique(b, return_inverse=True)
-        near = np.asarray(vectors[partners])
+        near = np.asarray(part[partners])
         partner_home = nearest_cells(near, centroids, num_probes=1)[:, 0]
         needed = np.minimum(
-            _ranks(part, centroids, row=a, cell=partner_home[place]),
-            _ranks(near, centroids, row=place, cell=home[start + a]),
+            _ranks(sample, centroids, row=a, cell=partner_home[place]),
+            _ranks(near, centroids, row=place, cell=home[a]),
         )
-        found.append((start + a, np.minimum(needed, max_probes + 1)))
+        found.append((a, np.minimum(needed, max_probes + 1)))
     row = np.concatenate([np.zeros(0, np.int64), *(row for row, _ in found)])
     needed = np.concatenate([np.zeros(0, np.int32), *(needed for _, needed in found)])
     key, count = np.unique(row * (max_probes + 2) + needed, return_counts=True)
@@ -107,14 +107,32 @@ def measured_recall(truth: Truth, *, rows: Bool[ndarray, " s"], num_probes: int)
         rows: bool (s,), the sampled rows to measure on.
         num_probes: cells that a row visits.
     """
-    mine = rows[truth.row]
-    pairs = np.bincount(truth.row[mine], weights=truth.count[mine], minlength=len(rows))
-    num_pairs = int(pairs.sum())
-    if not num_pairs:
-        return Recall(None, 0.0, 1.0, int(rows.sum()), 0)
-    num_found = int(truth.count[mine & (truth.probes <= num_probes)].sum())
-    low, high = interval(num_found / num_pairs, num_effective=num_pairs**2 / float((pairs**2).sum()))
-    return Recall(num_found / num_pairs, low, high, int(rows.sum()), num_pairs)
+    found = truth.probes <= num_probes
+    pairs = np.bincount(truth.row, weights=truth.count, minlength=len(rows))
+    hits = np.bincount(truth.row[found], weights=truth.count[found], minlength=len(rows))
+    return recall_of_rows(hits[rows].astype(np.int64), pairs[rows].astype(np.int64))
+
+
+def top_k_recall(found: Int64[ndarray, "q k"], exact: Int64[ndarray, "q k"]) -> Recall:
+    """Measure how many of the exact nearest rows of sampled queries a search has found.
+
+    Args:
+        found: int64 (q, k), `TopK.index` of the search.
+        exact: int64 (q, k), that of `curation.search.topk.top_k`.
+    """
+    hits = [len(np.intersect1d(f[f >= 0], e[e >= 0])) for f, e in zip(found, exact, strict=True)]
+    return recall_of_rows(np.array(hits, np.int64), (exact >= 0).sum(axis=1))
+
+
+def recall_of_rows(num_found: Int64[ndarray, " s"], num_pairs: Int64[ndarray, " s"]) -> Recall:
+    """The recall over sampled rows, of their pairs, and of those found; see `measured_recall`."""
+    total = int(num_pairs.sum())
+    if not total:
+        return Recall(None, 0.0, 1.0, len(num_pairs), 0)
+    share = int(num_found.sum()) / total
+    # In floats: a hub's pairs squared leave the whole numbers behind.
+    low, high = interval(share, num_effective=total**2 / float((num_pairs.astype(np.float64) ** 2).sum()))
+    return Recall(share, low, high, len(num_pairs), total)
 
 
 def interval(share: float, *, num_effective: float) -> tuple[float, float]:

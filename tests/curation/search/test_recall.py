@@ -63,7 +63,7 @@ def test_interval_covers_the_truth(together):
 
 @pytest.mark.parametrize("max_probes", [256, 3])
 def test_truth_is_a_plain_count(max_probes, monkeypatch):
-    monkeypatch.setattr(recall, "_SLICE_ROWS", 7)
+    monkeypatch.setattr(recall, "_SLICE_ROWS", 70)
     vectors = pool(0, 400)
     vectors[17] = vectors[3]  # equal vectors are no pair
     centroids = train_cells(vectors, 30, seed=0)
