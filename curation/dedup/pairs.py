@@ -7,6 +7,8 @@ from jaxtyping import Bool, Int64, UInt64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from curation.search.cells import CellsConfig
+
 
 class DedupConfig(BaseModel):
     """Which pairs of images are copies of each other. Equal bytes always are."""
@@ -49,7 +51,13 @@ class DedupConfig(BaseModel):
         description="cut such a component: the representative keeps what is alike to it and within reach, and "
         "what is left forms components of its own",
     )
-    backend: Literal["torch", "faiss"] = Field("torch", description="library of the cosine join; same edges")
+    search: Literal["exact", "cells"] = Field(
+        "exact",
+        description="how cosine edges are found: exact compares all pairs; cells compares what meets in a "
+        "cell, measures its recall, and refuses too little",
+    )
+    cells: CellsConfig = CellsConfig()
+    backend: Literal["torch", "faiss"] = Field("torch", description="library of the exact join; same edges")
     block_rows: int = Field(65_536, description="rows a side of one block pair of the join", ge=1024)
     max_edges_per_row: int | None = Field(
         None, description="edges that a row may name, its best ones; tames hubs; null: no limit", ge=1

@@ -195,7 +195,7 @@ def _by_cell(cell: np.ndarray, place: np.ndarray, cells: range) -> tuple[np.ndar
 
 def _take(codes: Codes, places: Int64[ndarray, " k"]) -> Codes:
     return Codes(
-        codes.values[torch.from_numpy(places)],
+        codes.values.index_select(0, torch.from_numpy(places)),  # twice as fast as an index
         codes.scale[places],
         codes.norm[places],
         codes.code_norm[places],

@@ -5,7 +5,7 @@ They would displace images that can.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations_with_replacement
 from typing import Any
@@ -29,6 +29,7 @@ from pipelines.parts import (
     sha256_words,
 )
 from pipelines.runner import Runner
+from pipelines.stages.cell_join import cell_join
 from pipelines.stages.components import decide
 from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
 from pipelines.stages.pca_hash import with_pca_hashes
@@ -85,10 +86,12 @@ def _join(
         if config.pools[part.pool].takes_part_in_dedup
     ]
 
-    def pairs(*files: str) -> list[tuple[Block, Block]]:
+    def blocks(*files: str) -> list[Block]:
         mine, of_mine = [part for part, _ in searched], [d for _, d in searched]
-        blocks = make_blocks(mine, rows, of_mine, block_rows=rule.block_rows, files=files)
-        return list(combinations_with_replacement(blocks, 2))
+        return make_blocks(mine, rows, of_mine, block_rows=rule.block_rows, files=files)
+
+    def pairs(*files: str) -> list[tuple[Block, Block]]:
+        return list(combinations_with_replacement(blocks(*files), 2))
 
     join_rule = JoinRule(
         rule.phash_radius,
@@ -97,7 +100,15 @@ def _join(
         backend=rule.backend,
         threads=config.describe.embed.threads,
     )
-    edges = join(runner, "dedup_edges", "dedup", pairs(), join_rule)
+    by_cells = rule.search == "cells" and rule.saved_from is not None
+    edges: tuple[EdgeFile, ...] = ()
+    if by_cells:
+        edges += cell_join(
+            runner, "dedup_cell_edges", "dedup", blocks(), join_rule, search=rule.cells, seed=config.seed
+        )
+        join_rule = replace(join_rule, cosine_from=None)
+    if not by_cells or rule.phash_radius is not None:
+        edges += join(runner, "dedup_edges", "dedup", pairs(), join_rule)
     if rule.pca_radius is not None:
         pca_rule = JoinRule(pca_radius=rule.pca_radius, max_edges_per_row=rule.max_edges_per_row)
         edges += join(runner, "dedup_pca_edges", "dedup", pairs("pca_hashes"), pca_rule)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curation import storage
@@ -171,3 +172,18 @@ def test_a_pool_of_nothing_and_of_little(tmp_path, num_rows):
     assert edges_of(files) == ({} if num_rows == 1 else {(1, 2): 1.0})
     (recall,) = runner.receipts["edges_recall"]
     assert recall.facts["recall"]["num_pairs"] == 0
+
+
+def test_a_run_by_cells_decides_as_an_exact_run(tmp_path, configure, run_quietly):
+    """Every cell is visited, so that nothing is lost."""
+    settings = ("dedup.cosine_threshold=0.95", "dedup.phash_radius=null", "describe.descriptor=gist")
+    by_cells = ("dedup.search=cells", "dedup.cells.num_cells=5", "dedup.cells.num_probes=5")
+    decisions = []
+    for name, more in (("exact", ()), ("cells", by_cells)):
+        run_quietly(configure(tmp_path / name, *settings, *more), until="dedup")
+        (file,) = (tmp_path / name / "steps" / "dedup_components").glob("*/copies.parquet")
+        decisions.append(pq.read_table(file))
+    assert len(decisions[0]) > 10
+    assert decisions[0].equals(decisions[1])
+    assert (tmp_path / "exact" / "steps" / "dedup_edges").exists()
+    assert not (tmp_path / "cells" / "steps" / "dedup_edges").exists()
