@@ -20,11 +20,13 @@ def decided(run_dir: Path) -> list[tuple[Path, int, int]]:
     return sorted((path, path.stat().st_mtime_ns, path.stat().st_size) for path in run_dir.rglob("*"))
 
 
+def newest(run_dir: Path, name: str) -> Path:
+    """A file of the components that were decided last."""
+    return max(run_dir.glob(f"steps/dedup_components/*/{name}"), key=lambda path: path.stat().st_mtime)
+
+
 def dropped(run_dir: Path) -> set[int]:
-    newest = max(
-        run_dir.glob("steps/dedup_components/*/copies.parquet"), key=lambda path: path.stat().st_mtime
-    )
-    copies = pq.read_table(newest).to_pylist()
+    copies = pq.read_table(newest(run_dir, "copies.parquet")).to_pylist()
     return {row["row"] for row in copies if row["reason"] is not None}
 
 
