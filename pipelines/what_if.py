@@ -131,7 +131,7 @@ def _asked_rule(rule: DedupConfig, asked: Asked) -> DedupConfig:
                 expected=f"0 to {limit} (dedup.{name}, up to which edges are saved)",
                 remedy=f"Set dedup.{name} to the larger one and run again: the join is done anew",
             )
-    changed = {name: radius for name, radius in radii.items() if radius is not None}
+    changed: dict[str, float | None] = {name: r for name, r in radii.items() if r is not None}
     if asked.threshold is not None:
         changed |= {"cosine_threshold": asked.threshold, "edge_floor": None}
     return DedupConfig.model_validate(rule.model_dump() | changed)

@@ -4,8 +4,9 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
-# Edges hooked at a time: 16 MB a column, so that what is in flight stays small beside the parents.
-_CHUNK_EDGES = 1 << 21
+# Edges hooked at a time: 4 MB a column, so that what is in flight stays small beside the parents. Smaller
+# chunks also leave more to find joined already: most edges of a dense graph cost two look-ups.
+_CHUNK_EDGES = 1 << 19
 
 
 class Forest:
@@ -30,6 +31,8 @@ class Forest:
             self._join(a[cut], b[cut])
 
     def _join(self, a: np.ndarray, b: np.ndarray) -> None:
+        is_open = self._parent[a] != self._parent[b]
+        a, b = a[is_open], b[is_open]
         while len(a):
             a, b = self._roots(a), self._roots(b)
             is_open = a != b

@@ -48,8 +48,8 @@ class DedupConfig(BaseModel):
     )
     cut_chains: bool = Field(
         False,
-        description="cut such a component: the representative keeps what is alike to it and within reach, and "
-        "what is left forms components of its own",
+        description="cut such a component: the representative keeps what is alike to it and within reach, "
+        "and what is left forms components of its own",
     )
     search: Literal["exact", "cells"] = Field(
         "exact",

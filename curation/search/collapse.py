@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float16, Int64, UInt64
+from jaxtyping import Bool, Float16, Int64, UInt64
 from numpy import ndarray
 
 from curation.search.edges import Pairs
@@ -106,7 +106,7 @@ def collapsed_pairs(
         found = search(distinct, distinct)
         rows, columns = groups_a.first[found.a], groups_a.first[found.b]
         found = replace(found, a=np.minimum(rows, columns), b=np.maximum(rows, columns))
-        pairs = with_stars(found, groups_a, has=a.any(axis=1))
+        pairs = with_stars(found, groups_a, has=_is_vector(a))
         return replace(pairs, largest_group=groups_a.largest)
     groups_b = equal_vectors(b)
     distinct_a, distinct_b = a[groups_a.first], b[groups_b.first]
@@ -125,7 +125,7 @@ def _with_equal(found: Pairs, a: np.ndarray, b: np.ndarray) -> Pairs:
     order = np.lexsort((prints[:, 1], prints[:, 0]))
     equal = np.flatnonzero((prints[order[1:]] == prints[order[:-1]]).all(axis=1))
     rows, columns = order[equal], order[equal + 1] - len(a)  # stable: the row of `a` comes first
-    has = a[rows].any(axis=1)
+    has = _is_vector(a[rows])
     rows, columns = rows[has], columns[has]
     is_equal = np.isin(found.a * len(b) + found.b, rows * len(b) + columns)
     return replace(
@@ -134,6 +134,11 @@ def _with_equal(found: Pairs, a: np.ndarray, b: np.ndarray) -> Pairs:
         b=np.concatenate([found.b[~is_equal], columns]),
         score=np.concatenate([found.score[~is_equal], np.ones(len(rows))]),
     )
+
+
+def _is_vector(rows: Float16[ndarray, "n d"]) -> Bool[ndarray, " n"]:
+    """False for a row of zeros: a slot that has no vector."""
+    return np.asarray(rows.any(axis=1))
 
 
 def _sorted(pairs: Pairs, *, a: np.ndarray, b: np.ndarray, score: np.ndarray) -> Pairs:

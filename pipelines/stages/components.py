@@ -126,7 +126,9 @@ def decide(
     members = comparer.compare(copies.row, copies.representative)
     num_cut = 0
     if rule.cut_chains and rule.alarm_below is not None:
-        labels, num_cut = _cut(copies, members, edges, rank=rank, comparer=comparer, rule=rule)
+        labels, num_cut = _cut(
+            copies, members, edges, rank=rank, comparer=comparer, alarm_below=rule.alarm_below
+        )
         copies = choose_representatives(labels, rank)
         members = comparer.compare(copies.row, copies.representative)
     health = component_health(copies, edges, num_rows=num_rows, thresholds=rule.thresholds)
@@ -152,18 +154,18 @@ def _cut(
     *,
     rank: Int64[np.ndarray, " n"],
     comparer: Comparer,
-    rule: DedupConfig,
+    alarm_below: float,
 ) -> tuple[Int64[np.ndarray, " n"], int]:
     """The label of every row once chains are cut, and how many components were cut."""
     labels = np.arange(len(rank))
     labels[copies.row] = copies.representative
     wanted = np.zeros(int(copies.component.max(initial=-1)) + 1, bool)
-    wanted[copies.component[members.likeness < rule.alarm_below]] = True
+    wanted[copies.component[members.likeness < alarm_below]] = True
     for batch in component_edges(copies, edges, num_rows=len(rank), wanted=wanted) if wanted.any() else ():
         mine = (copies.component >= batch.first) & (copies.component < batch.last)
         rows = copies.row[mine & wanted[copies.component]]
         a, b = np.searchsorted(rows, batch.edges.a), np.searchsorted(rows, batch.edges.b)
-        is_alike = partial(_is_alike, comparer, rows, rule.alarm_below)
+        is_alike = partial(_is_alike, comparer, rows, alarm_below)
         labels[rows] = rows[cut_chains(rank[rows], a, b, is_alike=is_alike)]
     return labels, int(wanted.sum())
 

@@ -74,7 +74,7 @@ def _join(
             of_mine = [digest for _, digest in mine]
             size = config.dedup.block_rows
             sides.append(make_blocks([part for part, _ in mine], rows, of_mine, block_rows=size, files=files))
-        return list(product(*sides))
+        return list(product(sides[0], sides[1]))
 
     join_rule = JoinRule(
         rule.phash_radius,
