@@ -58,7 +58,7 @@ class DedupConfig(BaseModel):
     )
     cells: CellsConfig = CellsConfig()
     backend: Literal["torch", "faiss"] = Field("torch", description="library of the exact join; same edges")
-    block_rows: int = Field(65_536, description="rows a side of one block pair of the join", ge=1024)
+    block_rows: int = Field(65_536, description="rows a side of one block pair of the join", ge=1)
     max_edges_per_row: int | None = Field(
         None, description="edges that a row may name, its best ones; tames hubs; null: no limit", ge=1
     )
