@@ -94,7 +94,7 @@ def test_a_lost_node_changes_nothing(loss: Loss, cluster: Any, web_config: Path,
 
 
 def wait_until_busy(
-    lvd: LvdProcess, run_dir: Path, nodes: Sequence[Any], loss: Loss, *, timeout_s: float = 300
+    lvd: LvdProcess, run_dir: Path, nodes: Sequence[Any], loss: Loss, *, timeout_s: float = 900
 ) -> Any:
     """Wait for the moment of the loss; returns the node that is at work."""
     end = time.monotonic() + timeout_s
@@ -105,6 +105,7 @@ def wait_until_busy(
                 if works(node, loss.title):
                     return node
         time.sleep(0.005)
+    lvd.kill()
     raise AssertionError(f"no node got anything to do:\n{lvd.text()}")
 
 
