@@ -9,89 +9,21 @@ the row and the centroids enters into it. Three sieves lead there, each with a b
    centroid is among those whose product lies within twice that bound of the row's largest: for most, one.
 2. Those few pairs in fp32, off by d·2^-24 at most.
 3. What is left within twice of that, in fp64.
-
-Work is cut into blocks of rows, each done by one thread on one core from end to end: what one step leaves in
-the cache the next one finds there, and NumPy's single-threaded steps cost no idle core.
 """
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Float64, Int32, Int64
 
+from curation.cluster.blocks import BLOCK_ROWS
 from curation.search.pair_products import pair_products
 from curation.search.product import ProposeDtype, fastest_dtype
-from curation.search.threads import set_search_threads
 
-
-@dataclass(frozen=True)
-class Block:
-    """Some vectors and their nearest centroids."""
-
-    rows: slice  # counted over all arrays
-    vectors: Float16[np.ndarray, "b d"]
-    wide: torch.Tensor  # the vectors in fp32; overwritten by the thread's next block
-    cluster: Int32[np.ndarray, "b"]
-
-
-Visit = Callable[[Block], None]
-
-BLOCK_ROWS = 512
-TILE_CENTROIDS = 4096  # with 512 rows 8 MB of products: read four times, so they should stay in a cache
-_MAX_NORM = 1.01  # of a unit vector that fp16 has rounded
+TILE_CENTROIDS = 2048  # with 2048 rows 16 MB of products: read three times, so they should stay in a cache
+MAX_NORM = 1.01  # of a unit vector that fp16 has rounded
 _SLACK = 1e-4  # for the rounding of codes' residuals, which are computed in fp32
-
-
-def for_each_block(
-    arrays: Iterable[Float16[np.ndarray, "m d"]],
-    search: "Search",
-    make_visit: Callable[[], Visit],
-) -> None:
-    """Find the nearest centroid of every vector, on as many threads as torch is set to use.
-
-    Args:
-        arrays: vectors of unit length; the next one is asked for when the one before is handed out.
-        search: the centroids.
-        make_visit: called once a thread; what it returns is called with every block of that thread.
-    """
-    blocks = _blocks(arrays)
-    lock = threading.Lock()
-
-    def work() -> None:
-        desk, visit = None, None
-        while True:
-            with lock:
-                start, vectors = next(blocks, (0, None))
-            if vectors is None:
-                return
-            if desk is None or visit is None:
-                desk, visit = _Desk(search), make_visit()
-            visit(desk.assign(vectors, slice(start, start + len(vectors))))
-
-    num_threads = torch.get_num_threads()
-    if num_threads == 1:
-        work()
-    else:
-        _on_threads(work, num_threads)
-
-
-def _on_threads(work: Callable[[], None], num_threads: int) -> None:
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(num_threads, initializer=_use_one_core) as pool:
-            for done in [pool.submit(work) for _ in range(num_threads)]:
-                done.result()
-    finally:
-        torch.set_num_threads(before)  # torch gives to new threads what any thread has set last
-
-
-def _use_one_core() -> None:
-    torch.set_num_threads(1)
-    set_search_threads(1)
 
 
 def exact_products(
@@ -99,6 +31,19 @@ def exact_products(
 ) -> Float64[np.ndarray, "b"]:
     """Row by row fp64 inner products, added in NumPy's fixed pairwise order."""
     return (x.astype(np.float64) * c).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class RowCodes:
+    """Rows in the arithmetic of the proposals; they depend on no centroid, so they may be kept."""
+
+    values: torch.Tensor  # (b, d or 2) int8 or fp32
+    scale: Float64[np.ndarray, "b"]  # code = scale * values
+    residual: Float64[np.ndarray, "b"]  # |x - x'|
+
+    def __getitem__(self, rows: Int64[np.ndarray, "r"]) -> "RowCodes":
+        """Return some of the rows, copied."""
+        return RowCodes(self.values[torch.from_numpy(rows)], self.scale[rows], self.residual[rows])
 
 
 @dataclass(frozen=True)
@@ -121,20 +66,33 @@ class Search:
     dtype: ProposeDtype
 
 
-def search_for(centroids: Float32[np.ndarray, "k d"], *, dtype: ProposeDtype | None = None) -> Search:
+def search_for(
+    centroids: Float32[np.ndarray, "k d"],
+    *,
+    origin: Float32[np.ndarray, "d"] | None = None,
+    dtype: ProposeDtype | None = None,
+) -> Search:
     """Make centroids ready to be searched.
 
     Args:
         centroids: unit length.
+        origin: taken off every centroid before it is coded; None: their mean.
         dtype: arithmetic of the proposals, int8 or fp32; None: `fastest_dtype`. No result depends on it.
     """
     dtype = dtype or fastest_dtype()
     own = np.ascontiguousarray(centroids)
-    moved = torch.from_numpy(own - own.mean(axis=0, dtype=np.float64).astype(np.float32))
+    if origin is None:
+        origin = mean_of(own)
+    moved = torch.from_numpy(own - origin)
     # One scale for all, so that products of different tiles compare.
     inverse = 127 / float(moved.abs().amax().clamp_(min=1e-30))
     starts = range(0, len(own), TILE_CENTROIDS)
     return Search(own, tuple(_tile(moved, first, inverse=inverse, dtype=dtype) for first in starts), dtype)
+
+
+def mean_of(centroids: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, "d"]:
+    """What all centroids share: it orders nothing, and widens the bounds of their codes."""
+    return centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _tile(moved: torch.Tensor, first: int, *, inverse: float, dtype: ProposeDtype) -> _Tile:
@@ -152,90 +110,138 @@ def _tile(moved: torch.Tensor, first: int, *, inverse: float, dtype: ProposeDtyp
     return _Tile(first, values, 1 / inverse, norm, residual)
 
 
-class _Desk:
+@dataclass(frozen=True)
+class Assigned:
+    """Rows and their nearest centroids, and what is known of the products without having read the rows.
+
+    Args:
+        cluster: of the nearest centroid.
+        lead: by how much its product is larger than any other's, at least; 0 where codes could not tell.
+        low: what its product, less the origin's, is at least.
+    """
+
+    cluster: Int32[np.ndarray, "b"]
+    lead: Float32[np.ndarray, "b"]
+    low: Float32[np.ndarray, "b"]
+
+
+class Desk:
     """One thread's buffers: made once, because fresh pages cost as much as the work on them."""
 
     def __init__(self, search: Search) -> None:
         self._search = search
         dim = search.centroids.shape[1]
+        self._wide, self._scaled, self._rounded = torch.empty((3, BLOCK_ROWS, dim))
         width = min(TILE_CENTROIDS, len(search.centroids))
-        is_int8 = search.dtype == "int8"
-        self._wide = torch.empty((BLOCK_ROWS, dim))
-        self._scaled, self._codes = torch.empty((2, BLOCK_ROWS, dim))
-        self._values = torch.zeros((BLOCK_ROWS, max(dim, 2)), dtype=torch.int8)
-        self._table = torch.empty(BLOCK_ROWS * width, dtype=torch.int32 if is_int8 else torch.float32)
-        self._block = self._wide
+        kind = torch.int32 if search.dtype == "int8" else torch.float32
+        self._products = torch.empty(BLOCK_ROWS * width, dtype=kind)
 
-    def assign(self, vectors: Float16[np.ndarray, "b d"], rows: slice) -> Block:
-        """Find the nearest centroid of every vector of a block."""
-        self._block = self._wide[: len(vectors)]
-        # A copy: torch takes no read-only (memory-mapped) array without a warning.
-        vectors = np.array(vectors)
-        self._block.copy_(torch.from_numpy(vectors))
-        row, cluster = self._propose()
-        starts = np.flatnonzero(np.diff(row, prepend=-1))
-        best = cluster[starts]
+    def encode(self, vectors: Float16[np.ndarray, "b d"]) -> RowCodes:
+        """Put rows of unit length into the arithmetic of the proposals."""
+        num_rows, dim = vectors.shape
+        block = self._wide[:num_rows]
+        # torch takes no read-only (memory-mapped) array without a warning.
+        block.copy_(torch.from_numpy(vectors if vectors.flags.writeable else np.array(vectors)))
+        if self._search.dtype == "fp32":
+            return RowCodes(block.clone(), np.ones(num_rows), np.zeros(num_rows))
+        inverse = 127 / torch.maximum(block.amax(dim=1), -block.amin(dim=1)).clamp_(min=1e-30)
+        scaled = torch.mul(block, inverse[:, None], out=self._scaled[:num_rows])
+        rounded = torch.round(scaled, out=self._rounded[:num_rows])
+        # At least two dimensions: torch 2.14's int8 product of width 1 is wrong.
+        values = torch.zeros((num_rows, max(dim, 2)), dtype=torch.int8)
+        values[:, :dim] = rounded
+        left = torch.linalg.vector_norm(scaled.sub_(rounded), dim=1).double().numpy()
+        scale = 1 / inverse.double().numpy()
+        return RowCodes(values, scale, (left * (1 + _SLACK) + _SLACK * dim**0.5) * scale)
+
+    def assign(
+        self,
+        vectors: Float16[np.ndarray, "m d"],
+        codes: RowCodes,
+        rows: Int64[np.ndarray, "b"] | None = None,
+    ) -> Assigned:
+        """Find the nearest centroid of every row.
+
+        Args:
+            vectors: unit length; read only where codes cannot tell.
+            codes: of at most `BLOCK_ROWS` of them.
+            rows: of which; None: of all.
+        """
+        lead, low, row, cluster = self._propose(codes)
+        if len(row) == len(low):
+            return Assigned(cluster.astype(np.int32), lead, low)
+        starts = _starts(row)
         lengths = np.diff(starts, append=len(row))
-        pairs = np.flatnonzero(np.repeat(lengths > 1, lengths))
-        if len(pairs):
-            centroids, rivals = self._search.centroids, (row[pairs], cluster[pairs])
-            score = pair_products(self._block.numpy(), centroids, rows=rivals[0], columns=rivals[1])
-            best[lengths > 1] = _decide(vectors, centroids, rivals=rivals, score=score)
-        return Block(rows, vectors, self._block, best.astype(np.int32))
+        best = cluster[starts]
+        unsure = np.flatnonzero(lengths > 1)
+        rival = np.flatnonzero(np.repeat(lengths > 1, lengths))
+        place = np.repeat(np.arange(len(unsure)), lengths[unsure])
+        read = vectors[unsure if rows is None else rows[unsure]]
+        best[unsure] = _decide(read, self._search.centroids, place, cluster[rival])
+        return Assigned(best.astype(np.int32), lead, low)
 
-    def _propose(self) -> tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p"]]:
-        """Every row with the clusters that may be its best, in the order of rows, then clusters."""
-        window = self._encode()
-        num_rows = len(self._block)
-        best = np.full(num_rows, -np.inf)
+    def ceiling(self, codes: RowCodes) -> Float32[np.ndarray, "b"]:
+        """What the product of each row with any centroid, less the origin, is at most."""
+        unit, window = self._units(codes)
+        tops = [self._multiply(codes, tile).max(axis=1).astype(np.float64) for tile in self._search.tiles]
+        return ((np.max(tops, axis=0) + window / 2) * unit).astype(np.float32)
+
+    def _propose(
+        self, codes: RowCodes
+    ) -> tuple[
+        Float32[np.ndarray, "b"], Float32[np.ndarray, "b"], Int64[np.ndarray, "p"], Int64[np.ndarray, "p"]
+    ]:
+        """Leads, lows, and every row with the clusters that may be its best, by row and then by cluster."""
+        unit, window = self._units(codes)
+        every, num_rows = np.arange(len(codes.scale)), len(codes.scale)
+        best, second = np.full((2, num_rows), -np.inf)
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        every = np.arange(num_rows)
         for tile in self._search.tiles:
-            table = self._multiply(tile)
+            table = self._multiply(codes, tile)
             column = table.argmax(axis=1)  # NumPy's is vectorised; torch's costs four times as much
-            top = table[every, column]
-            np.maximum(best, top, out=best)
-            floor = best - window
-            found.append((every, column + tile.first, top.astype(np.float64)))
+            top = table[every, column].astype(np.float64)
             table[every, column] = -(2**31) if table.dtype == np.int32 else -np.inf
-            crowded = np.flatnonzero(table.max(axis=1) >= floor)
+            next_top = table.max(axis=1).astype(np.float64)
+            second = np.maximum(np.maximum(second, next_top), np.minimum(best, top))
+            best = np.maximum(best, top)
+            found.append((every, column + tile.first, top))
+            crowded = np.flatnonzero(next_top >= best - window)
             if len(crowded):
-                rest = table[crowded]
-                row, other = np.divmod(np.flatnonzero(rest >= _as_kind(floor[crowded], rest)), rest.shape[1])
-                found.append((crowded[row], other + tile.first, rest[row, other].astype(np.float64)))
+                # A copy of the crowded rows pays while they are few; the others have nothing above the floor.
+                near = crowded if 2 * len(crowded) < num_rows else every
+                rest = table if len(near) == num_rows else table[near]
+                flat = np.flatnonzero(rest >= _as_kind(best[near] - window[near], rest))
+                row = flat // rest.shape[1]
+                other = flat - row * rest.shape[1]
+                found.append((near[row], other + tile.first, rest[row, other].astype(np.float64)))
+        lead = np.maximum((best - second - window) * unit, 0).astype(np.float32)
+        low = ((best - window / 2) * unit).astype(np.float32)
+        if len(found) == 1:
+            return lead, low, found[0][0], found[0][1]
         row, cluster, score = (np.concatenate(pieces) for pieces in zip(*found, strict=True))
         near = np.flatnonzero(score >= (best - window)[row])
         near = near[np.argsort(row[near] * len(self._search.centroids) + cluster[near])]
-        return row[near], cluster[near]
+        return lead, low, row[near], cluster[near]
 
-    def _encode(self) -> Float64[np.ndarray, "b"]:
-        """Put the block into the arithmetic of the proposals; returns twice the bound, in its units."""
-        norm = max(tile.norm for tile in self._search.tiles)
-        dim = self._block.shape[1]
-        if self._search.dtype == "fp32":
-            # 2^-23, for hardware that truncates.
-            return np.full(len(self._block), 2 * _MAX_NORM * norm * (dim + 2) * 2.0**-23)
-        block, scaled, codes = (t[: len(self._block)] for t in (self._block, self._scaled, self._codes))
-        inverse = 127 / torch.maximum(block.amax(dim=1), -block.amin(dim=1)).clamp_(min=1e-30)
-        torch.mul(block, inverse[:, None], out=scaled)
-        torch.round(scaled, out=codes)
-        self._values[: len(block), :dim] = codes
-        left = torch.linalg.vector_norm(scaled.sub_(codes), dim=1).double().numpy()
-        to_scale = inverse.double().numpy()
-        residual = (left * (1 + _SLACK) + _SLACK * dim**0.5) / to_scale
-        worst = max(tile.residual for tile in self._search.tiles) + 2.0**-23 * norm
-        bound = residual * norm + (_MAX_NORM + residual) * worst
-        return np.ceil(2 * bound * to_scale / self._search.tiles[0].scale)
+    def _units(self, codes: RowCodes) -> tuple[Float64[np.ndarray, "b"], Float64[np.ndarray, "b"]]:
+        """What a product of 1 stands for, by row, and twice the error bound in such units, rounded up."""
+        tiles, dim = self._search.tiles, self._search.centroids.shape[1]
+        norm = max(tile.norm for tile in tiles)
+        # What the mean of the centroids lost to fp32, and, in fp32, what the product loses on any hardware.
+        loss = 2.0**-23 * (1 if self._search.dtype == "int8" else dim + 2)
+        worst = max(tile.residual for tile in tiles) + loss * norm
+        bound = codes.residual * norm + (MAX_NORM + codes.residual) * worst
+        unit = codes.scale * tiles[0].scale
+        return unit, np.ceil(2 * bound / unit) if self._search.dtype == "int8" else 2 * bound / unit
 
-    def _multiply(self, tile: _Tile) -> np.ndarray:
-        num_rows, width = len(self._block), len(tile.values)
+    def _multiply(self, codes: RowCodes, tile: _Tile) -> np.ndarray:
+        num_rows, (width, dim) = len(codes.values), tile.values.shape
         if self._search.dtype == "int8":
-            table = self._table[: num_rows * width].view(num_rows, width)
-            return torch._int_mm(self._values[:num_rows], tile.values.T, out=table).numpy()
+            table = self._products[: num_rows * width].view(num_rows, width)
+            return torch._int_mm(codes.values, tile.values.T, out=table).numpy()
         # A 1×1 convolution of at least 16 images is the same product by oneDNN: 215 GFLOP/s a core on AMD,
         # where torch.mm (MKL) has 95.
-        dim = tile.values.shape[1]
-        padded = torch.nn.functional.pad(self._block, (0, 0, 0, -num_rows % 16))
+        padded = torch.nn.functional.pad(codes.values, (0, 0, 0, -num_rows % 16))
         images = padded.view(16, -1, 1, dim).permute(0, 3, 1, 2)
         products = torch.nn.functional.conv2d(images, tile.values.view(width, dim, 1, 1))
         return products.permute(0, 2, 3, 1).reshape(-1, width)[:num_rows].numpy()
@@ -249,34 +255,26 @@ def _as_kind(floor: Float64[np.ndarray, "c"], table: np.ndarray) -> np.ndarray:
 
 
 def _decide(
-    vectors: Float16[np.ndarray, "b d"],
+    vectors: Float16[np.ndarray, "r d"],
     centroids: Float32[np.ndarray, "k d"],
-    *,
-    rivals: tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p"]],
-    score: Float32[np.ndarray, "p"],
+    row: Int64[np.ndarray, "p"],
+    cluster: Int64[np.ndarray, "p"],
 ) -> Int64[np.ndarray, "r"]:
-    """The best cluster of every row among `rivals` (rows, ascending, and clusters): fp32 where that tells."""
-    row, cluster = rivals
-    starts = np.flatnonzero(np.diff(row, prepend=-1))
-    lengths = np.diff(starts, append=len(row))
+    """The best cluster of every row among its rivals (rows ascending, all of them): fp32 where that tells."""
+    wide = torch.from_numpy(vectors).float().numpy()  # NumPy takes ten times as long
+    score = pair_products(wide, centroids, rows=row, columns=cluster)
+    starts = _starts(row)
+    highest = np.repeat(np.maximum.reduceat(score, starts), np.diff(starts, append=len(row)))
     # fp32 loses d·2^-24·|x|·|c| at most, in any order; 2 for the subtraction.
-    window = np.float32(2 * _MAX_NORM * (vectors.shape[1] + 2) * 2.0**-24)
-    near = np.flatnonzero(score >= np.repeat(np.maximum.reduceat(score, starts), lengths) - window)
-    place = np.repeat(np.arange(len(starts)), lengths)[near]
+    near = np.flatnonzero(score >= highest - np.float32(2 * MAX_NORM * (vectors.shape[1] + 2) * 2.0**-24))
     row, cluster = row[near], cluster[near]
     final = np.zeros(len(near))
-    tied = np.flatnonzero(np.bincount(place)[place] > 1)
+    tied = np.flatnonzero(np.bincount(row)[row] > 1)
     final[tied] = exact_products(vectors[row[tied]], centroids[cluster[tied]])
-    ranked = np.lexsort((cluster, -final, place))
-    return cluster[ranked[np.flatnonzero(np.diff(place[ranked], prepend=-1))]]
+    ranked = np.lexsort((cluster, -final, row))
+    return cluster[ranked[_starts(row[ranked])]]
 
 
-def _blocks(
-    arrays: Iterable[Float16[np.ndarray, "m d"]],
-) -> Iterator[tuple[int, Float16[np.ndarray, "b d"]]]:
-    """Blocks of rows, each with the number of its first row over all arrays."""
-    offset = 0
-    for vectors in arrays:
-        for start in range(0, len(vectors), BLOCK_ROWS):
-            yield offset + start, vectors[start : start + BLOCK_ROWS]
-        offset += len(vectors)
+def _starts(values: Int64[np.ndarray, "p"]) -> Int64[np.ndarray, "r"]:
+    """Where each run of equal values begins."""
+    return np.concatenate([[0], 1 + np.flatnonzero(values[1:] != values[:-1])])

@@ -17,18 +17,18 @@ Source: arXiv:2304.07193, appendix A (100,000 clusters of the pool); k-means++: 
 """
 
 import math
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from jaxtyping import Float16, Float32, Float64, Int32, Int64
 from pydantic import BaseModel, ConfigDict, Field
 
-from curation.cluster.assignment import Block, Visit, exact_products, for_each_block, search_for
+from curation.cluster.assignment import Desk, exact_products, search_for
+from curation.cluster.blocks import BlockWork, for_each_block
 from curation.cluster.seeding import SEEDING_ROWS_PER_CENTROID, sample_rows, seed_centroids, to_unit_length
+from curation.cluster.sums import PartSums, RunningSums, add_sums, partial_sums
 from curation.errors import ConfigError
 
 Part = Callable[[], Float16[np.ndarray, "m d"]]
@@ -60,14 +60,6 @@ class ClusterConfig(BaseModel):
         description="vectors of one unit of work and of resume, at least; never fewer than 16 for each "
         "cluster, so that sums are small beside vectors. No result depends on it",
     )
-
-
-@dataclass(frozen=True)
-class PartSums:
-    """What one part, or several, contribute to an iteration: their vectors' sums and counts by cluster."""
-
-    sums: Float64[np.ndarray, "k d"]
-    counts: Int64[np.ndarray, "k"]
 
 
 @dataclass(frozen=True)
@@ -133,9 +125,13 @@ def kmeans(
     sample = take_rows(parts, seeding_rows(num_rows, num_clusters, seed=seed))
     centroids = seed_centroids(np.concatenate([part() for part in sample]), num_clusters, seed=seed)
 
+    here = RunningSums(lambda: (part() for part in parts), num_rows)
     history: list[Evaluation] = []
     while True:
-        total = _sum(parts, centroids, map_parts)
+        if map_parts is None:
+            total = here.under(centroids)
+        else:
+            total = add_sums(map_parts(partial(_open_and_sum, centroids=centroids), parts))
         history.append(evaluate(total, centroids))
         if is_finished(history, iterations=iterations, tolerance=tolerance):
             inertia = np.array([one.inertia for one in history])
@@ -202,58 +198,19 @@ def assign(
     """
     cluster = np.empty(len(vectors), np.int32)
     score = np.empty(len(vectors), np.float32)
+    search = search_for(centroids)
 
-    def visit(block: Block) -> None:
-        cluster[block.rows] = block.cluster
-        score[block.rows] = exact_products(block.vectors, centroids[block.cluster])
+    def make_work() -> BlockWork:
+        desk = Desk(search)
 
-    for_each_block([vectors], search_for(centroids), lambda: visit)
+        def work(rows: slice, block: Float16[np.ndarray, "b d"]) -> None:
+            cluster[rows] = desk.assign(block, desk.encode(block)).cluster
+            score[rows] = exact_products(block, centroids[cluster[rows]])
+
+        return work
+
+    for_each_block([vectors], make_work)
     return cluster, score
-
-
-def partial_sums(vectors: Float16[np.ndarray, "m d"], centroids: Float32[np.ndarray, "k d"]) -> PartSums:
-    """Sums and counts of one part under `centroids`; all that an iteration needs of it.
-
-    Args:
-        vectors: unit length, no zeros.
-        centroids: unit length.
-
-    Returns:
-        fp64 sums without rounding (see the module's docstring), so that adding parts is exact too.
-    """
-    return sum_arrays([vectors], centroids)
-
-
-def sum_arrays(
-    arrays: Iterable[Float16[np.ndarray, "m d"]], centroids: Float32[np.ndarray, "k d"]
-) -> PartSums:
-    """`partial_sums` of many arrays together, of which few are open at a time.
-
-    Args:
-        arrays: vectors of unit length, no zeros.
-        centroids: unit length.
-    """
-    k, dim = centroids.shape
-    sums, counts = torch.zeros((k, dim), dtype=torch.float64), np.zeros(k, np.int64)
-    lock = threading.Lock()
-
-    def make_visit() -> Visit:
-        wide = torch.empty((0, dim), dtype=torch.float64)
-
-        def visit(block: Block) -> None:
-            nonlocal wide
-            if len(wide) < len(block.wide):
-                wide = torch.empty(block.wide.shape, dtype=torch.float64)
-            vectors = wide[: len(block.wide)].copy_(block.wide)
-            sizes = np.bincount(block.cluster, minlength=k)
-            with lock:  # in whatever order: the sums are exact
-                sums.index_add_(0, torch.from_numpy(block.cluster), vectors)
-                np.add(counts, sizes, out=counts)
-
-        return visit
-
-    for_each_block(arrays, search_for(centroids), make_visit)
-    return PartSums(sums=sums.numpy(), counts=counts)
 
 
 def update_centroids(
@@ -288,31 +245,12 @@ def update_centroids(
     return to_unit_length(updated)
 
 
-def add_sums(parts: Iterable[PartSums]) -> PartSums:
-    """Totals over parts, added in part order."""
-    rest = iter(parts)
-    first = next(rest)
-    sums, counts = first.sums.copy(), first.counts.copy()
-    for part in rest:
-        sums += part.sums
-        counts += part.counts
-    return PartSums(sums=sums, counts=counts)
-
-
 def take_rows(parts: Sequence[Part], rows: Int64[np.ndarray, "r"]) -> Sequence[Part]:
     """The parts with some of their rows alone (ascending, counted over all parts)."""
     ends = np.cumsum([len(part()) for part in parts])
     starts = np.concatenate([[0], ends[:-1]])
     chosen = np.split(rows, np.searchsorted(rows, ends[:-1]))
     return [partial(_take, part, own - start) for part, own, start in zip(parts, chosen, starts, strict=True)]
-
-
-def _sum(
-    parts: Sequence[Part], centroids: Float32[np.ndarray, "k d"], map_parts: MapParts | None
-) -> PartSums:
-    if map_parts is None:
-        return sum_arrays((part() for part in parts), centroids)
-    return add_sums(map_parts(partial(_open_and_sum, centroids=centroids), parts))
 
 
 def _open_and_sum(part: Part, centroids: Float32[np.ndarray, "k d"]) -> PartSums:

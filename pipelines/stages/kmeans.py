@@ -18,15 +18,13 @@ from curation import storage
 from curation.cluster.kmeans import (
     ClusterConfig,
     Evaluation,
-    PartSums,
-    add_sums,
     evaluate,
     is_finished,
     seeding_rows,
-    sum_arrays,
     update_centroids,
 )
 from curation.cluster.seeding import seed_centroids
+from curation.cluster.sums import PartSums, add_sums, sum_arrays
 from pipelines.parts import Part, gather_vectors, read_array, vector_blocks
 from pipelines.runner import Runner
 from pipelines.stages.groups import group_digest, make_groups

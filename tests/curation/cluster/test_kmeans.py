@@ -7,10 +7,10 @@ from curation.cluster.kmeans import (
     assign,
     default_num_clusters,
     kmeans,
-    partial_sums,
-    seed_centroids,
     update_centroids,
 )
+from curation.cluster.seeding import seed_centroids
+from curation.cluster.sums import partial_sums
 from curation.errors import ConfigError
 
 
