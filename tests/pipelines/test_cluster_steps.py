@@ -199,3 +199,23 @@ def test_what_a_death_left_behind_its_state_is_removed(
     assert 2 <= most["kmeans_sums"] <= 6
     centroids = list((tmp_path / "run" / "steps" / "cluster").glob("*/centroids.npy"))
     assert np.load(centroids[0]).shape[0] == 2
+
+
+@pytest.mark.ray
+def test_ray_gives_the_same_bytes(
+    *,
+    at_once: dict[str, str],
+    finished: Path,
+    configure: Configure,
+    run_quietly: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retrieve, "TARGET_ROWS", 50)
+    run_dir = described(finished, tmp_path / "run")
+    run_quietly(
+        configure(run_dir, TWO_CLUSTERS, IN_STEPS, "executor.kind=ray", "executor.num_cpus=2"),
+        until="retrieve",
+    )
+    assert outputs(run_dir, "cluster", "retrieve") == at_once
+    assert inner_folders(run_dir) == []
