@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Float32, Int32, Int64
 from pydantic import BaseModel, ConfigDict, Field
 
+from curation.runs import place_in_run
 from curation.schema import HITS
 
 
@@ -137,7 +138,7 @@ def retrieve_by_cluster(
         case "random":
             ordered = np.random.default_rng(seed).permutation(by_id)
     ordered = ordered[np.argsort(pool.cluster[ordered], kind="stable")]
-    rank = _place_in_run(pool.cluster[ordered])
+    rank = place_in_run(pool.cluster[ordered])
     taken = rank < config.per_cluster
     ordered, rank = ordered[taken], rank[taken]
     if len(ordered) > config.cap:
@@ -170,12 +171,6 @@ def _closest_seed(seeds: Members, num_clusters: int) -> Int64[np.ndarray, "k"]:
     closest = np.full(num_clusters, -1, np.int64)
     closest[clusters] = seeds.row[order[first]]
     return closest
-
-
-def _place_in_run(values: Int32[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
-    """Each element's place within its run of equal values."""
-    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
-    return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
 
 
 def _hits(

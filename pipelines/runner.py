@@ -86,7 +86,7 @@ class Runner:
             StopHereError: when the stage asked for lies behind us, or in a dry run something is to do.
             ExecutorError: when an item cannot be done.
         """
-        if self.until is not None and FLOW.index(step.stage) > FLOW.index(self.until):
+        if self._is_behind(step):
             raise StopHereError
         identities = [step.identity(item) for item in items]
         marker = f"steps/{step.name}/markers/{digest_of(identities)}.json"
@@ -124,9 +124,11 @@ class Runner:
 
     def has_to_do(self, step: Step, item: Item) -> bool:
         """Whether `run_one` would do work now."""
-        is_behind = self.until is not None and FLOW.index(step.stage) > FLOW.index(self.until)
         is_done = find_receipt(self.run_dir, step, step.identity(item)) is not None
-        return self.executor is not None and not is_behind and not is_done
+        return self.executor is not None and not self._is_behind(step) and not is_done
+
+    def _is_behind(self, step: Step) -> bool:
+        return self.until is not None and FLOW.index(step.stage) > FLOW.index(self.until)
 
     def run_inside(
         self, step: Step, items: Sequence[Item], *, advance: Callable[[Receipt], None] | None = None

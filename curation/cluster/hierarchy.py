@@ -27,8 +27,8 @@ from jaxtyping import Float16, Float32, Int32, Int64
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curation.cluster.kmeans import assign, kmeans
-from curation.cluster.sampling import place_in_run
 from curation.errors import ConfigError
+from curation.runs import place_in_run
 
 
 class LevelConfig(BaseModel):

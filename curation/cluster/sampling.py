@@ -18,6 +18,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
+from curation.runs import place_in_run
+
 Order = Literal["random", "closest"]
 
 
@@ -131,9 +133,3 @@ def share_out(
     fuller = fuller[np.lexsort((luck[fuller], parent[fuller]))]
     shares[fuller[place_in_run(parent[fuller]) < left[parent[fuller]]]] += 1
     return shares
-
-
-def place_in_run(values: Int32[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
-    """Each element's place within its run of equal values."""
-    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
-    return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))

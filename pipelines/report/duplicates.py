@@ -176,9 +176,8 @@ def choose_components(
         seed: of the lot.
     """
     numbers = np.flatnonzero(size)
-    largest = numbers[np.lexsort((numbers, -size[numbers]))][:NUM_LARGEST]
-    chained = numbers[np.lexsort((numbers, -size[numbers]))]
-    chained = chained[alarm[chained]][:NUM_ALARMS]
+    by_size = numbers[np.lexsort((numbers, -size[numbers]))]
+    largest, chained = by_size[:NUM_LARGEST], by_size[alarm[by_size]][:NUM_ALARMS]
     chosen = dict.fromkeys(chained.tolist(), "a chain joins images that are not alike")
     chosen |= {int(n): "one of the largest" for n in largest if size[n] > 2 and n not in chosen}
     known = numbers[np.isfinite(weakest[numbers]) & (weakest[numbers] < 1)]

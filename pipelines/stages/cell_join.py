@@ -29,7 +29,7 @@ from curation.search.recall import (
 )
 from pipelines.parts import gather_vectors, read_array
 from pipelines.runner import Runner
-from pipelines.stages.join import Block, EdgeFile, JoinRule, copy_file, edge_table
+from pipelines.stages.join import Block, EdgeFile, JoinRule, copy_file, edge_table, joined_rows
 from pipelines.step import Attempt, Item, Receipt, Step, Work, digest_of
 
 # Visitors of a group are joined in chunks of so many rows: with few a cell, its product is all overhead.
@@ -142,7 +142,7 @@ class _Steps:
 def _load_train(search: CellsConfig, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         blocks: tuple[Block, ...] = attempt.payload["blocks"]
-        ends = np.cumsum([len(_joined(block)) for block in blocks])
+        ends = np.cumsum([len(joined_rows(block)) for block in blocks])
         num_rows = int(ends[-1]) if len(ends) else 0
         num_cells = search.num_cells or default_num_cells(num_rows)
         rng = np.random.default_rng(seed)
@@ -180,7 +180,7 @@ def _sample(
     rows: list[np.ndarray] = [np.zeros(0, np.int64)]
     vectors: list[np.ndarray] = []
     for block, own in zip(blocks, np.split(places, np.searchsorted(places, ends[:-1])), strict=True):
-        joined = _joined(block)
+        joined = joined_rows(block)
         mine = joined[own - (ends[len(vectors)] - len(joined))]
         found = gather_vectors(block.parts, copy_file(block.parts[0]), mine)
         has = nonzero_rows(found)
@@ -189,16 +189,8 @@ def _sample(
     return np.concatenate(rows), np.concatenate(vectors)
 
 
-def _joined(block: Block) -> Int64[np.ndarray, " m"]:
-    """The block's rows that take part, ascending."""
-    rows = read_array(block.rows)
-    last = block.parts[-1]
-    start, stop = np.searchsorted(rows, [block.first_row, last.offset + last.num_rows])
-    return np.asarray(rows[start:stop])
-
-
 def _with_vectors(block: Block) -> tuple[Int64[np.ndarray, " m"], Float16[np.ndarray, "m d"]]:
-    rows = _joined(block)
+    rows = joined_rows(block)
     vectors = gather_vectors(block.parts, copy_file(block.parts[0]), rows)
     has = nonzero_rows(vectors)
     return (rows, vectors) if has.all() else (rows[has], vectors[has])

@@ -162,8 +162,8 @@ def _load(rule: JoinRule) -> Work:
 
 def _search(left: Block, right: Block, *, rule: JoinRule) -> Iterator[tuple[str, Pairs]]:
     """Pairs of every kind by global rows."""
-    rows_a = _rows(left)
-    rows_b = rows_a if left == right else _rows(right)
+    rows_a = joined_rows(left)
+    rows_b = rows_a if left == right else joined_rows(right)
     if rule.every_left:
         rows_b = rows_b[_by_id(right, rows_b)]
     for kind, file, radius in (
@@ -196,7 +196,8 @@ def _search(left: Block, right: Block, *, rule: JoinRule) -> Iterator[tuple[str,
         yield "cosine", replace(pairs, a=rows_a[pairs.a], b=rows_b[pairs.b])
 
 
-def _rows(block: Block) -> Int64[np.ndarray, " m"]:
+def joined_rows(block: Block) -> Int64[np.ndarray, " m"]:
+    """The block's rows that take part, ascending."""
     rows = read_array(block.rows)
     last = block.parts[-1]
     start, stop = np.searchsorted(rows, [block.first_row, last.offset + last.num_rows])
