@@ -13,6 +13,7 @@ from curation.describe.embed import EmbedConfig, Embedder, parse_embedder, unit_
 from curation.describe.views import View
 from curation.errors import ConfigError
 from pipelines.models import load_embedder
+from pretrain.data.augment import IMAGENET_MEAN
 from pretrain.evaluate.knn import knn_accuracy, rank_me
 from pretrain.evaluate.labelled import class_names, read_labelled
 
@@ -29,8 +30,9 @@ class Pixels:
     batch_rows = 256
 
     def embed(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float16[np.ndarray, "n d"]:
-        """Unit rows of red, green and blue, 0–1."""
-        return unit_rows(pixels.reshape(len(pixels), -1).astype(np.float32) / 255)
+        """Unit rows of red, green and blue less their means: a mean would be most of every cosine."""
+        centred = pixels.astype(np.float32) / 255 - np.float32(IMAGENET_MEAN)
+        return unit_rows(centred.reshape(len(pixels), -1))
 
 
 @dataclass(frozen=True)

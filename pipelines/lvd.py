@@ -12,6 +12,7 @@ from pipelines.stages.describe import describe_parts, judge_parts
 from pipelines.stages.hierarchy import Hierarchy, build_hierarchy
 from pipelines.stages.ingest import ingest
 from pipelines.stages.lineage import write_lineage
+from pipelines.stages.pca_hash import hash_descriptors
 from pipelines.stages.retrieve import retrieve
 from pipelines.stages.select import Outcomes, select_images
 from pipelines.stages.shard import Bucket, shard
@@ -56,6 +57,7 @@ def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> Curated:
     parts = ingest(runner, config, refresh=refresh)
     parts = describe_parts(runner, config, parts, refresh=refresh)
     parts = judge_parts(runner, config, parts)
+    parts = hash_descriptors(runner, config, parts)
     copies = dedup(runner, config, parts)
     leaks = decontaminate(runner, config, parts, copies)
     clusters = cluster(runner, config, parts, copies, leaks)

@@ -24,7 +24,7 @@ from pipelines.stages.dedup import Copies, dedup, read_copies, survivor_rank
 from pipelines.stages.describe import describe_parts, judge_parts
 from pipelines.stages.edges import DecidingEdges
 from pipelines.stages.ingest import ingest
-from pipelines.stages.pca_hash import with_pca_hashes
+from pipelines.stages.pca_hash import hash_descriptors
 
 NUM_EXAMPLES = 5
 
@@ -90,9 +90,8 @@ def _find(run_dir: str) -> tuple[RunConfig, tuple[Part, ...], Copies]:
     try:
         parts = ingest(runner, config, refresh=False)
         parts = judge_parts(runner, config, describe_parts(runner, config, parts, refresh=False))
+        parts = hash_descriptors(runner, config, parts)
         copies = dedup(runner, config, parts)
-        if config.dedup.pca_radius is not None:
-            parts = with_pca_hashes(runner, config, parts)
     except StopHereError as error:
         raise ConfigError(
             f"{run_dir} has no saved edges",

@@ -18,7 +18,6 @@ from pipelines.runner import Runner
 from pipelines.stages.dedup import Copies, read_copies
 from pipelines.stages.edges import read_edges
 from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
-from pipelines.stages.pca_hash import with_pca_hashes
 from pipelines.stages.ranks import id_rank
 from pipelines.step import Attempt, FileRef, Item, Step, Work
 
@@ -34,8 +33,6 @@ class Leaks:
 def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copies: Copies) -> Leaks:
     """Find the images that leak an evaluation image, and name it."""
     rule = config.decontaminate
-    if rule.pca_radius is not None:
-        parts = with_pca_hashes(runner, config, parts)
     inputs = tuple(part.digest("described") for part in parts)
     rows_step = Step("decontaminate_rows", 1, {}, _load_rows, "task", "decontaminate")
     rows = runner.run_one(rows_step, Item(inputs, {"parts": tuple(parts)}))

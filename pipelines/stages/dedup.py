@@ -32,7 +32,6 @@ from pipelines.runner import Runner
 from pipelines.stages.cell_join import cell_join
 from pipelines.stages.components import decide
 from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
-from pipelines.stages.pca_hash import with_pca_hashes
 from pipelines.step import Attempt, FileRef, Item, Step, Work
 
 
@@ -58,8 +57,6 @@ def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
     rows_step = Step("dedup_rows", 2, {"aside": sorted(aside)}, partial(_load_rows, aside), "task", "dedup")
     rows = runner.run_one(rows_step, Item(inputs, {"parts": tuple(parts)}))
     joined, digests = rows.file(runner.run_dir, "joined.npy"), rows.facts["digests"]
-    if rule.pca_radius is not None:
-        parts = with_pca_hashes(runner, config, parts)
     edges = _join(runner, config, parts, rows=joined, digests=digests)
 
     in_edges = {"edge_floor", "backend", "block_rows", "pca_sample_rows"}  # what the edges hold already

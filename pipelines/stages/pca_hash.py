@@ -17,11 +17,13 @@ from pipelines.stages.join import copy_file
 from pipelines.step import Attempt, FileRef, Item, Step, Work
 
 
-def with_pca_hashes(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tuple[Part, ...]:
-    """The parts with a hash for every descriptor.
+def hash_descriptors(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Hash every copy descriptor, where a rule asks for PCA hashes.
 
     The fit depends on the whole: a pool that grows is hashed anew, which costs one product a part.
     """
+    if config.dedup.pca_radius is None and config.decontaminate.pca_radius is None:
+        return tuple(parts)
     num, seed = config.dedup.pca_sample_rows, config.seed
     settings = {"sample_rows": num, "seed": seed}
     fit_step = Step("pca_fit", 1, settings, partial(_load_fit, num, seed), "task", "dedup")
