@@ -8,8 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curation import storage
-from curation.cluster.hierarchy import HierarchyConfig
-from curation.cluster.kmeans import ClusterConfig
+from curation.cluster.config import ClusterConfig, HierarchyConfig
 from curation.dedup.decontaminate import DecontaminateConfig
 from curation.dedup.pairs import DedupConfig
 from curation.describe.describe import DescribeConfig

@@ -24,49 +24,11 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float16, Float32, Int32, Int64
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from curation.cluster.config import HierarchyConfig, LevelConfig
 from curation.cluster.kmeans import assign, kmeans
 from curation.errors import ConfigError
 from curation.runs import place_in_run
-
-
-class LevelConfig(BaseModel):
-    """One level above the leaves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_clusters: int = Field(ge=1, description="clusters of this level, fewer than the level below has")
-    closest: int | None = Field(
-        None,
-        ge=2,
-        description="centroids of the level below that a resampling keeps of each cluster, the nearest; "
-        "null: half of what a cluster holds on average",
-    )
-
-
-class HierarchyConfig(BaseModel):
-    """The levels above flat clusters: leaves first, then clusters of the clusters below."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    splits: int = Field(
-        1, ge=1, description="clusters that each flat cluster is split into; 1: the flat ones are the leaves"
-    )
-    levels: tuple[LevelConfig, ...] = Field(min_length=1, description="above the leaves, from below")
-    resampling_steps: int = Field(
-        10, ge=0, le=1000, description="times that a level is clustered anew on its resampled points"
-    )
-    iterations: int = Field(
-        50, ge=1, le=1000, description="updates of the centroids in each clustering, at most"
-    )
-
-    @model_validator(mode="after")
-    def _levels_get_smaller(self) -> "HierarchyConfig":
-        sizes = [level.num_clusters for level in self.levels]
-        if any(above >= below for below, above in pairwise(sizes)):
-            raise ValueError(f"levels ({sizes}) must get smaller from the first, next to the leaves, on")
-        return self
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,16 @@ wherever a cheaper product cannot tell (`curation.cluster.assignment`).
 Source: arXiv:2304.07193, appendix A (100,000 clusters of the pool); k-means++: Arthur & Vassilvitskii 2007.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float16, Float32, Float64, Int32, Int64
-from pydantic import BaseModel, ConfigDict, Field
 
 from curation.cluster.assignment import Desk, exact_products, search_for
 from curation.cluster.blocks import BlockWork, for_each_block
+from curation.cluster.config import ClusterConfig, default_num_clusters  # noqa: F401  (found here by users)
 from curation.cluster.seeding import SEEDING_ROWS_PER_CENTROID, sample_rows, seed_centroids, to_unit_length
 from curation.cluster.sums import PartSums, RunningSums, add_sums, partial_sums
 from curation.errors import ConfigError
@@ -34,32 +33,6 @@ from curation.errors import ConfigError
 Part = Callable[[], Float16[np.ndarray, "m d"]]
 
 SPLIT = 1 / 1024  # how far the halves of a split cluster are pushed apart, as in FAISS
-
-
-class ClusterConfig(BaseModel):
-    """How the pool is divided into clusters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_clusters: int | None = Field(
-        None, ge=1, description="clusters; null: 2.8·√N (100,000 for 1.3 billion images), at most N/10"
-    )
-    iterations: int = Field(20, ge=1, le=1000, description="updates of the centroids, at most")
-    tolerance: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="stop when an iteration lowers the inertia by no more than this share of it",
-    )
-    max_points_per_centroid: int | None = Field(
-        None, ge=1, description="train on a seeded sample of this many vectors a cluster; null: on all"
-    )
-    group_rows: int = Field(
-        1 << 16,
-        ge=1,
-        description="vectors of one unit of work and of resume, at least; never fewer than 16 for each "
-        "cluster, so that sums are small beside vectors. No result depends on it",
-    )
 
 
 @dataclass(frozen=True)
@@ -81,11 +54,6 @@ class Evaluation:
 
 # A builtin `map`, or an executor's: applies the function to every part, anywhere, and yields in part order.
 MapParts = Callable[[Callable[[Part], PartSums], Sequence[Part]], Iterable[PartSums]]
-
-
-def default_num_clusters(num_rows: int) -> int:
-    """Clusters for a pool of `num_rows` vectors: the paper's share at its size, 10 vectors each or more."""
-    return max(1, min(round(2.8 * math.sqrt(num_rows)), num_rows // 10))
 
 
 def kmeans(

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int64, UInt64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from curation.search.cells import CellsConfig
+from curation.search.cells_config import CellsConfig
 
 
 class DedupConfig(BaseModel):

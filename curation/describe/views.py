@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
-from torch.nn.functional import interpolate
 
 # A strip of more than this aspect is cut around its centre before it is scaled: the crop never sees the
 # rest, and scaling a 16 x 60,000 strip to a short side of 224 would take 500 MB for nothing.
@@ -44,6 +42,9 @@ def render(pixels: UInt8[np.ndarray, "h w 3"], view: View) -> UInt8[np.ndarray, 
     Returns:
         RGB, uint8, (s, s, 3), contiguous.
     """
+    import torch  # seconds, which a config that names a view shall not cost
+    from torch.nn.functional import interpolate
+
     if view.resize == "crop":
         pixels = _central_part(pixels)
     if not pixels.flags.writeable:

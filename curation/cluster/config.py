@@ -1,0 +1,75 @@
+"""What a user says of clusters. Apart from the code that makes them, which takes seconds to import."""
+
+import math
+from itertools import pairwise
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class ClusterConfig(BaseModel):
+    """How the pool is divided into clusters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_clusters: int | None = Field(
+        None, ge=1, description="clusters; null: 2.8·√N (100,000 for 1.3 billion images), at most N/10"
+    )
+    iterations: int = Field(20, ge=1, le=1000, description="updates of the centroids, at most")
+    tolerance: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="stop when an iteration lowers the inertia by no more than this share of it",
+    )
+    max_points_per_centroid: int | None = Field(
+        None, ge=1, description="train on a seeded sample of this many vectors a cluster; null: on all"
+    )
+    group_rows: int = Field(
+        1 << 16,
+        ge=1,
+        description="vectors of one unit of work and of resume, at least; never fewer than 16 for each "
+        "cluster, so that sums are small beside vectors. No result depends on it",
+    )
+
+
+class LevelConfig(BaseModel):
+    """One level above the leaves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_clusters: int = Field(ge=1, description="clusters of this level, fewer than the level below has")
+    closest: int | None = Field(
+        None,
+        ge=2,
+        description="centroids of the level below that a resampling keeps of each cluster, the nearest; "
+        "null: half of what a cluster holds on average",
+    )
+
+
+class HierarchyConfig(BaseModel):
+    """The levels above flat clusters: leaves first, then clusters of the clusters below."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    splits: int = Field(
+        1, ge=1, description="clusters that each flat cluster is split into; 1: the flat ones are the leaves"
+    )
+    levels: tuple[LevelConfig, ...] = Field(min_length=1, description="above the leaves, from below")
+    resampling_steps: int = Field(
+        10, ge=0, le=1000, description="times that a level is clustered anew on its resampled points"
+    )
+    iterations: int = Field(
+        50, ge=1, le=1000, description="updates of the centroids in each clustering, at most"
+    )
+
+    @model_validator(mode="after")
+    def _levels_get_smaller(self) -> "HierarchyConfig":
+        sizes = [level.num_clusters for level in self.levels]
+        if any(above >= below for below, above in pairwise(sizes)):
+            raise ValueError(f"levels ({sizes}) must get smaller from the first, next to the leaves, on")
+        return self
+
+
+def default_num_clusters(num_rows: int) -> int:
+    """Clusters for a pool of `num_rows` vectors: the paper's share at its size, 10 vectors each or more."""
+    return max(1, min(round(2.8 * math.sqrt(num_rows)), num_rows // 10))

@@ -1,0 +1,39 @@
+"""What a user says of a search by cells. Apart from the code that searches, which takes seconds to import."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_CELLS = 1 << 16  # a cell's number is stored in 16 bits
+
+
+class CellsConfig(BaseModel):
+    """How a pool is searched cell by cell, and how much of what is there must be found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_cells: int | None = Field(
+        None, ge=1, le=MAX_CELLS, description="cells; null: 4·√N, at least 8 rows each"
+    )
+    num_probes: int | None = Field(
+        None, ge=1, le=MAX_CELLS, description="cells that a row visits; null: chosen on sampled rows"
+    )
+    min_recall: float = Field(
+        0.99,
+        gt=0,
+        le=1,
+        description="share of the pairs above the threshold that must be found, measured on sampled rows "
+        "against the whole pool; a run that finds less is refused",
+    )
+    recall_rows: int = Field(
+        4096, ge=2, le=1 << 20, description="rows sampled to measure recall; where probes are chosen, on half"
+    )
+    sample_rows_per_cell: int = Field(64, ge=1, description="rows a cell to train on, drawn by the seed")
+    group_rows: int = Field(
+        262_144,
+        ge=1,
+        description="rows of a group of cells, the unit of work and resume; 2 kB of memory each",
+    )
+
+
+def default_num_cells(num_rows: int) -> int:
+    """Cells for a pool: 4·√N, at least 8 rows each."""
+    return max(1, min(round(4 * num_rows**0.5), num_rows // 8, MAX_CELLS))
