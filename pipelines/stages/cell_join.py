@@ -34,6 +34,7 @@ from pipelines.step import Attempt, Item, Receipt, Step, Work, digest_of
 
 # Visitors of a group are joined in chunks of so many rows: with few a cell, its product is all overhead.
 CHUNK_ROWS = 131_072
+RECALL_SUFFIX = "_recall"  # of the name of the step that measures it
 
 
 def cell_join(
@@ -123,7 +124,7 @@ class _Steps:
 
     def recall(self) -> Step:
         settings = self._search.model_dump(mode="json", include={"num_probes", "min_recall"})
-        return self._step("_recall", settings, partial(_load_recall, self._search, self._max_probes))
+        return self._step(RECALL_SUFFIX, settings, partial(_load_recall, self._search, self._max_probes))
 
     def assign(self, *, num_probes: int, groups: list[int]) -> Step:
         settings = {"num_probes": num_probes, "groups": groups}

@@ -14,6 +14,7 @@ from curation.shard.write import ShardReceipt, index_json
 from pipelines.config import RunConfig, resolved_yaml
 from pipelines.parts import check_file
 from pipelines.runner import Runner
+from pipelines.stages.cell_join import RECALL_SUFFIX
 from pipelines.stages.shard import Bucket
 from pipelines.step import FileRef, Receipt, digest_of
 
@@ -40,6 +41,7 @@ def publish_dataset(
         "selection": _link_tables(runner.run_dir, folder, lineage, "selection"),
         "counts": lineage.facts["counts"],
         "funnel": lineage.facts["funnel"],
+        "recall": measured_recalls(runner),
         "shards": _link_shards(runner.run_dir, folder, config.name, buckets),
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
@@ -67,6 +69,20 @@ def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
             if reason in level["dropped"]
         ]
     return {"complete": not unread, "unread": unread}
+
+
+def measured_recalls(runner: Runner) -> list[dict[str, Any]]:
+    """What share of the pairs each approximate search finds, as it was measured; empty where all are exact."""
+    return [
+        {"step": name.removesuffix(RECALL_SUFFIX), **receipt.facts["recall"], **_cells(receipt)}
+        for name, receipts in runner.receipts.items()
+        if name.endswith(RECALL_SUFFIX)
+        for receipt in receipts
+    ]
+
+
+def _cells(receipt: Receipt) -> dict[str, int]:
+    return {key: receipt.facts[key] for key in ("num_cells", "num_probes")}
 
 
 def _place(ref: FileRef, target: str) -> None:

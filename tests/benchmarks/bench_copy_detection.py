@@ -8,7 +8,9 @@ that are linked to their own original, precision the share of the links of such 
 table comes first, then one JSON line. What people took for near duplicates (cifar10_pairs), and what another
 tool made of a photograph (pdq_edits), is counted likewise.
 
-A descriptor is any spec of describe.descriptor: `--descriptor gist=0.95 --descriptor sscd:FILE=0.75`.
+A descriptor is any spec of describe.descriptor, with the cosine that makes a link and, after a comma, the
+side of the model's input: `--descriptor gist=0.95 --descriptor sscd:FILE=0.75,64`. With `auto` for the cosine
+it is the score that one pair in 100,000 of the photographs that were not edited reaches.
 """
 
 import argparse
@@ -76,10 +78,17 @@ def main() -> None:
         print(json.dumps({"what": "copy detection", "skipped": f"no photographs at {given.real}"}))
         return
     start = time.perf_counter()
-    thresholds = dict(_threshold(text) for text in given.descriptor or ["gist=0.95"])
-    models = {spec: load_embedder(resolve(EmbedConfig(embedder=spec))) for spec in thresholds}
+    asked = dict(_descriptor(text) for text in given.descriptor or ["gist=0.95"])
+    models = {
+        spec: load_embedder(resolve(EmbedConfig(embedder=spec, image_size_px=side)))
+        for spec, (_, side) in asked.items()
+    }
     files = _choose(given.real, given.num + given.others, seed=given.seed)
     originals = _collect([file.read_bytes() for file in files], models)
+    thresholds = {
+        spec: _rare_score(originals.descriptors[spec]) if cosine is None else cosine
+        for spec, (cosine, _) in asked.items()
+    }
     detectors = _detectors(given, thresholds, originals)
     rows = []
     for kind in EDITS:
@@ -105,9 +114,16 @@ def _rounded(scores: dict[str, "Score"]) -> dict[str, list[float]]:
     return {name: [round(share, 4) for share in score.shares] for name, score in scores.items()}
 
 
-def _threshold(text: str) -> tuple[str, float]:
-    spec, _, cosine = text.rpartition("=")
-    return spec, float(cosine)
+def _descriptor(text: str) -> tuple[str, tuple[float | None, int | None]]:
+    spec, _, rest = text.rpartition("=")
+    cosine, _, side_px = rest.partition(",")
+    return spec, (None if cosine == "auto" else float(cosine), int(side_px) if side_px else None)
+
+
+def _rare_score(vectors: np.ndarray) -> float:
+    """The score that one pair of these in 100,000 reaches."""
+    scores = vectors.astype(np.float32) @ vectors.astype(np.float32).T
+    return round(float(np.quantile(scores[np.triu_indices(len(scores), 1)], 1 - 1e-5)), 4)
 
 
 def _choose(real: Path, num: int, *, seed: int) -> list[Path]:

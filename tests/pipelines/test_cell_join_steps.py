@@ -187,3 +187,15 @@ def test_a_run_by_cells_decides_as_an_exact_run(tmp_path, configure, run_quietly
     assert decisions[0].equals(decisions[1])
     assert (tmp_path / "exact" / "steps" / "dedup_edges").exists()
     assert not (tmp_path / "cells" / "steps" / "dedup_edges").exists()
+
+
+def test_the_measured_recall_stands_in_manifest_and_report(tmp_path, configure, run_quietly):
+    settings = ("dedup.edge_floor=0.6", "dedup.search=cells", "dedup.cells.num_cells=5")
+    manifest = run_quietly(configure(tmp_path / "run", *settings, "dedup.cells.num_probes=5")).manifest
+    (recall,) = manifest["recall"]
+    assert recall["step"] == "dedup_cell_edges"
+    assert (recall["estimate"], recall["num_cells"], recall["num_probes"]) == (1.0, 5, 5)
+    assert recall["num_pairs"] > 0
+    report = (tmp_path / "run" / manifest["dataset_dir"] / "report.html").read_text("utf-8")
+    assert f"Of {recall['num_pairs']:,} pairs that {recall['num_rows']:,} sampled images have" in report
+    assert "this finds 100.0 % (95 % confidence" in report
