@@ -13,7 +13,7 @@ demo: $(BASE)
 	$(BIN)/lvd demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 accept: $(DEV)
 	$(BIN)/python -m pytest -m accept --timeout 3600 -v

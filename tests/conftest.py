@@ -1,5 +1,6 @@
 """What every test shares: shapes checked at run time, and where the optional data lies."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from jaxtyping import install_import_hook
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "tests"))
+# Tests that run side by side share the cores; torch and FAISS read this when they are imported.
+if num_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_workers)))
 # Every jaxtyping annotation of the library is checked on every call that a test makes.
 install_import_hook(["curation", "pretrain"], "beartype.beartype")
 
