@@ -57,7 +57,10 @@ class DedupConfig(BaseModel):
         "cell, measures its recall, and refuses too little",
     )
     cells: CellsConfig = CellsConfig()
-    backend: Literal["torch", "faiss"] = Field("torch", description="library of the exact join; same edges")
+    backend: Literal["torch", "faiss", "cuda"] = Field(
+        "torch",
+        description="what the exact join runs on: torch or faiss on cores, cuda on GPUs; same edges",
+    )
     block_rows: int = Field(65_536, description="rows a side of one block pair of the join", ge=1)
     max_edges_per_row: int | None = Field(
         None, description="edges that a row may name, its best ones; tames hubs; null: no limit", ge=1

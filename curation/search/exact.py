@@ -13,6 +13,7 @@ from curation.errors import ConfigError
 from curation.search.edges import EdgeCollector, Pairs
 from curation.search.product import (
     Codes,
+    Device,
     ProposeDtype,
     buffer_for,
     encode,
@@ -22,13 +23,18 @@ from curation.search.product import (
     multiply,
     nonzero_rows,
     round_down,
+    sums_in_fp32,
 )
 
 Proposals = Iterator[tuple[np.ndarray, np.ndarray]]
+Backend = Literal["torch", "faiss", "cuda"]
 
 # Small enough (16 MB in int32) that products are still in the cache when their row maxima are taken.
 _TILE_ROWS = 1024
 _TILE_COLUMNS = 4096
+# 1 GB of fp16 products: enough work between two questions of the CPU to a GPU.
+_GPU_TILE_ROWS = 16_384
+_GPU_TILE_COLUMNS = 32_768
 _FAISS_TILE_COLUMNS = 16_384
 
 
@@ -38,7 +44,7 @@ def cosine_pairs(
     *,
     threshold: float,
     same: bool,
-    backend: Literal["torch", "faiss"] = "torch",
+    backend: Backend = "torch",
     dtype: ProposeDtype | None = None,
     max_edges_per_row: int | None = None,
 ) -> Pairs:
@@ -56,8 +62,8 @@ def cosine_pairs(
         b: fp16 (m, d), likewise.
         threshold: smallest score of a pair, -1 to 1. A fp16 vector's score with itself may be 0.9995.
         same: `b` is `a`: find each pair once, a < b, and multiply the upper half only.
-        backend: torch (blocked product) or faiss (IndexFlatIP.range_search in fp32).
-        dtype: arithmetic of the torch product; None: `fastest_dtype`. Where very many pairs lie just below
+        backend: torch (blocked product), cuda (the same on a GPU), or faiss (IndexFlatIP.range_search, fp32).
+        dtype: arithmetic of the blocked product; None: `fastest_dtype`. Where very many pairs lie just below
             the threshold, bf16 proposes fewer of them than int8.
         max_edges_per_row: a row names its best edges only, see `limit_edges`; None for all.
 
@@ -65,7 +71,7 @@ def cosine_pairs(
         Pairs, sorted by (a, b).
 
     Raises:
-        ConfigError: threshold or limit out of range.
+        ConfigError: threshold or limit out of range, or no GPU.
         IntegrityError: a vector is not finite or not of unit length.
     """
     _check(a, b, threshold=threshold, same=same)
@@ -74,12 +80,15 @@ def cosine_pairs(
     dense_a = a if len(rows_a) == len(a) else a[rows_a]
     dense_b = dense_a if same else (b if len(rows_b) == len(b) else b[rows_b])
     collector = EdgeCollector(len(a), len(b), same, max_edges_per_row)
-    if backend == "torch":
-        proposals = _propose_torch(
-            dense_a, dense_b, threshold=threshold, same=same, dtype=dtype or fastest_dtype()
-        )
-    else:
-        proposals = _propose_faiss(dense_a, dense_b, threshold=threshold, same=same)
+    match backend:
+        case "torch":
+            proposals = _propose_tiles(
+                dense_a, dense_b, threshold=threshold, same=same, dtype=dtype or fastest_dtype()
+            )
+        case "cuda":
+            proposals = _propose_on_gpu(dense_a, dense_b, threshold=threshold, same=same, dtype=dtype)
+        case "faiss":
+            proposals = _propose_faiss(dense_a, dense_b, threshold=threshold, same=same)
     for i, j in proposals:
         score = exact_scores(dense_a, dense_b, rows=i, columns=j)
         keep = score >= threshold
@@ -94,19 +103,46 @@ def _check(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Non
         raise ConfigError("same=True needs the same rows twice", got=f"{len(a)} and {len(b)} rows")
 
 
-def _propose_torch(
-    a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool, dtype: ProposeDtype
+def _propose_tiles(
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    threshold: float,
+    same: bool,
+    dtype: ProposeDtype,
+    device: Device = "cpu",
+    tile: tuple[int, int] | None = None,
 ) -> Proposals:
-    left = encode(a, dtype=dtype)
-    buffer = buffer_for(dtype, num_products=_TILE_ROWS * _TILE_COLUMNS)
-    for column in range(0, len(b), _TILE_COLUMNS):
-        columns = encode(b[column : column + _TILE_COLUMNS], dtype=dtype, one_scale=True)
+    num_rows, num_columns = tile or (_TILE_ROWS, _TILE_COLUMNS)
+    left = encode(a, dtype=dtype, device=device)
+    buffer = buffer_for(dtype, num_products=min(num_rows, len(a)) * min(num_columns, len(b)), device=device)
+    for column in range(0, len(b), num_columns):
+        columns = encode(b[column : column + num_columns], dtype=dtype, one_scale=True, device=device)
         last_row = min(len(a), column + len(columns)) if same else len(a)
-        for row in range(0, last_row, _TILE_ROWS):
-            rows = left[row : min(row + _TILE_ROWS, last_row)]
+        for row in range(0, last_row, num_rows):
+            rows = left[row : min(row + num_rows, last_row)]
             i, j = propose_tile(rows, columns, threshold=threshold, buffer=buffer)
             i, j = i + row, j + column
             yield _upper(i, j) if same else (i, j)
+
+
+def _propose_on_gpu(
+    a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool, dtype: ProposeDtype | None
+) -> Proposals:
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "No GPU to join on", got="backend cuda", expected="torch or faiss where torch sees no CUDA device"
+        )
+    with sums_in_fp32():
+        yield from _propose_tiles(
+            a,
+            b,
+            threshold=threshold,
+            same=same,
+            dtype=dtype or fastest_dtype("cuda"),
+            device="cuda",
+            tile=(_GPU_TILE_ROWS, _GPU_TILE_COLUMNS),
+        )
 
 
 def propose_tile(
@@ -125,11 +161,11 @@ def propose_tile(
     """
     products = multiply(rows, columns, out=buffer)
     reach = (threshold - error_bound(rows, columns)) / (rows.scale * columns.scale[0])
-    cut = round_down(reach, dtype=products.dtype)
+    cut = round_down(reach, dtype=products.dtype).to(products.device)
     # Few rows have a pair in a tile, and maxima are cheaper than a search of every product.
     hit = torch.nonzero(products.amax(dim=1) >= cut).flatten()
     found = torch.nonzero(products[hit] >= cut[hit, None])
-    return hit[found[:, 0]].numpy(), found[:, 1].numpy()
+    return hit[found[:, 0]].cpu().numpy(), found[:, 1].cpu().numpy()
 
 
 def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Proposals:

@@ -10,14 +10,18 @@ so with the Cauchy–Schwarz inequality, and γ for what the product itself may 
 
 The norms and residual norms are computed for each row in fp64 from the very codes that are multiplied, so
 the bound follows the data: about 0.003 for unit vectors in bf16 and 0.016 in int8 (384 dimensions).
-γ is 0 for int8 (sums are whole numbers below 2^31), and 2^-23 d for bf16 and fp32: products of two bf16 or
-fp16 numbers are exact in fp32, and d additions lose at most 2^-24 each, or 2^-23 where hardware truncates.
+γ is 0 for int8 (sums are whole numbers below 2^31), and 2^-23 d otherwise: products of two bf16 or fp16
+numbers are exact in fp32, and d additions lose at most 2^-24 each, or 2^-23 where hardware truncates. A GPU
+gets twice that: its matrix units cut several terms to the exponent of the largest before they add them
+(Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores"). In fp16 the codes are the vectors themselves.
 
 The score of a pair is the inner product of the stored fp16 vectors in fp64, and it is exact: products of
 fp16 numbers are whole multiples of 2^-48, and with |a| |b| < 32 every partial sum is a multiple of 2^-48
 below 2^5, which 53 bits hold. So no order of summation, library or block size can change it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,10 +32,11 @@ from numpy import ndarray
 
 from curation.errors import ConfigError, IntegrityError
 
-ProposeDtype = Literal["int8", "bf16", "fp32"]
+ProposeDtype = Literal["int8", "bf16", "fp16", "fp32"]
+Device = Literal["cpu", "cuda"]
 
-_VALUES = {"int8": torch.int8, "bf16": torch.bfloat16, "fp32": torch.float32}
-_PRODUCTS = {"int8": torch.int32, "bf16": torch.bfloat16, "fp32": torch.float32}
+_VALUES = {"int8": torch.int8, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_PRODUCTS = _VALUES | {"int8": torch.int32}
 _MAX_NORM = 4.0  # |a| |b| < 32 keeps scores exact; unit vectors are far below
 _SLACK = 1e-9  # covers the fp64 rounding of norms, bounds and thresholds
 _CHUNK_ROWS = 4096
@@ -42,7 +47,7 @@ _SCORE_CHUNK_PAIRS = 16_384  # 25 MB of fp32 a side at 384 dimensions: stays nea
 class Codes:
     """Rows in a cheap arithmetic, with what (1) needs to know of each row."""
 
-    values: torch.Tensor  # (n, d or 2) int8, bf16 or fp32
+    values: torch.Tensor  # (n, d or 2) int8, bf16, fp16 or fp32, on the device that multiplies
     scale: np.ndarray  # Float64 "n": code = scale * values
     norm: np.ndarray  # Float64 "n": |x|, rounded up
     code_norm: np.ndarray  # |x'|
@@ -58,12 +63,28 @@ class Codes:
         return len(self.norm)
 
 
-def fastest_dtype() -> ProposeDtype:
-    """Choose the arithmetic for this CPU: speed alone, since results do not depend on it.
+def fastest_dtype(device: Device = "cpu") -> ProposeDtype:
+    """Choose the arithmetic for this machine: speed alone, since results do not depend on it.
 
-    int8 needs VNNI: without it, oneDNN adds pairs of products in saturating int16.
+    int8 needs VNNI: without it, oneDNN adds pairs of products in saturating int16. On a GPU fp16 is as fast
+    as bf16, and exact until it is summed.
     """
+    if device == "cuda":
+        return "fp16"
     return "int8" if torch.cpu._is_vnni_supported() else "fp32"
+
+
+@contextmanager
+def sums_in_fp32() -> Iterator[None]:
+    """Keep a GPU from adding the pieces of a 16-bit product in 16 bits, which (1) knows nothing of."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
+    matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        matmul.allow_fp16_reduced_precision_reduction = before[0]
+        matmul.allow_bf16_reduced_precision_reduction = before[1]
 
 
 def nonzero_rows(vectors: Float16[ndarray, "n d"]) -> Bool[ndarray, " n"]:
@@ -90,33 +111,40 @@ def nonzero_rows(vectors: Float16[ndarray, "n d"]) -> Bool[ndarray, " n"]:
     return has_vector
 
 
-def encode(vectors: Float16[ndarray, "n d"], *, dtype: ProposeDtype, one_scale: bool = False) -> Codes:
+def encode(
+    vectors: Float16[ndarray, "n d"],
+    *,
+    dtype: ProposeDtype,
+    one_scale: bool = False,
+    device: Device = "cpu",
+) -> Codes:
     """Put rows into a cheap arithmetic.
 
     Args:
         vectors: fp16 (n, d).
-        dtype: int8 (fastest, needs VNNI), bf16 (wants AVX512-BF16), or fp32 (any CPU).
+        dtype: on a CPU int8 (fastest, needs VNNI), bf16 (wants AVX512-BF16), or fp32 (any); on a GPU fp16.
         one_scale: one int8 scale for all rows, so that maxima over rows compare; otherwise one a row.
+        device: where the values go.
 
     Returns:
         Codes of the n rows.
     """
     num_rows, dim = vectors.shape
     # At least two dimensions: torch 2.14's int8 product of width 1 is wrong.
-    values = torch.zeros((num_rows, max(dim, 2)), dtype=_VALUES[dtype])
+    values = torch.zeros((num_rows, max(dim, 2)), dtype=_VALUES[dtype], device=device)
     scale, norms = np.ones(num_rows), np.empty((3, num_rows))
     if dtype == "int8":
         scale = _int8_scales(vectors, one_scale=one_scale)
     for start in range(0, num_rows, _CHUNK_ROWS):
         rows = slice(start, start + _CHUNK_ROWS)
-        exact = torch.from_numpy(np.array(vectors[rows])).double()
-        scales = torch.from_numpy(scale[rows, None])
+        exact = torch.from_numpy(np.array(vectors[rows])).to(device).double()
+        scales = torch.from_numpy(scale[rows, None]).to(device)
         cheap = (exact / scales).round_().clamp_(-127, 127) if dtype == "int8" else exact
         values[rows, :dim] = cheap.to(values.dtype)
         code = values[rows, :dim].double().mul_(scales)
-        norms[0, rows] = torch.linalg.vector_norm(exact, dim=1).numpy()
-        norms[1, rows] = torch.linalg.vector_norm(code, dim=1).numpy()
-        norms[2, rows] = torch.linalg.vector_norm(exact.sub_(code), dim=1).numpy()
+        norms[0, rows] = torch.linalg.vector_norm(exact, dim=1).cpu().numpy()
+        norms[1, rows] = torch.linalg.vector_norm(code, dim=1).cpu().numpy()
+        norms[2, rows] = torch.linalg.vector_norm(exact.sub_(code), dim=1).cpu().numpy()
     return Codes(values, scale, *(norms * (1 + _SLACK) + _SLACK))
 
 
@@ -133,7 +161,8 @@ def _int8_scales(vectors: np.ndarray, *, one_scale: bool) -> np.ndarray:
 
 def error_bound(rows: Codes, columns: Codes) -> Float64[ndarray, " n"]:
     """Bound, for every row, the error of its product with any of the columns: (1), columns at their worst."""
-    loss = 0.0 if rows.values.dtype == torch.int8 else 2.0**-23 * rows.values.shape[1]
+    rounding = 2.0**-22 if rows.values.is_cuda else 2.0**-23
+    loss = 0.0 if rows.values.dtype == torch.int8 else rounding * rows.values.shape[1]
     norm, code_norm = columns.norm.max(initial=0), columns.code_norm.max(initial=0)
     residual = columns.residual.max(initial=0)
     return rows.residual * norm + rows.code_norm * residual + loss * rows.code_norm * code_norm
@@ -148,14 +177,14 @@ def multiply(rows: Codes, columns: Codes, *, out: torch.Tensor) -> torch.Tensor:
         out: a flat buffer of `buffer_for` with room for n · m; reused, so that pages are faulted in once.
 
     Returns:
-        (n, m), a view of `out`: int32 for int8; bf16, rounded from an fp32 sum; or fp32.
+        (n, m), a view of `out`: int32 for int8; bf16 or fp16, rounded from an fp32 sum; or fp32.
     """
     shape = (len(rows), len(columns))
     product = out[: shape[0] * shape[1]].view(shape)
     match rows.values.dtype:
         case torch.int8:
             torch._int_mm(rows.values, columns.values.T, out=product)
-        case torch.bfloat16:
+        case torch.bfloat16 | torch.float16:
             torch.mm(rows.values, columns.values.T, out=product)
         case _:
             # Not torch.mm: set_float32_matmul_precision, a global, may lower its precision behind our bound.
@@ -163,17 +192,19 @@ def multiply(rows: Codes, columns: Codes, *, out: torch.Tensor) -> torch.Tensor:
     return product
 
 
-def buffer_for(dtype: ProposeDtype, *, num_products: int) -> torch.Tensor:
+def buffer_for(dtype: ProposeDtype, *, num_products: int, device: Device = "cpu") -> torch.Tensor:
     """Make the flat buffer that `multiply` writes to.
 
     Raises:
-        ConfigError: int8 on a CPU whose int8 products may saturate.
+        ConfigError: int8 on a CPU whose int8 products may saturate, or on a GPU.
     """
+    if dtype == "int8" and device == "cuda":
+        raise ConfigError("int8 proposes on CPUs alone", got="device cuda", expected="fp16, bf16 or fp32")
     if dtype == "int8" and fastest_dtype() != "int8":
         raise ConfigError(
             "This CPU's int8 products may saturate", got="a CPU without VNNI", expected="bf16 or fp32"
         )
-    return torch.empty(num_products, dtype=_PRODUCTS[dtype])
+    return torch.empty(num_products, dtype=_PRODUCTS[dtype], device=device)
 
 
 def round_down(threshold: Float64[ndarray, " n"], *, dtype: torch.dtype) -> torch.Tensor:

@@ -8,7 +8,7 @@ pair of blocks.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from curation.schema import EDGE_KINDS, EDGES
 from curation.search.binary import hamming_pairs
 from curation.search.collapse import collapsed_pairs
 from curation.search.edges import Pairs
-from curation.search.exact import cosine_pairs
+from curation.search.exact import Backend, cosine_pairs
 from pipelines.parts import Part, as_numpy, column, gather_vectors, read, read_array, sha256_words
 from pipelines.runner import Runner
 from pipelines.step import Attempt, FileRef, Item, Step, Work, digest_of
@@ -66,7 +66,7 @@ class JoinRule:
     pca_radius: int | None = None
     max_edges_per_row: int | None = None
     every_left: bool = False
-    backend: Literal["torch", "faiss"] = "torch"
+    backend: Backend = "torch"
     threads: int = 1
 
 

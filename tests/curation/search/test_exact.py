@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from curation.search import exact, product
 from curation.search.edges import Pairs, limit_edges
 from curation.search.exact import cosine_pairs
 
-ENGINES = [("torch", "int8"), ("torch", "bf16"), ("torch", "fp32"), ("faiss", None)]
+ENGINES = [("torch", "int8"), ("torch", "bf16"), ("torch", "fp16"), ("torch", "fp32"), ("faiss", None)]
 
 
 def unit_vectors(rng: np.random.Generator, num_rows: int, *, dim: int, spread: float = 1.0) -> np.ndarray:
@@ -202,3 +203,11 @@ def test_refuses_nonsense():
         broken[2, 1] = bad
         with pytest.raises(IntegrityError, match="row 2"):
             cosine_pairs(broken, broken, threshold=0.5, same=True)
+
+
+def test_without_a_gpu_the_backend_says_so():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: tests/gpu/check_vectors.py compares it with the CPU")
+    rows = np.eye(4, dtype=np.float16)
+    with pytest.raises(ConfigError, match="No GPU to join on"):
+        cosine_pairs(rows, rows, threshold=0.5, same=True, backend="cuda")
