@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.accept
 def test_the_small_form() -> None:
     done = subprocess.run(
         [

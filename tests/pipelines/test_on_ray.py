@@ -97,9 +97,8 @@ def test_the_same_receipts_as_local(on_ray: Any, tmp_path: Path, kind: Any, load
 
 
 # Nine processes start, one after the other, and each brings torch along.
-@pytest.mark.parametrize(
-    ("kind", "loads_model"), [KINDS[0], pytest.param(*KINDS[1], marks=pytest.mark.accept)]
-)
+@pytest.mark.accept
+@pytest.mark.parametrize(("kind", "loads_model"), KINDS[:2])
 def test_a_row_that_kills_costs_itself_alone(
     on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool
 ) -> None:

@@ -47,7 +47,7 @@ def alone(config: PretrainConfig) -> dict[str, Any]:
         (2, "sinkhorn", {}),
         (2, "softmax", SEPARATE),
         (4, "sinkhorn", SEPARATE),
-        (4, "softmax", {}),
+        pytest.param(4, "softmax", {}, marks=pytest.mark.accept),
     ],
     ids=["2-sinkhorn-shared", "2-softmax-separate", "4-sinkhorn-separate", "4-softmax-shared"],
 )
@@ -73,6 +73,7 @@ def test_gradients_of_many_ranks_are_those_of_one(size: int, centring: str, head
     assert set(expected["norms"]) == {"backbone", "dino_head"} | ({"ibot_head"} if heads else set())
 
 
+@pytest.mark.accept
 def test_neighbours_within_a_rank() -> None:
     config = tiny_config(objective={"koleo_over": "rank", "koleo_weight": 3.0})
     ranks = run_ranks(backward_job, 2, config)
@@ -149,7 +150,9 @@ def test_bf16_is_near_fp32(size: int) -> None:
     assert torch.cosine_similarity(flat, wanted, dim=0) > 0.99
 
 
-@pytest.mark.parametrize(("size", "dtype"), [(1, "fp32"), (1, "bf16"), (2, "fp32")])
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1, "fp32"), (1, "bf16"), pytest.param(2, "fp32", marks=pytest.mark.accept)]
+)
 def test_activations_computed_again_give_the_same_gradients(size: int, dtype: str) -> None:
     change = {"dtype": dtype}
     model = {"drop_path": 0.4}  # what is drawn in the forward is drawn again
