@@ -46,6 +46,16 @@ REASONS: dict[Stage, tuple[str, ...]] = {
         "truncated",  # the file ends before the picture does
         "corrupt",  # the picture cannot be decoded
         "crashed_decoder",  # its decoder's process died or hung twice with this image alone
+        # Of images that are fetched from the web.
+        "bad_url",  # no plain http(s) URL, or a line that cannot be read
+        "repeated_url",  # asked for already, for an earlier row
+        "blocked_domain",  # on a list of domains that are not asked
+        "forbidden_address",  # leads to an address that is not public
+        "opted_out",  # the site does not want it: robots.txt, X-Robots-Tag, TDM-Reservation
+        "not_found",  # answered with 404 or 410
+        "http_error",  # answered with anything else that is no image: an error, too many redirects, no HTTP
+        "connection_failed",  # no such host, nobody listens, or the connection broke
+        "timeout",
     ),
     "judge": ("too_small", "too_large", "aspect", "low_information", "no_embedding"),
     "dedup": ("exact_copy", "near_copy"),

@@ -5,6 +5,15 @@ import unicodedata
 # What a reason means, for a reader who has not seen the code.
 MEANING = {
     "missing_image": "A sample without an image in it.",
+    "bad_url": "No plain http(s) URL, or a line of a list that cannot be read.",
+    "repeated_url": "The same URL came before; it was asked for once.",
+    "blocked_domain": "On a list of domains that are not asked for images.",
+    "forbidden_address": "Leads to an address that is not public.",
+    "opted_out": "The site does not want it taken: robots.txt, X-Robots-Tag or TDM-Reservation.",
+    "not_found": "The server has no such image (404, 410).",
+    "http_error": "The server answered with an error, with too many redirects, or not in HTTP.",
+    "connection_failed": "No such host, nobody listens there, or the connection broke.",
+    "timeout": "The server took too long.",
     "empty": "The file has no bytes.",
     "unreadable": "The source failed while the file was read.",
     "file_too_large": "The file is over the hard cap on bytes.",

@@ -1,0 +1,207 @@
+"""One request: ask, look at the headers, and take the body up to a limit."""
+
+import asyncio
+import email.utils
+import ssl
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import aiohttp
+from yarl import URL
+
+from curation.ingest.web.addresses import CheckedResolver, ForbiddenAddressError, Network, checked_socket
+from curation.ingest.web.download_config import DownloadConfig
+from curation.ingest.web.opt_out import opts_out
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+# Answers that another try may better (RFC 9110 §15, RFC 6585 §4).
+_MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
+_IN_MEMORY_BYTES = 1 << 20  # a larger body goes through a file: hundreds are under way at once
+_MAX_HEADER_BYTES = 16 << 10
+# Looking up a name blocks a thread, and dead name servers block it for long.
+_RESOLVER_THREADS = 64
+
+
+class FetchError(Exception):
+    """A request that brought no image.
+
+    Args:
+        reason: one of those of `describe`.
+        may_pass: whether the same request may succeed a moment later.
+        retry_after_s: after how many seconds the host wants to be asked again.
+        of_host: whether the host could not be reached, whatever was asked of it.
+        status: of the answer, where there was one.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        may_pass: bool = False,
+        retry_after_s: float | None = None,
+        of_host: bool = False,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.may_pass = may_pass
+        self.retry_after_s = retry_after_s
+        self.of_host = of_host
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered: a redirect, or a body."""
+
+    location: str | None
+    body: BinaryIO | None  # at its end; the caller closes it
+
+
+def open_session(
+    config: DownloadConfig, allowed: Sequence[Network], resolver: aiohttp.abc.AbstractResolver | None = None
+) -> aiohttp.ClientSession:
+    """A session that connects to allowed addresses alone, keeps no cookies, and reads no proxy's settings.
+
+    Args:
+        config: the limits, and what requests say.
+        allowed: networks that are allowed though they are not public.
+        resolver: looks names up; None: the system's.
+    """
+    if resolver is None:
+        pool = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolver")
+        asyncio.get_running_loop().set_default_executor(pool)
+        resolver = aiohttp.ThreadedResolver()
+    connector = aiohttp.TCPConnector(
+        limit=0,  # `HostLimits` has them
+        resolver=CheckedResolver(resolver, allowed),
+        socket_factory=checked_socket(allowed),
+        ttl_dns_cache=300,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(
+            total=config.total_s, sock_connect=config.connect_s, sock_read=config.read_s
+        ),
+        headers={
+            "User-Agent": config.user_agent,
+            "Accept": "image/*,*/*;q=0.1",
+            # What is sent packed would have to be unpacked, and may be a bomb.
+            "Accept-Encoding": "identity",
+        },
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=_MAX_HEADER_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """What is taken of a body.
+
+    Args:
+        max_bytes: at most so much.
+        cuts: a larger body is cut there; otherwise it is refused as `file_too_large`.
+        spool_dir: for the bodies that are large.
+    """
+
+    max_bytes: int
+    cuts: bool
+    spool_dir: Path
+
+
+async def ask(
+    session: aiohttp.ClientSession, url: URL, *, limit: BodyLimit, product: str | None = None
+) -> Answer:
+    """Make one request and follow no redirect.
+
+    Args:
+        session: of `open_session`.
+        url: that `read_url` has let through.
+        limit: of the body.
+        product: the crawler's product token, where opt-outs in the headers are to be honoured.
+
+    Raises:
+        FetchError: when there is no image to be had.
+        OSError: when the spool cannot be written; that is no fault of the URL.
+    """
+    try:
+        async with session.get(url, allow_redirects=False) as response:
+            if product is not None:
+                tags = response.headers.getall("X-Robots-Tag", ())
+                if opts_out(response.headers, robots_tags=tags, product=product):
+                    response.close()
+                    raise FetchError("opted_out")
+            location = response.headers.get("Location")
+            if response.status in _REDIRECTS and location is not None:
+                response.close()
+                return Answer(location, None)
+            _check_status(response)
+            return Answer(None, await _read_body(response, limit))
+    except TimeoutError as error:
+        raise FetchError("timeout", may_pass=True, of_host=True) from error
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, ForbiddenAddressError):
+            raise FetchError("forbidden_address") from error
+        raise FetchError("connection_failed", may_pass=True, of_host=True) from error
+    except aiohttp.InvalidURL as error:
+        raise FetchError("bad_url") from error
+    except aiohttp.ClientResponseError as error:  # an answer that is no HTTP
+        raise FetchError("http_error") from error
+    except (aiohttp.ClientError, ConnectionError, ssl.SSLError) as error:
+        raise FetchError("connection_failed", may_pass=True, of_host=True) from error
+
+
+def _check_status(response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if status == 200:
+        if response.headers.get("Content-Encoding", "identity").strip().lower() in ("identity", ""):
+            return
+        response.close()
+        raise FetchError("http_error", status=status)
+    response.close()
+    retry_after_s = _retry_after_s(response) if status in _MAY_PASS else None
+    reason = "not_found" if status in (404, 410) else "http_error"
+    raise FetchError(reason, may_pass=status in _MAY_PASS, retry_after_s=retry_after_s, status=status)
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
+    """Seconds until the host wants to be asked again: a number, or a date (RFC 9110 §10.2.3)."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdecimal():
+        return float(value[:9])
+    date = email.utils.parsedate_tz(value)
+    try:
+        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+    except (ValueError, OverflowError):
+        return None
+
+
+async def _read_body(response: aiohttp.ClientResponse, limit: BodyLimit) -> BinaryIO:
+    if (response.content_length or 0) > limit.max_bytes and not limit.cuts:
+        response.close()
+        raise FetchError("file_too_large")
+    body = cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=limit.spool_dir))  # noqa: SIM115
+    left = limit.max_bytes
+    try:
+        async for chunk in response.content.iter_any():
+            if len(chunk) > left and not limit.cuts:
+                raise FetchError("file_too_large")
+            body.write(chunk[:left])
+            left -= len(chunk)
+            if left < 0:
+                break
+    except BaseException:
+        body.close()
+        raise
+    finally:
+        if not response.content.at_eof():
+            response.close()  # the rest is not waited for
+    return body
