@@ -177,7 +177,7 @@ class Desk:
         rival = np.flatnonzero(np.repeat(lengths > 1, lengths))
         place = np.repeat(np.arange(len(unsure)), lengths[unsure])
         read = vectors[unsure if rows is None else rows[unsure]]
-        best[unsure] = _decide(read, self._search.centroids, place, cluster[rival])
+        best[unsure] = decide(read, self._search.centroids, place, cluster[rival])
         return Assigned(best.astype(np.int32), lead, low)
 
     def ceiling(self, codes: RowCodes) -> Float32[np.ndarray, "b"]:
@@ -254,7 +254,7 @@ def _as_kind(floor: Float64[np.ndarray, "c"], table: np.ndarray) -> np.ndarray:
     return np.nextafter(floor.astype(np.float32), np.float32(-np.inf))[:, None]
 
 
-def _decide(
+def decide(
     vectors: Float16[np.ndarray, "r d"],
     centroids: Float32[np.ndarray, "k d"],
     row: Int64[np.ndarray, "p"],

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Literal
 
-import faiss
 import numpy as np
 import torch
 from jaxtyping import Float16
@@ -169,6 +168,8 @@ def propose_tile(
 
 
 def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Proposals:
+    import faiss  # an alternative: without it there is the product by torch
+
     left = encode(a, dtype="fp32")
     for column in range(0, len(b), _FAISS_TILE_COLUMNS):
         columns = encode(b[column : column + _FAISS_TILE_COLUMNS], dtype="fp32")

@@ -1,6 +1,5 @@
 """Inner products of listed pairs of rows in fp32: the step between proposals and the exact score."""
 
-import faiss
 import numpy as np
 from jaxtyping import Float32, Int64
 
@@ -26,6 +25,8 @@ def pair_products(
     Returns:
         The products; each is off by at most d·2^-24·|a|·|b|, in whatever order it was summed.
     """
+    import faiss  # where most pairs are decided before they come here, FAISS may be missing
+
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     rows, columns = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(columns, np.int64)
     products = np.empty(len(rows), np.float32)
