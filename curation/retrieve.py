@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from curation.runs import place_in_run
 from curation.schema import HITS
+from curation.search.ivf_config import IvfConfig
 
 
 class SampleRetrieval(BaseModel):
@@ -33,6 +34,12 @@ class SampleRetrieval(BaseModel):
     neighbours: int = Field(
         4, ge=1, description="pool images for each curated image (the paper: 4, and 32 for ImageNet-1k)"
     )
+    search: Literal["exact", "ivf"] = Field(
+        "exact",
+        description="exact: every curated image with every pool image; ivf: FAISS's inverted lists, whose "
+        "recall is measured",
+    )
+    ivf: IvfConfig = Field(default_factory=IvfConfig, description="the index, where search is ivf")
 
 
 class ClusterRetrieval(BaseModel):

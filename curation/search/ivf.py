@@ -15,11 +15,11 @@ import faiss
 import numpy as np
 from jaxtyping import Float16, Float64, Int64, UInt8
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
 
 from curation.errors import ConfigError
-from curation.search.cells import default_num_cells
+from curation.search.cells_config import default_num_cells
 from curation.search.edges import EdgeCollector, Pairs
+from curation.search.ivf_config import IvfConfig
 from curation.search.product import exact_scores, nonzero_rows
 from curation.search.topk import TopK
 
@@ -31,27 +31,6 @@ _MAX_GPU_NEIGHBOURS = 2048  # also the most probes
 _MAX_GPU_PQ_BYTES = 96
 _QUERIES = 16_384  # searched at once: bounds the candidates held
 _ID_BYTES = 8
-
-
-class IvfConfig(BaseModel):
-    """Which FAISS index of inverted lists is built, and how it is searched."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    codes: Literal["auto", "flat", "sq8", "pq"] = Field(
-        "auto",
-        description="how a vector is stored: flat (fp16, nothing lost), sq8 (a byte a dimension), pq "
-        "(product quantisation); auto: the first that fits memory_bytes",
-    )
-    memory_bytes: int = Field(8 << 30, ge=1 << 20, description="for the codes of one shard")
-    shard_rows: int = Field(10_000_000, ge=1, description="rows of a shard, the unit of work and resume")
-    num_lists: int | None = Field(None, ge=1, description="inverted lists; null: 4·√N of a shard's rows")
-    num_probes: int = Field(32, ge=1, description="lists that a query visits")
-    pq_bytes: int = Field(64, ge=1, description="bytes of a vector's product code; divides the dimension")
-    refine: int = Field(
-        4, ge=1, description="candidates of lossy codes, as a multiple of k, that are scored exactly"
-    )
-    sample_rows_per_list: int = Field(64, ge=1, description="rows a list to train on")
 
 
 @dataclass(frozen=True)

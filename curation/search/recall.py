@@ -181,3 +181,20 @@ def require_recall(recall: Recall, *, min_recall: float, num_probes: int, num_ce
             expected=f"at least {min_recall}, as min_recall asks",
             remedy="Raise num_probes (null chooses it), choose another num_cells, or search exactly",
         )
+
+
+def require_top_k_recall(recall: Recall, *, min_recall: float, index: str, num_probes: int) -> None:
+    """Refuse a search for neighbours that misses more of them than it may; see `require_recall`.
+
+    Raises:
+        ConfigError: the recall is under the one asked for.
+    """
+    if recall.estimate is not None and recall.estimate < min_recall:
+        raise ConfigError(
+            "The search by inverted lists finds too few of the nearest images",
+            got=f"recall {recall.estimate:.4f} of {index} with {num_probes} probes (95 % interval "
+            f"{recall.low:.4f} to {recall.high:.4f}, {recall.num_pairs} neighbours of {recall.num_rows} "
+            "queries)",
+            expected=f"at least {min_recall}, as min_recall asks",
+            remedy="Raise num_probes or refine, store codes with less loss, or search exactly",
+        )

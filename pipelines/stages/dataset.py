@@ -72,17 +72,15 @@ def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
 
 
 def measured_recalls(runner: Runner) -> list[dict[str, Any]]:
-    """What share of the pairs each approximate search finds, as it was measured; empty where all are exact."""
+    """What share of what is there each approximate search finds, as measured; empty where all are exact."""
+    said = ("pool", "index", "num_cells", "num_probes")
     return [
-        {"step": name.removesuffix(RECALL_SUFFIX), **receipt.facts["recall"], **_cells(receipt)}
+        {"step": name.removesuffix(RECALL_SUFFIX), **receipt.facts["recall"]}
+        | {key: receipt.facts[key] for key in said if key in receipt.facts}
         for name, receipts in runner.receipts.items()
-        if name.endswith(RECALL_SUFFIX)
         for receipt in receipts
+        if "recall" in receipt.facts
     ]
-
-
-def _cells(receipt: Receipt) -> dict[str, int]:
-    return {key: receipt.facts[key] for key in ("num_cells", "num_probes")}
 
 
 def _place(ref: FileRef, target: str) -> None:

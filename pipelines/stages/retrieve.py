@@ -1,11 +1,11 @@
 """retrieve: for every curated pool, the surviving pool images that resemble it.
 
-By sample, a large search is cut into items: a block of queries against a group of the pool's parts. Their
-results are put together by the step's own task and removed once that is published; they give the same bytes
-as a search that is not cut.
+By sample, a large search is cut into items: a block of queries against a group of the pool's parts, or, by
+inverted lists, all queries against one. Their results are put together by the step's own task and removed
+once that is published; an exact search gives the same bytes as one that is not cut.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,21 +25,21 @@ from curation.retrieve import (
     retrieve_by_sample,
 )
 from curation.schema import HITS
-from curation.search.topk import TopK, merge_top_k, top_k
+from curation.search.topk import TopK, merge_top_k
 from pipelines.config import RunConfig
-from pipelines.parts import Part, gather_vectors, in_pools, read_array, roles
+from pipelines.parts import Part, read_array, roles
 from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters
 from pipelines.stages.groups import group_digest, make_groups
+from pipelines.stages.neighbours import exact_neighbours, queries_of
 from pipelines.stages.ranks import id_rank
+from pipelines.stages.retrieve_ivf import Found, judge_recall, run_ivf
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
 # An item searches so many queries, which bounds vectors and results in memory, …
 QUERY_ROWS = 1 << 16
 # … in about so many rows of the pool: a minute of two cores at 384 dimensions.
 TARGET_ROWS = 1 << 20
-
-Found = tuple[FileRef, FileRef]  # rows and scores of a block of queries, in one group of the pool
 
 
 def retrieve(
@@ -50,7 +50,7 @@ def retrieve(
     found = {}
     for name, pool in config.pools.items():
         if pool.role == "curated":
-            settings = {"pool": name, "rule": pool.retrieval.model_dump(mode="json"), "seed": config.seed}
+            settings = {"pool": name, "rule": _settings(pool.retrieval), "seed": config.seed}
             load = partial(_load, name, pool.retrieval, config.seed)
             step = Step("retrieve", 1, settings, load, "task", "retrieve", config.describe.embed.threads)
             item = Item(inputs, {"parts": tuple(parts), "clusters": clusters})
@@ -59,14 +59,22 @@ def retrieve(
     return found
 
 
+def _settings(rule: Retrieval) -> dict[str, Any]:
+    """What of the rule changes the result."""
+    is_exact = rule.method == "sample" and rule.search == "exact"
+    return rule.model_dump(mode="json", exclude={"ivf"} if is_exact else set())
+
+
 def _run(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) -> Receipt:
     if rule.method != "sample" or not runner.has_to_do(step, item):
         return runner.run_one(step, item)
     parts, clusters = item.payload["parts"], item.payload["clusters"]
-    num_queries = len(_queries(parts, clusters, pool))
+    queries = queries_of(parts, clusters, pool)
+    cuts = [(start, min(start + QUERY_ROWS, len(queries))) for start in range(0, len(queries), QUERY_ROWS)]
     searched = [part for part in parts if part.role == "uncurated"]
+    if rule.search == "ivf" and cuts and np.any(read_array(clusters.alive) & roles(parts, "uncurated")):
+        return run_ivf(runner, step, item, pool=pool, cuts=cuts, rule=rule)
     groups = make_groups(searched, [part.num_rows for part in searched], rows=TARGET_ROWS)
-    cuts = [(start, min(start + QUERY_ROWS, num_queries)) for start in range(0, num_queries, QUERY_ROWS)]
     if len(cuts) * len(groups) <= 1:
         return runner.run_one(step, item)
     load = partial(_load_block, pool, rule)
@@ -88,16 +96,12 @@ def _run(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) 
     return receipt
 
 
-def _queries(parts: Sequence[Part], clusters: Clusters, pool: str) -> Int64[np.ndarray, " q"]:
-    return np.flatnonzero(read_array(clusters.alive) & in_pools(parts, [pool]))
-
-
 def _load_block(pool: str, rule: SampleRetrieval) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts, clusters = attempt.payload["parts"], attempt.payload["clusters"]
-        queries = _queries(parts, clusters, pool)[slice(*attempt.payload["cut"])]
+        queries = queries_of(parts, clusters, pool)[slice(*attempt.payload["cut"])]
         group = attempt.payload["group"]
-        found = _search(parts, clusters, queries, group=group, neighbours=rule.neighbours)
+        found = exact_neighbours(parts, clusters, queries, group=group, neighbours=rule.neighbours)
         storage.write_vectors(attempt.out / "row.npy", found.index)
         storage.write_vectors(attempt.out / "score.npy", found.score)
         return {}
@@ -109,7 +113,8 @@ def _load(pool: str, rule: Retrieval, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         clusters: Clusters = attempt.payload["clusters"]
-        queries = _queries(parts, clusters, pool)
+        queries = queries_of(parts, clusters, pool)
+        facts: dict[str, Any] = {}
         if rule.method == "none":
             hits = HITS.empty_table()
         elif rule.method == "cluster":
@@ -117,13 +122,17 @@ def _load(pool: str, rule: Retrieval, seed: int) -> Work:
         elif "blocks" in attempt.payload:
             found = _merge(parts, attempt.payload["blocks"])
             hits = retrieve_by_sample(queries, found.index, score=found.score)
+            if "truth" in attempt.payload:
+                truth = _merge(parts, [attempt.payload["truth"]])
+                facts = judge_recall(found, truth, spec=attempt.payload["spec"], rule=rule, seed=seed)
         else:
             group = [part for part in parts if part.role == "uncurated"]
-            found = _search(parts, clusters, queries, group=group, neighbours=rule.neighbours)
+            found = exact_neighbours(parts, clusters, queries, group=group, neighbours=rule.neighbours)
             hits = retrieve_by_sample(queries, found.index, score=found.score)
         storage.write_table(attempt.out / "hits.parquet", hits)
         counts = retrieval_counts(hits)
-        return {"pool": pool, "num_queries": len(queries), "nominal": counts.nominal, "unique": counts.unique}
+        counted = {"nominal": counts.nominal, "unique": counts.unique}
+        return {"pool": pool, "num_queries": len(queries), **counted, **facts}
 
     return work
 
@@ -143,34 +152,6 @@ def _by_cluster(
 
     targets = np.flatnonzero(read_array(clusters.alive) & roles(parts, "uncurated"))
     return retrieve_by_cluster(members(queries), members(targets), config=rule, seed=seed)
-
-
-def _search(
-    parts: Sequence[Part],
-    clusters: Clusters,
-    queries: Int64[np.ndarray, " q"],
-    *,
-    group: Sequence[Part],
-    neighbours: int,
-) -> TopK:
-    """The surviving rows of some parts that are nearest to the queries."""
-    if not group:
-        shape = (len(queries), neighbours)
-        return TopK(np.full(shape, -1, np.int64), np.full(shape, -np.inf))
-    alive = read_array(clusters.alive)
-    # Rows count within the group meanwhile, so that what breaks ties is of its size and not of the run's.
-    rows = np.concatenate([np.arange(part.offset, part.offset + part.num_rows) for part in group])
-    starts = np.cumsum([0, *(part.num_rows for part in group)])
-
-    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for part, start in zip(group, starts[:-1], strict=True):
-            mine = np.flatnonzero(alive[part.offset : part.offset + part.num_rows])
-            if len(mine):
-                yield mine + start, np.asarray(read_array(part.embeddings)[mine])
-
-    vectors = gather_vectors(parts, "embeddings", queries)
-    found = top_k(vectors, blocks(), k=neighbours, tie_rank=id_rank(group))
-    return TopK(np.where(found.index < 0, -1, rows[found.index]), found.score)
 
 
 def _merge(parts: Sequence[Part], blocks: Sequence[Sequence[Found]]) -> TopK:

@@ -1,0 +1,35 @@
+"""What a user says of FAISS's inverted lists. Apart from the code, which takes seconds to import."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class IvfConfig(BaseModel):
+    """Which FAISS index of inverted lists is built, and how it is searched."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    codes: Literal["auto", "flat", "sq8", "pq"] = Field(
+        "auto",
+        description="how a vector is stored: flat (fp16, nothing lost), sq8 (a byte a dimension), pq "
+        "(product quantisation); auto: the first that fits memory_bytes",
+    )
+    memory_bytes: int = Field(8 << 30, ge=1 << 20, description="for the codes of one shard")
+    shard_rows: int = Field(10_000_000, ge=1, description="rows of a shard, the unit of work and resume")
+    num_lists: int | None = Field(None, ge=1, description="inverted lists; null: 4·√N of a shard's rows")
+    num_probes: int = Field(32, ge=1, description="lists that a query visits")
+    pq_bytes: int = Field(64, ge=1, description="bytes of a vector's product code; divides the dimension")
+    refine: int = Field(
+        4, ge=1, description="candidates of lossy codes, as a multiple of k, that are scored exactly"
+    )
+    sample_rows_per_list: int = Field(64, ge=1, description="rows a list to train on")
+    device: Literal["cpu", "gpu"] = Field("cpu", description="where FAISS searches; gpu needs faiss-gpu")
+    min_recall: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="share of the nearest images that must be found, measured on sampled queries against the "
+        "whole pool; a run that finds less is refused",
+    )
+    recall_rows: int = Field(512, ge=2, le=1 << 20, description="queries sampled to measure recall")

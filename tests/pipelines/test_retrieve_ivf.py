@@ -1,0 +1,67 @@
+"""Retrieval by inverted lists: exact where every list is visited, refused where it finds too little."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from curation.errors import ConfigError
+from pipelines.verify import verify
+
+IVF = (
+    "pools.trusted.retrieve.search=ivf",
+    "pools.trusted.retrieve.ivf.codes=flat",
+    "pools.trusted.retrieve.ivf.num_lists=6",
+)
+EVERY_LIST = (*IVF, "pools.trusted.retrieve.ivf.num_probes=6")
+
+
+def hits_of(run_dir: Path) -> Any:
+    (file,) = (run_dir / "steps" / "retrieve").glob("*/hits.parquet")
+    return pq.read_table(file).drop_columns(["method"])
+
+
+@pytest.fixture
+def exact(tmp_path: Path, configure: Any, run_quietly: Any) -> Any:
+    run_quietly(configure(tmp_path / "exact"), until="retrieve")
+    return hits_of(tmp_path / "exact")
+
+
+@pytest.mark.parametrize("shard_rows", [50, 10_000])
+def test_where_every_list_is_visited_it_is_exact(
+    shard_rows: int, exact: Any, tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    more = f"pools.trusted.retrieve.ivf.shard_rows={shard_rows}"
+    manifest = run_quietly(configure(tmp_path / "run", *EVERY_LIST, more)).manifest
+    assert len(exact) > 50
+    assert hits_of(tmp_path / "run").equals(exact)
+    assert not list((tmp_path / "run" / "steps" / "retrieve_shards").glob("*"))
+    (recall,) = manifest["recall"]
+    assert (recall["step"], recall["pool"], recall["index"]) == ("retrieve", "trusted", "IVF6,SQfp16")
+    assert recall["estimate"] == 1.0
+    assert recall["num_pairs"] > 50
+    report = (tmp_path / "run" / manifest["dataset_dir"] / "report.html").read_text("utf-8")
+    assert "were searched in inverted lists (<code>IVF6,SQfp16</code>, 6 probes)" in report
+    assert verify(str(tmp_path / "run")) == []
+
+
+def test_a_result_under_the_recall_asked_for_is_refused(
+    tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    few = ("pools.trusted.retrieve.ivf.num_probes=1", "pools.trusted.retrieve.ivf.min_recall=1.0")
+    with pytest.raises(ConfigError, match=r"finds too few of the nearest images.*recall 0\.\d+ of IVF6"):
+        run_quietly(configure(tmp_path / "run", *IVF, *few))
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    result = run_quietly(
+        configure(tmp_path / "run", *IVF, few[0], "pools.trusted.retrieve.ivf.min_recall=0.1")
+    )
+    assert 0.1 < result.manifest["recall"][0]["estimate"] < 1
+
+
+def test_an_exact_search_is_the_same_whatever_is_said_of_lists(
+    tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    run_quietly(configure(tmp_path / "run"), until="retrieve")
+    run_quietly(configure(tmp_path / "run", "pools.trusted.retrieve.ivf.num_probes=3"), until="retrieve")
+    assert len(list((tmp_path / "run" / "steps" / "retrieve").glob("*/hits.parquet"))) == 1
