@@ -28,9 +28,6 @@ from curation.ingest.web.robots import (
 )
 from curation.ingest.web.web_url import RefusedUrlError, read_url
 
-# Reasons of rows that a later run may ask for again: the others will not change by themselves.
-MAY_SUCCEED_LATER = frozenset(("http_error", "connection_failed", "timeout"))
-
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
