@@ -4,7 +4,7 @@
 
 The server and the downloader are processes of their own, each pinned to a core. The server counts the
 requests that it has under way for each host; the most that it ever saw is part of the line. The reference
-beside it is a bare aiohttp client in the same process: as many requests at once, no checks, no limits, nothing
+beside it is a bare aiohttp client in the same process: as many requests at once, no checks, nothing
 kept. Every answer takes 5 ms; all hosts are this machine.
 """
 

@@ -1,0 +1,123 @@
+"""Links to images out of a web crawl: WARC files hold its pages, WAT files what was parsed from them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from curation import storage
+from curation.ingest.problems import Findings, Problem
+from curation.ingest.rows import as_text
+from curation.ingest.sources import WarcSource
+from curation.ingest.warc_images import decode_payload, open_warc
+from curation.ingest.web.img_tags import (
+    MAX_PAGE_BYTES,
+    PageImages,
+    best_link,
+    decode_page,
+    forbids,
+    page_images,
+    resolved,
+)
+from curation.ingest.web.opt_out import opts_out
+from curation.ingest.web.robots import product_token
+from curation.ingest.web.stage_urls import WebImage
+
+_PAGES = ("text/html", "application/xhtml+xml")
+# The longest metadata of a page that is read (bytes); beyond it the JSON would be cut.
+_MAX_WAT_BYTES = 32 << 20
+
+
+def linked_images(info: storage.FileInfo, source: WarcSource, *, findings: Findings) -> Iterator[WebImage]:
+    """Stream the images that the pages of a file show.
+
+    A row's key is `key_prefix`, the file's key, a slash and the number of the link within the file. The json
+    beside it has the alternative text and the page. Links of a page that forbids it, in its headers or in a
+    `<meta name=robots>`, are rows that are `opted_out`.
+
+    Args:
+        info: a WARC or WAT file, as listed.
+        source: what it belongs to.
+        findings: what could not be read is added here; rows before it have come.
+    """
+    number, num_records = 0, 0
+    product = product_token(source.download.user_agent)
+    try:
+        with storage.open_stream(info.path) as stream:
+            for record in open_warc(stream):
+                num_records += 1
+                url = as_text(record.headers.get("WARC-Target-URI", "").strip("<>"))
+                page = _page(record, url, product)
+                for link, alt in page.links:
+                    key = f"{source.key_prefix}{as_text(info.key)}/{number:08d}"
+                    out = page.opts_out and source.download.honour_opt_outs
+                    yield WebImage(key, link, {"json": _sidecar(alt, url)}, "opted_out" if out else None)
+                    number += 1
+    except OSError as error:
+        detail = f"after {num_records} records: {' '.join(str(error).split())[:300]}"
+        is_damage = storage.is_local(info.path) and error.errno is None
+        findings.problems.append(Problem(info.path, "corrupt" if is_damage else "unreadable", detail))
+        return
+    if not num_records:
+        what = "empty_file" if info.num_bytes == 0 else "not_a_warc"
+        findings.problems.append(Problem(info.path, what, f"{info.num_bytes} bytes, and no record", 0))
+
+
+def _sidecar(alt: str, page: str) -> bytes:
+    values = {"alt": alt, "page": page}
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _page(record: Any, url: str, product: str) -> PageImages:
+    """What a record's page shows; nothing for a record that is none."""
+    from fastwarc.warc import WarcRecordType
+
+    match record.record_type:
+        case WarcRecordType.response if record.http_headers is not None:
+            return _html_page(record, url, product)
+        case WarcRecordType.metadata:
+            return wat_images(record.reader.read(_MAX_WAT_BYTES), url, product)
+    return PageImages()
+
+
+def _html_page(record: Any, url: str, product: str) -> PageImages:
+    http = record.http_headers
+    kind = (record.http_content_type or "").lower()
+    if http.status_code != 200 or kind.partition(";")[0].strip() not in _PAGES:
+        return PageImages()
+    data = decode_payload(record.reader.read(MAX_PAGE_BYTES), http, limit=MAX_PAGE_BYTES)
+    page = page_images(decode_page(data, http.get("Content-Type") or ""), url)
+    tags = [value for name, value in http if name.lower() == "x-robots-tag"]
+    page.opts_out |= opts_out({k.lower(): v for k, v in http}, robots_tags=tags, product=product)
+    return page
+
+
+def wat_images(data: bytes, url: str, product: str) -> PageImages:
+    """What the metadata of a page (one record of a WAT file) say that it shows.
+
+    Args:
+        data: JSON; what is none, or of another form, shows nothing.
+        url: of the page.
+        product: the crawler's product token, to whom headers may be addressed.
+    """
+    try:
+        envelope = json.loads(data)["Envelope"]
+        response = envelope["Payload-Metadata"]["HTTP-Response-Metadata"]
+        page = response.get("HTML-Metadata") or {}
+        head = page.get("Head") or {}
+        links = page.get("Links") or []
+        base = resolved(url, str(head.get("Base") or "")) or url
+        headers = {str(k).lower(): str(v) for k, v in (response.get("Headers") or {}).items()}
+        metas = [m for m in head.get("Metas") or [] if str(m.get("name", "")).lower() == "robots"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return PageImages()
+    found = PageImages()
+    tags = [headers["x-robots-tag"]] if "x-robots-tag" in headers else []
+    found.opts_out = opts_out(headers, robots_tags=tags, product=product) or any(
+        forbids(str(meta.get("content", ""))) for meta in metas
+    )
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and str(link.get("path", "")).lower().startswith("img@"):
+            best = best_link({str(link["path"])[5:].lower(): str(link.get("url") or "")})
+            if best and (joined := resolved(base, best)):
+                found.links.append((joined, " ".join(str(link.get("alt") or "").split())))
+    return found

@@ -1,0 +1,196 @@
+"""A unit of a list of URLs is fetched, and given out as images to be staged."""
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from curation import storage
+from curation.errors import ConfigError
+from curation.ingest.problems import Findings, Problem
+from curation.ingest.rows import ImageRow, as_text
+from curation.ingest.sidecars import StoredFile
+from curation.ingest.staging import Place, StagedImage
+from curation.ingest.table_images import encode_row
+from curation.ingest.unique_names import UniqueNames
+from curation.ingest.web.blocked_domains import read_blocked
+from curation.ingest.web.download_config import DownloadConfig
+from curation.ingest.web.text_lists import ListRow
+from curation.ingest.web.url_lists import list_rows
+from curation.ingest.web.url_source import UrlSource
+from curation.ingest.web.web_url import MAX_URL_CHARS
+
+# Reasons of rows that a later run asks for again: the others will not change by themselves.
+MAY_SUCCEED_LATER = frozenset(("http_error", "connection_failed", "timeout"))
+_BATCH_URLS = 10_000  # fetched at once, where a unit has more
+
+
+@dataclass(frozen=True, slots=True)
+class WebImage:
+    """An image to be fetched."""
+
+    key: str
+    url: str | None  # None: of a row that cannot be read
+    sidecars: Mapping[str, bytes]
+    reason: str | None = None  # why it is not asked for
+
+
+def listed_images(
+    info: storage.FileInfo, source: UrlSource, *, rows: tuple[int, int | None, int], findings: Findings
+) -> Iterator[WebImage]:
+    """The images of some rows of a list.
+
+    Args:
+        info: the list.
+        source: what it belongs to.
+        rows: the first, the one before which they end (None: to the end), and the byte of the first.
+        findings: what could not be read, and sidecars that are left out, are added here.
+    """
+    first, stop, offset = rows
+    names = UniqueNames()
+    with contextlib.closing(list_rows(info, source, start=(first, offset), findings=findings)) as listed:
+        for row in listed:
+            if stop is not None and row.number >= stop:
+                return
+            yield _web_image(row, info, source, names=names, findings=findings)
+
+
+def _web_image(
+    row: ListRow, info: storage.FileInfo, source: UrlSource, *, names: UniqueNames, findings: Findings
+) -> WebImage:
+    values = dict(row.values)
+    name = f"{row.number:08d}"
+    if source.key is not None and values.get(source.key) is not None:
+        name = names.take(as_text(str(values[source.key])))
+    if source.columns is not None:
+        values = {column: values.get(column) for column in source.columns}
+    sidecar = _encoded(values) if values else b""
+    if len(sidecar) > source.max_sidecar_bytes:
+        detail = f"row {row.number}: {len(sidecar)} bytes of json are left out"
+        findings.notes.append(Problem(info.path, "long_sidecar", detail))
+        sidecar = b""
+    key = f"{source.key_prefix}{as_text(info.key)}/{name}"
+    return WebImage(key, row.url, {"json": sidecar} if sidecar else {})
+
+
+def _encoded(values: dict[str, Any]) -> bytes:
+    try:
+        return encode_row(values)
+    except UnicodeEncodeError:  # half a character, which JSON can escape and UTF-8 does not have
+        return json.dumps(values, separators=(",", ":"), default=str).encode()
+
+
+def fetch_images(
+    images: Iterable[WebImage], config: DownloadConfig, place: Place, *, before: pa.Table | None
+) -> Iterator[StagedImage | ImageRow]:
+    """Fetch images, in the order in which they come.
+
+    A URL that comes again is `repeated_url`. Of what was asked before, only rows with a reason in
+    `MAY_SUCCEED_LATER` are asked again; the others are given back as they are.
+
+    Args:
+        images: each with a key of its own.
+        config: what is sent and honoured, and the limits.
+        place: where the images are staged; beside it lie the files by which workers share the hosts' limits.
+        before: what the same images gave when they were last asked; rows of `schema.IMAGES`.
+
+    Raises:
+        ConfigError: when aiohttp is not installed, or a list of blocked domains cannot be read.
+    """
+    known = {row["key"]: row for row in before.to_pylist()} if before is not None else {}
+    seen: set[bytes] = set()
+    stream = iter(images)
+    while batch := list(islice(stream, _BATCH_URLS)):
+        yield from _fetch_batch(batch, config, place, known=known, seen=seen)
+
+
+def _fetch_batch(
+    batch: Sequence[WebImage],
+    config: DownloadConfig,
+    place: Place,
+    *,
+    known: Mapping[str, Mapping[str, Any]],
+    seen: set[bytes],
+) -> Iterator[StagedImage | ImageRow]:
+    verdicts = [_verdict(image, known.get(image.key), seen) for image in batch]
+    wanted = [image.url or "" for image, verdict in zip(batch, verdicts, strict=True) if verdict is None]
+    fetched = _download(wanted, config, place)
+    for image, verdict in zip(batch, verdicts, strict=True):
+        uri = storage.redact(as_text(image.url or ""))[:MAX_URL_CHARS]
+        if isinstance(verdict, ImageRow):
+            yield verdict
+        elif verdict is not None:
+            yield StagedImage(image.key, uri, None, verdict)
+        else:
+            found = next(fetched)
+            sidecars = image.sidecars if found.reason is None else {}
+            yield StagedImage(image.key, uri, found.data, found.reason, sidecars)
+
+
+def _verdict(image: WebImage, before: Mapping[str, Any] | None, seen: set[bytes]) -> ImageRow | str | None:
+    """The row of before, a reason, or None for an image that is to be fetched."""
+    url = (image.url or "").strip(" ")
+    digest = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    is_repeated = digest in seen
+    if url:
+        seen.add(digest)
+    if before is not None and before["reason"] not in MAY_SUCCEED_LATER:
+        sidecars = [
+            (s["name"], StoredFile(s["name"], s["path"], s["offset"], s["num_bytes"]))
+            for s in before["sidecars"]
+        ]
+        return ImageRow(**{**before, "sidecars": sidecars})
+    if image.reason is not None or not url:
+        return image.reason or "bad_url"
+    return "repeated_url" if is_repeated else None
+
+
+def _download(urls: Sequence[str], config: DownloadConfig, place: Place) -> Iterator[Any]:
+    try:
+        from curation.ingest.web.download import Downloads, download
+    except ImportError as error:
+        raise ConfigError(
+            "Images are fetched from the web with aiohttp, which is not installed",
+            got=error,
+            remedy="Install it: pip install 'lvd[web]'",
+        ) from error
+    blocked, _ = _blocked(_list_files(config))
+    return download(urls, config, Downloads(place.out.parent, blocked))
+
+
+def _list_files(config: DownloadConfig) -> tuple[storage.FileInfo, ...]:
+    try:
+        return tuple(storage.stat(path) for path in config.blocked_domains)
+    except OSError as error:
+        raise ConfigError(
+            "A list of blocked domains is not there",
+            got=error,
+            expected="a text file with a domain a line",
+            remedy="Check `blocked_domains` of the source's `download`",
+        ) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _blocked(files: tuple[storage.FileInfo, ...]) -> tuple[frozenset[str], str]:
+    return read_blocked([file.path for file in files])
+
+
+def count_failed(table: pa.Table) -> int:
+    """How many rows a later run may ask for again."""
+    return sum(reason in MAY_SUCCEED_LATER for reason in table["reason"].to_pylist())
+
+
+def download_settings(config: DownloadConfig) -> dict[str, Any]:
+    """What of the settings of downloads changes which images there are: what is left out of them.
+
+    The names of the lists of blocked domains do not, what stands in them does.
+    """
+    names = {"honour_robots", "honour_opt_outs", "allow_private", "max_image_bytes"}
+    settings = config.model_dump(mode="json", include=names)
+    return {**settings, "blocked": _blocked(_list_files(config))[1]}

@@ -1,0 +1,164 @@
+"""A list of URLs, of whatever format, as a stream of rows; and where it is cut into units."""
+
+import gzip
+import zlib
+from collections.abc import Generator, Iterator
+from typing import cast, get_args
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from curation import storage
+from curation.errors import ConfigError
+from curation.ingest.parquet_images import open_parquet
+from curation.ingest.problems import Findings, Problem
+from curation.ingest.web.text_lists import ListError, ListRow, open_list, require_columns, text_rows
+from curation.ingest.web.url_source import LIST_SUFFIXES, ListFormat, UrlSource
+
+_BATCH_ROWS = 4096
+
+
+def format_of(key: str, source: UrlSource) -> ListFormat:
+    """The format of a list, as the source says or its name does.
+
+    Raises:
+        ConfigError: when neither does.
+    """
+    if source.format is not None:
+        return source.format
+    name = key.lower().removesuffix(".gz").rpartition(".")[2]
+    if name not in (*get_args(ListFormat), "pq"):
+        raise ConfigError(
+            f"The format of a list of URLs cannot be told: {key}",
+            got=f"a name that ends in .{name}",
+            expected=" or ".join(LIST_SUFFIXES),
+            remedy="Set `format` in the source",
+        )
+    return "parquet" if name == "pq" else cast(ListFormat, name)
+
+
+def list_rows(
+    info: storage.FileInfo, source: UrlSource, *, start: tuple[int, int] = (0, 0), findings: Findings
+) -> Generator[ListRow, None, None]:
+    """Stream the rows of a list from one of them on.
+
+    A row that cannot be read (bytes that are not UTF-8, too few or too many fields, no JSON) has no URL.
+    Blank lines, and lines of a `.txt` that start with `#`, are no rows; they are counted in a note.
+
+    Args:
+        info: the list.
+        source: what it belongs to.
+        start: number and first byte of the row to begin with, as `cut_list` gave them.
+        findings: what stops the reading is added here; the rows before it have come.
+
+    Raises:
+        ConfigError: when the list has not the columns that the source names.
+    """
+    num_passed = 0
+    try:
+        for row in _any_rows(info, source, start):
+            if row is None:
+                num_passed += 1
+            else:
+                yield row
+    except (ListError, pa.ArrowException, OSError, EOFError, zlib.error) as error:
+        findings.problems.append(_problem(info, error))
+    finally:
+        if num_passed:
+            detail = f"{num_passed} lines are blank or comments"
+            findings.notes.append(Problem(info.path, "no_rows", detail))
+
+
+def _any_rows(info: storage.FileInfo, source: UrlSource, start: tuple[int, int]) -> Iterator[ListRow | None]:
+    kind, where = format_of(info.key, source), storage.redact(info.path)
+    if kind == "parquet":
+        yield from _parquet_rows(info, source, where=where, first=start[0])
+        return
+    with open_list(info) as stream:
+        yield from text_rows(stream, kind, source, where=where, start=start)
+
+
+def _problem(info: storage.FileInfo, error: Exception) -> Problem:
+    text = " ".join(str(error).split())[:300]
+    match error:
+        case _ if info.num_bytes == 0:
+            return Problem(info.path, "empty_file", "the file has zero bytes", 0)
+        case ListError():
+            return Problem(info.path, "bad_list", text)
+        case EOFError():
+            return Problem(info.path, "truncated", text)
+        case gzip.BadGzipFile() | zlib.error():
+            return Problem(info.path, "corrupt", text)
+        case pa.ArrowException() if "magic bytes" in text or "footer" in text:
+            return Problem(info.path, "not_parquet", text)
+        case pa.ArrowException():
+            return Problem(info.path, "corrupt", text)
+        case OSError() if error.errno is None and storage.is_local(info.path):  # of Arrow, about the data
+            return Problem(info.path, "corrupt", text)
+    return Problem(info.path, "unreadable", text)
+
+
+def _parquet_rows(info: storage.FileInfo, source: UrlSource, *, where: str, first: int) -> Iterator[ListRow]:
+    with open_parquet(info.path) as file:
+        schema = file.schema_arrow
+        require_columns(schema.names, source, where=where)
+        if not _is_text(schema.field(source.url).type):
+            raise ConfigError(
+                f"{where}: the column {source.url!r} holds no text",
+                got=schema.field(source.url).type,
+                expected="strings",
+                remedy="Name the column of the URLs in the source: url: COLUMN",
+            )
+        columns = [field.name for field in schema if not _is_bytes(field.type)]
+        start = 0
+        for group in range(file.num_row_groups):
+            num_rows = file.metadata.row_group(group).num_rows
+            if start + num_rows > first:
+                batches = file.iter_batches(
+                    _BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
+                )
+                yield from _batch_rows(batches, source, start=start, first=first)
+            start += num_rows
+
+
+def _batch_rows(
+    batches: Iterator[pa.RecordBatch], source: UrlSource, *, start: int, first: int
+) -> Iterator[ListRow]:
+    """The rows from number `first` on; the first of all batches has the number `start`."""
+    for batch in batches:
+        skipped = max(0, first - start)
+        for number, values in enumerate(batch.slice(skipped).to_pylist(), start + skipped):
+            yield ListRow(number, 0, values.pop(source.url) or "", values)
+        start += len(batch)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pt.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or pt.is_null(kind)
+
+
+def cut_list(info: storage.FileInfo, source: UrlSource) -> list[tuple[int, int | None, int]]:
+    """Cut a list into runs of `unit_rows` rows.
+
+    Returns:
+        First row, the row before which the run ends, and first byte of each; the last runs to the end, or to
+        what cannot be read, which is found again, and named, when that run is read.
+
+    Raises:
+        ConfigError: when the list has not the columns that the source names.
+    """
+    cuts: list[tuple[int, int]] = []
+    for position, row in enumerate(list_rows(info, source, findings=Findings())):
+        if position % source.unit_rows == 0:
+            cuts.append((row.number, row.offset))
+    stops = [*(first for first, _ in cuts[1:]), None]
+    # The first run starts at the first byte: what precedes its first row is passed over, and counted.
+    return [
+        (first if i else 0, stop, offset if i else 0)
+        for i, ((first, offset), stop) in enumerate(zip(cuts or [(0, 0)], stops, strict=True))
+    ]

@@ -1,0 +1,226 @@
+"""Lists of URLs, in every format that img2dataset takes, cut anywhere."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation import storage
+from curation.errors import ConfigError
+from curation.ingest.problems import Findings
+from curation.ingest.web.text_lists import ListRow
+from curation.ingest.web.url_lists import cut_list, list_rows
+from curation.ingest.web.url_source import UrlSource
+
+ROWS = [
+    {"url": "http://a.example/1.jpg", "caption": 'one, "quoted"'},
+    {"url": "http://a.example/2.jpg", "caption": "two\nlines"},
+    {"url": "http://a.example/é.jpg", "caption": "drei ✓"},
+    {"url": "", "caption": "no URL"},
+    {"url": "http://a.example/5.jpg", "caption": ""},
+]
+
+
+def read(
+    path: Path, source: UrlSource | None = None, **start: tuple[int, int]
+) -> tuple[list[ListRow], Findings]:
+    findings = Findings()
+    info = storage.stat(str(path))
+    return list(list_rows(info, source or UrlSource(path=str(path)), findings=findings, **start)), findings
+
+
+def pairs(rows: list[ListRow]) -> list[tuple[str | None, object]]:
+    return [(row.url, row.values.get("caption")) for row in rows]
+
+
+def as_csv(rows: list[dict[str, str]], delimiter: str = ",") -> bytes:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["url", "caption"], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
+
+
+def as_parquet(rows: list[dict[str, str]]) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), out, row_group_size=2)
+    return out.getvalue()
+
+
+FORMATS: dict[str, Callable[[list[dict[str, str]]], bytes]] = {
+    "csv": as_csv,
+    "tsv": lambda rows: as_csv(rows, "\t"),
+    "jsonl": lambda rows: b"".join(json.dumps(row).encode() + b"\n" for row in rows),
+    "json": lambda rows: json.dumps(rows, indent=1, ensure_ascii=False).encode(),
+    "parquet": as_parquet,
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_format_gives_the_same_rows(tmp_path: Path, kind: str, packed: bool):
+    data = FORMATS[kind](ROWS)
+    if packed and kind == "parquet":
+        return
+    path = tmp_path / (f"list.{kind}.gz" if packed else f"list.{kind}")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    rows, findings = read(path)
+    assert pairs(rows) == [(row["url"], row["caption"]) for row in ROWS]
+    assert [row.number for row in rows] == [0, 1, 2, 3, 4]
+    assert not findings.problems
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "txt"])
+@pytest.mark.parametrize("unit_rows", [1, 2, 3, 100])
+def test_a_list_may_be_cut_anywhere(tmp_path: Path, kind: str, unit_rows: int):
+    path = tmp_path / f"list.{kind}"
+    text = "\n# comment\n".join(row["url"] for row in ROWS).encode()
+    path.write_bytes(FORMATS[kind](ROWS) if kind != "txt" else text)
+    source = UrlSource(path=str(path), unit_rows=unit_rows)
+    whole, whole_findings = read(path)
+    cuts = cut_list(storage.stat(str(path)), source)
+    assert len(cuts) == -(-len(whole) // unit_rows)
+    pieces, notes = [], 0
+    for first, stop, offset in cuts:
+        rows, findings = read(path, source, start=(first, offset))
+        pieces += [row for row in rows if stop is None or row.number < stop]
+        notes += len(findings.notes)
+    assert pieces == whole
+    assert bool(notes) == bool(whole_findings.notes)
+
+
+CELLS = st.lists(st.tuples(st.text(max_size=8), st.text(max_size=12)), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.text(max_size=8), st.text(max_size=12)), min_size=1, max_size=8), st.integers(1, 4)
+)
+def test_any_csv_may_be_cut_anywhere(tmp_path_factory: pytest.TempPathFactory, cells: list, unit_rows: int):
+    """Whatever is quoted: the bytes at which a unit starts are those of a record."""
+    path = tmp_path_factory.mktemp("lists") / "list.csv"
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["url", "caption"])
+    clean = [[a.replace("\r", "").replace("\0", "") for a in row] for row in cells]
+    writer.writerows([[url or "x", caption] for url, caption in clean])
+    path.write_bytes(out.getvalue().encode("utf-8", "replace"))
+    source = UrlSource(path=str(path), unit_rows=unit_rows)
+    whole, _ = read(path)
+    pieces = []
+    for first, stop, offset in cut_list(storage.stat(str(path)), source):
+        rows, _ = read(path, source, start=(first, offset))
+        pieces += [row for row in rows if stop is None or row.number < stop]
+    assert pieces == whole
+    assert len(whole) == len(cells)
+
+
+def test_bad_lines_are_rows_without_a_url(tmp_path: Path):
+    path = tmp_path / "list.csv"
+    path.write_bytes(
+        b"url,caption\nhttp://a/1,x\nhttp://a/2\nhttp://a/3,x,y\n\nhttp://a/\xe9,x\nhttp://a/5,z\n"
+    )
+    rows, findings = read(path)
+    assert [row.url for row in rows] == ["http://a/1", None, None, None, "http://a/5"]
+    assert [(n.what, n.detail) for n in findings.notes] == [("no_rows", "1 lines are blank or comments")]
+    path = tmp_path / "list.jsonl"
+    path.write_bytes(
+        b'{"url": "http://a/1"}\n[1]\n{"url": 3}\n{"url"\n{}\n{"url": null}\n' + b"[" * 10**6 + b"\n"
+    )
+    rows, _ = read(path)
+    assert [row.url for row in rows] == ["http://a/1"] + [None] * 6
+
+
+def test_a_line_without_end_is_held_in_part(tmp_path: Path):
+    path = tmp_path / "list.txt.gz"
+    with gzip.open(path, "wb", 1) as out:
+        for _ in range(64):
+            out.write(b"x" * (1 << 20))
+        out.write(b"\nhttp://a.example/\n")
+    rows, _ = read(path)
+    assert [len(row.url or "") for row in rows] == [1 << 20, 17]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what", "num_rows"),
+    [
+        ("cut.csv.gz", gzip.compress(as_csv(ROWS * 500))[:-20], "truncated", None),
+        ("not.csv.gz", b"url\nhttp://a/1\n", "corrupt", 0),
+        ("not.parquet", b"url\nhttp://a/1\n", "not_parquet", 0),
+        ("empty.parquet", b"", "empty_file", 0),
+        ("cut.json", b'[{"url": "http://a/1"}, {"url": "http:', "bad_list", 1),
+    ],
+)
+def test_a_damaged_list(tmp_path: Path, name: str, data: bytes, what: str, num_rows: int | None):
+    path = tmp_path / name
+    path.write_bytes(data)
+    rows, findings = read(path)
+    assert [problem.what for problem in findings.problems] == [what]
+    assert num_rows is None or len(rows) == num_rows
+    assert cut_list(storage.stat(str(path)), UrlSource(path=str(path)))[-1][1] is None
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
+def test_columns_that_are_not_there(tmp_path: Path, kind: str):
+    path = tmp_path / f"list.{kind}"
+    path.write_bytes(FORMATS[kind](ROWS))
+    for wrong in ({"url": "link"}, {"key": "id"}, {"columns": ("text",)}):
+        with pytest.raises(ConfigError, match="url, caption"):
+            read(path, UrlSource(path=str(path), **wrong))
+
+
+def test_a_name_that_tells_no_format(tmp_path: Path):
+    path = tmp_path / "list.dat"
+    path.write_bytes(as_csv(ROWS))
+    with pytest.raises(ConfigError, match="format"):
+        read(path)
+    assert len(read(path, UrlSource(path=str(path), format="csv"))[0]) == len(ROWS)
+
+
+# --- the bad set ------------------------------------------------------------------------------------------
+
+
+def bad(shared_dir: Path, name: str) -> tuple[list[ListRow], Findings]:
+    return read(shared_dir / "badset" / name)
+
+
+def test_bad_set_text(shared_dir: Path):
+    rows, findings = bad(shared_dir, "url/crlf_bom.txt")
+    assert [row.url for row in rows] == ["http://a/1.jpg", "http://a/2.jpg", "http://a/1.jpg"]
+    assert findings.notes[0].detail == "2 lines are blank or comments"
+    rows, _ = bad(shared_dir, "url/latin1.csv")
+    assert [(row.number, row.url) for row in rows] == [(0, None)]
+    rows, findings = bad(shared_dir, "url/quotes.csv")
+    assert not rows
+    assert [(p.what, p.detail.partition(":")[0]) for p in findings.problems] == [("bad_list", "line 2")]
+
+
+def test_bad_set_parquet(shared_dir: Path):
+    counts = {"good": 200, "zero_rows": 0, "large_string_2MB_url": 2, "null_bytes": 3, "formula_captions": 3}
+    for name, num_rows in counts.items():
+        rows, findings = bad(shared_dir, f"parquet/{name}.parquet")
+        assert (len(rows), findings.problems) == (num_rows, [])
+    assert [row.url for row in bad(shared_dir, "parquet/null_urls.parquet")[0]][1:4] == ["", "", " "]
+    assert pairs(bad(shared_dir, "parquet/schema_drift_b.parquet")[0]) == [("http://a/1.jpg", 5)]
+    for name, got in {"missing_column": "link", "wrong_type": "int64", "dup_columns": "one name"}.items():
+        with pytest.raises(ConfigError, match=got):
+            bad(shared_dir, f"parquet/{name}.parquet")
+    broken = {
+        "trunc_50pct": "not_parquet",
+        "zero": "empty_file",
+        "no_magic_tail": "not_parquet",
+        "text": "not_parquet",
+        "torn_page": "corrupt",
+        "footer_len_2GB": "not_parquet",
+    }
+    for name, what in broken.items():
+        _, findings = bad(shared_dir, f"parquet/{name}.parquet")
+        assert [problem.what for problem in findings.problems] == [what], name
