@@ -189,6 +189,19 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, stream)
 
 
+@contextlib.contextmanager
+def open_seekable(path: str) -> Iterator[BinaryIO]:
+    """Open `path` for a reader that seeks and buffers by itself; nothing is read ahead."""
+    if is_local(path):
+        with local_path(path).open("rb", buffering=0) as stream:
+            yield cast(BinaryIO, stream)
+        return
+    with _translated(path):
+        fs, name = _remote(path)
+        with fs.open(name, "rb", cache_type="none") as stream:
+            yield cast(BinaryIO, stream)
+
+
 def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> bytes:
     """The bytes of a file, or of a range of it.
 

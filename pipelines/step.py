@@ -50,6 +50,7 @@ class Attempt:
     payload: Mapping[str, Any]
     out: Path  # a fresh local folder; every file that the work leaves there is published
     condemned: Mapping[int, str] = field(default_factory=dict)  # rows not to touch, and the reason to record
+    folder: str = ""  # where what is left in `out` will lie, relative to the run directory
 
 
 # The work returns facts: small plain data that depends on the inputs alone, and is part of the digest.
@@ -165,9 +166,9 @@ def perform(
     folder = item_folder(step, identity)
     scratch = scratch_dir(run_dir)
     try:
-        started = time.monotonic()
-        facts = work(Attempt(item.payload, scratch, condemned or {}))
-        worked = time.monotonic()
+        started, cpu = time.monotonic(), time.process_time()
+        facts = work(Attempt(item.payload, scratch, condemned or {}, folder))
+        worked, cpu_s = time.monotonic(), time.process_time() - cpu
         if not publish:
             return Receipt(step.name, identity, folder, {}, facts)
         if twin := find_receipt(run_dir, step, identity):
@@ -177,7 +178,12 @@ def perform(
             sha256, num_bytes = storage.sha256_file(str(path))
             files[path.name] = (num_bytes, sha256)
             storage.publish_file(path, storage.join(run_dir, folder, path.name), replace=True)
-        timings = {"work_s": worked - started, "publish_s": time.monotonic() - worked, "ended": time.time()}
+        timings = {
+            "work_s": worked - started,
+            "cpu_s": cpu_s,  # of all cores; a machine that is shared makes the other longer
+            "publish_s": time.monotonic() - worked,
+            "ended": time.time(),
+        }
         receipt = Receipt(step.name, identity, folder, files, facts, timings)
         storage.publish_bytes(storage.join(run_dir, folder, "receipt.json"), receipt.to_json().encode())
         return receipt

@@ -7,7 +7,8 @@ import pyarrow as pa
 from curation import storage
 from curation.ingest.rows import ImageRow, as_text, rows_table
 from curation.ingest.sidecars import StoredFile, pair_sidecars, sample_key
-from curation.ingest.sources import FolderSource, list_units
+from curation.ingest.source_files import list_units
+from curation.ingest.sources import FolderSource
 
 
 def folder_rows(source: FolderSource, max_rows: int) -> Iterator[pa.Table]:

@@ -7,9 +7,12 @@ from functools import partial
 import pyarrow as pa
 
 from curation import storage
+from curation.errors import ConfigError
 from curation.ingest.folder import folder_rows
 from curation.ingest.problems import Problem
-from curation.ingest.sources import FolderSource, Source, TarSource, list_units
+from curation.ingest.source_files import list_units
+from curation.ingest.sources import FolderSource, Source, TarSource
+from curation.ingest.staging import StagedUnit
 from curation.ingest.tar_index import TarIndex, index_tar
 
 IndexTar = Callable[[storage.FileInfo], TarIndex]
@@ -47,11 +50,22 @@ def list_parts(source: Source, *, part_rows: int, map_units: MapUnits = map) -> 
             for table in folder_rows(source, part_rows):
                 yield Part(table, [], [])
         case TarSource():
-            yield from _cut(map_units(partial(index_tar, source=source), list_units(source)), part_rows)
+            yield from cut_parts(map_units(partial(index_tar, source=source), list_units(source)), part_rows)
+        case _:
+            raise ConfigError(
+                f"Sources of kind {source.kind!r} have no byte ranges to list",
+                got=source.path,
+                remedy="Stage their units first, and cut what that gives into parts (`cut_parts`)",
+            )
 
 
-def _cut(indexes: Iterable[TarIndex], part_rows: int) -> Iterator[Part]:
-    """Fill parts from the tars in turn: a part may hold many small tars, a large tar many parts."""
+def cut_parts(indexes: Iterable[TarIndex | StagedUnit], part_rows: int) -> Iterator[Part]:
+    """Fill parts from the units in turn: a part may hold many small ones, a large unit many parts.
+
+    Args:
+        indexes: what the units of a source hold, in order.
+        part_rows: rows of a part, at least 1.
+    """
     held: list[pa.Table] = []
     problems: list[Problem] = []
     notes: list[Problem] = []

@@ -1,17 +1,23 @@
 """What can be wrong with a source without ending the run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 # Bytes that may hold images and could not be read: the run ends degraded and names them.
 Unread = Literal[
-    "empty_file",  # zero bytes named .tar
+    "empty_file",  # zero bytes where a tar or another container was promised
     "not_a_tar",
-    "compressed",  # .tar.gz and its kin have no byte ranges
+    "compressed",  # a compressed tar that is named as a plain one: it has no byte ranges
+    "unpacks_too_large",  # a compressed tar that comes to more than the caps: a bomb?
+    "not_parquet",
+    "not_a_warc",
+    "corrupt",  # the file was opened, and its data cannot be read to the end
+    "changed",  # another file than the one that was listed lies there now
     "truncated",  # the file ends inside a header or a member
     "bad_header",  # what follows a damaged header cannot be found
     "no_end",  # every member is whole, but the end-of-archive mark is missing: was the writer killed?
     "unreadable",  # the file system or the object store failed
+    "bad_list",  # a line of a list of URLs cannot be read, and what follows it may be anything
 ]
 # Nothing is missing, but the person who made the archive may want to know.
 Oddity = Literal[
@@ -21,6 +27,8 @@ Oddity = Literal[
     "not_regular",  # links, devices, pipes, sparse files: never read
     "duplicate_name",
     "unsorted",  # the members of a sample are not adjacent
+    "no_rows",  # lines of a list of URLs that are blank or comments
+    "long_sidecar",  # left out: longer than the cap
 ]
 
 
@@ -32,3 +40,11 @@ class Problem:
     what: Unread | Oddity
     detail: str
     offset: int | None = None  # of the first byte concerned
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What came to light while a unit was read; whoever reads it adds to the lists."""
+
+    problems: list[Problem] = field(default_factory=list)  # not read: the run ends degraded and names them
+    notes: list[Problem] = field(default_factory=list)  # odd, but nothing is missing

@@ -126,9 +126,8 @@ class TarWalk:
             detail = f"{left} bytes after the end-of-archive mark are no archive"
             self.notes.append(Problem(self._path, "trailing_data", detail, offset))
         elif offset == 0 and packed:
-            self._fail(
-                "compressed", f"{packed}: no byte ranges can be read; unpack it, or re-pack it as .tar", 0
-            )
+            detail = f"{packed}, and named as a plain tar: name it .tar.gz or the like, and it is unpacked"
+            self._fail("compressed", detail, 0)
         elif offset == 0 and (len(block) < BLOCK or not _has_checksum(block)):
             self._fail("not_a_tar", f"starts with {block[:16]!r}", 0)
         elif len(block) < BLOCK:

@@ -11,6 +11,7 @@ from curation.ingest.rows import ImageRow, as_text, rows_table
 from curation.ingest.sidecars import Sidecar, SidecarRule, StoredFile, pair_sidecars, sample_key
 from curation.ingest.sources import TarSource
 from curation.ingest.tar_format import ReadAt, TarWalk
+from curation.ingest.unique_names import UniqueNames
 from curation.ranges import RangeReader
 
 _ATTEMPTS = 3  # at a tar that cannot be read, before it is reported
@@ -25,7 +26,16 @@ class TarIndex:
     notes: list[Problem]
 
 
-def index_tar(info: storage.FileInfo, source: TarSource) -> TarIndex:
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A compressed tar's plain bytes: where they lie now, and the path by which rows are to name them."""
+
+    local_path: str
+    num_bytes: int
+    path: str
+
+
+def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked | None = None) -> TarIndex:
     """Index a tar by its headers.
 
     A row's key is `key_prefix`, the tar's key, a slash and the member's name with its extension: nothing is
@@ -41,49 +51,51 @@ def index_tar(info: storage.FileInfo, source: TarSource) -> TarIndex:
     Args:
         info: the tar, as listed.
         source: what it belongs to.
+        unpacked: its bytes, where the tar itself is compressed; keys, URIs and findings name the tar.
 
     Returns:
         Rows of `schema.IMAGES`; `problems` for what was not read, `notes` for what is merely odd.
     """
+    plain = unpacked or Unpacked(info.path, info.num_bytes, info.path)
     for attempt in range(_ATTEMPTS):
-        walk = TarWalk(info.path, info.num_bytes)
+        walk = TarWalk(info.path, plain.num_bytes)
         try:
             with contextlib.ExitStack() as stack:
-                walk.run(_open(stack, info))
+                walk.run(_open(stack, plain.local_path))
             break
         except OSError as error:  # what was found before is kept; the rest is named
             if attempt == _ATTEMPTS - 1:
                 walk.problems.append(Problem(info.path, "unreadable", str(error)))
-    table, notes = _index_members(walk, info, source)
+    table, notes = _index_members(walk, info, source, plain)
     return TarIndex(table, walk.problems, walk.notes + notes)
 
 
-def _open(stack: contextlib.ExitStack, info: storage.FileInfo) -> ReadAt:
+def _open(stack: contextlib.ExitStack, path: str) -> ReadAt:
     """How the headers are read: each by itself on a local disk, in one pass with read-ahead elsewhere."""
-    if storage.is_local(info.path):
+    if storage.is_local(path):
         reader = stack.enter_context(RangeReader())
-        return lambda offset, num_bytes: reader.read(info.path, offset, num_bytes)
-    stream = stack.enter_context(storage.open_stream(info.path))
+        return lambda offset, num_bytes: reader.read(path, offset, num_bytes)
+    stream = stack.enter_context(storage.open_stream(path))
 
     def read(offset: int, num_bytes: int) -> bytes:
         stream.seek(offset)  # forwards only, mostly within what was read ahead
         data = stream.read(num_bytes)
         if len(data) != num_bytes:
-            raise OSError(f"{storage.redact(info.path)} ends at {offset + len(data)}")
+            raise OSError(f"{storage.redact(path)} ends at {offset + len(data)}")
         return data
 
     return read
 
 
 def _index_members(
-    walk: TarWalk, info: storage.FileInfo, source: TarSource
+    walk: TarWalk, info: storage.FileInfo, source: TarSource, plain: Unpacked
 ) -> tuple[pa.Table, list[Problem]]:
     rule = source.sidecar_rule
-    files = [StoredFile(as_text(m.name), info.path, m.offset, m.num_bytes) for m in walk.members]
-    if files and _is_torn(files[-1], info) and rule.admits(files[-1].name, files[-1].num_bytes):
+    files = [StoredFile(as_text(m.name), plain.path, m.offset, m.num_bytes) for m in walk.members]
+    if files and _is_torn(files[-1], plain) and rule.admits(files[-1].name, files[-1].num_bytes):
         files.pop()  # half a sidecar is none; the walk has named it
     samples, num_split = _rejoin(_group_adjacent(files), rule)
-    keys = _UniqueNames()
+    keys = UniqueNames()
     rows = []
     for sample in samples:
         paired, left = pair_sidecars(sample, rule)
@@ -92,7 +104,8 @@ def _index_members(
             paired.append((left[0], [(file.name[skip:], file) for file in left]))
         for number, (file, sidecars) in enumerate(paired):
             missing = bool(left) and number == len(paired) - 1
-            rows.append(_row(file, sidecars, keys.take(file.name), info=info, source=source, missing=missing))
+            reason = "missing_image" if missing else _reason(file, source, plain)
+            rows.append(_row(file, sidecars, keys.take(file.name), info=info, source=source, reason=reason))
     rows.sort(key=lambda row: row.key.split("/"))
     notes = []
     if keys.num_repeated:
@@ -104,8 +117,14 @@ def _index_members(
     return rows_table(rows), notes
 
 
-def _is_torn(file: StoredFile, info: storage.FileInfo) -> bool:
-    return file.offset + file.num_bytes > info.num_bytes
+def _is_torn(file: StoredFile, plain: Unpacked) -> bool:
+    return file.offset + file.num_bytes > plain.num_bytes
+
+
+def _reason(file: StoredFile, source: TarSource, plain: Unpacked) -> str | None:
+    if file.num_bytes > source.max_member_bytes:
+        return "file_too_large"
+    return "truncated" if _is_torn(file, plain) else None
 
 
 def _row(
@@ -115,44 +134,18 @@ def _row(
     *,
     info: storage.FileInfo,
     source: TarSource,
-    missing: bool,
+    reason: str | None,
 ) -> ImageRow:
-    reason = None
-    if missing:
-        reason = "missing_image"
-    elif file.num_bytes > source.max_member_bytes:
-        reason = "file_too_large"
-    elif _is_torn(file, info):
-        reason = "truncated"
     return ImageRow(
         key=f"{source.key_prefix}{as_text(info.key)}/{name}",
         uri=f"{storage.redact(info.path)}#{name}",
-        path=info.path,
+        path=file.path,
         offset=file.offset,
         num_bytes=file.num_bytes,
         version=info.version,
         sidecars=sidecars,
         reason=reason,
     )
-
-
-class _UniqueNames:
-    """Gives every member a name of its own: the second `a.jpg` becomes `a.jpg#2`."""
-
-    def __init__(self) -> None:
-        self._next: dict[str, int] = {}  # every name in use -> the number that its next double tries first
-        self.num_repeated = 0
-
-    def take(self, name: str) -> str:
-        unique, number = name, self._next.get(name, 1)
-        while unique in self._next:
-            number += 1
-            unique = f"{name}#{number}"
-        if unique != name:
-            self.num_repeated += 1
-            self._next[name] = number
-        self._next[unique] = 1
-        return unique
 
 
 def _group_adjacent(files: list[StoredFile]) -> list[list[StoredFile]]:

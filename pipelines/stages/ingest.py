@@ -1,6 +1,6 @@
 """ingest: sources become parts of the `images` table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -9,24 +9,35 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from curation import storage
-from curation.ingest.listing import list_parts
+from curation.ingest import listing
 from curation.ingest.refresh import merge_listing
-from curation.ingest.sources import Source
+from curation.ingest.sources import Source, TarSource
+from curation.ingest.staging import StagedUnit
+from curation.ingest.tar_index import TarIndex, index_tar
+from curation.ingest.units import read_units
 from curation.schema import IMAGES
 from pipelines.config import RunConfig
 from pipelines.parts import Part, read
 from pipelines.runner import Runner
-from pipelines.step import Attempt, Item, Step, Work, digest_of
+from pipelines.stages.stage import StagedSource, read_staged, stage_sources
+from pipelines.step import Attempt, Item, Receipt, Step, Work, digest_of
 from pipelines.unique_keys import require_rows
 
 
 def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple[Part, ...]:
-    """List every source of every pool, once; a rerun uses the saved listing, `refresh` merges a new one."""
+    """List every source of every pool, once; a rerun uses the saved listing, `refresh` merges a new one.
+
+    What has no byte ranges is staged first, and listed from there.
+    """
     settings = config.ingest.model_dump(mode="json")
     load = partial(_load, config.ingest.part_rows, runner.run_dir)
     step = Step("ingest", 1, settings, load, "task", "ingest")
     sources = [(name, pool.role, s) for name, pool in config.pools.items() for s in pool.sources]
-    items = [_item(runner, step, source, refresh) for _, _, source in sources]
+    staged = stage_sources(runner, [source for _, _, source in sources], refresh=refresh)
+    items = [
+        _item(runner, step, source, found, refresh=refresh)
+        for (_, _, source), found in zip(sources, staged, strict=True)
+    ]
     receipts = runner.run(step, items)
     parts: list[Part] = []
     for (pool, role, _), receipt in zip(sources, receipts, strict=True):
@@ -38,19 +49,48 @@ def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple
     return tuple(parts)
 
 
-def _item(runner: Runner, step: Step, source: Source, refresh: bool) -> Item:
+def _item(runner: Runner, step: Step, source: Source, staged: StagedSource | None, *, refresh: bool) -> Item:
     plain = source.model_dump(mode="json")
-    return runner.newest(step, Item((digest_of(plain),), {"source": plain}), again=lambda _: refresh)
+    digest = staged and staged.digest
+    payload = {
+        "source": plain,
+        "units": staged and staged.units,
+        "staged": staged and staged.staged,
+        "digest": digest,
+    }
+    # A listing is made anew as well where what it lists has been staged anew.
+    return runner.newest(
+        step,
+        Item((digest_of(plain),), payload),
+        again=lambda receipt: refresh or receipt.facts.get("staged") != digest,
+    )
+
+
+def _list(payload: Mapping[str, Any], *, part_rows: int, run_dir: str) -> Iterator[listing.Part]:
+    """The parts of a source, from itself or from what was staged of it."""
+    source: Source = TypeAdapter(Source).validate_python(payload["source"])
+    if payload["units"] is None:
+        return listing.list_parts(source, part_rows=part_rows)
+    staged: Mapping[int, Receipt] = payload["staged"]
+
+    def indexes() -> Iterator[TarIndex | StagedUnit]:
+        for position, unit in enumerate(read_units(read(payload["units"]))):
+            if position in staged:
+                yield read_staged(staged[position], run_dir)
+            else:
+                assert isinstance(source, TarSource), "only tars have ranges of their own"
+                yield index_tar(unit.file, source)
+
+    return listing.cut_parts(indexes(), part_rows)
 
 
 def _load(part_rows: int, run_dir: str) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
-        source: Source = TypeAdapter(Source).validate_python(attempt.payload["source"])
         unread: list[dict[str, Any]] = []
         notes: list[dict[str, Any]] = []
 
         def tables() -> Iterator[pa.Table]:
-            for part in list_parts(source, part_rows=part_rows):
+            for part in _list(attempt.payload, part_rows=part_rows, run_dir=run_dir):
                 unread.extend(asdict(problem) for problem in part.problems)
                 notes.extend(asdict(problem) for problem in part.notes)
                 if part.table.num_rows:
@@ -66,6 +106,13 @@ def _load(part_rows: int, run_dir: str) -> Work:
             rows.append(table.num_rows)
             # Read back, a listing names its lists' items otherwise: the cast makes equal rows equal bytes.
             storage.write_table(attempt.out / names[-1], table.cast(IMAGES))
-        return {"parts": names, "rows": rows, "num_rows": sum(rows), "unread": unread, "notes": notes}
+        return {
+            "parts": names,
+            "rows": rows,
+            "num_rows": sum(rows),
+            "unread": unread,
+            "notes": notes,
+            "staged": attempt.payload["digest"],
+        }
 
     return work

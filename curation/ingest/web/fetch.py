@@ -188,7 +188,7 @@ async def _read_body(response: aiohttp.ClientResponse, limit: BodyLimit) -> Bina
     if (response.content_length or 0) > limit.max_bytes and not limit.cuts:
         response.close()
         raise FetchError("file_too_large")
-    body = cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=limit.spool_dir))  # noqa: SIM115
+    body = cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(limit.spool_dir)))  # noqa: SIM115
     left = limit.max_bytes
     try:
         async for chunk in response.content.iter_any():

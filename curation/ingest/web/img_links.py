@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from curation import storage
-from curation.ingest.problems import Findings, Problem
+from curation.ingest.problems import Findings, Problem, Unread
 from curation.ingest.rows import as_text
 from curation.ingest.sources import WarcSource
 from curation.ingest.warc_images import decode_payload, open_warc
@@ -58,7 +58,7 @@ def linked_images(info: storage.FileInfo, source: WarcSource, *, findings: Findi
         findings.problems.append(Problem(info.path, "corrupt" if is_damage else "unreadable", detail))
         return
     if not num_records:
-        what = "empty_file" if info.num_bytes == 0 else "not_a_warc"
+        what: Unread = "empty_file" if info.num_bytes == 0 else "not_a_warc"
         findings.problems.append(Problem(info.path, what, f"{info.num_bytes} bytes, and no record", 0))
 
 

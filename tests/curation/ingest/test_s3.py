@@ -11,7 +11,8 @@ from curation import storage
 from curation.errors import SourceError
 from curation.ingest.listing import list_parts
 from curation.ingest.rows import read_sample, read_sidecars
-from curation.ingest.sources import FolderSource, Source, TarSource, list_units
+from curation.ingest.source_files import list_units
+from curation.ingest.sources import FolderSource, Source, TarSource
 from curation.ranges import RangeReader
 
 FILES = ["a.jpg", "a.txt", "a/b.jpg", "a/b.json", "a/c.d/e.png", "a-1.jpg", "ö ü+%25.jpg", "z"]

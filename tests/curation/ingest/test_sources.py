@@ -16,7 +16,8 @@ from curation.ingest.listing import list_parts
 from curation.ingest.refresh import merge_listing
 from curation.ingest.rows import ImageRow, rows_table
 from curation.ingest.sidecars import StoredFile
-from curation.ingest.sources import FolderSource, Source, TarSource, list_units
+from curation.ingest.source_files import list_units
+from curation.ingest.sources import FolderSource, Source, TarSource
 
 
 def test_configs_are_strict():

@@ -1,0 +1,36 @@
+"""Arrow streams with a column of image bytes, as `save_to_disk` of Hugging Face `datasets` writes them."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from curation import storage
+from curation.ingest.problems import Findings
+from curation.ingest.staging import StagedImage
+from curation.ingest.table_images import Keys, TableSource, choose_columns, reading_problem, table_images
+
+
+def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findings) -> Iterator[StagedImage]:
+    """Stream the rows of a file, record batch by record batch (as many rows as its writer put into one).
+
+    Args:
+        info: the file, as listed.
+        source: what it belongs to.
+        findings: what could not be read is added here; rows before it have come.
+
+    Raises:
+        ConfigError: when the columns are not those that the source names.
+    """
+    row = 0
+    try:
+        with storage.open_stream(info.path) as stream, pa.ipc.open_stream(stream) as batches:
+            columns = choose_columns(batches.schema, source, info)
+            keys = Keys(columns)
+            for batch in batches:
+                named = keys.of(batch, row)
+                yield from table_images(
+                    batch, row, columns, named=named, info=info, source=source, findings=findings
+                )
+                row += len(batch)
+    except (pa.ArrowInvalid, OSError) as error:
+        findings.problems.append(reading_problem(info, error, row))

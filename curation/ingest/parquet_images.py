@@ -1,0 +1,124 @@
+"""Parquet files with a column of image bytes, read row group by row group."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation import storage
+from curation.ingest.problems import Findings, Problem
+from curation.ingest.staging import StagedImage
+from curation.ingest.table_images import (
+    Columns,
+    Keys,
+    TableSource,
+    choose_columns,
+    reading_problem,
+    table_images,
+)
+
+_BATCH_BYTES = 32 << 20
+_MAX_BATCH_ROWS = 1024
+_BUFFER_BYTES = 8 << 20  # that a column's chunk is read by: the memory of a wide row group does not matter
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file for streaming.
+
+    Raises:
+        pa.ArrowInvalid: when it is none.
+        OSError: when it cannot be read.
+    """
+    with storage.open_seekable(path) as stream, pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as file:
+        yield file
+
+
+def cut_parquet(info: storage.FileInfo, unit_bytes: int) -> list[tuple[int, int | None]]:
+    """Cut a file at its row groups into ranges of rows of about `unit_bytes` (compressed) each.
+
+    A file that cannot be opened is one range: reading it will say what is wrong.
+    """
+    try:
+        with open_parquet(info.path) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+            sizes = [
+                (g.num_rows, sum(g.column(c).total_compressed_size for c in range(g.num_columns)))
+                for g in groups
+            ]
+    except (pa.ArrowInvalid, OSError):
+        return [(0, None)]
+    cuts: list[tuple[int, int | None]] = []
+    first = row = held = 0
+    for num_rows, num_bytes in sizes:
+        if held and held + num_bytes > unit_bytes:
+            cuts.append((first, row))
+            first, held = row, 0
+        row, held = row + num_rows, held + num_bytes
+    return [*cuts, (first, row)]
+
+
+def parquet_images(
+    info: storage.FileInfo, source: TableSource, *, first: int, stop: int | None, findings: Findings
+) -> Iterator[StagedImage]:
+    """Stream some rows of a file.
+
+    Args:
+        info: the file, as listed.
+        source: what it belongs to.
+        first, stop: rows, cut where row groups begin; `stop` None: to the end.
+        findings: what could not be read is added here; rows before it have come.
+
+    Raises:
+        ConfigError: when the columns are not those that the source names.
+    """
+    row = first
+    try:
+        with open_parquet(info.path) as file:
+            total = file.metadata.num_rows
+            stop = total if stop is None else min(stop, total)
+            if first >= stop:
+                return
+            columns = choose_columns(file.schema_arrow, source, info)
+            keys = Keys(columns, _keys_before(file, columns, first))
+            for batch in _batches(file, columns, first, stop):
+                named = keys.of(batch, row)
+                yield from table_images(
+                    batch, row, columns, named=named, info=info, source=source, findings=findings
+                )
+                row += len(batch)
+    except (pa.ArrowInvalid, OSError) as error:
+        findings.problems.append(_problem(info, error, row))
+
+
+def _problem(info: storage.FileInfo, error: OSError | pa.ArrowInvalid, row: int) -> Problem:
+    if info.num_bytes == 0:
+        return Problem(info.path, "empty_file", "the file has zero bytes", 0)
+    text = " ".join(str(error).split())[:300]
+    if "magic bytes not found" in text or "footer" in text:
+        return Problem(info.path, "not_parquet", text)
+    return reading_problem(info, error, row)
+
+
+def _keys_before(file: pq.ParquetFile, columns: Columns, first: int) -> Iterator[pa.RecordBatch]:
+    """The key column of the row groups before row `first`."""
+    row = 0
+    for number in range(file.metadata.num_row_groups):
+        if columns.key is None or row >= first:
+            return
+        yield from file.iter_batches(1 << 14, row_groups=[number], columns=[columns.key], use_threads=False)
+        row += file.metadata.row_group(number).num_rows
+
+
+def _batches(file: pq.ParquetFile, columns: Columns, first: int, stop: int) -> Iterator[pa.RecordBatch]:
+    """The row groups from `first` to `stop`, in batches of few bytes."""
+    start = 0
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        if first <= start < stop and group.num_rows:
+            row_bytes = math.ceil(group.total_byte_size / group.num_rows)
+            batch_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES // max(row_bytes, 1)))
+            yield from file.iter_batches(batch_rows, [number], columns.names, use_threads=False)
+        start += group.num_rows

@@ -1,0 +1,131 @@
+"""One unit of a source is staged, by the kind of the source."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curation import storage
+from curation.ingest.arrow_images import arrow_images
+from curation.ingest.imagefolder import imagefolder_images, list_image_folders
+from curation.ingest.parquet_images import parquet_images
+from curation.ingest.problems import Findings, Problem
+from curation.ingest.rows import rows_table
+from curation.ingest.sources import (
+    FolderSource,
+    HuggingFaceSource,
+    ParquetSource,
+    Source,
+    TarSource,
+    WarcSource,
+)
+from curation.ingest.staging import Place, StagedImage, StagedUnit, stage_images
+from curation.ingest.units import Unit, is_parquet
+from curation.ingest.unpack import unpack_tar
+from curation.ingest.warc_images import warc_images
+from curation.ingest.web.img_links import linked_images
+from curation.ingest.web.stage_urls import (
+    WebImage,
+    count_failed,
+    download_settings,
+    fetch_images,
+    listed_images,
+)
+from curation.ingest.web.url_source import UrlSource
+
+
+def stage_unit(source: Source, unit: Unit, place: Place, *, before: pa.Table | None) -> StagedUnit:
+    """Write a unit's images into tars, and say where each lies.
+
+    Args:
+        source: what the unit belongs to.
+        unit: what to read; a file that is no longer the one that was listed is not read.
+        place: where to.
+        before: what the unit gave when it was last asked, where that is why it is asked again.
+
+    Raises:
+        ConfigError: when the unit is not what the source's settings say.
+    """
+    if problem := _changed(source, unit):
+        return StagedUnit(rows_table([]), [problem], [], count_again([problem]))
+    file, findings = unit.file, Findings()
+    images: Iterator[StagedImage]
+    match source:
+        case FolderSource():
+            raise AssertionError("the files of a folder have ranges of their own")
+        case TarSource():
+            return unpack_tar(file, source, place)
+        case UrlSource():
+            rows = (unit.first, unit.stop, unit.offset)
+            listed = listed_images(file, source, rows=rows, findings=findings)
+            return _fetched(listed, source, unit, place, before=before, findings=findings)
+        case WarcSource(take="links"):
+            links = linked_images(file, source, findings=findings)
+            return _fetched(links, source, unit, place, before=before, findings=findings)
+        case WarcSource():
+            images = warc_images(file, source, findings=findings)
+        case HuggingFaceSource() if _is_folder(unit):
+            images = imagefolder_images(file, source)
+        case HuggingFaceSource() if not is_parquet(file):
+            images = arrow_images(file, source, findings=findings)
+        case ParquetSource() | HuggingFaceSource():
+            images = parquet_images(file, source, first=unit.first, stop=unit.stop, findings=findings)
+    table = stage_images(images, place, version=file.version, max_image_bytes=source.max_image_bytes)
+    return StagedUnit(table, findings.problems, findings.notes, count_again(findings.problems))
+
+
+def _fetched(
+    images: Iterator[WebImage],
+    source: UrlSource | WarcSource,
+    unit: Unit,
+    place: Place,
+    *,
+    before: pa.Table | None,
+    findings: Findings,
+) -> StagedUnit:
+    """What is fetched from the web; a row that failed may be asked for again."""
+    fetched = fetch_images(images, source.download, place, before=before)
+    limit = source.download.max_image_bytes
+    table = stage_images(fetched, place, version=unit.file.version, max_image_bytes=limit)
+    num_again = count_again(findings.problems) + count_failed(table)
+    return StagedUnit(table, findings.problems, findings.notes, num_again)
+
+
+def staged_settings(source: Source) -> dict[str, Any]:
+    """What of a source's settings changes what is staged of a unit, as plain data.
+
+    Not the path: a wider pattern finds the same files. Of the settings of downloads, those that say what is
+    left out, and not how fast or how patiently the rest is asked for.
+    """
+    plain = source.model_dump(mode="json")
+    settings = {name: value for name, value in plain.items() if name not in ("path", "unit_rows", "download")}
+    match source:
+        case UrlSource() | WarcSource(take="links"):
+            settings["download"] = download_settings(source.download)
+    return settings
+
+
+def _is_folder(unit: Unit) -> bool:
+    return unit.file.key.endswith("/")
+
+
+def _changed(source: Source, unit: Unit) -> Problem | None:
+    """Whether another file lies there by now: rows were cut, and keys named, by the one that was listed."""
+    path = unit.file.path
+    try:
+        if _is_folder(unit):
+            folders = list_image_folders(source.path)
+            version = next((f.version for f in folders if f.key == unit.file.key), "none")
+        else:
+            version = storage.stat(path).version
+    except OSError as error:
+        return Problem(path, "unreadable", str(error))
+    if version == unit.file.version:
+        return None
+    detail = f"version {version}, and {unit.file.version} was listed; --refresh lists it again"
+    return Problem(path, "changed", detail)
+
+
+def count_again(problems: Sequence[Problem]) -> int:
+    """How many of the problems another try may mend."""
+    return sum(problem.what == "unreadable" for problem in problems)

@@ -1,0 +1,143 @@
+"""WARC files of a web crawl: the answers that are images."""
+
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from curation import storage
+from curation.errors import ConfigError
+from curation.ingest.problems import Findings, Problem, Unread
+from curation.ingest.rows import as_text
+from curation.ingest.sources import WarcSource
+from curation.ingest.staging import StagedImage
+
+_OK = 200
+_INFLATE = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # window bits of zlib; 47 takes gzip as well
+
+
+def open_warc(stream: Any) -> Iterator[Any]:
+    """The records of a WARC file, of any type, HTTP headers parsed; compression is told by the bytes.
+
+    Payloads are as they were sent: one whose encoding is not the one that it claims shall not end the file.
+
+    Raises:
+        ConfigError: when FastWARC is not installed.
+        OSError: when the file is damaged.
+    """
+    try:
+        from fastwarc.warc import ArchiveIterator
+    except ImportError as error:
+        raise ConfigError(
+            "WARC files need a package that is not installed",
+            got=error,
+            remedy="On every machine: pip install 'lvd[web]'",
+        ) from error
+    return iter(ArchiveIterator(stream, parse_http=True, auto_decode="none"))
+
+
+def warc_images(info: storage.FileInfo, source: WarcSource, *, findings: Findings) -> Iterator[StagedImage]:
+    """Stream the images of a file: responses of status 200 whose content type is `image/…`.
+
+    A row's key is `key_prefix`, the file's key, a slash, and the number of the image within the file; its URI
+    is the URL. The json beside it has the URL, the time of the crawl and the content type. An answer that the
+    crawler cut short is a row with the reason `truncated`.
+
+    Args:
+        info: the file, as listed.
+        source: what it belongs to.
+        findings: what could not be read is added here; rows before it have come.
+    """
+    number, num_records = 0, 0
+    try:
+        with storage.open_stream(info.path) as stream:
+            for record in open_warc(stream):
+                num_records += 1
+                if not _is_image(record):
+                    continue
+                key = f"{source.key_prefix}{as_text(info.key)}/{number:08d}"
+                image, is_torn = _image(record, key, source)
+                yield image
+                number += 1
+                if is_torn:
+                    detail = f"the file ends inside record {num_records}"
+                    findings.problems.append(Problem(info.path, "truncated", detail))
+    except OSError as error:
+        detail = f"after {num_records} records: {' '.join(str(error).split())[:300]}"
+        is_damage = storage.is_local(info.path) and error.errno is None
+        findings.problems.append(Problem(info.path, "corrupt" if is_damage else "unreadable", detail))
+        return
+    if not num_records:
+        what: Unread = "empty_file" if info.num_bytes == 0 else "not_a_warc"
+        findings.problems.append(Problem(info.path, what, f"{info.num_bytes} bytes, and no record", 0))
+
+
+def _is_image(record: Any) -> bool:
+    from fastwarc.warc import WarcRecordType
+
+    http = record.http_headers
+    if record.record_type != WarcRecordType.response or http is None or http.status_code != _OK:
+        return False
+    return (record.http_content_type or "").lower().startswith("image/")
+
+
+def _image(record: Any, key: str, source: WarcSource) -> tuple[StagedImage, bool]:
+    """The image of a record, and whether the file ends before the record does."""
+    url = as_text(record.headers.get("WARC-Target-URI", "").strip("<>"))
+    kept = {"url": url, "date": record.headers.get("WARC-Date"), "content_type": record.http_content_type}
+    sidecars = {"json": json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()}
+    limit = source.max_image_bytes
+    data, reason, is_torn = None, None, False
+    if record.content_length > limit:
+        reason = "file_too_large"
+    else:
+        sent = record.reader.read(record.content_length)
+        is_torn = len(sent) < record.content_length
+        data = decode_payload(sent, record.http_headers, limit=limit)
+        if is_torn or record.headers.get("WARC-Truncated"):
+            data, reason = None, "truncated"
+        elif len(data) > limit:
+            data, reason = None, "file_too_large"
+    return StagedImage(key, storage.redact(url), data, reason, sidecars), is_torn
+
+
+def decode_payload(sent: bytes, headers: Any, *, limit: int) -> bytes:
+    """The body behind a payload as it was sent: chunks joined, gzip and deflate undone.
+
+    Many archives keep the header of an encoding that they have undone: bytes that are not in the encoding
+    that they claim are taken as they are.
+
+    Args:
+        sent: the payload.
+        headers: of the answer.
+        limit: no more than one byte beyond it comes back, whatever it inflates to.
+    """
+    if "chunked" in (headers.get("Transfer-Encoding") or "").lower():
+        sent = _join_chunks(sent)
+    bits = _INFLATE.get((headers.get("Content-Encoding") or "").strip().lower())
+    if bits is None:
+        return sent
+    try:
+        return zlib.decompressobj(bits).decompress(sent, limit + 1)
+    except zlib.error:
+        return sent
+
+
+def _join_chunks(sent: bytes) -> bytes:
+    """The data of a chunked body (RFC 9112, 7.1), or the bytes themselves where they are none."""
+    data, start = [], 0
+    while start < len(sent):
+        end = sent.find(b"\r\n", start)
+        size = sent[start:end].partition(b";")[0].strip()
+        try:
+            num_bytes = int(size, 16)
+        except ValueError:
+            return sent
+        start = end + 2 + num_bytes
+        if end < 0 or num_bytes < 0 or start > len(sent):
+            return sent
+        data.append(sent[end + 2 : start])
+        if num_bytes == 0:
+            return b"".join(data)
+        start += 2
+    return sent

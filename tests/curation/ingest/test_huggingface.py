@@ -1,0 +1,175 @@
+"""Data sets of Hugging Face `datasets`, as that library itself writes and reads them."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from curation import storage
+from curation.errors import ConfigError, SourceError
+from curation.ingest.huggingface import split_of
+from curation.ingest.sources import HuggingFaceSource
+from curation.ingest.stage_unit import stage_unit
+from curation.ingest.staging import Place
+from curation.ingest.units import cut_units
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[bytes]:
+    found = []
+    for number in range(7):
+        out = io.BytesIO()
+        Image.fromarray(np.full((8, 8, 3), number * 30, np.uint8)).save(out, "PNG")
+        found.append(out.getvalue())
+    return found
+
+
+def rows_of(source: HuggingFaceSource, out: Path) -> list[tuple[str, bytes | None, Any]]:
+    """Key, bytes and json of every row."""
+    found = []
+    for number, unit in enumerate(cut_units(source)):
+        place = Place(out / f"{number}", f"{number}")
+        place.out.mkdir(parents=True)
+        staged = stage_unit(source, unit, place, before=None)
+        assert (staged.problems, staged.notes) == ([], [])
+        for row in staged.table.to_pylist():
+            files = [read(out, row)] + [read(out, sidecar) for sidecar in row["sidecars"]]
+            data = None if row["reason"] else files[0]
+            found.append((row["key"], data, json.loads(files[1]) if len(files) > 1 else None))
+    return found
+
+
+def read(out: Path, place: dict[str, Any]) -> bytes:
+    data = (out / place["path"]).read_bytes()
+    return data[place["offset"] : place["offset"] + place["num_bytes"]]
+
+
+def test_what_save_to_disk_wrote(tmp_path: Path, pictures: list[bytes]):
+    import datasets
+
+    columns = {"image": [{"bytes": data, "path": None} for data in pictures], "label": list(range(7))}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    data = datasets.Dataset.from_dict(columns, features=features)
+    data.save_to_disk(tmp_path / "one", num_shards=3)
+    found = rows_of(HuggingFaceSource(path=str(tmp_path / "one")), tmp_path / "staged")
+    assert [(image, label) for _, image, label in found] == [
+        (image, {"label": i}) for i, image in enumerate(pictures)
+    ]
+    assert found[3][0] == "data-00001-of-00003.arrow/00000000"
+    both = datasets.DatasetDict({"train": data.select(range(5)), "test": data.select([6, 5])})
+    both.save_to_disk(tmp_path / "both")
+    found = rows_of(HuggingFaceSource(path=str(tmp_path / "both"), split="test"), tmp_path / "staged-2")
+    assert [image for _, image, _ in found] == [pictures[6], pictures[5]]
+    with pytest.raises(ConfigError, match="train, test"):
+        list(cut_units(HuggingFaceSource(path=str(tmp_path / "both"))))
+    with pytest.raises(ConfigError, match="no split 'dev'"):
+        list(cut_units(HuggingFaceSource(path=str(tmp_path / "both"), split="dev")))
+
+
+def test_parquet_files_of_a_split(tmp_path: Path, pictures: list[bytes]):
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    for name, part in (("train-00000-of-00002", pictures[:3]), ("train-00001-of-00002", pictures[3:6])):
+        pq.write_table(pa.table({"image": part}), tmp_path / "set" / "data" / f"{name}.parquet")
+    pq.write_table(pa.table({"image": pictures[6:]}), tmp_path / "set" / "data" / "test.parquet")
+    source = HuggingFaceSource(path=str(tmp_path / "set"), split="train")
+    assert [image for _, image, _ in rows_of(source, tmp_path / "staged")] == pictures[:6]
+
+
+@pytest.mark.parametrize(
+    ("key", "split"),
+    [
+        ("data/train-00000-of-00001.parquet", "train"),
+        ("data/challenge-00000-of-00001-ab12.parquet", "challenge"),
+        ("valid/x.parquet", "validation"),
+        ("my_dev_set.parquet", "validation"),
+        ("contest/latest.parquet", "train"),
+        ("eval/", "test"),
+    ],
+)
+def test_splits(key: str, split: str):
+    assert split_of(key) == split
+
+
+def write_folder(root: Path, pictures: list[bytes], names: list[str]) -> None:
+    for name, data in zip(names, pictures, strict=False):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+
+
+def test_an_imagefolder_of_labels(tmp_path: Path, pictures: list[bytes]):
+    import datasets
+
+    root = tmp_path / "set"
+    write_folder(root, pictures, ["train/cat/b.png", "train/cat/a.png", "train/dog/c.png", "test/cat/d.png"])
+    (root / "train" / "cat" / "notes.txt").write_text("no picture")
+    source = HuggingFaceSource(path=str(root), split="train", key_prefix="p/")
+    found = []
+    for unit in cut_units(source):
+        place = Place(tmp_path / unit.file.key.replace("/", "-"), "f")
+        place.out.mkdir()
+        for row in stage_unit(source, unit, place, before=None).table.to_pylist():
+            # The pictures stay where they are; only the labels are staged.
+            assert Path(row["path"]).read_bytes() == pictures["bac".index(row["key"][-5])]
+            assert row["version"] == storage.stat(row["path"]).version
+            [sidecar] = row["sidecars"]
+            label = (place.out / "000000.tar").read_bytes()[sidecar["offset"] :][: sidecar["num_bytes"]]
+            found.append((row["key"], json.loads(label)["label"]))
+    assert found == [("p/train/cat/a.png", "cat"), ("p/train/cat/b.png", "cat"), ("p/train/dog/c.png", "dog")]
+    reference = datasets.load_dataset(
+        "imagefolder", data_dir=str(root), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    names = reference.features["label"].names
+    assert sorted(names[i] for i in reference["label"]) == [label for _, label in found]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_an_imagefolder_with_metadata(tmp_path: Path, pictures: list[bytes], kind: str):
+    root = tmp_path / "set"
+    write_folder(root, pictures, ["a.png", "sub/b.png", "sub/c.png"])
+    rows = [{"file_name": "a.png", "text": 'ä, "one"'}, {"file_name": "sub/c.png", "text": "three"}]
+    match kind:
+        case "csv":
+            quoted = [f'{r["file_name"]},"{r["text"].replace(chr(34), chr(34) * 2)}"' for r in rows]
+            (root / "metadata.csv").write_text("\n".join(["file_name,text", *quoted]))
+        case "jsonl":
+            (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        case "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), root / "metadata.parquet")
+    source, found = HuggingFaceSource(path=str(root)), {}
+    units = list(cut_units(source))
+    assert [unit.file.key for unit in units] == ["/", "sub/"]
+    for unit in units:
+        place = Place(tmp_path / f"out{unit.file.key.strip('/')}", "f")
+        place.out.mkdir()
+        for row in stage_unit(source, unit, place, before=None).table.to_pylist():
+            tar = (place.out / "000000.tar").read_bytes()
+            texts = [tar[s["offset"] :][: s["num_bytes"]] for s in row["sidecars"]]
+            found[row["key"]] = [json.loads(text) for text in texts]
+    assert found == {"a.png": [{"text": 'ä, "one"'}], "sub/b.png": [], "sub/c.png": [{"text": "three"}]}
+    # Each file that a unit is made of counts for its version.
+    (root / "sub" / "b.png").write_bytes(b"other")
+    place = Place(tmp_path / "later", "f")
+    place.out.mkdir()
+    assert [p.what for p in stage_unit(source, units[1], place, before=None).problems] == ["changed"]
+
+
+def test_a_data_set_that_names_files_elsewhere_is_refused(tmp_path: Path):
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../../etc/passwd"}]}))
+    with pytest.raises(SourceError, match="outside of itself"):
+        list(cut_units(HuggingFaceSource(path=str(tmp_path))))
+    for text in ("[]", "{", '"x"'):
+        (tmp_path / "state.json").write_text(text)
+        with pytest.raises(SourceError):
+            list(cut_units(HuggingFaceSource(path=str(tmp_path))))
+
+
+def test_a_folder_without_a_data_set(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(SourceError, match="no data set"):
+        list(cut_units(HuggingFaceSource(path=str(tmp_path))))

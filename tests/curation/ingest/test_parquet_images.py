@@ -1,0 +1,162 @@
+"""Parquet files with image bytes, whole or cut into ranges, and what of them must be refused."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation import storage
+from curation.errors import ConfigError
+from curation.ingest.parquet_images import cut_parquet, parquet_images
+from curation.ingest.problems import Findings
+from curation.ingest.sources import ParquetSource
+from curation.ingest.staging import StagedImage
+
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def images_of(path: Path, findings: Findings | None = None, **settings: Any) -> list[StagedImage]:
+    source = ParquetSource(path=str(path), **settings)
+    findings = findings or Findings()
+    return list(parquet_images(storage.stat(str(path)), source, first=0, stop=None, findings=findings))
+
+
+def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def test_a_table_by_hand(tmp_path: Path):
+    columns = {
+        "caption": ["one", None, "dré"],
+        "image": pa.array([b"1", None, b""], pa.large_binary()),
+        "score": [0.5, math.nan, 2.0],
+        "thumbnail": [b"t", b"t", b"t"],
+    }
+    found = images_of(write(tmp_path / "a.parquet", columns), key_prefix="p/")
+    assert [(i.key, i.data, i.reason) for i in found] == [
+        ("p/a.parquet/00000000", b"1", None),
+        ("p/a.parquet/00000001", None, "missing_image"),
+        ("p/a.parquet/00000002", b"", None),  # describe calls it empty
+    ]
+    assert [json.loads(i.sidecars["json"]) for i in found] == [
+        {"caption": "one", "score": 0.5},
+        {"caption": None, "score": None},
+        {"caption": "dré", "score": 2.0},
+    ]
+    assert found[2].uri == f"{tmp_path / 'a.parquet'}#00000002"
+
+
+def test_hugging_face_s_struct(tmp_path: Path):
+    values = [{"bytes": b"1", "path": "/etc/passwd"}, {"bytes": None, "path": "/etc/passwd"}, None]
+    path = write(tmp_path / "a.parquet", {"image": pa.array(values, STRUCT), "label": [3, 4, 5]})
+    found = images_of(path)
+    assert [(i.data, i.reason) for i in found] == [
+        (b"1", None),
+        (None, "missing_image"),
+        (None, "missing_image"),
+    ]
+    assert found[0].sidecars == {"json": b'{"label":3}'}
+    assert [i.data for i in images_of(path, image="image.bytes")] == [b"1", None, None]
+
+
+def test_keys_and_columns_that_are_chosen(tmp_path: Path):
+    columns = {"id": ["x", "x", None, "00000002"], "pic": [b"1", b"2", b"3", b"4"], "a": [1, 2, 3, 4]}
+    path = write(tmp_path / "a.parquet", columns)
+    found = images_of(path, key="id", columns=["id"])
+    names = ["x", "x#2", "00000002", "00000002#2"]
+    assert [i.key for i in found] == [f"a.parquet/{name}" for name in names]
+    assert found[0].sidecars == {"json": b'{"id":"x"}'}
+    assert [i.sidecars for i in images_of(path, columns=[])] == [{}] * 4
+    findings = Findings()
+    assert [i.sidecars for i in images_of(path, findings, max_sidecar_bytes=15)][2:] == [{}] * 2
+    assert {note.what for note in findings.notes} == {"long_sidecar"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "what"),
+    [
+        ({"url": ["u"]}, {}, "url (string)"),
+        ({"a": [b"1"], "b": [b"2"]}, {}, "a (binary), b (binary)"),  # which of the two nobody knows
+        ({"image": ["text"]}, {}, "image (string)"),
+        ({"image": [b"1"]}, {"image": "picture"}, "'picture'"),
+        ({"image": [b"1"]}, {"key": "name"}, "'name'"),
+        ({"image": [b"1"]}, {"columns": ["label"]}, "'label'"),
+    ],
+)
+def test_columns_that_are_not_there(tmp_path: Path, columns: dict, settings: dict, what: str):
+    with pytest.raises(ConfigError, match=r"a\.parquet") as caught:
+        images_of(write(tmp_path / "a.parquet", columns), **settings)
+    assert what in str(caught.value)
+
+
+def test_two_columns_of_one_name(tmp_path: Path):
+    table = pa.Table.from_arrays([pa.array([b"1"]), pa.array([b"2"])], names=["image", "image"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match="one name"):
+        images_of(tmp_path / "a.parquet")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 400), min_size=1, max_size=40),
+    group=st.integers(1, 12),
+    unit_bytes=st.integers(1, 4000),
+    keyed=st.booleans(),
+)
+def test_ranges_give_what_the_whole_file_gives(
+    sizes: list[int], group: int, unit_bytes: int, keyed: bool, tmp_path_factory: pytest.TempPathFactory
+):
+    path = tmp_path_factory.mktemp("p") / "a.parquet"
+    columns = {"image": [bytes(n) for n in sizes], "id": [n % 3 for n in sizes]}
+    write(path, columns, row_group_size=group)
+    info, source = storage.stat(str(path)), ParquetSource(path=str(path), key="id" if keyed else None)
+    cuts = cut_parquet(info, unit_bytes)
+    assert [start for start, _ in cuts[1:]] == [stop for _, stop in cuts[:-1]]
+    assert (cuts[0][0], cuts[-1][1]) == (0, len(sizes))
+    findings = Findings()
+    pieces = [
+        image
+        for first, stop in cuts
+        for image in parquet_images(info, source, first=first, stop=stop, findings=findings)
+    ]
+    assert pieces == images_of(path, key=source.key)
+    assert not findings.problems
+
+
+def test_a_damaged_page_keeps_the_rows_before_it(tmp_path: Path):
+    rng_bytes = [bytes([i]) * 3000 for i in range(40)]
+    path = write(tmp_path / "a.parquet", {"image": rng_bytes}, row_group_size=10, compression="zstd")
+    with pq.ParquetFile(path) as file:
+        column = file.metadata.row_group(2).column(0)
+        start = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 40] = bytes(40)
+    path.write_bytes(data)
+    findings = Findings()
+    assert [i.data for i in images_of(path, findings)] == rng_bytes[:20]
+    (problem,) = findings.problems
+    assert (problem.what, problem.path) == ("corrupt", str(path))
+    assert "rows from 20 on:" in problem.detail
+
+
+def test_the_memory_of_a_large_row_group_is_bounded(tmp_path: Path):
+    rng = __import__("numpy").random.default_rng(0)
+    picture = rng.bytes(1 << 20)
+    path = write(tmp_path / "a.parquet", {"image": [picture] * 96}, use_dictionary=False, compression="none")
+    pool = pa.default_memory_pool()
+    before, peak, count = pool.bytes_allocated(), 0, 0
+    source = ParquetSource(path=str(path))
+    info = storage.stat(str(path))
+    for image in parquet_images(info, source, first=0, stop=None, findings=Findings()):
+        assert image.data is not None
+        count += 1
+        peak = max(peak, pool.bytes_allocated() - before)
+    assert count == 96
+    assert peak < 72 << 20
