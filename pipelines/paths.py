@@ -5,7 +5,8 @@ from pathlib import Path
 
 from curation import storage
 from curation.describe.embed import parse_embedder, sscd_spec
-from curation.ingest.sources import Source
+from curation.ingest.sources import Source, WarcSource
+from curation.ingest.web.url_source import UrlSource
 from pipelines.config import RunConfig
 
 
@@ -32,7 +33,11 @@ def _source(source: Source, root: str) -> Source:
     path = source.path
     if root and storage.is_local(path) and not storage.local_path(path).is_absolute():
         path = storage.join(root, path)
-    return source.model_copy(update={"path": _path(path)})
+    changes: dict[str, object] = {"path": _path(path)}
+    if isinstance(source, UrlSource | WarcSource):
+        lists = tuple(_path(file) for file in source.download.blocked_domains)
+        changes["download"] = source.download.model_copy(update={"blocked_domains": lists})
+    return source.model_copy(update=changes)
 
 
 def _embedder(spec: str) -> str:

@@ -160,6 +160,7 @@ def test_importing_a_module_does_nothing(module: str) -> None:
             ast.Import
             | ast.ImportFrom
             | ast.FunctionDef
+            | ast.AsyncFunctionDef
             | ast.ClassDef
             | ast.Assign
             | ast.AnnAssign
