@@ -57,7 +57,19 @@ REASONS: dict[Stage, tuple[str, ...]] = {
         "connection_failed",  # no such host, nobody listens, or the connection broke
         "timeout",
     ),
-    "judge": ("too_small", "too_large", "aspect", "low_information", "no_embedding"),
+    "judge": (
+        "too_small",
+        "too_large",
+        "aspect",
+        "low_information",  # grey levels hardly vary: blank, or nearly
+        "near_uniform",  # nearly all of it is of one grey level, whatever the little rest is
+        "text_only",  # lines of text, or other thin strokes, on a plain ground
+        "nsfw",
+        "low_aesthetic",
+        "watermark",
+        "no_embedding",
+        "no_score",  # a threshold is set on a score that the image does not have
+    ),
     "dedup": ("exact_copy", "near_copy"),
     "decontaminate": ("leaks_holdout",),
     "retrieve": ("not_retrieved",),
@@ -104,9 +116,27 @@ DESCRIBED = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("phash", pa.uint64()),
         pa.field("pixel_std", pa.float32()),  # standard deviation of grey levels, 0–255
+        pa.field("uniform_share", pa.float32()),  # of the pixels, within a few levels of the commonest
+        pa.field("stroke_share", pa.float32()),  # of what is not plain ground, in thin strokes
         pa.field("has_embedding", pa.bool_(), nullable=False),
         pa.field("warnings", pa.list_(pa.string()), nullable=False),
         pa.field("reason", pa.string()),  # one of REASONS["describe"], null where decoded
+    ]
+)
+
+# describe: what heads make of the embedding, one row for every row of DESCRIBED; null of a head that is off
+# and of an image without a vector.
+SCORES = pa.schema([pa.field(name, pa.float32()) for name in ("nsfw", "aesthetic", "watermark")])
+
+# describe: every face that was found, in the order of rows; in pixels of the upright original.
+FACES = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),  # within the part
+        pa.field("left", pa.float32(), nullable=False),
+        pa.field("top", pa.float32(), nullable=False),
+        pa.field("width", pa.float32(), nullable=False),
+        pa.field("height", pa.float32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),  # the detector's own confidence
     ]
 )
 

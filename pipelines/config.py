@@ -146,6 +146,27 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _thresholds_have_scores(self) -> "RunConfig":
+        judge, heads = self.judge, self.describe.heads
+        limits = {
+            "max_nsfw": (judge.max_nsfw, heads.nsfw, "nsfw"),
+            "min_aesthetic": (judge.min_aesthetic, heads.aesthetic, "aesthetic"),
+            "max_watermark": (judge.max_watermark, heads.watermark, "watermark"),
+        }
+        for field, (limit, head, name) in limits.items():
+            if limit is not None and head is None:
+                raise ValueError(
+                    f"judge.{field} ({limit}) is a bound on a score that no head makes; set "
+                    f"describe.heads.{name}, or set it to null"
+                )
+        if self.shard.blur_faces is not None and self.describe.faces is None:
+            raise ValueError(
+                "shard.blur_faces blurs what describe.faces finds, and no faces are looked for; set "
+                "describe.faces (to {} for OpenCV's own cascade), or remove shard.blur_faces"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _levels_stand_on_clusters(self) -> "RunConfig":
         if self.hierarchy is None or self.cluster.num_clusters is None:
             return self

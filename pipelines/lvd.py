@@ -14,6 +14,7 @@ from pipelines.stages.ingest import ingest
 from pipelines.stages.lineage import write_lineage
 from pipelines.stages.pca_hash import hash_descriptors
 from pipelines.stages.retrieve import retrieve
+from pipelines.stages.score import score_parts
 from pipelines.stages.select import Outcomes, select_images
 from pipelines.stages.shard import Bucket, shard
 from pipelines.step import FileRef, Receipt
@@ -56,6 +57,7 @@ def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> Curated:
     """Run every stage; with a runner that has no executor, find what they made."""
     parts = ingest(runner, config, refresh=refresh)
     parts = describe_parts(runner, config, parts, refresh=refresh)
+    parts = score_parts(runner, config, parts)
     parts = judge_parts(runner, config, parts)
     parts = hash_descriptors(runner, config, parts)
     copies = dedup(runner, config, parts)

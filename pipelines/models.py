@@ -129,16 +129,21 @@ def _wrap(
     )
 
 
-def _open_clip(spec: EmbedderSpec, image_size_px: int | None) -> Tower:
+def create_open_clip(spec: EmbedderSpec, image_size_px: int | None = None) -> Any:
+    """An open_clip model with its weights, both towers.
+
+    Raises:
+        ConfigError: no such architecture.
+        ModelError: weights that are missing, unsafe, or do not cover the model.
+    """
     import open_clip
-    from open_clip.transform import PreprocessCfg
 
     if spec.model not in open_clip.list_models():
         raise _unknown("open_clip", spec.model, open_clip.list_models())
     if _is_file(spec):
         _check_file(spec.weights, expected=", ".join(open_clip.list_pretrained_tags_by_model(spec.model)))
     try:
-        model = open_clip.create_model(
+        return open_clip.create_model(
             spec.model,
             spec.weights,
             require_pretrained=True,
@@ -146,8 +151,13 @@ def _open_clip(spec: EmbedderSpec, image_size_px: int | None) -> Tower:
             force_image_size=image_size_px,
         )
     except LOAD_ERRORS as error:
-        raise _no_fit(spec, error) from error
-    tower: Any = model.visual
+        raise no_fit(spec, error) from error
+
+
+def _open_clip(spec: EmbedderSpec, image_size_px: int | None) -> Tower:
+    from open_clip.transform import PreprocessCfg
+
+    tower: Any = create_open_clip(spec, image_size_px).visual
     if getattr(tower, "output_tokens", False):  # CoCa's towers give their tokens as well
         tower.output_tokens = False
     cfg = PreprocessCfg(**tower.preprocess_cfg)
@@ -171,7 +181,7 @@ def _timm(spec: EmbedderSpec, image_size_px: int | None) -> Tower:
             raise
         tower = load(spec, None)  # a convolutional net takes any side
     except LOAD_ERRORS as error:
-        raise _no_fit(spec, error) from error
+        raise no_fit(spec, error) from error
     side = {} if image_size_px is None else {"input_size": (3, image_size_px, image_size_px)}
     cfg = resolve_data_config(side, model=tower)
     resize = {"center": "crop", "squash": "squash"}.get(cfg["crop_mode"])
@@ -252,7 +262,8 @@ def _unknown(library: str, name: str, known: list[str]) -> ConfigError:
     return ConfigError(f"{library} has no model of this name", got=name, expected=", ".join(near) + ", …")
 
 
-def _no_fit(spec: EmbedderSpec, error: Exception) -> ModelError:
+def no_fit(spec: EmbedderSpec, error: Exception) -> ModelError:
+    """The error for weights that a library could not load."""
     text = " ".join(str(error).split())
     if missing := re.search(r"Missing key\(s\) in state_dict: (.*?\")\. ", text + " "):
         text = f"missing {missing[1]}" + text.replace(missing[0].strip(), "; also")

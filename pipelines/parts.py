@@ -33,6 +33,9 @@ class Part:
     descriptors: FileRef | None = None
     verdicts: FileRef | None = None
     pca_hashes: FileRef | None = None
+    head_vectors: FileRef | None = None  # where heads look at other vectors than the embeddings
+    scores: FileRef | None = None
+    faces: FileRef | None = None
 
     def digest(self, *names: str) -> str:
         """Hash of the part's place and of the named files' bytes, for steps over global rows."""

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from curation import storage
 from curation.describe.embed import parse_embedder, sscd_spec
+from curation.describe.faces import FacesConfig
+from curation.describe.heads_config import HeadsConfig
 from curation.ingest.sources import Source, WarcSource
 from curation.ingest.web.url_source import UrlSource
 from pipelines.config import RunConfig
@@ -18,13 +20,18 @@ def absolute(config: RunConfig) -> RunConfig:
     }
     describe = config.describe
     embed = describe.embed.model_copy(update={"embedder": _embedder(describe.embed.embedder)})
-    descriptor = describe.descriptor and _embedder(describe.descriptor)
+    changes = {
+        "embed": embed,
+        "descriptor": describe.descriptor and _embedder(describe.descriptor),
+        "heads": _heads(describe.heads),
+        "faces": describe.faces and _faces(describe.faces),
+    }
     return config.model_copy(
         update={
             "run_dir": _path(config.run_dir),
             "root": "",
             "pools": pools,
-            "describe": describe.model_copy(update={"embed": embed, "descriptor": descriptor}),
+            "describe": describe.model_copy(update=changes),
         }
     )
 
@@ -53,6 +60,22 @@ def _embedder(spec: str) -> str:
     if weights and storage.is_local(weights) and storage.exists(weights):  # and not a tag of a hub
         return spec.removesuffix(weights) + _path(weights)
     return spec
+
+
+def _heads(heads: HeadsConfig) -> HeadsConfig:
+    changes: dict[str, object] = {"embedder": heads.embedder and _embedder(heads.embedder)}
+    for name, head in heads.on.items():
+        if head.kind == "weights":
+            changes[name] = head.model_copy(update={"weights": _pinned(head.path, head.sha256)})
+    return heads.model_copy(update=changes)
+
+
+def _faces(faces: FacesConfig) -> FacesConfig:
+    return faces.model_copy(update={"model": faces.path and _pinned(faces.path, faces.sha256)})
+
+
+def _pinned(path: str, sha256: str) -> str:
+    return f"{_path(path)}@{sha256}" if sha256 else _path(path)
 
 
 def _path(path: str) -> str:

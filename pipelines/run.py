@@ -50,6 +50,10 @@ def run(
         StoppedError: on SIGTERM; the run directory can be resumed.
     """
     config = absolute(config)
+    if config.describe.heads.on:
+        from pipelines.heads import require_heads  # it imports torch
+
+        require_heads(config.describe)
     run_dir = config.run_dir
     progress = progress or Progress()
     with lock(run_dir), stop_on_sigterm():

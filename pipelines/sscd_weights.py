@@ -65,14 +65,24 @@ def sscd_identity(spec: EmbedderSpec) -> str:
     Raises:
         ModelError: a file is not there, or not the one that was named.
     """
-    text = f"sscd:@sha256:{_digest(spec.weights, spec.sha256)}"
+    text = f"sscd:@sha256:{digest_of_pinned(spec.weights, spec.sha256)}"
     if spec.whitening:
-        text += f",whitening=@sha256:{_digest(spec.whitening, spec.whitening_sha256)}"
+        text += f",whitening=@sha256:{digest_of_pinned(spec.whitening, spec.whitening_sha256)}"
     return text
 
 
-def _digest(path: str, sha256: str) -> str:
-    _check_file(path)
+def digest_of_pinned(path: str, sha256: str, *, suffixes: tuple[str, ...] = SUFFIXES) -> str:
+    """SHA-256 of a file of weights.
+
+    Args:
+        path: the file.
+        sha256: that it must have; empty where none is named.
+        suffixes: that its name may end in.
+
+    Raises:
+        ModelError: it is not there, of another kind, or not the one that was named.
+    """
+    _check_file(path, suffixes)
     digest, _ = storage.sha256_file(path)
     _check_digest(path, digest, sha256)
     return digest
@@ -80,7 +90,7 @@ def _digest(path: str, sha256: str) -> str:
 
 def _read(path: str, sha256: str) -> dict[str, Tensor]:
     """The tensors of a file, whichever kind it is of, once its bytes are found to be those named."""
-    digest = _digest(path, sha256)
+    digest = digest_of_pinned(path, sha256)
     if not _is_torchscript(path):
         return flatten(read_state(path)[0])
     if not sha256:
@@ -134,15 +144,15 @@ def _is_torchscript(path: str) -> bool:
         return any(name.rpartition("/")[2] == TORCHSCRIPT_MEMBER for name in archive.namelist())
 
 
-def _check_file(path: str) -> None:
+def _check_file(path: str, suffixes: tuple[str, ...]) -> None:
     if not Path(path).is_file():
         raise ModelError("No weights", got=path, expected="a local file", remedy="Check the path")
-    if Path(path).suffix not in SUFFIXES:
+    if Path(path).suffix not in suffixes:
         raise ModelError(
             f"{path} is no kind of weights file that is read here",
             got=Path(path).suffix or "no suffix",
-            expected=" or ".join(SUFFIXES),
-            remedy="Save the weights as safetensors",
+            expected=" or ".join(suffixes),
+            remedy="Save the weights as one of these",
         )
 
 

@@ -128,7 +128,8 @@ def _imports_at_top(module: str, name: str) -> bool:
 def test_models_are_loaded_in_one_place() -> None:
     for library in ("open_clip", "timm"):
         users = {module for module in users_of(library) if not module.startswith("pretrain")}
-        assert users <= {"pipelines.models", "pipelines.sscd_weights", "curation.describe.fast_vit"}
+        places = {"models", "prompts", "sscd_weights"}
+        assert users <= {"curation.describe.fast_vit", *(f"pipelines.{place}" for place in places)}
         assert not _imports_at_top("pipelines.models", library)
 
 

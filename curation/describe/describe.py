@@ -1,27 +1,25 @@
 """A part of images in, their measurements, hashes and vectors out. The one place that decodes pictures."""
 
-import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float16, Float32, UInt8, UInt64
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from curation import schema
-from curation.describe.decode import DecodeConfig, decode
+from curation.describe.decode import DecodeConfig
 from curation.describe.embed import ALLOWED, EmbedConfig, Embedder, parse_embedder
+from curation.describe.faces import FaceFinder, FacesConfig, table_of_faces
 from curation.describe.filters import pixel_std
-from curation.describe.phash import grey32, phash
-from curation.describe.views import View, render
+from curation.describe.heads_config import HeadsConfig, check_heads
+from curation.describe.look import Look, Seen, in_order
+from curation.describe.phash import phash
 from curation.errors import ConfigError
 
-MIN_SIDE_PX = 64  # a decoded short side that leaves the 32 px of the perceptual hash a clean downscale
 MIN_AHEAD_ROWS = 64
 MEASURE_ROWS = 1024
 
@@ -38,6 +36,13 @@ class DescribeConfig(BaseModel):
     descriptor_size_px: int | None = Field(
         None, description="side of the copy descriptor's input; its model's own where null", ge=8
     )
+    heads: HeadsConfig = Field(
+        default_factory=HeadsConfig,
+        description="scores of what an image shows, from its embedding",
+    )
+    faces: FacesConfig | None = Field(
+        None, description="look for faces, which `shard.blur_faces` blurs; null: no look"
+    )
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="hard caps and allowed formats")
     decode_threads: int = Field(2, description="threads that read and decode ahead of the model", ge=1)
 
@@ -50,6 +55,19 @@ class DescribeConfig(BaseModel):
         except ConfigError as error:
             raise ValueError(str(error)) from error  # so that pydantic names the field
         return spec
+
+    @model_validator(mode="after")
+    def _heads_have_vectors(self) -> "DescribeConfig":
+        check_heads(self.heads, self.embed.embedder)
+        return self
+
+    @property
+    def heads_embed(self) -> EmbedConfig | None:
+        """How the vectors are made that heads look at, where they are not the embedding's."""
+        spec = self.heads.embedder
+        if not self.heads.on or spec is None or spec == self.embed.embedder:
+            return None
+        return self.embed.model_copy(update={"embedder": spec, "image_size_px": None})
 
     @property
     def descriptor_embed(self) -> EmbedConfig | None:
@@ -70,6 +88,8 @@ class Described:
     table: pa.Table  # schema.DESCRIBED
     embeddings: Float16[np.ndarray, "n d"] | None  # unit rows, zeros where has_embedding is false
     descriptors: Float16[np.ndarray, "n e"] | None  # likewise; the same array if one model gives both
+    head_vectors: Float16[np.ndarray, "n f"] | None = None  # likewise
+    faces: pa.Table | None = None  # schema.FACES; None where none were looked for
     read_errors: Mapping[int, str] = field(default_factory=dict)  # row → what the source said
 
 
@@ -80,6 +100,8 @@ def describe(
     embedder: Embedder | None,
     descriptor: Embedder | None,
     config: DescribeConfig,
+    for_heads: Embedder | None = None,
+    faces: FaceFinder | None = None,
     known: Mapping[int, str] | None = None,
     guard: Callable[[int], AbstractContextManager[None]] | None = None,
 ) -> Described:
@@ -93,21 +115,22 @@ def describe(
         read: the bytes of a row; called from several threads; an OSError is that row's reason `unreadable`.
         embedder, descriptor: models, or None; the same object for both is run once.
         config: what to measure.
+        for_heads: the model whose vectors heads look at, where it is none of these two.
+        faces: a detector, or None.
         known: row → reason, for rows that are not to be read.
         guard: entered, with the row, around the decoding of each row, in the thread that does it.
 
     Returns:
         The described part.
     """
-    models = [embedder] if embedder is not None else []
-    if descriptor is not None and descriptor is not embedder:
-        models.append(descriptor)
-    lanes = [_Lane(model, num_rows) for model in models]
-    look = _Look(read, tuple(lane.model.view for lane in lanes), config.decode, known or {}, guard)
+    models = {id(model): model for model in (embedder, descriptor, for_heads) if model is not None}
+    lanes = [_Lane(model, num_rows) for model in models.values()]
+    views = tuple(lane.model.view for lane in lanes)
+    look = Look(read, views, config.decode, known or {}, guard, faces)
     ahead = max([MIN_AHEAD_ROWS, *(lane.model.batch_rows for lane in lanes)])
     greys = np.zeros((num_rows, 32, 32), np.uint8)
-    seen: list[_Seen] = []
-    for row, image in enumerate(_in_order(num_rows, look, threads=config.decode_threads, ahead=ahead)):
+    seen: list[Seen] = []
+    for row, image in enumerate(in_order(num_rows, look, threads=config.decode_threads, ahead=ahead)):
         if image.grey is not None:
             greys[row] = image.grey
         for lane, view in zip(lanes, image.views or [None] * len(lanes), strict=True):
@@ -119,6 +142,8 @@ def describe(
         _table(seen, greys, embeddings),
         embeddings,
         vectors.get(id(descriptor)),
+        vectors.get(id(for_heads)),
+        None if faces is None else _faces(seen),
         {row: image.read_error for row, image in enumerate(seen) if image.read_error is not None},
     )
 
@@ -128,7 +153,7 @@ def with_vectors(
     vectors: Float16[np.ndarray, "n d"],
     has: Bool[np.ndarray, " n"],
     *,
-    into: Literal["embeddings", "descriptors"] = "embeddings",
+    into: Literal["embeddings", "descriptors", "head_vectors"] = "embeddings",
 ) -> Described:
     """Put vectors that were made elsewhere into a described part.
 
@@ -140,78 +165,14 @@ def with_vectors(
     """
     has = has & _is_null(described.table["reason"])
     vectors = np.where(has[:, None], vectors, np.float16(0))
-    if into == "descriptors":
-        return replace(described, descriptors=vectors)
+    match into:
+        case "descriptors":
+            return replace(described, descriptors=vectors)
+        case "head_vectors":
+            return replace(described, head_vectors=vectors)
     column = schema.DESCRIBED.get_field_index("has_embedding")
     table = described.table.set_column(column, schema.DESCRIBED.field(column), pa.array(has))
     return replace(described, table=table, embeddings=vectors)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What one look at an image gave."""
-
-    reason: str | None
-    sha256: bytes | None = None
-    num_bytes: int = 0
-    format: str | None = None
-    width: int | None = None
-    height: int | None = None
-    warnings: tuple[str, ...] = ()
-    grey: np.ndarray | None = None
-    views: tuple[np.ndarray, ...] = ()
-    read_error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """Read, hash, decode and render one row; runs in the threads."""
-
-    read: Callable[[int], bytes]
-    views: tuple[View, ...]
-    config: DecodeConfig
-    known: Mapping[int, str]
-    guard: Callable[[int], AbstractContextManager[None]] | None
-
-    def __call__(self, row: int) -> _Seen:
-        if row in self.known:
-            return _Seen(self.known[row])
-        try:
-            data = self.read(row)
-        except OSError as error:
-            return _Seen("unreadable", read_error=f"{type(error).__name__}: {error}")
-        sha256 = hashlib.sha256(data).digest()
-        need_side_px = max([MIN_SIDE_PX, *(view.need_side_px for view in self.views)])
-        with self.guard(row) if self.guard is not None else nullcontext():
-            decoded = decode(data, need_side_px=need_side_px, config=self.config)
-        pixels = decoded.pixels
-        rendered = {} if pixels is None else {view: render(pixels, view) for view in self.views}
-        return _Seen(
-            decoded.reason,
-            sha256,
-            len(data),
-            decoded.format,
-            decoded.width,
-            decoded.height,
-            decoded.warnings,
-            grey=None if pixels is None else grey32(pixels),
-            views=tuple(rendered[view] for view in self.views) if rendered else (),
-        )
-
-
-def _in_order(num_rows: int, look: _Look, *, threads: int, ahead: int) -> Iterator[_Seen]:
-    """Every row's look in row order, at most `ahead` rows decoded or in work at once."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    try:
-        waiting: deque[Future[_Seen]] = deque()
-        for row in range(num_rows):
-            waiting.append(pool.submit(look, row))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class _Lane:
@@ -242,7 +203,7 @@ class _Lane:
 
 
 def _table(
-    seen: list[_Seen],
+    seen: list[Seen],
     greys: UInt8[np.ndarray, "n 32 32"],
     embeddings: Float16[np.ndarray, "n d"] | None,
 ) -> pa.Table:
@@ -257,11 +218,18 @@ def _table(
         "height": [image.height for image in seen],
         "phash": pa.array(hashes, mask=is_lost),
         "pixel_std": pa.array(spreads, mask=is_lost),
+        "uniform_share": [image.ground and image.ground[0] for image in seen],
+        "stroke_share": [image.ground and image.ground[1] for image in seen],
         "has_embedding": pa.array(has_embedding),
         "warnings": [list(image.warnings) for image in seen],
         "reason": [image.reason for image in seen],
     }
     return pa.table(columns, schema=schema.DESCRIBED)
+
+
+def _faces(seen: list[Seen]) -> pa.Table:
+    none = np.zeros((0, 5), np.float32)
+    return table_of_faces([none if image.faces is None else image.faces for image in seen])
 
 
 def _measure(

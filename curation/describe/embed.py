@@ -103,6 +103,20 @@ def parse_embedder(spec: str) -> EmbedderSpec:
     )
 
 
+def parse_pinned(text: str) -> tuple[str, str]:
+    """Take `FILE[@SHA256]` apart: the path, and the digest in lower-case hex, empty where none is named.
+
+    Raises:
+        ConfigError: there is no path, or what follows the @ is a SHA-256 that was cut short.
+    """
+    found = PINNED.fullmatch(text)
+    if found is None or CUT_SHORT.fullmatch(found["path"]):
+        raise ConfigError(
+            "This names no file", got=repr(text), expected="FILE or FILE@SHA256, with all 64 digits"
+        )
+    return found["path"], (found["sha256"] or "").lower()
+
+
 def sscd_spec(spec: EmbedderSpec) -> str:
     """The text that `parse_embedder` takes apart into these files of an sscd."""
 

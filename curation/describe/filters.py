@@ -1,12 +1,15 @@
 """Which described pictures are usable: all thresholds that a user may want to move, on saved measurements."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float32, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
-from curation.schema import VERDICTS
+from curation.schema import SCORES, VERDICTS
 
 
 class JudgeConfig(BaseModel):
@@ -26,6 +29,62 @@ class JudgeConfig(BaseModel):
         le=127.5,
         description="smallest standard deviation of the grey levels, 0-255; 0 keeps blank pictures",
     )
+    max_uniform_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="largest share of the pixels within 8 grey levels of the commonest; none where null",
+    )
+    max_stroke_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="of what stands on a plain ground, the largest share that may be thin strokes, as text "
+        "is; none where null",
+    )
+    max_nsfw: float | None = Field(
+        None, description="largest score of describe.heads.nsfw allowed; none where null"
+    )
+    min_aesthetic: float | None = Field(
+        None, description="smallest score of describe.heads.aesthetic allowed; none where null"
+    )
+    max_watermark: float | None = Field(
+        None, description="largest score of describe.heads.watermark allowed; none where null"
+    )
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One threshold on one measurement: a predicate, and the reason that it gives."""
+
+    reason: str  # one of REASONS["judge"]
+    measure: str  # column of `measurements`
+    field: str  # of JudgeConfig
+    limit: float | int | None  # None: the filter is off
+    refuses: Literal["below", "above"]
+
+    def __call__(self, measured: pa.Table) -> pa.ChunkedArray:
+        """Where it refuses: booleans, null where the measurement is."""
+        limit = pa.scalar(self.limit, pa.float64())
+        compare = pc.less if self.refuses == "below" else pc.greater
+        return compare(measured[self.measure], limit)
+
+
+def filters(config: JudgeConfig) -> tuple[Filter, ...]:
+    """Every filter on a measurement, in the order in which their reasons count."""
+    c = config
+    return (
+        Filter("too_small", "shorter_px", "min_side_px", c.min_side_px, "below"),
+        Filter("too_large", "longer_px", "max_side_px", c.max_side_px, "above"),
+        Filter("too_large", "num_pixels", "max_pixels", c.max_pixels, "above"),
+        Filter("aspect", "aspect", "max_aspect", c.max_aspect, "above"),
+        Filter("low_information", "pixel_std", "min_pixel_std", c.min_pixel_std, "below"),
+        Filter("near_uniform", "uniform_share", "max_uniform_share", c.max_uniform_share, "above"),
+        Filter("text_only", "stroke_share", "max_stroke_share", c.max_stroke_share, "above"),
+        Filter("nsfw", "nsfw", "max_nsfw", c.max_nsfw, "above"),
+        Filter("low_aesthetic", "aesthetic", "min_aesthetic", c.min_aesthetic, "below"),
+        Filter("watermark", "watermark", "max_watermark", c.max_watermark, "above"),
+    )
 
 
 def pixel_std(grey: UInt8[np.ndarray, "n 32 32"]) -> Float32[np.ndarray, " n"]:
@@ -43,36 +102,51 @@ def pixel_std(grey: UInt8[np.ndarray, "n 32 32"]) -> Float32[np.ndarray, " n"]:
     return (np.sqrt(scatter.astype(np.float64)) / num_pixels).astype(np.float32)
 
 
-def judge(described: pa.Table, config: JudgeConfig) -> pa.Table:
+def measurements(described: pa.Table, scores: pa.Table | None) -> pa.Table:
+    """What the filters look at, one column each, null where describe has refused the picture.
+
+    Args:
+        described: rows of schema.DESCRIBED.
+        scores: as many rows of schema.SCORES; None where no head is on.
+    """
+    width, height = described["width"].cast(pa.int64()), described["height"].cast(pa.int64())
+    shorter, longer = pc.min_element_wise(width, height), pc.max_element_wise(width, height)
+    columns = {
+        "shorter_px": shorter,
+        "longer_px": longer,
+        "num_pixels": pc.multiply(shorter, longer),
+        "aspect": pc.divide(longer.cast(pa.float64()), shorter.cast(pa.float64())),
+    }
+    columns |= {name: described[name] for name in ("pixel_std", "uniform_share", "stroke_share")}
+    for field in SCORES:
+        columns[field.name] = scores[field.name] if scores else pa.nulls(len(described), field.type)
+    decoded = pc.is_null(described["reason"])
+    return pa.table({name: pc.if_else(decoded, column, None) for name, column in columns.items()})
+
+
+def judge(described: pa.Table, config: JudgeConfig, *, scores: pa.Table | None = None) -> pa.Table:
     """Judge every described row.
 
-    Where several reasons hold the first counts, in the order too_small, too_large, aspect, low_information,
-    no_embedding.
+    Where several reasons hold the first counts, in the order of `filters`, then no_embedding and no_score.
 
     Args:
         described: rows of schema.DESCRIBED.
         config: the bounds.
+        scores: as many rows of schema.SCORES; None where no head is on.
 
     Returns:
         As many rows of schema.VERDICTS, in the same order: null where the picture is usable, and where
         describe has refused it already.
     """
-    shorter = pc.min_element_wise(described["width"], described["height"])
-    longer = pc.max_element_wise(described["width"], described["height"])
-    num_pixels = pc.multiply(shorter.cast(pa.int64()), longer.cast(pa.int64()))
-    tests = {
-        "too_small": pc.less(shorter, config.min_side_px),
-        "too_large": pc.or_kleene(_above(longer, config.max_side_px), _above(num_pixels, config.max_pixels)),
-        "aspect": _above(pc.divide(longer.cast(pa.float64()), shorter.cast(pa.float64())), config.max_aspect),
-        "low_information": pc.less(described["pixel_std"], config.min_pixel_std),
-        "no_embedding": pc.invert(described["has_embedding"]),
-    }
+    if not len(described):
+        return VERDICTS.empty_table()
+    measured = measurements(described, scores)
+    used = [one for one in filters(config) if one.limit is not None]
+    tests = [(one.reason, one(measured)) for one in used]
+    tests.append(("no_embedding", pc.invert(described["has_embedding"])))
+    # Unknown is not harmless: what could not be scored does not pass a threshold on the score.
+    tests += [("no_score", pc.is_null(measured[one.measure])) for one in used if one.measure in SCORES.names]
     judged = pc.is_null(described["reason"])
-    holds = [pc.fill_null(pc.and_(judged, test), False) for test in tests.values()]
-    cases = pc.make_struct(*holds, field_names=list(tests))
-    reason = pc.case_when(cases, *(pa.scalar(name) for name in tests)) if len(described) else []
-    return pa.table({"reason": pa.chunked_array([], pa.string()) if not len(described) else reason}, VERDICTS)
-
-
-def _above(values: pa.ChunkedArray, bound: float | int | None) -> pa.ChunkedArray:
-    return pc.greater(values, pa.scalar(bound, pa.float64()) if bound is not None else None)
+    holds = [pc.fill_null(pc.and_(judged, test), False) for _, test in tests]
+    cases = pc.make_struct(*holds, field_names=[str(i) for i in range(len(tests))])
+    return pa.table({"reason": pc.case_when(cases, *(pa.scalar(reason) for reason, _ in tests))}, VERDICTS)

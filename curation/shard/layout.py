@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8, UInt64
 from pydantic import BaseModel, ConfigDict, Field
 
+from curation.shard.blur import BlurConfig
+
 TAR_BLOCK_BYTES = 512
 # A tar ends with two zero blocks and is padded to a record, as Python's tarfile and GNU tar do by default.
 TAR_RECORD_BYTES = 10_240
@@ -40,6 +42,9 @@ class ShardConfig(BaseModel):
         description="longer side above which a picture is re-encoded smaller; null: original bytes",
     )
     jpeg_quality: int = Field(default=92, ge=1, le=100, description="JPEG quality of re-encoded pictures")
+    blur_faces: BlurConfig | None = Field(
+        default=None, description="blur the faces that `describe.faces` has found; null: leave them"
+    )
     bucket_bytes: int = Field(
         default=16_000_000_000, ge=1, description="selected bytes that one worker spools and shuffles at once"
     )

@@ -9,6 +9,8 @@ from pipelines.report.clusters import Clusters, gather_clusters
 from pipelines.report.duplicates import Duplicates, gather_duplicates
 from pipelines.report.embedder import EmbedderNote, note_embedder
 from pipelines.report.evidence import Evidence
+from pipelines.report.faces import Faces, gather_faces
+from pipelines.report.filters import FilterView, gather_filters, pictures_of
 from pipelines.report.funnel import Lane, draw_funnel
 from pipelines.report.leaks import Leaks, gather_leaks
 from pipelines.report.pictures import Lineage, Picture
@@ -29,6 +31,9 @@ class Content:
     embedder: EmbedderNote
     lanes: Sequence[Lane]
     reasons: Sequence[Reason]
+    filters: Sequence[FilterView] | None
+    faces: Faces | None
+    looked_for_faces: bool
     duplicates: Duplicates
     leaks: Leaks | None
     retrieval: Sequence[PoolRetrieval] | None
@@ -41,6 +46,8 @@ class Content:
         """Every picture of the page in its order, as often as it is shown."""
         return [
             *chain.from_iterable(reason.examples for reason in self.reasons),
+            *pictures_of(self.filters or ()),
+            *(picture for picture, _ in (self.faces.examples if self.faces else ())),
             *self.duplicates.pictures(),
             *(self.leaks.pictures() if self.leaks else []),
             *chain.from_iterable(pool.pictures() for pool in self.retrieval or ()),
@@ -65,6 +72,9 @@ def gather(evidence: Evidence) -> Content:
         embedder=note_embedder(config.describe),
         lanes=draw_funnel(manifest["funnel"], roles, kept),
         reasons=gather_reasons(lineage, scanned),
+        filters=gather_filters(lineage, steps, config=config.judge),
+        faces=gather_faces(lineage, steps, config=config.shard, seed=seed),
+        looked_for_faces=config.describe.faces is not None,
         duplicates=gather_duplicates(lineage, scanned, steps, config=config.dedup, seed=seed),
         leaks=gather_leaks(lineage, steps, seed=seed),
         retrieval=gather_retrieval(lineage, steps, pools=config.pools, seed=seed),

@@ -53,7 +53,7 @@ def _environment() -> jinja2.Environment:
     )
     for function in (
         words.spaced, words.number, words.counted, words.score, words.size, words.seconds, words.visible,
-        words.shortened,
+        words.shortened, words.measured,
     ):  # fmt: skip
         environment.filters[function.__name__] = function
     environment.globals.update(percent=words.percent, stage_verb=words.STAGE_VERB)

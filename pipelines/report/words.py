@@ -27,7 +27,13 @@ MEANING = {
     "too_small": "The shorter side is under the limit.",
     "too_large": "The longer side, or the number of pixels, is over the limit.",
     "aspect": "Too long and narrow.",
-    "low_information": "Nearly one colour.",
+    "low_information": "Blank, or nearly: its grey levels hardly vary.",
+    "near_uniform": "Nearly all of it is of one grey level, whatever the little rest is.",
+    "text_only": "Lines of text, or other thin strokes, on a plain ground: a page, a screenshot.",
+    "nsfw": "Scored as not safe for work.",
+    "low_aesthetic": "Scored as not pleasing enough.",
+    "watermark": "Scored as bearing a watermark.",
+    "no_score": "A threshold is set on a score, and it could not be scored.",
     "no_embedding": "No vector was found or could be made for it.",
     "exact_copy": "The same bytes as another image, which stays.",
     "near_copy": "Nearly the same picture as another image of its component, which stays.",
@@ -80,6 +86,11 @@ def percent(part: int, whole: int) -> str:
 def score(value: float | None) -> str:
     """A score to four digits; empty where there is none."""
     return "" if value is None else f"{value:.4f}"
+
+
+def measured(value: float) -> str:
+    """A measurement or a bound on one: a count whole, a share to four digits at most."""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
 
 
 def size(num_bytes: int) -> str:

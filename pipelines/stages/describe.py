@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from curation import storage
-from curation.describe.describe import DescribeConfig, describe, with_vectors
+from curation.describe.describe import DescribeConfig, Described, describe, with_vectors
 from curation.describe.embed import EmbedConfig, Embedder, parse_embedder
 from curation.describe.filters import JudgeConfig, judge
 from curation.ingest.precomputed import PrecomputedVectors
-from curation.ingest.rows import read_sample
-from curation.ranges import RangeReader
+from curation.ingest.rows import image_range, read_sample
+from curation.read_ahead import ReadAhead
 from pipelines.config import RunConfig
+from pipelines.face_detectors import faces_identity, load_faces
 from pipelines.models import identity, load_embedder, resolve
 from pipelines.parts import Part, read
 from pipelines.runner import Runner
@@ -29,21 +31,28 @@ def describe_parts(
     embed = resolve(settings.embed)
     # From the config as it was written: what one model resolves to says nothing about the other.
     copies = resolve(settings.descriptor_embed) if settings.descriptor_embed else None
+    for_heads = resolve(settings.heads_embed) if settings.heads_embed else None
+    identity_of = {
+        "embed": _model_identity(embed),
+        "descriptor": _model_identity(copies) if copies else None,
+        "decode": settings.decode.model_dump(mode="json"),
+    }
+    # What is off is no part of the identity: heads on the embedding itself change nothing here.
+    if for_heads is not None:
+        identity_of["heads"] = _model_identity(for_heads)
+    if settings.faces is not None:
+        identity_of["faces"] = faces_identity(settings.faces)
     step = Step(
         "describe",
-        1,
-        {
-            "embed": _model_identity(embed),
-            "descriptor": _model_identity(copies) if copies else None,
-            "decode": settings.decode.model_dump(mode="json"),
-        },
-        partial(_load, settings, embed, copies),
+        2,
+        identity_of,
+        partial(_load, settings, (embed, copies, for_heads)),
         "map",
         "describe",
         settings.embed.threads,
         loads_model=True,
     )
-    specs = [parse_embedder(model.embedder) for model in (embed, copies) if model]
+    specs = [parse_embedder(model.embedder) for model in (embed, copies, for_heads) if model]
     files = [spec.weights for spec in specs if spec.library == "precomputed"]
     by_pool = bool(files)
     if runner.executor is not None:
@@ -81,13 +90,18 @@ def _described(part: Part, receipt: Receipt, run_dir: str) -> Part:
         described=file("described.parquet"),
         embeddings=file("embeddings.npy"),
         descriptors=file("descriptors.npy"),
+        head_vectors=file("head_vectors.npy"),
+        faces=file("faces.parquet"),
     )
 
 
-def _load(config: DescribeConfig, embed: EmbedConfig, copies: EmbedConfig | None) -> Work:
+def _load(config: DescribeConfig, models: tuple[EmbedConfig, EmbedConfig | None, EmbedConfig | None]) -> Work:
+    embed, copies, for_heads = models
     embedder, embeddings = _source_of_vectors(embed)
     # The same model twice is run once: the embeddings are the descriptors.
     descriptor, descriptors = _source_of_vectors(copies) if copies and copies != embed else (None, None)
+    looked_at, head_vectors = (None, None) if for_heads is None else _source_of_vectors(for_heads)
+    faces = load_faces(config.faces) if config.faces else None
 
     def work(attempt: Attempt) -> dict[str, Any]:
         part: Part = attempt.payload["part"]
@@ -95,13 +109,16 @@ def _load(config: DescribeConfig, embed: EmbedConfig, copies: EmbedConfig | None
         rows = images.to_pylist()
         known = {i: reason for i, row in enumerate(rows) if (reason := _known(row, config))}
         known |= attempt.condemned
-        with RangeReader() as reader, Watchdog() as watchdog:
+        to_read = (image_range(row) for i, row in enumerate(rows) if i not in known)
+        with ReadAhead(to_read) as reader, Watchdog() as watchdog:
             found = describe(
                 part.num_rows,
                 lambda row: read_sample(reader, rows[row]),
                 embedder=embedder,
                 descriptor=descriptor,
                 config=config,
+                for_heads=looked_at,
+                faces=faces,
                 known=known,
                 guard=watchdog.guard,
             )
@@ -110,14 +127,24 @@ def _load(config: DescribeConfig, embed: EmbedConfig, copies: EmbedConfig | None
             found = with_vectors(found, *embeddings.lookup(keys, part.pool))
         if descriptors is not None:
             found = with_vectors(found, *descriptors.lookup(keys, part.pool), into="descriptors")
-        assert found.embeddings is not None, "an embedder that is neither a model nor a file"
-        storage.write_table(attempt.out / "described.parquet", found.table)
-        storage.write_vectors(attempt.out / "embeddings.npy", found.embeddings)
-        if found.descriptors is not None:
-            storage.write_vectors(attempt.out / "descriptors.npy", found.descriptors)
+        if head_vectors is not None:
+            found = with_vectors(found, *head_vectors.lookup(keys, part.pool), into="head_vectors")
+        _write(attempt.out, found)
         return {"num_rows": part.num_rows, "num_unreadable": len(found.read_errors)}
 
     return work
+
+
+def _write(out: Path, found: Described) -> None:
+    assert found.embeddings is not None, "an embedder that is neither a model nor a file"
+    storage.write_table(out / "described.parquet", found.table)
+    storage.write_vectors(out / "embeddings.npy", found.embeddings)
+    if found.descriptors is not None:
+        storage.write_vectors(out / "descriptors.npy", found.descriptors)
+    if found.head_vectors is not None:
+        storage.write_vectors(out / "head_vectors.npy", found.head_vectors)
+    if found.faces is not None:
+        storage.write_table(out / "faces.parquet", found.faces)
 
 
 def _known(row: Mapping[str, Any], config: DescribeConfig) -> str | None:
@@ -137,9 +164,9 @@ def _source_of_vectors(config: EmbedConfig) -> tuple[Embedder | None, Precompute
 def judge_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tuple[Part, ...]:
     """Apply the thresholds to what was measured."""
     step = Step(
-        "judge", 1, config.judge.model_dump(mode="json"), partial(_load_judge, config.judge), "map", "judge"
+        "judge", 2, config.judge.model_dump(mode="json"), partial(_load_judge, config.judge), "map", "judge"
     )
-    items = [Item((_sha(part),), {"part": part}, part.num_rows) for part in parts]
+    items = [Item((_sha(part), *_sha_of_scores(part)), {"part": part}, part.num_rows) for part in parts]
     receipts = runner.run(step, items)
     return tuple(
         replace(part, verdicts=receipt.file(runner.run_dir, "verdicts.parquet"))
@@ -152,10 +179,16 @@ def _sha(part: Part) -> str:
     return part.described.sha256
 
 
+def _sha_of_scores(part: Part) -> tuple[str, ...]:
+    return () if part.scores is None else (part.scores.sha256,)
+
+
 def _load_judge(config: JudgeConfig) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
-        described = read(attempt.payload["part"].described)
-        storage.write_table(attempt.out / "verdicts.parquet", judge(described, config))
+        part: Part = attempt.payload["part"]
+        described = read(part.described)
+        scores = None if part.scores is None else read(part.scores)
+        storage.write_table(attempt.out / "verdicts.parquet", judge(described, config, scores=scores))
         return {"num_rows": described.num_rows}
 
     return work

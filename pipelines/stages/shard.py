@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from curation import storage
-from curation.describe.decode import DecodeConfig, decode
-from curation.ingest.rows import read_sample, read_sidecars
-from curation.ranges import RangeReader
+from curation.describe.decode import DecodeConfig
+from curation.ingest.rows import read_sample, read_sidecars, sample_ranges
+from curation.read_ahead import ReadAhead
 from curation.schema import image_id
 from curation.select import CURATED, SAMPLED
-from curation.shard.edit import needs_shrink, shrink, shrunk_size
 from curation.shard.layout import ShardConfig, cut_shards, lead_with_typical, plan_buckets, shuffle_order
 from curation.shard.sample import Sample, sample_bytes
 from curation.shard.write import write_shard
@@ -24,6 +23,7 @@ from pipelines.config import RunConfig
 from pipelines.parts import Part, as_numpy, column, read, read_array, row_table
 from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters
+from pipelines.stages.edit_sample import edited, faces_by_row
 from pipelines.stages.select import Outcomes, origin_of
 from pipelines.step import Attempt, FileRef, Item, Step, Work, digest_of
 
@@ -69,9 +69,10 @@ def shard(
     shared = {"parts": tuple(parts), "clusters": clusters, "outcomes": outcomes}
     # A sample names the key of the image that caused it, and that one may lie in any part.
     keys = digest_of([part.digest("images") for part in parts])
+    read_of = ("described", "faces") if config.shard.blur_faces is not None else ("described",)
     items = [
         Item(
-            (outcomes.digest, clusters.digest, keys, *(parts[i].digest("described") for i in bucket)),
+            (outcomes.digest, clusters.digest, keys, *(parts[i].digest(*read_of) for i in bucket)),
             {**shared, "bucket": bucket},
         )
         for bucket in buckets
@@ -154,14 +155,16 @@ def _samples(
     """The samples of a bucket, each part read once in the order of its bytes; notes what is lost."""
     parts: tuple[Part, ...] = attempt.payload["parts"]
     selected = _selected(attempt.payload["outcomes"])
-    with RangeReader() as reader:
-        for number in attempt.payload["bucket"]:
-            rows = _within(parts[number], selected)
-            metas = _metas(attempt, parts, parts[number], rows)
-            local = pa.array(rows - parts[number].offset)
-            images = read(parts[number].images).take(local).to_pylist()
-            described = read(parts[number].described, ["sha256", "format"]).take(local).to_pylist()
-            order = sorted(range(len(rows)), key=lambda i: (images[i]["path"], images[i]["offset"]))
+    for number in attempt.payload["bucket"]:
+        rows = _within(parts[number], selected)
+        metas = _metas(attempt, parts, parts[number], rows)
+        local = pa.array(rows - parts[number].offset)
+        images = read(parts[number].images).take(local).to_pylist()
+        described = read(parts[number].described, ["sha256", "format"]).take(local).to_pylist()
+        faces = faces_by_row(parts[number]) if config.blur_faces is not None else {}
+        order = sorted(range(len(rows)), key=lambda i: (images[i]["path"], images[i]["offset"]))
+        to_read = (one for i in order for one in sample_ranges(images[i]))
+        with ReadAhead(to_read) as reader:
             for i in order:
                 try:
                     data = read_sample(reader, images[i])
@@ -172,31 +175,13 @@ def _samples(
                 if hashlib.sha256(data).digest() != described[i]["sha256"]:
                     lost[int(rows[i])] = CHANGED
                     continue
-                extension = EXTENSIONS[described[i]["format"]]
-                sample = Sample(metas[i]["image_id"], extension, data, metas[i], sidecars)
-                yield int(rows[i]), _edited(sample, config, decoding)
-
-
-def _edited(sample: Sample, config: ShardConfig, decoding: DecodeConfig) -> Sample:
-    width, height = sample.meta["width"], sample.meta["height"]
-    if config.max_side_px is None or not needs_shrink(width, height, max_side_px=config.max_side_px):
-        return sample
-    size = shrunk_size(width, height, max_side_px=config.max_side_px)
-    pixels = decode(sample.data, need_side_px=min(size), config=decoding).pixels
-    assert pixels is not None, "describe decoded these very bytes"
-    data, extension, edits = shrink(
-        pixels,
-        original_size=(width, height),
-        max_side_px=config.max_side_px,
-        jpeg_quality=config.jpeg_quality,
-    )
-    meta = sample.meta | {
-        "width": size[0],
-        "height": size[1],
-        "edits": edits,
-        "content_sha256": hashlib.sha256(data).hexdigest(),
-    }
-    return replace(sample, data=data, ext=extension, meta=meta)
+                kind = described[i]["format"]
+                sample = Sample(metas[i]["image_id"], EXTENSIONS[kind], data, metas[i], sidecars)
+                found = faces.get(int(local[i].as_py()))
+                yield (
+                    int(rows[i]),
+                    edited(sample, config, decoding=decoding, file_format=kind, faces=found),
+                )
 
 
 def _metas(attempt: Attempt, parts: Sequence[Part], part: Part, rows: np.ndarray) -> list[dict[str, Any]]:

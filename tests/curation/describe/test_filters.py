@@ -5,10 +5,18 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from curation.describe.filters import JudgeConfig, judge, pixel_std
-from curation.schema import DESCRIBED, REASONS, VERDICTS
+from curation.describe.filters import JudgeConfig, filters, judge, measurements, pixel_std
+from curation.schema import DESCRIBED, REASONS, SCORES, VERDICTS
 
-GOOD = {"width": 100, "height": 80, "pixel_std": 30.0, "has_embedding": True, "reason": None}
+GOOD = {
+    "width": 100,
+    "height": 80,
+    "pixel_std": 30.0,
+    "uniform_share": 0.4,
+    "stroke_share": 0.1,
+    "has_embedding": True,
+    "reason": None,
+}
 
 
 def _described(*rows: dict[str, object]) -> pa.Table:
@@ -33,6 +41,11 @@ def _described(*rows: dict[str, object]) -> pa.Table:
         ({"pixel_std": 0.0}, {}, None),  # blanks are kept unless asked for
         ({"pixel_std": 4.9}, {"min_pixel_std": 5.0}, "low_information"),
         ({"pixel_std": None}, {"min_pixel_std": 5.0}, None),
+        ({"uniform_share": 0.99}, {}, None),
+        ({"uniform_share": 0.75}, {"max_uniform_share": 0.75}, None),
+        ({"uniform_share": 0.76}, {"max_uniform_share": 0.75}, "near_uniform"),
+        ({"stroke_share": 0.5}, {"max_stroke_share": 0.5}, None),
+        ({"stroke_share": 0.625}, {"max_stroke_share": 0.5}, "text_only"),
         ({"has_embedding": False}, {}, "no_embedding"),
         ({"width": 1, "height": 65500, "has_embedding": False}, {"max_side_px": 100}, "too_small"),
         ({"width": None, "height": None, "has_embedding": False, "reason": "corrupt"}, {}, None),
@@ -44,6 +57,37 @@ def test_one_row(row: dict[str, object], bounds: dict[str, float], reason: str |
     assert verdicts.schema == VERDICTS
     assert verdicts["reason"].to_pylist()[1] == reason
     assert reason is None or reason in REASONS["judge"]
+
+
+def _scores(*rows: dict[str, float]) -> pa.Table:
+    return pa.Table.from_pylist([dict.fromkeys(SCORES.names) | row for row in rows], SCORES)
+
+
+@pytest.mark.parametrize(
+    ("scores", "bounds", "reason"),
+    [
+        ({"nsfw": 0.9}, {}, None),
+        ({"nsfw": 0.5}, {"max_nsfw": 0.5}, None),  # on the bound is in
+        ({"nsfw": 0.75}, {"max_nsfw": 0.5}, "nsfw"),
+        ({"aesthetic": 4.0}, {"min_aesthetic": 4.5}, "low_aesthetic"),
+        ({"watermark": 0.75, "aesthetic": 4.0}, {"max_watermark": 0.5}, "watermark"),
+        ({"watermark": 0.75, "nsfw": 0.75}, {"max_watermark": 0.5, "max_nsfw": 0.5}, "nsfw"),
+        ({"nsfw": 0.1}, {"max_nsfw": 0.5, "max_watermark": 0.5}, "no_score"),  # unknown is not harmless
+    ],
+)
+def test_scores(scores: dict[str, float], bounds: dict[str, float], reason: str | None) -> None:
+    verdicts = judge(_described({}, {"reason": "corrupt"}), JudgeConfig(**bounds), scores=_scores(scores, {}))
+    assert verdicts["reason"].to_pylist() == [reason, None]
+
+
+def test_every_filter_tells_its_reason_and_its_field() -> None:
+    config = JudgeConfig()
+    for one in filters(config):
+        assert one.reason in REASONS["judge"]
+        assert getattr(config, one.field) == one.limit
+        assert one.measure in measurements(_described({}), None).column_names
+    order = [reason for reason in REASONS["judge"] if reason in {one.reason for one in filters(config)}]
+    assert list(dict.fromkeys(one.reason for one in filters(config))) == order
 
 
 def test_chunks_and_no_rows() -> None:
@@ -59,16 +103,28 @@ def test_same_as_a_plain_loop() -> None:
             "width": int(rng.integers(1, 60)),
             "height": int(rng.integers(1, 60)),
             "pixel_std": float(rng.integers(0, 9)),
+            "uniform_share": rng.integers(0, 9) / 8,
+            "stroke_share": rng.integers(0, 9) / 8,
             "has_embedding": bool(rng.integers(0, 4)),
         }
         for _ in range(500)
     ]
-    config = JudgeConfig(max_side_px=50, max_aspect=1.7, min_pixel_std=2)
+    config = JudgeConfig(
+        max_side_px=50, max_aspect=1.7, min_pixel_std=2, max_uniform_share=0.75, max_stroke_share=0.5
+    )
 
     def verdict(row: dict[str, float]) -> str | None:
         short, long = sorted((row["width"], row["height"]))
-        tests = (short < 16, long > 50, long / short > 1.7, row["pixel_std"] < 2, not row["has_embedding"])
-        return next((reason for reason, holds in zip(REASONS["judge"], tests, strict=True) if holds), None)
+        tests = {
+            "too_small": short < 16,
+            "too_large": long > 50,
+            "aspect": long / short > 1.7,
+            "low_information": row["pixel_std"] < 2,
+            "near_uniform": row["uniform_share"] > 0.75,
+            "text_only": row["stroke_share"] > 0.5,
+            "no_embedding": not row["has_embedding"],
+        }
+        return next((reason for reason in REASONS["judge"] if tests.get(reason)), None)
 
     assert judge(_described(*rows), config)["reason"].to_pylist() == [verdict(row) for row in rows]
 

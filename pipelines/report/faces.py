@@ -1,0 +1,62 @@
+"""Faces: how many there are, how many were blurred, and examples as they stand in the dataset."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+from jaxtyping import Int64
+
+from curation.shard.layout import ShardConfig
+from pipelines.parts import read
+from pipelines.report.evidence import Steps
+from pipelines.report.pictures import Lineage, Picture, sample
+
+NUM_EXAMPLES = 11  # as many as a line holds
+
+
+@dataclass(frozen=True)
+class Faces:
+    """All that the page says of faces."""
+
+    num_images: int  # with a face, of all described
+    num: int  # faces in them
+    num_images_kept: int  # of these images, in the dataset
+    num_kept: int  # faces in those
+    is_blurred: bool  # whether the dataset has them blurred
+    examples: tuple[tuple[Picture, int], ...]  # of the dataset, with their number of faces
+
+
+def gather_faces(lineage: Lineage, steps: Steps | None, *, config: ShardConfig, seed: int) -> Faces | None:
+    """Count the faces that are blurred, or would be; None where none were looked for, or no longer known."""
+    if steps is None or any(part.faces is None for part in steps.parts):
+        return None
+    least = config.blur_faces and config.blur_faces.min_score
+    rows, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for part in steps.parts:
+        table = read(part.faces, ["row", "score"])
+        if least is not None:
+            table = table.filter(pc.greater_equal(table["score"], np.float32(least)))
+        mine, num = np.unique(table["row"].to_numpy(), return_counts=True)
+        rows.append(mine.astype(np.int64) + part.offset)
+        counts.append(num.astype(np.int64))
+    images, num_faces = np.concatenate(rows), np.concatenate(counts)
+    kept = np.isin(images, _kept(lineage))
+    of = dict(zip(images.tolist(), num_faces.tolist(), strict=True))
+    shown = sample(images[kept], NUM_EXAMPLES, seed=seed).tolist()
+    pictures = lineage.pictures(shown)
+    return Faces(
+        len(images),
+        int(num_faces.sum()),
+        int(kept.sum()),
+        int(num_faces[kept].sum()),
+        config.blur_faces is not None,
+        tuple((pictures[row], of[row]) for row in shown),
+    )
+
+
+def _kept(lineage: Lineage) -> Int64[np.ndarray, " k"]:
+    found = [
+        np.flatnonzero(pc.equal(table["decision"], "kept").to_numpy()) + offset
+        for offset, table in lineage.columns(["decision"])
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *found])

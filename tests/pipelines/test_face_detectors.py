@@ -1,0 +1,132 @@
+"""OpenCV's detectors: a drawn face, faces in real photographs, files that are none, OpenCV missing."""
+
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+pytest.importorskip("cv2", reason="needs OpenCV (the extra `faces`)")
+
+from curation.describe.describe import DescribeConfig, describe
+from curation.describe.faces import FacesConfig
+from curation.errors import ConfigError, ModelError
+from pipelines.face_detectors import faces_identity, load_faces
+
+CONFIG = FacesConfig()
+
+
+def draw_face(side: int = 320, face: int = 150) -> np.ndarray:
+    """Dark eyes and brows, a bright nose and cheeks, a mouth: what the cascade goes by."""
+    image = Image.new("L", (side, side), 90)
+    draw, c, u = ImageDraw.Draw(image), side / 2, face / 100
+    draw.ellipse((c - 50 * u, c - 65 * u, c + 50 * u, c + 65 * u), fill=205)
+    draw.pieslice((c - 54 * u, c - 72 * u, c + 54 * u, c + 20 * u), 180, 360, fill=50)
+    draw.ellipse((c - 46 * u, c - 48 * u, c + 46 * u, c + 40 * u), fill=205)
+    for sign in (-1, 1):
+        x = c + sign * 21 * u
+        draw.rectangle((x - 13 * u, c - 27 * u, x + 13 * u, c - 22 * u), fill=70)
+        draw.ellipse((x - 13 * u, c - 20 * u, x + 13 * u, c - 6 * u), fill=110)
+        draw.ellipse((x - 6 * u, c - 18 * u, x + 6 * u, c - 7 * u), fill=25)
+    draw.rectangle((c - 5 * u, c - 15 * u, c + 5 * u, c + 14 * u), fill=225)
+    draw.line((c - 9 * u, c + 16 * u, c + 9 * u, c + 16 * u), fill=120, width=int(3 * u))
+    draw.ellipse((c - 20 * u, c + 28 * u, c + 20 * u, c + 38 * u), fill=105)
+    soft = np.asarray(image.filter(ImageFilter.GaussianBlur(2.0 * u)))
+    return np.repeat(soft[:, :, None], 3, axis=2)
+
+
+def holds(box: np.ndarray, x: float, y: float) -> bool:
+    return bool(box[0] < x < box[0] + box[2] and box[1] < y < box[1] + box[3])
+
+
+def test_finds_a_drawn_face_where_it_is() -> None:
+    detector = load_faces(CONFIG)
+    found = detector.find(draw_face())
+    assert len(found) == 1
+    assert holds(found[0], 160, 160)
+    assert found[0, 4] > 0
+    # Four times as large it is searched at the same size, and told in its own pixels.
+    large = np.asarray(Image.fromarray(draw_face()).resize((1920, 1920)))
+    boxes = detector.find(large)
+    assert any(holds(box, 960, 960) and 400 < box[2] < 1300 for box in boxes)
+
+
+def test_finds_nothing_on_a_wall_or_beyond_the_score() -> None:
+    assert load_faces(CONFIG).find(np.full((200, 300, 3), 128, np.uint8)).shape == (0, 5)
+    assert load_faces(FacesConfig(min_score=1e6)).find(draw_face()).shape == (0, 5)
+    assert load_faces(FacesConfig(min_face_px=310)).find(draw_face()).shape == (0, 5)
+
+
+def test_threads_find_the_same() -> None:
+    detector, faces = load_faces(CONFIG), [draw_face(320, size) for size in (120, 150, 180)] * 3
+    alone = [detector.find(face).tobytes() for face in faces]
+    together: dict[int, bytes] = {}
+
+    def work(number: int) -> None:
+        together[number] = detector.find(faces[number]).tobytes()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(faces))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[number] for number in range(len(faces))] == alone
+
+
+def test_describe_gives_boxes_of_the_original(tmp_path: Path) -> None:
+    Image.fromarray(draw_face()).resize((1280, 1280)).save(tmp_path / "face.jpg", quality=90)
+    files = [b"", (tmp_path / "face.jpg").read_bytes(), b"no image"]
+    made = describe(
+        3,
+        files.__getitem__,
+        embedder=None,
+        descriptor=None,
+        config=DescribeConfig(faces=CONFIG),
+        faces=load_faces(CONFIG),
+    )
+    assert made.faces is not None
+    rows = made.faces.to_pylist()
+    assert {row["row"] for row in rows} == {1}
+    assert any(row["left"] < 640 < row["left"] + row["width"] and row["width"] > 250 for row in rows)
+
+
+def test_faces_in_real_photographs(shared_dir: Path) -> None:
+    """The astronaut-like portraits of everyday photographs: at least every fourth of these has a face."""
+    folder = shared_dir / "real" / "pool" / "photos"
+    detector = load_faces(CONFIG)
+    found = 0
+    for path in sorted(folder.iterdir())[:60]:
+        with Image.open(path) as image:
+            found += len(detector.find(np.array(image.convert("RGB")))) > 0
+    assert found >= 3
+
+
+def test_files_that_are_no_detector(tmp_path: Path) -> None:
+    for name, says in (("none.onnx", "No weights"), ("model.pt", "onnx")):
+        if name != "none.onnx":
+            (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(ModelError, match=says):
+            load_faces(FacesConfig(model=str(tmp_path / name)))
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"not a network")
+    with pytest.raises(ModelError, match="no face detector that OpenCV can read"):
+        load_faces(FacesConfig(model=str(bad)))
+    with pytest.raises(ModelError, match="not the file that the config names"):
+        load_faces(FacesConfig(model=f"{bad}@{'0' * 64}"))
+
+
+def test_identity_is_of_settings_and_bytes(tmp_path: Path) -> None:
+    one, moved = tmp_path / "one.onnx", tmp_path / "moved.onnx"
+    one.write_bytes(b"1")
+    moved.write_bytes(b"1")
+    assert faces_identity(FacesConfig(model=str(one))) == faces_identity(FacesConfig(model=str(moved)))
+    assert faces_identity(FacesConfig(model=str(one))) != faces_identity(CONFIG)
+    assert faces_identity(FacesConfig(min_face_px=30)) != faces_identity(CONFIG)
+
+
+def test_without_opencv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ConfigError, match=r"lvd\[faces\]"):
+        load_faces(CONFIG)
