@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curation import storage
-from pipelines.answers import read_manifest
-from pipelines.config import read_yaml, validate
 from pipelines.lock import lock
 from pipelines.lvd import curate
 from pipelines.progress import Progress
+from pipelines.run_dir import read_manifest, read_run_config
 from pipelines.runner import Runner, StopHereError
 
 
@@ -43,11 +42,9 @@ def find_leftovers(run_dir: str, *, keep_current: bool) -> list[Leftover]:
 
 
 def _in_use(run_dir: str) -> set[str]:
-    file = storage.local_path(run_dir) / "run.yaml"
-    config = validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
     runner = Runner(run_dir, None, Progress(quiet=True))
     with contextlib.suppress(StopHereError):
-        curate(runner, config, refresh=False)
+        curate(runner, read_run_config(run_dir), refresh=False)
     return {receipt.folder for receipts in runner.receipts.values() for receipt in receipts}
 
 

@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_plan(commands)
     _add_readers(commands)
+    _add_search(commands)
     _add_dedup(commands)
     _add_verify_and_clean(commands)
     add_pretrain(commands, add_config_arguments=_add_config_arguments)
@@ -91,11 +92,25 @@ def _add_run(commands: Any) -> None:
 def _add_plan(commands: Any) -> None:
     plan = commands.add_parser(
         "plan",
-        help="what would run, and what is done already",
+        help="what would run, what is done already, and what the rest would cost",
         description="Show each step of CONFIG: its items, how many of them are done in the run directory, "
-        "and what is left. Nothing is run or written.",
+        "and for those to do the hours, bytes and memory. Rates come from the receipts of this run or of "
+        "another one (--like), from a file (--rates), or from running the steps on a small sample, in a "
+        "folder of its own. Nothing is written to the run directory.",
+        epilog="example: lvd plan lvd142m.yaml --images 1.2e9 --nodes 20 --gpus 8 --rates v100.yaml",
     )
     _add_config_arguments(plan)
+    plan.add_argument("--like", metavar="RUN_DIR", help="take rates from the receipts of this run")
+    plan.add_argument("--rates", metavar="FILE", help="take rates of another kind of worker from this file")
+    plan.add_argument(
+        "--images", action="append", default=[], metavar="[POOL=]N",
+        help="plan for so many images, all to do: of a pool, or of all uncurated pools; may be given again",
+    )  # fmt: skip
+    plan.add_argument("--workers", type=int, metavar="N", help="workers like those of this machine")
+    plan.add_argument("--nodes", type=int, default=1, metavar="N", help="machines like this (default: 1)")
+    plan.add_argument("--gpus", type=int, default=1, metavar="N", help="of each, for --rates (default: 1)")
+    plan.add_argument("--no-probe", action="store_true", help="measure nothing: only tell how far it is")
+    plan.add_argument("--explain", action="store_true", help="say how the cost of each step grows")
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.set_defaults(command=_plan)
 
@@ -114,9 +129,10 @@ def _add_readers(commands: Any) -> None:
     report.set_defaults(command=_report)
     explain = commands.add_parser(
         "explain",
-        help="what became of one image, and why",
-        description="Tell what became of an image: the stage and reason of its verdict, the image that "
-        "caused it, its component, cluster and shard.",
+        help="the whole story of one image: what became of it, and why",
+        description="Tell the whole story of an image in plain words: what was measured, what each stage "
+        "decided and by which threshold, its copies, its cluster, who brought it in or how far it was from "
+        "that, and where its bytes lie now.",
         epilog="example: lvd explain runs/dataset cats/0001.jpg --pool web",
     )
     explain.set_defaults(command=_explain)
@@ -125,6 +141,27 @@ def _add_readers(commands: Any) -> None:
         command.add_argument("--json", action="store_true", help="print JSON")
     explain.add_argument("image", metavar="IMAGE", help="a key, an image id, or the beginning of one")
     explain.add_argument("--pool", help="look in this pool alone")
+
+
+def _add_search(commands: Any) -> None:
+    search = commands.add_parser(
+        "search",
+        help="the images of a run that are nearest to one of them, or to a file",
+        description="Find the images of a finished run that are nearest to one of them or to any picture, "
+        "exactly: every image that has a vector takes part, kept or dropped.",
+        epilog="example: lvd search runs/dataset --id 6be7ac42ed96 -k 20 --gallery nearest.html",
+    )
+    search.add_argument("run_dir", metavar="RUN_DIR")
+    what = search.add_mutually_exclusive_group(required=True)
+    what.add_argument("--id", dest="image", metavar="ID", help="an image id, the beginning of one, or a key")
+    what.add_argument("--image", dest="file", metavar="FILE", help="a picture; embedded by the run's model")
+    search.add_argument("-k", type=int, default=10, metavar="K", help="how many (default: 10)")
+    search.add_argument("--descriptor", action="store_true", help="by the copy descriptor: finds copies")
+    search.add_argument("--pool", help="search in this pool alone")
+    search.add_argument("--kept", action="store_true", help="search in the dataset alone")
+    search.add_argument("--gallery", metavar="FILE.html", help="write the pictures as a page, too")
+    search.add_argument("--json", action="store_true", help="print JSON")
+    search.set_defaults(command=_search)
 
 
 def _add_dedup(commands: Any) -> None:
@@ -221,14 +258,24 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from pipelines.answers import plan_lines, plan_table
     from pipelines.config import load_config, require_vector_files
-    from pipelines.run import plan
+    from pipelines.plan.answer import Asked, images_of, make_plan
+    from pipelines.plan.words import plan_data, plan_report
 
     config = load_config(arguments.config, arguments.overrides)
-    require_vector_files(config)
-    states = plan(config)
-    _print(arguments, plan_table(states), plan_lines(states))
+    asked = Asked(
+        images=images_of(arguments.images),
+        like=arguments.like,
+        rates=arguments.rates,
+        workers=arguments.workers,
+        nodes=arguments.nodes,
+        gpus=arguments.gpus,
+        measure=not arguments.no_probe,
+    )
+    if asked.images is None:
+        require_vector_files(config)
+    plan = make_plan(config, asked)
+    _print(arguments, plan_data(plan), plan_report(plan, explain=arguments.explain))
     return 0
 
 
@@ -254,10 +301,31 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from pipelines.answers import explain, explain_lines
+    from pipelines.explain import explain
+    from pipelines.explain_words import explain_lines
 
     found = explain(arguments.run_dir, arguments.image, pool=arguments.pool)
     _print(arguments, found, explain_lines(found))
+    return 0
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from pipelines.search import Asked, search, search_data, search_lines
+
+    asked = Asked(
+        arguments.image,
+        arguments.file,
+        by="descriptors" if arguments.descriptor else "embeddings",
+        k=arguments.k,
+        pool=arguments.pool,
+        kept=arguments.kept,
+    )
+    answer = search(arguments.run_dir, asked)
+    if arguments.gallery is not None:
+        from pipelines.report.gallery import write_gallery
+
+        write_gallery(answer, arguments.gallery)
+    _print(arguments, search_data(answer), search_lines(answer))
     return 0
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pipelines.config import RunConfig
+from pipelines.made import Made
 from pipelines.parts import Part
 from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters, cluster
@@ -19,24 +20,6 @@ from pipelines.stages.select import Outcomes, select_images
 from pipelines.stages.shard import Bucket, shard
 from pipelines.step import FileRef, Receipt
 
-# The steps in the order of the flow; `plan` names those that cannot be counted yet.
-STEP_NAMES = (
-    "ingest",
-    "describe",
-    "judge",
-    "dedup_rows",
-    "dedup_edges",
-    "dedup_components",
-    "decontaminate_rows",
-    "decontaminate_edges",
-    "decontaminate_leaks",
-    "cluster",
-    "retrieve",
-    "select",
-    "shard",
-    "lineage",
-)
-
 
 @dataclass(frozen=True)
 class Curated:
@@ -52,11 +35,28 @@ class Curated:
     buckets: list[Bucket]
     lineage: Receipt
 
+    def made(self) -> Made:
+        """What questions about single images need of it."""
+        return Made(
+            parts=self.parts,
+            copies=self.copies.copies,
+            health=self.copies.health,
+            leaks=self.leaks.leaks,
+            hits=self.hits,
+            alive=self.clusters.alive,
+            cluster=self.clusters.cluster,
+            closeness=self.clusters.score,
+        )
+
 
 def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> Curated:
     """Run every stage; with a runner that has no executor, find what they made."""
-    parts = ingest(runner, config, refresh=refresh)
-    parts = describe_parts(runner, config, parts, refresh=refresh)
+    return curate_parts(runner, config, ingest(runner, config, refresh=refresh), refresh=refresh)
+
+
+def curate_parts(runner: Runner, config: RunConfig, listed: tuple[Part, ...], *, refresh: bool) -> Curated:
+    """Run every stage after ingest on the parts that it listed."""
+    parts = describe_parts(runner, config, listed, refresh=refresh)
     parts = score_parts(runner, config, parts)
     parts = judge_parts(runner, config, parts)
     parts = hash_descriptors(runner, config, parts)

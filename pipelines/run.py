@@ -13,6 +13,7 @@ from curation.errors import ConfigError, StoppedError
 from pipelines.config import ExecutorConfig, RunConfig, resolved_yaml
 from pipelines.lock import lock
 from pipelines.lvd import curate
+from pipelines.made import save_made
 from pipelines.paths import absolute
 from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
@@ -67,6 +68,7 @@ def run(
             try:
                 made = curate(runner, config, refresh=refresh)
                 manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
+                save_made(run_dir, manifest, made.made())
             except StopHereError:
                 manifest = None
         is_new = any(state.num_done < state.num_items for state in runner.states)

@@ -13,7 +13,7 @@ from curation import storage
 from curation.errors import IntegrityError, LvdError
 from curation.schema import LINEAGE, REASONS, SELECTION, STAGES
 from curation.shard.read import ShardReader, verify_shard
-from pipelines.answers import read_manifest
+from pipelines.run_dir import read_manifest
 
 # The counts of a pool that sum up what stages dropped.
 COUNTED = {"rejected": ("describe", "judge"), "duplicates": ("dedup",), "contaminated": ("decontaminate",)}

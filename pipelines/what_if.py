@@ -2,22 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
-from curation import storage
 from curation.dedup.edges import Edges
 from curation.dedup.pairs import DedupConfig
 from curation.errors import ConfigError
 from curation.schema import EDGE_KINDS
 from pipelines.answers import table_lines
-from pipelines.config import RunConfig, read_yaml, validate
+from pipelines.config import RunConfig
 from pipelines.parts import Part, read_array, row_table
 from pipelines.progress import Progress
+from pipelines.run_dir import read_run_config
 from pipelines.runner import Runner, StopHereError
 from pipelines.stages.components import Decision, decide
 from pipelines.stages.dedup import Copies, dedup, read_copies, survivor_rank
@@ -80,12 +79,7 @@ def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
 
 def _find(run_dir: str) -> tuple[RunConfig, tuple[Part, ...], Copies]:
     """The run's config, parts and edges, by a dry run of the flow as far as dedup."""
-    file = Path(storage.local_path(run_dir)) / "run.yaml"
-    if not file.is_file():
-        raise ConfigError(
-            f"{run_dir} is no run directory", got="no run.yaml", expected="the run_dir of a run"
-        )
-    config = validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
+    config = read_run_config(run_dir)
     runner = Runner(run_dir, None, Progress(quiet=True))
     try:
         parts = ingest(runner, config, refresh=False)

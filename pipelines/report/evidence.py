@@ -3,16 +3,15 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from curation import storage
 from curation.errors import LvdError
-from pipelines.answers import read_manifest
-from pipelines.config import RunConfig, read_yaml, validate
-from pipelines.lvd import curate
+from pipelines.config import RunConfig
+from pipelines.lvd import Curated, curate
 from pipelines.parts import Part
 from pipelines.progress import Progress
+from pipelines.run_dir import config_file, read_manifest, read_run_config
 from pipelines.runner import Runner, StopHereError
 from pipelines.stages.join import EdgeFile
 from pipelines.step import FileRef, Receipt
@@ -61,9 +60,8 @@ def read_evidence(run_dir: str) -> Evidence:
         IntegrityError: when the manifest is damaged.
     """
     manifest = read_manifest(run_dir)
-    file = Path(storage.local_path(run_dir)) / "run.yaml"
-    config = validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
-    text = storage.read_bytes(str(file))
+    config = read_run_config(run_dir)
+    text = storage.read_bytes(str(config_file(run_dir)))
     is_same = hashlib.sha256(text).hexdigest() == manifest["config_sha256"]
     return Evidence(
         run_dir, manifest, config, text.decode(), is_same, find_steps(run_dir, config, manifest=manifest)
@@ -71,19 +69,10 @@ def read_evidence(run_dir: str) -> Evidence:
 
 
 def find_steps(run_dir: str, config: RunConfig, *, manifest: Mapping[str, Any]) -> Steps | None:
-    """The intermediate data of the dataset in `manifest`, found by a dry run of its config.
-
-    None where a step's output is gone (cleaned, or made on another kind of machine), or where what is there
-    made another dataset: then its lineage has other bytes.
-    """
+    """The intermediate data of the dataset in `manifest`, as far as the report shows it."""
     runner = Runner(run_dir, None, Progress(quiet=True))
-    try:
-        made = curate(runner, config, refresh=False)
-    except (StopHereError, LvdError, OSError):
-        return None
-    files = made.lineage.files
-    lineage = [files[name][1] for name in sorted(files) if name.startswith("lineage-")]
-    if lineage != [entry["sha256"] for entry in manifest["lineage"]]:
+    made = find_curated(runner, config, manifest=manifest)
+    if made is None:
         return None
     copies = made.copies
     return Steps(
@@ -96,3 +85,18 @@ def find_steps(run_dir: str, config: RunConfig, *, manifest: Mapping[str, Any]) 
         hits=made.hits,
         receipts=runner.receipts,
     )
+
+
+def find_curated(runner: Runner, config: RunConfig, *, manifest: Mapping[str, Any]) -> Curated | None:
+    """What the stages made of the dataset in `manifest`, found by a dry run of its config.
+
+    None where a step's output is gone (cleaned, or made on another kind of machine), or where what is there
+    made another dataset: then its lineage has other bytes.
+    """
+    try:
+        made = curate(runner, config, refresh=False)
+    except (StopHereError, LvdError, OSError):
+        return None
+    files = made.lineage.files
+    lineage = [files[name][1] for name in sorted(files) if name.startswith("lineage-")]
+    return made if lineage == [entry["sha256"] for entry in manifest["lineage"]] else None

@@ -4,17 +4,20 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from pipelines.report import words
-from pipelines.report.content import Content
 from pipelines.report.thumbnails import Thumbnail
+
+if TYPE_CHECKING:  # it brings the whole flow along, which a page of search results does without
+    from pipelines.report.content import Content
 
 HERE = Path(__file__).parent
 
 
-def render(content: Content, thumbnails: Mapping[int, Thumbnail]) -> str:
+def render(content: "Content", thumbnails: Mapping[int, Thumbnail]) -> str:
     """The page's HTML.
 
     Every value is escaped by the template engine; names that come from sources are made visible first.
@@ -23,16 +26,20 @@ def render(content: Content, thumbnails: Mapping[int, Thumbnail]) -> str:
         content: all sections.
         thumbnails: of every picture in them, by global row.
     """
+    values = {
+        "page": content,
+        "manifest": content.manifest,
+        "counts": content.pool_counts,
+        "thumbnails": thumbnails,
+    }
+    return render_page("page.html", values)
+
+
+def render_page(template: str, values: Mapping[str, Any]) -> str:
+    """The HTML of any page: the style and the policy that goes with it come from here."""
     style = (HERE / "style.css").read_text("utf-8")
-    page = _environment().get_template("page.html")
-    return page.render(
-        page=content,
-        manifest=content.manifest,
-        counts=content.pool_counts,
-        thumbnails=thumbnails,
-        style=style,
-        policy=content_security_policy(style),
-    )
+    page = _environment().get_template(template)
+    return page.render(**values, style=style, policy=content_security_policy(style))
 
 
 def content_security_policy(style: str) -> str:

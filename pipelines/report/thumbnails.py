@@ -128,8 +128,13 @@ def _make(picture: Picture, originals: Originals, config: DecodeConfig) -> Thumb
     decoded = decode(data, need_side_px=SIDE_PX, config=config)
     if decoded.pixels is None:
         return Thumbnail(None, (decoded.reason or "cannot be decoded").replace("_", " "))
-    text = base64.b64encode(encode_thumbnail(decoded.pixels)).decode("ascii")
-    return Thumbnail(f"data:image/jpeg;base64,{text}")
+    return Thumbnail(thumbnail_of(decoded.pixels))
+
+
+def thumbnail_of(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
+    """The data URI of a picture's thumbnail."""
+    text = base64.b64encode(encode_thumbnail(pixels)).decode("ascii")
+    return f"data:image/jpeg;base64,{text}"
 
 
 def encode_thumbnail(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:

@@ -51,6 +51,7 @@ def test_bad_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]
         ["status", "nowhere"],
         ["report", "nowhere"],
         ["explain", "nowhere", "a.jpg"],
+        ["search", "nowhere", "--id", "a.jpg"],
         ["verify", "nowhere"],
         ["clean", "nowhere"],
     ],
@@ -113,10 +114,11 @@ def test_until_stops_and_the_rest_follows(
 ) -> None:
     run_dir = tmp_path / "run"
     config = str(config_file(tmp_path / "c.yaml", run_dir))
-    assert main(["plan", config, "--json"]) == 0
-    steps = json.loads(capsys.readouterr().out)
-    assert [step["num_done"] for step in steps] == [0] + [None] * 13
-    assert [steps[1]["name"], steps[-1]["name"]] == ["describe", "lineage"]
+    assert main(["plan", config, "--no-probe", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [(state["name"], state["num_done"]) for state in plan["states"]] == [("ingest_units", 0)]
+    assert [plan["to_come"][0], plan["to_come"][-1], len(plan["to_come"])] == ["ingest", "lineage", 14]
+    assert plan["steps"] == []
     assert not run_dir.exists()  # a plan writes nothing
     assert main(["run", config, "--until", "judge", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -129,7 +131,7 @@ def test_until_stops_and_the_rest_follows(
     assert not found["finished"]
     assert found["counts"] is None
     assert [state["name"] for state in found["steps"]] == ["ingest", "describe", "judge", "dedup_rows"]
-    assert main(["plan", config]) == 0
+    assert main(["plan", config, "--no-probe"]) == 0
     assert "dedup_rows" in capsys.readouterr().out
 
 
@@ -139,7 +141,9 @@ def test_readers_of_a_finished_run(finished: Path, capsys: pytest.CaptureFixture
         return json.loads(capsys.readouterr().out)
 
     run_dir = str(finished)
-    assert ask("plan", str(finished / "run.yaml"))[-1]["name"] == "lineage"
+    plan = ask("plan", str(finished / "run.yaml"))
+    assert plan["states"][-1]["name"] == plan["steps"][-1]["name"] == "lineage"
+    assert plan["wall_s"] == 0  # everything is done
     status = ask("status", run_dir)
     assert status["finished"]
     assert status["complete"]
@@ -159,6 +163,7 @@ def test_explain_by_key_and_by_id(
     assert main(["explain", str(finished), copy["key"], "--pool", copy["pool"], "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out)["images"]
     members = found.pop("copies")
+    assert found.pop("story")["dedup"]["score"] == copy["score"]
     assert found == copy
     assert copy["by_key"] in {member["key"] for member in members}
     for row in rows[:: len(rows) // 8]:

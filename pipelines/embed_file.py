@@ -1,0 +1,53 @@
+"""The vector of a single file, made as describe makes it."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16
+
+from curation.describe.decode import DecodeConfig, decode
+from curation.describe.embed import EmbedConfig
+from curation.describe.views import render
+from curation.errors import ConfigError, SourceError
+from pipelines.models import load_embedder
+from pipelines.threads import set_threads
+
+
+def embed_file(
+    path: Path, config: EmbedConfig, *, decoding: DecodeConfig
+) -> tuple[Float16[np.ndarray, " d"], bytes]:
+    """The unit vector of a picture, and the SHA-256 of its file.
+
+    Args:
+        path: of the picture.
+        config: the model; run on this machine, whatever machine made the vectors of the run.
+        decoding: caps of the decoder.
+
+    Raises:
+        ConfigError: the vectors of the run were made elsewhere, so no model is known.
+        SourceError: the file cannot be read or decoded, or the model makes nothing of it.
+    """
+    set_threads(config.threads)
+    # One picture: compiling would take longer than the forward. Its last bits may differ from the run's.
+    model = load_embedder(config.model_copy(update={"compile": False}))
+    if model is None:
+        raise ConfigError(
+            "No model is known that makes vectors like this run's",
+            got=config.embedder,
+            remedy="Search by an image of the run, with --id",
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read", got=error.strerror) from error
+    decoded = decode(data, need_side_px=model.view.need_side_px, config=decoding)
+    if decoded.pixels is None:
+        raise SourceError(f"{path} cannot be decoded", got=decoded.reason, expected="a picture")
+    # A forward has one shape: the other slots stay empty.
+    batch = np.zeros((model.batch_rows, model.view.side_px, model.view.side_px, 3), np.uint8)
+    batch[0] = render(decoded.pixels, model.view)
+    vector = model.embed(batch)[0]
+    if not vector.any():
+        raise SourceError(f"{path} gives no vector", got=f"zeros from {config.embedder}")
+    return vector, hashlib.sha256(data).digest()

@@ -1,0 +1,125 @@
+"""Finds images of a finished run by key or id, and says what comes near where there is none."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation import storage
+from curation.errors import ConfigError
+
+MAX_MATCHES = 20
+MIN_ID_DIGITS = 6
+# Names are compared letter by letter with so many others at most: 0.2 s.
+MAX_COMPARED = 20_000
+NUM_NEAR = 5
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image: its global row, and its row of the lineage."""
+
+    row: int
+    lineage: Mapping[str, Any]
+
+
+def find_images(
+    run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str | None = None
+) -> list[Found]:
+    """Every image whose key is `asked`, or whose id begins with it; at most `MAX_MATCHES`.
+
+    Raises:
+        ConfigError: there is none; names what comes near.
+    """
+    found: list[Found] = []
+    for offset, path, table in _names(run_dir, manifest):
+        match = pc.equal(table["key"], asked)
+        if len(asked) >= MIN_ID_DIGITS and _is_hex(asked):
+            match = pc.or_(match, pc.fill_null(pc.starts_with(table["image_id"], asked.lower()), False))
+        if pool is not None:
+            match = pc.and_(match, pc.equal(table["pool"], pool))
+        places = np.flatnonzero(match.to_numpy())[: MAX_MATCHES - len(found)]
+        if len(places):
+            rows = storage.read_table(path).take(pa.array(places)).to_pylist()
+            found += [Found(offset + int(i), row) for i, row in zip(places, rows, strict=True)]
+    if not found:
+        raise _nothing(run_dir, manifest, asked, pool=pool)
+    return found
+
+
+def names_of(run_dir: str, manifest: Mapping[str, Any], rows: list[int]) -> dict[int, dict[str, Any]]:
+    """The lineage of some global rows; only files that hold one of them are read."""
+    wanted, found = np.unique(np.array(rows, np.int64)), {}
+    offset = 0
+    for entry in manifest["lineage"]:
+        start, stop = np.searchsorted(wanted, [offset, offset + entry["rows"]])
+        if stop > start:
+            table = storage.read_table(storage.join(run_dir, entry["path"]))
+            mine = wanted[start:stop]
+            found |= dict(zip(mine.tolist(), table.take(pa.array(mine - offset)).to_pylist(), strict=True))
+        offset += entry["rows"]
+    return found
+
+
+def _names(run_dir: str, manifest: Mapping[str, Any]) -> Iterator[tuple[int, str, pa.Table]]:
+    """Of every file of the lineage its first global row, its path, and the names in it."""
+    offset = 0
+    for entry in manifest["lineage"]:
+        path = storage.join(run_dir, entry["path"])
+        yield offset, path, storage.read_table(path, ["pool", "key", "image_id"])
+        offset += entry["rows"]
+
+
+def _is_hex(text: str) -> bool:
+    return not set(text.lower()) - set("0123456789abcdef")
+
+
+def _nothing(run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str | None) -> ConfigError:
+    pools = [name for name in manifest["counts"] if name != "dataset"]
+    if pool is not None and pool not in pools:
+        return ConfigError(f"{run_dir} has no pool {pool!r}", expected=f"one of {', '.join(pools)}")
+    near = near_names(run_dir, manifest, asked, pool=pool)
+    return ConfigError(
+        f"No image {asked!r} in {run_dir}" + (f", pool {pool}" if pool else ""),
+        expected=f"a key as the listing has it (the path below the source), or {MIN_ID_DIGITS} digits of an "
+        "image id",
+        remedy=f"Near it: {', '.join(near)}" if near else "",
+    )
+
+
+def near_names(
+    run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str | None = None
+) -> list[str]:
+    """Names that somebody may have meant: `pool/key` with the same file name in it, or spelled alike; an id
+    that begins alike.
+    """
+    stem = asked.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    alike: list[str] = []
+    others: dict[str, str] = {}  # file name → pool/key
+    for _, _, every in _names(run_dir, manifest):
+        table = every if pool is None else every.filter(pc.equal(every["pool"], pool))
+        if len(stem) >= 3:
+            hit = pc.match_substring(table["key"], stem, ignore_case=True)
+            alike += _labels(table.filter(hit).slice(0, NUM_NEAR))
+        if _is_hex(asked) and len(asked) >= 4:
+            ids = table.filter(pc.fill_null(pc.starts_with(table["image_id"], asked[:4].lower()), False))
+            alike += [f"id {i}" for i in ids["image_id"].slice(0, NUM_NEAR).to_pylist()]
+        if len(others) < MAX_COMPARED:
+            rest = table.slice(0, MAX_COMPARED - len(others))
+            keys = [key.rsplit("/", 1)[-1] for key in rest["key"].to_pylist()]
+            others |= dict(zip(keys, _labels(rest), strict=True))
+        if len(alike) >= NUM_NEAR:
+            return alike[:NUM_NEAR]
+    if not alike:
+        close = difflib.get_close_matches(asked.rsplit("/", 1)[-1], others, n=NUM_NEAR, cutoff=0.7)
+        alike = [others[name] for name in close]
+    return alike
+
+
+def _labels(table: pa.Table) -> list[str]:
+    pools, keys = table["pool"].to_pylist(), table["key"].to_pylist()
+    return [f"{pool}/{key}" for pool, key in zip(pools, keys, strict=True)]

@@ -1,0 +1,235 @@
+"""`lvd plan`: how far each step is, and what is left of it will take."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from curation.errors import ConfigError, LvdError
+from pipelines.answers import steps_to_come
+from pipelines.config import RunConfig
+from pipelines.lvd import curate
+from pipelines.parts import Part
+from pipelines.paths import absolute
+from pipelines.plan.estimate import StepEstimate, Workers, estimate
+from pipelines.plan.known import known_run
+from pipelines.plan.probe import Measured, probe
+from pipelines.plan.rates import Known, Rate, RatesFile, given_rates, is_small, rates_of, read_rates
+from pipelines.plan.sizes import Sizes
+from pipelines.plan.work import forecast
+from pipelines.progress import Progress
+from pipelines.run_dir import read_run_config
+from pipelines.runner import Runner, StepState, StopHereError
+from pipelines.step import Receipt
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the plan is for.
+
+    Args:
+        images: images by pool, or, under the empty name, of all pools together; empty: those of the sources.
+        like: a run directory whose receipts give the rates.
+        rates: a file of given rates.
+        workers: of this kind of machine; None: what the config says or this machine carries.
+        nodes, gpus: machines, and GPUs of each, for the rates of a file.
+        measure: whether this machine may be measured where no receipts are.
+    """
+
+    images: Mapping[str, int] | None = None
+    like: str | None = None
+    rates: str | None = None
+    workers: int | None = None
+    nodes: int = 1
+    gpus: int = 0
+    measure: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer; `steps` is empty where no sizes are known."""
+
+    states: Sequence[StepState]
+    to_come: Sequence[str]  # steps that nobody can count yet
+    steps: Sequence[StepEstimate]
+    sizes: Sizes | None
+    workers: Workers
+    file: RatesFile | None
+    notes: Sequence[str]
+
+    @property
+    def wall_s(self) -> float:
+        """Of all steps whose rates are known, one after the other."""
+        return sum(step.wall_s or 0.0 for step in self.steps)
+
+
+def make_plan(config: RunConfig, asked: Asked) -> Plan:
+    """Look how far a run is, measure, and estimate; nothing is written to the run directory.
+
+    Raises:
+        ConfigError: what is asked cannot be meant.
+        LvdError: as the stages say.
+    """
+    file = read_rates(asked.rates) if asked.rates is not None else None
+    images = _asked_images(config, asked, file)
+    # An imagined run has its sources and weights elsewhere, or nowhere yet.
+    dry = _dry_run(config) if images is None else None
+    measured, notes = _measure(config, asked, dry, imagined=file is not None and images is not None)
+    rates = dict(measured.rates) if measured else {}
+    given: dict[str, Rate] = {}
+    if file is not None:
+        given = given_rates(file, config, str(asked.rates))
+        rates |= given
+    shares = file.shares if file is not None and file.shares is not None else measured and measured.shares
+    workers = _workers(config, asked, file)
+    states = dry.states if dry else []
+    if shares is None:
+        return Plan(states, steps_to_come(states, config), [], None, workers, file, notes)
+    sizes = Sizes(config, _scaled(images, config, measured), shares)
+    steps = estimate(
+        sizes,
+        rates,
+        workers,
+        given=frozenset(given),
+        states=states,
+        base_bytes=measured.worker_bytes if measured else 0.0,
+    )
+    return Plan(states, steps_to_come(states, config), steps, sizes, workers, file, notes)
+
+
+@dataclass(frozen=True)
+class _Dry:
+    """A run as far as it is done."""
+
+    states: Sequence[StepState]
+    parts: Sequence[Part]  # with embeddings, if describe is done
+    receipts: Mapping[str, Sequence[Receipt]]  # of steps that are done
+
+
+def images_of(texts: Sequence[str]) -> dict[str, int] | None:
+    """Images by pool out of `[POOL=]N`; a number alone stands under the empty name.
+
+    Raises:
+        ConfigError: something else than a number.
+    """
+    found = {}
+    for text in texts:
+        pool, _, number = text.rpartition("=")
+        try:
+            found[pool] = int(float(number))
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(
+                "--images is not understood", got=text, expected="a number such as 1.2e9, or POOL=NUMBER"
+            ) from error
+        if found[pool] < 1:
+            raise ConfigError("--images of nothing", got=text, expected="at least 1")
+    return found or None
+
+
+def _dry_run(config: RunConfig) -> _Dry:
+    config = absolute(config)
+    runner = Runner(config.run_dir, None, Progress(quiet=True))
+    parts: tuple[Part, ...] = ()
+    with suppress(StopHereError):
+        curate(runner, config, refresh=False)
+    if "describe" in runner.receipts and all(
+        state.num_done == state.num_items for state in runner.states if state.name == "describe"
+    ):
+        parts = _parts_of(config)
+    whole = {state.name for state in runner.states} - {
+        state.name for state in runner.states if state.num_done < state.num_items
+    }
+    receipts = {name: found for name, found in runner.receipts.items() if name in whole}
+    return _Dry(runner.states, parts, receipts)
+
+
+def _parts_of(config: RunConfig) -> tuple[Part, ...]:
+    """The described parts of a run."""
+    from pipelines.stages.describe import describe_parts
+    from pipelines.stages.ingest import ingest
+
+    runner = Runner(config.run_dir, None, Progress(quiet=True))
+    return describe_parts(runner, config, ingest(runner, config, refresh=False), refresh=False)
+
+
+def _measure(
+    config: RunConfig, asked: Asked, dry: _Dry | None, *, imagined: bool
+) -> tuple[Measured | None, list[str]]:
+    """Rates and shares: of a run like it, of this run's own receipts, or of a sample of its sources."""
+    if asked.like is not None:
+        like = read_run_config(asked.like)
+        found = _dry_run(like)
+        if not found.parts:
+            raise ConfigError(
+                f"{asked.like} tells no rates", got="a run that has not described its images",
+                remedy="Run it further, or plan without --like",
+            )  # fmt: skip
+        known = known_run(like, found.parts, found.receipts, source=f"receipts of {asked.like}")
+        return _of_known(known), []
+    if dry is not None and dry.parts:
+        known = known_run(config, dry.parts, dry.receipts, source="this run's receipts")
+        return _of_known(known), []
+    if not asked.measure:
+        return None, []
+    try:
+        found = probe(absolute(config))
+        return found, [] if found.counted else ["the sources are larger: their counting was cut short"]
+    except (LvdError, OSError) as error:
+        if not imagined:
+            raise
+        return None, [
+            f"nothing was measured here, so steps that the file does not rate have no hours: {error}"
+        ]
+
+
+def _of_known(known: Known) -> Measured:
+    rates = rates_of(known)
+    small = [work.name for work in forecast(known.sizes) if is_small(work)]
+    images = known.sizes.images
+    notes = {
+        name: replace(rates[name], source=f"{rates[name].source} (few)") for name in small if name in rates
+    }
+    return Measured(rates | notes, known.sizes.shares, images, True, 0.0)
+
+
+def _asked_images(config: RunConfig, asked: Asked, file: RatesFile | None) -> dict[str, int] | None:
+    """Images by pool, as far as they are told; None where the sources tell."""
+    if not asked.images:
+        return None
+    images = {name: n for name, n in file.images.items() if name in config.pools} if file else {}
+    images |= dict(asked.images)
+    unknown = set(images) - set(config.pools) - {""}
+    if unknown:
+        raise ConfigError(
+            f"--images names a pool that is not there: {', '.join(sorted(unknown))}",
+            expected=f"one of {', '.join(config.pools)}, or a number alone",
+        )
+    return images
+
+
+def _scaled(images: Mapping[str, int] | None, config: RunConfig, measured: Measured | None) -> dict[str, int]:
+    """Images of every pool. A number alone is for uncurated pools, shared out as they are now."""
+    counted = dict(measured.images) if measured else dict.fromkeys(config.pools, 0)
+    if images is None:
+        return counted
+    found = {name: images.get(name, counted.get(name, 0)) for name in config.pools}
+    if "" in images:
+        open_pools = [n for n, pool in config.pools.items() if pool.role == "uncurated" and n not in images]
+        open_pools = open_pools or [n for n in config.pools if n not in images]
+        weights = [counted.get(name, 0) for name in open_pools]
+        if not sum(weights):
+            weights = [1] * len(open_pools)
+        for name, weight in zip(open_pools, weights, strict=True):
+            found[name] = round(images[""] * weight / sum(weights))
+    return found
+
+
+def _workers(config: RunConfig, asked: Asked, file: RatesFile | None) -> Workers:
+    threads = config.describe.embed.threads
+    cores = config.executor.num_cpus or os.cpu_count() or 1
+    carried = 1 if config.executor.kind == "local" else max(1, cores // threads)
+    num = asked.workers or (config.executor.workers or carried) * asked.nodes
+    kind = f"of {threads} cores of this machine"
+    if file is None:
+        return Workers(num, kind)
+    return Workers(num, kind, max(1, asked.nodes * asked.gpus), file.kind)

@@ -1,0 +1,111 @@
+"""Work times rates, on so many workers: hours, bytes and memory of every step."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.plan.rates import Rate
+from pipelines.plan.sizes import Sizes
+from pipelines.plan.work import StepWork, forecast
+from pipelines.runner import StepState
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work.
+
+    Args:
+        num: workers of the kind that was measured here.
+        num_given: of the kind of the rates file; 0 where there is none.
+        kind, given_kind: in words.
+    """
+
+    num: int
+    kind: str
+    num_given: int = 0
+    given_kind: str = ""
+
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """What a step will take; None where its rate is not known. Seconds and bytes are of what is to do."""
+
+    work: StepWork
+    num_items: int
+    num_done: int | None  # None: a run that is imagined
+    share_to_do: float
+    work_s: float | None  # of all workers together
+    wall_s: float | None
+    cpu_s: float | None
+    read_bytes: float
+    written_bytes: float | None
+    worker_bytes: float  # memory of one worker
+    rate: Rate | None
+
+
+def estimate(
+    sizes: Sizes,
+    rates: Mapping[str, Rate],
+    workers: Workers,
+    *,
+    given: frozenset[str] = frozenset(),
+    states: Sequence[StepState] = (),
+    base_bytes: float = 0.0,
+) -> list[StepEstimate]:
+    """What every step of a run will take.
+
+    Args:
+        sizes: of the run.
+        rates: by step.
+        workers: who does it.
+        given: steps whose rates are those of the other kind of worker.
+        states: how far each step is; empty for a run that is imagined.
+        base_bytes: memory of a worker that has done nothing yet.
+    """
+    state_of: dict[str, list[StepState]] = {}
+    for state in states:
+        state_of.setdefault(state.name, []).append(state)
+    found = []
+    for work in forecast(sizes):
+        queue = state_of.get(work.name, [])
+        state = queue.pop(0) if queue else None
+        num = workers.num_given if work.name in given else workers.num
+        if state is None and states:  # nobody can count yet what it has done; its part of the flow is ahead
+            state = StepState(work.name, work.stage, work.num_items, 0, 0)
+        found.append(_step(sizes, work, rates.get(work.name), num=num, state=state, base_bytes=base_bytes))
+    return found
+
+
+def _step(
+    sizes: Sizes, work: StepWork, rate: Rate | None, *, num: int, state: StepState | None, base_bytes: float
+) -> StepEstimate:
+    items = work.num_items if state is None else state.num_items
+    done = None if state is None else state.num_done
+    share = 1.0 if done is None or not items else (items - done) / items
+    work_s = wall_s = written = cpu_s = None
+    if rate is not None:
+        to_do = math.ceil(items * share)
+        at_once = max(1, min(num, to_do))
+        starts = at_once if to_do else 0
+        one_s = (
+            share * work.units * _unit(sizes, work, rate.unit_s, rate.by_pool) / max(to_do, 1) + rate.item_s
+        )
+        work_s = to_do * one_s + starts * rate.start_s
+        # The last wave is as long as a full one: an item is not shared.
+        wall_s = math.ceil(to_do / at_once) * one_s + (rate.start_s if to_do else 0.0)
+        written = share * work.units * rate.written_bytes
+        if rate.cpu_s is not None:
+            unit_cpu = _unit(sizes, work, rate.cpu_s, rate.by_pool_cpu)
+            cpu_s = share * work.units * unit_cpu + to_do * rate.item_cpu_s + starts * rate.start_cpu_s
+    return StepEstimate(
+        work, items, done, share, work_s, wall_s, cpu_s, share * work.read_bytes, written,
+        base_bytes + work.held_bytes, rate,
+    )  # fmt: skip
+
+
+def _unit(sizes: Sizes, work: StepWork, mean: float, by_pool: Mapping[str, float] | None) -> float:
+    """Seconds for a unit, over pools whose images differ as they do."""
+    if not by_pool or work.name != "describe" or not sizes.total:
+        return mean
+    weighed = sum(n * by_pool.get(pool, mean) for pool, n in sizes.images.items())
+    return weighed / sizes.total

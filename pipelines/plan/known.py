@@ -1,0 +1,92 @@
+"""What a run that has been done tells of a run to be done: its sizes, shares and receipts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipelines.config import RunConfig
+from pipelines.parts import Part, read, read_array
+from pipelines.plan.rates import Known
+from pipelines.plan.sizes import Shares, Sizes
+from pipelines.step import Receipt
+
+# Parts whose listing is read to learn how large images are.
+MAX_READ = 64
+
+
+def known_run(
+    config: RunConfig, parts: Sequence[Part], receipts: Mapping[str, Sequence[Receipt]], *, source: str
+) -> Known:
+    """A run, or as much of it as is done.
+
+    Args:
+        config: of the run.
+        parts: as far as they were brought; embeddings are needed.
+        receipts: by step.
+        source: what it is, in words.
+    """
+    images = dict.fromkeys(config.pools, 0)
+    for part in parts:
+        images[part.pool] += part.num_rows
+    shares = _shares(config, parts, receipts, images)
+    return Known(Sizes(config, images, shares), [part.pool for part in parts], receipts, source)
+
+
+def _shares(
+    config: RunConfig,
+    parts: Sequence[Part],
+    receipts: Mapping[str, Sequence[Receipt]],
+    images: Mapping[str, int],
+) -> Shares:
+    first = parts[0]
+    values = {
+        "image_bytes": _mean_bytes(parts),
+        "embedding_dim": read_array(first.embeddings).shape[1],
+        "descriptor_dim": None if first.descriptors is None else read_array(first.descriptors).shape[1],
+    }
+    if "dedup_rows" in receipts:
+        joined = receipts["dedup_rows"][0].facts["num_joined"]
+        searched = sum(n for name, n in images.items() if config.pools[name].takes_part_in_dedup)
+        values["joined"] = joined / max(searched, 1)
+    if "lineage" in receipts:
+        values |= _survival(receipts["lineage"][0].facts["funnel"], config)
+    nominal, unique = (_sum(receipts.get("retrieve", ()), name) for name in ("nominal", "unique"))
+    if nominal:
+        values["unique_hits"] = unique / nominal
+    kept = sum(sum(receipt.facts["num_samples"]) for receipt in receipts.get("shard", ()))
+    if kept:
+        tars = [n for r in receipts["shard"] for name, (n, _) in r.files.items() if name.endswith(".tar")]
+        values["kept_bytes"] = sum(tars) / kept
+    for receipt in receipts.get("dedup_cell_edges_recall", ()):
+        values["num_probes"] = receipt.facts["num_probes"]
+    return Shares(**values)
+
+
+def _survival(funnel: Iterable[Mapping[str, object]], config: RunConfig) -> dict[str, float]:
+    """Shares of what was decoded, and of what was left after decontamination."""
+    num: dict[tuple[str, str], int] = {}
+    for level in funnel:
+        role = config.pools[str(level["pool"])].role
+        for key, stage in (("in", "describe"), ("out", "describe"), ("out", "decontaminate")):
+            if level["stage"] == stage:
+                name = f"{stage} {key}"
+                num[role, name] = num.get((role, name), 0) + int(str(level[key]))
+    total = sum(n for (_, name), n in num.items() if name == "describe in")
+    decoded = sum(n for (_, name), n in num.items() if name == "describe out")
+    shares = {"decoded": decoded / max(total, 1)}
+    for role, field in (("curated", "alive_curated"), ("uncurated", "alive_pool")):
+        if came := num.get((role, "describe in"), 0):
+            shares[field] = num[role, "decontaminate out"] / came
+    return shares
+
+
+def _mean_bytes(parts: Sequence[Part]) -> float:
+    chosen = np.unique(np.linspace(0, len(parts) - 1, min(len(parts), MAX_READ)).astype(int))
+    tables = [read(parts[int(i)].images, ["num_bytes"])["num_bytes"] for i in chosen]
+    total, rows = sum(pc.sum(t).as_py() or 0 for t in tables), sum(len(t) for t in tables)
+    return max(total / max(rows, 1), 1.0)
+
+
+def _sum(receipts: Iterable[Receipt], fact: str) -> int:
+    return sum(int(receipt.facts.get(fact, 0)) for receipt in receipts)

@@ -1,0 +1,243 @@
+"""What one unit of each step's work costs: from the receipts of a run, or from a file with its reasons."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from curation.errors import ConfigError
+from pipelines.config import RunConfig
+from pipelines.plan.sizes import Shares, Sizes
+from pipelines.plan.work import StepWork, forecast
+from pipelines.step import Receipt
+
+MAX_FILE_BYTES = 1 << 20
+# Fewer pairs than this are mostly overhead, so they say little of a larger join: 6,000 images.
+MIN_UNITS = {"pairs": 2e7, "query × row": 2e7, "row × cluster × iteration": 2e7, "row × cell": 2e7}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What one unit costs one worker.
+
+    Args:
+        unit_s: seconds for a unit.
+        cpu_s: seconds of all its cores; None: not known.
+        item_s, item_cpu_s: seconds for an item besides.
+        start_s, start_cpu_s: seconds that the first item of a worker takes besides: models that warm up.
+        written_bytes: for a unit.
+        by_pool, by_pool_cpu: seconds for a unit in single pools, whose images differ.
+        source: where it comes from, in words.
+    """
+
+    unit_s: float
+    cpu_s: float | None = None
+    item_s: float = 0.0
+    item_cpu_s: float = 0.0
+    start_s: float = 0.0
+    start_cpu_s: float = 0.0
+    written_bytes: float = 0.0
+    by_pool: Mapping[str, float] | None = None
+    by_pool_cpu: Mapping[str, float] | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A run that has been timed: all of it, or a sample."""
+
+    sizes: Sizes
+    part_pools: Sequence[str]  # the pool of every part, in order
+    receipts: Mapping[str, Sequence[Receipt]]  # by step
+    source: str  # in words
+
+
+def rates_of(known: Known) -> dict[str, Rate]:
+    """The rate of every step that the run's receipts tell.
+
+    A step that was done in inner steps (k-means and retrieval of many rows) has a receipt of its last piece
+    alone, and so no rate.
+    """
+    rates: dict[str, Rate] = {}
+    works: dict[str, list[StepWork]] = {}
+    for work in forecast(known.sizes):
+        works.setdefault(work.name, []).append(work)
+    for name, of_step in works.items():
+        receipts = known.receipts.get(name, [])
+        units = sum(work.units for work in of_step)
+        in_pieces = name in ("cluster", "retrieve") and any(work.num_items > 1 for work in of_step)
+        if not receipts or not units or in_pieces:
+            continue
+        if name == "describe":
+            rates[name] = _describe(known, receipts)
+            continue
+        seconds = sum(_seconds(receipt) for receipt in receipts)
+        rates[name] = Rate(
+            unit_s=seconds / units,
+            cpu_s=_cpu(receipts, units),
+            written_bytes=_written(receipts) / units,
+            source=known.source,
+        )
+    return rates
+
+
+def _seconds(receipt: Receipt) -> float:
+    return receipt.timings.get("work_s", 0.0) + receipt.timings.get("publish_s", 0.0)
+
+
+def _cpu(receipts: Sequence[Receipt], units: float) -> float | None:
+    if any("cpu_s" not in receipt.timings for receipt in receipts):
+        return None
+    return sum(receipt.timings["cpu_s"] for receipt in receipts) / units
+
+
+def _written(receipts: Sequence[Receipt]) -> int:
+    return sum(num_bytes for receipt in receipts for num_bytes, _ in receipt.files.values())
+
+
+def _describe(known: Known, receipts: Sequence[Receipt]) -> Rate:
+    """Images of different pools cost differently, and the first part of a worker warms its model up."""
+    first = min(receipts, key=lambda receipt: receipt.timings.get("ended", 0.0))
+    warm = [
+        (pool, receipt)
+        for pool, receipt in zip(known.part_pools, receipts, strict=True)
+        if receipt is not first or len(receipts) == 1
+    ]
+    by_pool: dict[str, list[Receipt]] = {}
+    for pool, receipt in warm:
+        by_pool.setdefault(pool, []).append(receipt)
+    every = [receipt for _, receipt in warm]
+    unit_s, cpu_s = sum(map(_seconds, every)) / _rows(every), _cpu(every, _rows(every))
+    start_s = start_cpu_s = 0.0
+    if len(receipts) > 1:
+        start_s = max(0.0, _seconds(first) - unit_s * _rows([first]))
+        if cpu_s is not None:
+            start_cpu_s = max(0.0, first.timings["cpu_s"] - cpu_s * _rows([first]))
+    pools_cpu = None
+    if cpu_s is not None:
+        pools_cpu = {pool: _cpu(own, _rows(own)) or 0.0 for pool, own in by_pool.items()}
+    return Rate(
+        unit_s,
+        cpu_s,
+        start_s=start_s,
+        start_cpu_s=start_cpu_s,
+        written_bytes=_written(receipts) / _rows(receipts),
+        by_pool={pool: sum(map(_seconds, own)) / _rows(own) for pool, own in by_pool.items()},
+        by_pool_cpu=pools_cpu,
+        source=known.source,
+    )
+
+
+def _rows(receipts: Sequence[Receipt]) -> int:
+    return max(sum(int(receipt.facts["num_rows"]) for receipt in receipts), 1)
+
+
+def is_small(work: StepWork) -> bool:
+    """Whether so little work tells overhead rather than a rate."""
+    return work.units < MIN_UNITS.get(work.unit, 0)
+
+
+def with_drawn(rates: Mapping[str, Rate], drawn: Mapping[str, Rate], known: Known) -> dict[str, Rate]:
+    """Rates where steps that were too small to tell have that of drawn vectors.
+
+    What the small step took beyond it is overhead, for each of its items.
+    """
+    found = dict(rates)
+    works = {work.name: work for work in forecast(known.sizes)}
+    for name, rate in drawn.items():
+        work, measured = works.get(name), rates.get(name)
+        if work is None or (measured is not None and not is_small(work)):
+            continue
+        if measured is not None:
+            over = max(0.0, (measured.unit_s - rate.unit_s) * work.units) / work.num_items
+            over_cpu = 0.0
+            if measured.cpu_s is not None and rate.cpu_s is not None:
+                over_cpu = max(0.0, (measured.cpu_s - rate.cpu_s) * work.units) / work.num_items
+            rate_here = replace(rate, item_s=over, item_cpu_s=over_cpu, written_bytes=measured.written_bytes)
+        else:
+            rate_here = rate
+        found[name] = rate_here
+    return found
+
+
+class GivenRate(BaseModel):
+    """One step's rate on a kind of worker, with its reason."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    per_s: float = Field(gt=0, description="units that one worker does in a second")
+    unit: str = Field(description="what is counted, as `lvd plan --explain` names it for the step")
+    written_bytes: float = Field(0, ge=0, description="bytes written for a unit")
+    why: str = Field(min_length=1, description="the source of the number, or how it is derived")
+
+
+class Beside(BaseModel):
+    """A figure to print beside the estimate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    what: str = Field(description="whose figure it is")
+    hours: float = Field(gt=0, description="hours that it names")
+    notes: tuple[str, ...] = Field((), description="assumptions that explain the difference")
+
+
+class RatesFile(BaseModel):
+    """What a kind of worker that is not at hand can do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(description="what one worker is")
+    rates: dict[str, GivenRate] = Field(description="by step; steps that are missing are measured here")
+    shares: Shares | None = Field(None, description="what is left on the way; null: measured")
+    images: dict[str, int] = Field(default_factory=dict, description="images by pool, unless told otherwise")
+    beside: Beside | None = Field(None, description="printed beside the estimate")
+
+
+def read_rates(path: str) -> RatesFile:
+    """Read a file of given rates (YAML, or JSON, which is YAML too).
+
+    Raises:
+        ConfigError: it cannot be read, or is not of that form.
+    """
+    file = Path(path)
+    if not file.is_file() and (Path(__file__).parent / path).is_file():
+        file = Path(__file__).parent / path
+    try:
+        with file.open("rb") as stream:
+            data = yaml.safe_load(stream.read(MAX_FILE_BYTES))
+        return RatesFile.model_validate(data)
+    except OSError as error:
+        raise ConfigError(f"No rates can be read at {path}", got=error.strerror) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML", got=" ".join(str(error).split())) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{path} is no file of rates: {field}", got=first["msg"]) from error
+
+
+def given_rates(file: RatesFile, config: RunConfig, path: str) -> dict[str, Rate]:
+    """The rates of a file, checked against the steps that the config runs.
+
+    Raises:
+        ConfigError: a rate is given in other units than its step counts in.
+    """
+    shares = file.shares or Shares(image_bytes=1, embedding_dim=1)
+    sizes = Sizes(config, dict.fromkeys(config.pools, 1), shares)
+    units: dict[str, set[str]] = {}
+    for work in forecast(sizes):
+        units.setdefault(work.name, set()).add(work.unit)
+    for name, given in file.rates.items():
+        if name in units and given.unit not in units[name]:
+            raise ConfigError(
+                f"{path}: the rate of {name} is in other units",
+                got=given.unit,
+                expected=" or ".join(units[name]),
+            )
+    return {
+        name: Rate(1 / given.per_s, written_bytes=given.written_bytes, source=f"{file.kind}: {given.why}")
+        for name, given in file.rates.items()
+        if name in units
+    }

@@ -1,0 +1,124 @@
+"""A plan for people, and as plain data."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipelines.answers import plan_lines, table_lines
+from pipelines.plan.answer import Plan
+from pipelines.plan.estimate import StepEstimate
+from pipelines.report.words import size
+
+HEAD = ("stage", "step", "items", "done", "to do", "one worker", "all", "read", "write", "memory")
+
+
+def duration(seconds: float | None) -> str:
+    """A time in the unit that suits it."""
+    if seconds is None:
+        return "?"
+    for limit, unit, name in ((100, 1, "s"), (6000, 60, "min"), (float("inf"), 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:,.1f} {name}"
+    raise AssertionError
+
+
+def plan_report(plan: Plan, *, explain: bool) -> list[str]:
+    """The plan as a table with footnotes."""
+    if plan.sizes is None:
+        return plan_lines(plan.states, plan.to_come)
+    lines = table_lines([HEAD, *map(_row, plan.steps)])
+    lines += ["", *_totals(plan)]
+    lines += [*_sources(plan), *plan.notes]
+    if explain:
+        lines += ["", "how each cost grows, and what it is counted in:", *table_lines(_how(plan.steps))]
+    return lines
+
+
+def _row(step: StepEstimate) -> tuple[str, ...]:
+    done = "" if step.num_done is None else f"{step.num_done:,}"
+    to_do = step.num_items - (step.num_done or 0)
+    return (
+        step.work.stage, step.work.name, f"{step.num_items:,}", done, f"{to_do:,}",
+        duration(step.work_s), duration(step.wall_s), size(round(step.read_bytes)),
+        "?" if step.written_bytes is None else size(round(step.written_bytes)),
+        size(round(step.worker_bytes)),
+    )  # fmt: skip
+
+
+def _totals(plan: Plan) -> Iterator[str]:
+    sizes, workers = plan.sizes, plan.workers
+    assert sizes is not None, "a plan with steps has sizes"
+    who = f"{workers.num:,} workers {workers.kind}"
+    if workers.num_given:
+        who = f"{workers.num_given:,} × {workers.given_kind}, and for the rest {who}"
+    yield f"{sizes.total:,} images on {who}: {duration(plan.wall_s)}"
+    written = sum(step.written_bytes or 0 for step in plan.steps)
+    read = sum(step.read_bytes for step in plan.steps)
+    yield (
+        f"reads {size(round(read))}, writes {size(round(written))} to the run directory; "
+        f"the dataset has about {sizes.kept:,} images, {size(sizes.kept_bytes)}"
+    )
+    slow = max(plan.steps, key=lambda step: step.wall_s or 0)
+    if plan.wall_s:
+        share = 100 * (slow.wall_s or 0) / plan.wall_s
+        yield f"the longest step is {slow.work.name}: {share:.0f} % of the time"
+    if unknown := sorted({step.work.name for step in plan.steps if step.rate is None}):
+        yield f"no rate is known of {', '.join(unknown)}: `--like RUN_DIR` or `--rates FILE` may give it"
+    if plan.file is not None and (beside := plan.file.beside) is not None:
+        yield f"beside it: {beside.what}: {beside.hours:g} h; this estimate: {duration(plan.wall_s)}"
+        yield from (f"  - {note}" for note in beside.notes)
+
+
+def _sources(plan: Plan) -> Iterator[str]:
+    """Where the rates come from, each source once."""
+    by_source: dict[str, list[str]] = {}
+    for step in plan.steps:
+        if step.rate is not None:
+            names = by_source.setdefault(step.rate.source, [])
+            if step.work.name not in names:
+                names.append(step.work.name)
+    for source, names in by_source.items():
+        yield f"rates from {source}: {', '.join(names)}"
+
+
+def _how(steps: Sequence[StepEstimate]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("step", "units", "of", "a worker does", "cost")]
+    for step in steps:
+        per_s = "?" if step.rate is None else f"{1 / max(step.rate.unit_s, 1e-18):,.3g}/s"
+        rows.append((step.work.name, f"{step.work.units:,.3g}", step.work.unit, per_s, step.work.grows))
+    return rows
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data; seconds and bytes are of what is to do."""
+    steps = [
+        {
+            "stage": step.work.stage,
+            "name": step.work.name,
+            "num_items": step.num_items,
+            "num_done": step.num_done,
+            "unit": step.work.unit,
+            "units": step.work.units,
+            "grows": step.work.grows,
+            "work_s": step.work_s,
+            "wall_s": step.wall_s,
+            "cpu_s": step.cpu_s,
+            "read_bytes": step.read_bytes,
+            "written_bytes": step.written_bytes,
+            "worker_bytes": step.worker_bytes,
+            "rate_source": step.rate and step.rate.source,
+        }
+        for step in plan.steps
+    ]
+    sizes = plan.sizes
+    return {
+        "states": [vars(state) for state in plan.states],
+        "to_come": list(plan.to_come),
+        "steps": steps,
+        "images": dict(sizes.images) if sizes else None,
+        "shares": sizes.shares.model_dump() if sizes else None,
+        "workers": vars(plan.workers),
+        "wall_s": plan.wall_s if plan.steps else None,
+        "dataset": {"images": sizes.kept, "bytes": sizes.kept_bytes} if sizes else None,
+        "beside": plan.file.beside.model_dump() if plan.file and plan.file.beside else None,
+        "notes": list(plan.notes),
+    }

@@ -1,0 +1,110 @@
+"""The answer of a search as a page: one HTML file with everything in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from curation import storage
+from curation.describe.decode import decode
+from pipelines.report.pictures import Picture
+from pipelines.report.render import render_page
+from pipelines.report.thumbnails import SIDE_PX, Originals, Thumbnail, make_thumbnails, thumbnail_of
+from pipelines.search import Answer
+
+FILE_ROW = -1  # the row of a picture that is no image of the run
+
+
+@dataclass(frozen=True)
+class GalleryHit:
+    """One of the nearest images."""
+
+    picture: Picture
+    score: float
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the page shows."""
+
+    title: str
+    name: str  # of the dataset
+    by: str
+    model: str
+    query: Picture
+    hits: tuple[GalleryHit, ...]
+    code_version: str
+    dataset_dir: str
+
+
+def write_gallery(answer: Answer, path: str) -> None:
+    """Write the page; a file that is there is replaced.
+
+    Args:
+        answer: of a search.
+        path: of the HTML file.
+    """
+    gallery = make_gallery(answer)
+    made = answer.run.made
+    pictures = [gallery.query, *(hit.picture for hit in gallery.hits)]
+    of_run = [picture for picture in pictures if picture.row != FILE_ROW]
+    dataset = storage.join(answer.run.run_dir, answer.run.manifest["dataset_dir"])
+    config = answer.run.config.describe.decode
+    with Originals(dataset, made.parts if made else None, of_run) as originals:
+        thumbnails = make_thumbnails(of_run, originals, config=config)
+    if answer.asked.file is not None:
+        decoded = decode(Path(answer.asked.file).read_bytes(), need_side_px=SIDE_PX, config=config)
+        assert decoded.pixels is not None, "it was decoded to be searched for"
+        thumbnails[FILE_ROW] = Thumbnail(thumbnail_of(decoded.pixels))
+    text = render_page("gallery.html", {"gallery": gallery, "thumbnails": thumbnails})
+    storage.publish_bytes(path, text.encode(), replace=True)
+
+
+def make_gallery(answer: Answer) -> Gallery:
+    """What the page shows of an answer."""
+    settings, manifest = answer.run.config.describe, answer.run.manifest
+    by_copies = answer.asked.by == "descriptors"
+    query = dict(answer.query)
+    row = answer.query_row
+    picture = _file_picture(query) if row is None else Picture(row=row, **query)
+    hits = []
+    for hit in answer.hits:
+        fields = dict(hit)
+        value, row = fields.pop("score_with_query"), fields.pop("row")
+        hits.append(GalleryHit(Picture(row=row, **fields), value))
+    return Gallery(
+        title=query.get("file", f"{picture.pool}/{picture.key}"),
+        name=manifest["name"],
+        by="copy descriptor" if by_copies else "embedding",
+        model=str(settings.descriptor if by_copies else settings.embed.embedder),
+        query=picture,
+        hits=tuple(hits),
+        code_version=manifest["code_version"],
+        dataset_dir=manifest["dataset_dir"],
+    )
+
+
+def _file_picture(query: dict[str, str]) -> Picture:
+    nothing = dict.fromkeys(
+        (
+            "width",
+            "height",
+            "format",
+            "by_pool",
+            "by_key",
+            "score",
+            "component",
+            "cluster",
+            "shard",
+            "shard_index",
+        )
+    )
+    return Picture(
+        row=FILE_ROW,
+        pool="file",
+        key=query["file"],
+        uri=query["file"],
+        image_id=query["image_id"],
+        decision="asked for",
+        stage="",
+        reason="no image of the run",
+        **nothing,
+    )

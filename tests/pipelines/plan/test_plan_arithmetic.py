@@ -1,0 +1,232 @@
+"""The arithmetic of a plan, on made-up receipts and by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from curation.errors import ConfigError
+from pipelines.config import RunConfig, load_config, validate
+from pipelines.plan.answer import Asked, images_of, make_plan
+from pipelines.plan.estimate import StepEstimate, Workers, estimate
+from pipelines.plan.rates import Known, Rate, given_rates, rates_of, read_rates, with_drawn
+from pipelines.plan.sizes import Shares, Sizes
+from pipelines.plan.words import duration, plan_report
+from pipelines.plan.work import forecast
+from pipelines.runner import StepState
+from pipelines.step import Receipt
+
+SHARES = Shares(
+    joined=0.9, alive_curated=1.0, alive_pool=0.5, unique_hits=0.5, image_bytes=1000, embedding_dim=8
+)
+
+
+def config(**more: Any) -> RunConfig:
+    folder = {"kind": "folder", "path": "/nowhere"}
+    pools = {
+        "trusted": {"role": "curated", "sources": [folder]},
+        "web": {"role": "uncurated", "sources": [folder, folder]},
+        "exam": {"role": "holdout", "sources": [folder]},
+    }
+    return validate({"pools": pools, "ingest": {"part_rows": 100}, **more}, where="a test")
+
+
+def sizes(**more: Any) -> Sizes:
+    return Sizes(config(**more), {"trusted": 200, "web": 1000, "exam": 50}, SHARES)
+
+
+def receipt(step: str, work_s: float, num_bytes: int = 0, **facts: Any) -> Receipt:
+    timings = {"work_s": work_s, "cpu_s": 2 * work_s, "publish_s": 0.0, "ended": work_s}
+    return Receipt(step, "id", "folder", {"a": (num_bytes, "sha")}, facts, timings)
+
+
+def of(steps: Sequence[StepEstimate], name: str) -> StepEstimate:
+    [step] = [step for step in steps if step.work.name == name]
+    return step
+
+
+def test_sizes_by_hand() -> None:
+    some = sizes(dedup={"block_rows": 400}, cluster={"num_clusters": 10})
+    assert some.total == 1250
+    assert some.num_parts == 2 + 10 + 1
+    assert some.joined == 1080  # 0.9 of trusted and web
+    assert some.num_blocks == 1 + 3
+    assert (some.pool, some.alive) == (500, 700)
+    # 200 curated images, and 4 neighbours of each, of which a half are the same as another's.
+    assert some.kept == 200 + 400
+    assert some.kept_bytes == 600_000
+
+
+def test_the_work_by_hand() -> None:
+    works = {
+        work.name: work for work in forecast(sizes(dedup={"block_rows": 400}, cluster={"num_clusters": 10}))
+    }
+    assert works["describe"].units == 1250
+    assert works["describe"].num_items == 13
+    assert works["describe"].read_bytes == 1_250_000
+    assert works["dedup_edges"].units == 1080**2 / 2
+    assert works["dedup_edges"].num_items == 4 * 5 / 2
+    assert works["decontaminate_edges"].units == 1200 * 50
+    assert works["decontaminate_edges"].num_items == 3
+    assert works["cluster"].units == (500 * 21 + 700) * 10
+    assert works["retrieve"].units == 200 * 500
+    assert works["shard"].units == 600
+    for name in ("dedup_rows", "dedup_components", "decontaminate_leaks", "select", "lineage"):
+        assert works[name].num_items == 1
+
+
+def test_twice_the_images_is_four_times_the_pairs() -> None:
+    small = sizes()
+    large = Sizes(small.config, {name: 2 * n for name, n in small.images.items()}, SHARES)
+    for before, after in zip(forecast(small), forecast(large), strict=True):
+        grows = {"pairs": 4, "query × row": 4, "images": 2, "images written": 2}.get(before.unit)
+        if grows:
+            assert after.units == pytest.approx(grows * before.units, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        ({}, []),
+        (
+            {"describe": {"descriptor": "gist"}, "dedup": {"pca_radius": 2, "phash_radius": None}},
+            ["pca_fit", "pca_hash", "dedup_pca_edges"],
+        ),
+        (
+            {"describe": {"descriptor": "gist"}, "dedup": {"cosine_threshold": 0.9, "search": "cells"}},
+            [f"dedup_cell_edges{end}" for end in ("_cells", "_truth", "_recall", "_assign", "")],
+        ),
+        (
+            {
+                "cluster": {"num_clusters": 20},
+                "hierarchy": {"splits": 2, "levels": [{"num_clusters": 8}, {"num_clusters": 3}]},
+            },
+            ["cluster_members", "cluster_splits", "cluster_leaves", "cluster_level", "cluster_level"],
+        ),
+    ],
+)
+def test_steps_of_every_kind_of_config(more: dict[str, Any], names: list[str]) -> None:
+    plain = [work.name for work in forecast(sizes())]
+    found = [work.name for work in forecast(sizes(**more))]
+    added = list(found)
+    for name in plain:
+        if name in added:
+            added.remove(name)
+    assert added == names
+
+
+def test_rates_of_made_up_receipts() -> None:
+    some = sizes()
+    receipts = {
+        "judge": [receipt("judge", 2.0, num_bytes=500), receipt("judge", 3.0, num_bytes=750)],
+        "shard": [receipt("shard", 6.0, num_bytes=60_000)],
+        # The first to end has loaded a model: 1 s for 100 images, and 9 s besides.
+        "describe": [
+            receipt("describe", 10.0, num_rows=100),
+            receipt("describe", 11.0, num_rows=1000),
+            receipt("describe", 12.0, num_rows=400),
+        ],
+    }
+    rates = rates_of(Known(some, ["trusted", "trusted", "web"], receipts, "a test"))
+    assert rates["judge"].unit_s == 5 / 1250
+    assert rates["judge"].cpu_s == 10 / 1250
+    assert rates["judge"].written_bytes == 1.0
+    assert rates["shard"].unit_s == 6 / 600
+    assert rates["describe"].unit_s == 23 / 1400
+    assert rates["describe"].by_pool == {"trusted": 11 / 1000, "web": 12 / 400}
+    assert rates["describe"].start_s == pytest.approx(10 - 100 * 23 / 1400)
+    assert "select" not in rates
+
+
+def test_a_small_join_is_overhead() -> None:
+    some = sizes()  # 1,080 images: 583,200 pairs
+    known = Known(some, [], {"dedup_edges": [receipt("dedup_edges", 5.0)]}, "a test")
+    measured, drawn = rates_of(known), {"dedup_edges": Rate(1e-9, source="drawn")}
+    rate = with_drawn(measured, drawn, known)["dedup_edges"]
+    assert rate.unit_s == 1e-9
+    items = next(work.num_items for work in forecast(some) if work.name == "dedup_edges")
+    assert rate.item_s * items == pytest.approx(5.0, rel=1e-3)
+
+
+def test_hours_on_workers_by_hand() -> None:
+    rates = {
+        "describe": Rate(0.1, start_s=5.0, written_bytes=16.0),
+        "select": Rate(0.01),
+        "judge": Rate(0.001, item_s=1.0),
+    }
+    one, four = (estimate(sizes(), rates, Workers(num, "of a test")) for num in (1, 4))
+    assert of(one, "describe").work_s == of(one, "describe").wall_s == 125 + 5
+    # 13 parts on 4 workers go in 4 waves; each worker loads its model.
+    assert of(four, "describe").work_s == 125 + 4 * 5
+    assert of(four, "describe").wall_s == pytest.approx(4 * 125 / 13 + 5)
+    assert of(four, "describe").written_bytes == 20_000
+    assert of(four, "select").wall_s == of(one, "select").wall_s == 12.5  # nobody can help
+    assert of(four, "judge").wall_s == pytest.approx(4 * (1.25 / 13 + 1))
+    assert of(four, "shard").wall_s is None
+
+
+def test_what_is_done_costs_nothing() -> None:
+    states = [StepState("describe", "describe", 13, 13, 0), StepState("judge", "judge", 13, 10, 300)]
+    rates = {"describe": Rate(0.1, start_s=5.0), "judge": Rate(0.01)}
+    steps = estimate(sizes(), rates, Workers(1, ""), states=states)
+    assert of(steps, "describe").wall_s == 0
+    assert of(steps, "judge").wall_s == pytest.approx(12.5 * 3 / 13)
+    assert of(steps, "select").num_done == 0
+    assert of(estimate(sizes(), rates, Workers(1, "")), "select").num_done is None  # imagined
+
+
+def test_given_workers_do_what_the_file_rates() -> None:
+    rates = {"describe": Rate(0.1), "select": Rate(0.01)}
+    workers = Workers(1, "here", num_given=13, given_kind="GPU")
+    steps = estimate(sizes(), rates, workers, given=frozenset(["describe"]))
+    assert of(steps, "describe").wall_s == pytest.approx(125 / 13)
+    assert of(steps, "select").wall_s == 12.5
+
+
+def test_the_papers_run() -> None:
+    """1.2 billion images on 160 V100: hours by hand from the numbers of the file."""
+    lvd142m = load_config("lvd142m.yaml", [])
+    asked = Asked(images={"": 1_200_000_000}, rates="v100.yaml", nodes=20, gpus=8, measure=False)
+    plan = make_plan(lvd142m, asked)
+    assert plan.sizes is not None
+    assert plan.sizes.images["web"] == 1_200_000_000
+    assert plan.sizes.images["imagenet22k"] == 14_197_086
+    images = 1_200_000_000 + sum(n for name, n in plan.sizes.images.items() if name != "web")
+    describe = of(plan.steps, "describe")
+    assert describe.wall_s == pytest.approx(images / 158 / 160, rel=0.01)
+    joined = plan.sizes.joined
+    assert of(plan.steps, "dedup_edges").wall_s == pytest.approx(joined**2 / 2 / 4.9e10 / 160, rel=0.01)
+    assert plan.sizes.pool == 744_000_000
+    lines = "\n".join(plan_report(plan, explain=True))
+    assert "under two days" in lines
+    assert "no rate is known of" in lines
+
+
+def test_files_of_rates_are_checked(tmp_path: Path) -> None:
+    file = tmp_path / "rates.yaml"
+    rate = {"per_s": 10, "unit": "pairs", "why": "a test"}
+    file.write_text(yaml.safe_dump({"kind": "GPU", "rates": {"describe": rate}}))
+    with pytest.raises(ConfigError, match="other units"):
+        given_rates(read_rates(str(file)), config(), str(file))
+    file.write_text(yaml.safe_dump({"kind": "GPU", "rates": {"describe": {"per_s": 10, "unit": "images"}}}))
+    with pytest.raises(ConfigError, match="why"):
+        read_rates(str(file))
+    with pytest.raises(ConfigError, match="No rates"):
+        read_rates(str(tmp_path / "none.yaml"))
+
+
+def test_images_are_read_as_people_write_them() -> None:
+    assert images_of(["1.2e9"]) == {"": 1_200_000_000}
+    assert images_of(["web=5000", "trusted=1e3"]) == {"web": 5000, "trusted": 1000}
+    assert images_of([]) is None
+    for wrong in ("many", "web=", "0", "web=-3", "inf"):
+        with pytest.raises(ConfigError):
+            images_of([wrong])
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (None, 0.04, 99.9, 100, 5999, 36000)] == [
+        "?", "0.0 s", "99.9 s", "1.7 min", "100.0 min", "10.0 h",
+    ]  # fmt: skip
