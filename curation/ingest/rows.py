@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from curation.ingest.sidecars import Sidecar
 from curation.ranges import RangeReader
+from curation.read_ahead import Range
 from curation.schema import IMAGES
 
 # A store that stutters is asked again after so long; then the image is unreadable.
@@ -47,6 +48,17 @@ def as_text(name: str) -> str:
     if name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name):
         return name
     return "".join(f"%{ord(c) & 0xFF:02X}" if "\ud800" <= c <= "\udfff" else c for c in name)
+
+
+def image_range(row: Mapping[str, Any]) -> Range:
+    """Where the bytes of an image lie, for a reader that reads ahead; of a row whose `reason` is null."""
+    return Range(row["path"], row["offset"], row["num_bytes"])
+
+
+def sample_ranges(row: Mapping[str, Any]) -> list[Range]:
+    """Where the bytes of an image and of its sidecars lie, in the order in which they are read."""
+    sidecars = [Range(s["path"], s["offset"], s["num_bytes"]) for s in row["sidecars"]]
+    return [image_range(row), *sidecars]
 
 
 def read_sample(reader: RangeReader, row: Mapping[str, Any]) -> bytes:
