@@ -1,0 +1,142 @@
+"""What becomes of the rows of a list: asked for once, kept when asked again, every bad one accounted for."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from loopback import Loopback, answer
+
+from curation import storage
+from curation.ingest.problems import Findings
+from curation.ingest.stage_unit import stage_unit, staged_settings
+from curation.ingest.staging import Place, StagedUnit
+from curation.ingest.units import Unit, cut_units, read_units, units_table
+from curation.ingest.web.download_config import DownloadConfig
+from curation.ingest.web.stage_urls import listed_images
+from curation.ingest.web.url_source import UrlSource
+
+LOCAL = DownloadConfig(allow_private=("127.0.0.0/8",), honour_robots=False, num_retries=0, backoff_s=0)
+
+
+def stage(
+    source: UrlSource, tmp_path: Path, *, before: pa.Table | None = None, name: str = "out"
+) -> StagedUnit:
+    out = tmp_path / name
+    out.mkdir()
+    [unit] = read_units(units_table(cut_units(source)))
+    return stage_unit(source, unit, Place(out, f"steps/{name}"), before=before)
+
+
+@pytest.mark.parametrize(
+    ("name", "reasons"),
+    [
+        # The hosts of the set have no dot: they could only be names of the own network.
+        ("url/crlf_bom.txt", {"forbidden_address": 2, "repeated_url": 1}),
+        ("url/latin1.csv", {"bad_url": 1}),
+        ("parquet/null_urls.parquet", {"forbidden_address": 1, "bad_url": 5}),
+        ("parquet/null_bytes.parquet", {"bad_url": 3}),
+        ("parquet/large_string_2MB_url.parquet", {"bad_url": 1, "forbidden_address": 1}),
+        ("parquet/formula_captions.parquet", {"forbidden_address": 1, "repeated_url": 2}),
+        ("parquet/schema_drift_b.parquet", {"forbidden_address": 1}),
+        ("parquet/zero_rows.parquet", {}),
+        ("parquet/good.parquet", {"forbidden_address": 200}),
+    ],
+)
+def test_the_bad_set(shared_dir: Path, tmp_path: Path, name: str, reasons: dict[str, int]):
+    found = stage(UrlSource(path=str(shared_dir / "badset" / name)), tmp_path)
+    assert Counter(found.table["reason"].to_pylist()) == reasons
+    assert not found.problems
+    assert found.num_again == 0
+    assert all(len(uri) <= 4096 for uri in found.table["uri"].to_pylist())
+
+
+def test_asked_again_only_what_may_succeed(server: Loopback, tmp_path: Path):
+    server.routes = {
+        "/a": answer(b"a" * 600),
+        "/b": answer(b"", 500),
+        "/d": answer(b"d"),
+        "/e": answer(b"", 403),
+    }
+    path = tmp_path / "list.jsonl"
+    rows = [{"url": server.url(f"/{name}"), "text": name} for name in "abcde"] + [{"url": "ftp://x/"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = UrlSource(path=str(path), download=LOCAL)
+    first = stage(source, tmp_path, name="first")
+    assert first.table["reason"].to_pylist() == [
+        None,
+        "http_error",
+        "not_found",
+        None,
+        "http_error",
+        "bad_url",
+    ]
+    assert first.num_again == 2
+    server.routes["/b"] = answer(b"b" * 10)
+    server.requests.clear()
+    second = stage(source, tmp_path, before=first.table, name="second")
+    assert sorted(request.path for request in server.requests) == ["/b", "/e"]
+    assert second.table["reason"].to_pylist() == [None, None, *reasons[2:]]
+    assert second.num_again == 1
+    same = [0, 2, 3, 5]
+    assert second.table.take(same).equals(first.table.take(same))
+    row = second.table.to_pylist()[1]
+    tar = (tmp_path / row["path"].removeprefix("steps/")).read_bytes()
+    assert tar[row["offset"] : row["offset"] + row["num_bytes"]] == b"b" * 10
+    side = row["sidecars"][0]
+    assert json.loads(tar[side["offset"] : side["offset"] + side["num_bytes"]]) == {"text": "b"}
+
+
+def test_keys_and_sidecars(tmp_path: Path):
+    path = tmp_path / "list.jsonl"
+    rows = [
+        {"url": "http://a.example/1", "id": "x", "n": 1, "t": "\ud800"},
+        {"url": "http://a.example/2", "id": "x", "n": float("nan")},
+        {"url": "http://a.example/3", "id": None, "n": [1, "é"]},
+        {"url": "http://a.example/4", "id": "y", "n": "long" * 100},
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    info = storage.stat(str(path))
+
+    def listed(**fields: object) -> list:
+        source = UrlSource.model_validate({"path": str(path), **fields})
+        return list(listed_images(info, source, rows=(0, None, 0), findings=findings))
+
+    findings = Findings()
+    plain = listed(key_prefix="p/")
+    assert [image.key for image in plain] == [f"p/list.jsonl/{i:08d}" for i in range(4)]
+    assert json.loads(plain[0].sidecars["json"]) == {"id": "x", "n": 1, "t": "\ud800"}
+    named = listed(key="id", columns=("n",), max_sidecar_bytes=100)
+    assert [image.key.partition("/")[2] for image in named] == ["x", "x#2", "00000002", "y"]
+    assert [image.sidecars.get("json") for image in named] == [
+        b'{"n":1}',
+        b'{"n":null}',
+        '{"n":[1,"é"]}'.encode(),
+        None,
+    ]
+    assert [note.what for note in findings.notes] == ["long_sidecar"]
+
+
+def test_how_fast_is_asked_changes_nothing_that_is_staged(tmp_path: Path):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("evil.example\n")
+
+    def settings(**download: object) -> dict:
+        return staged_settings(UrlSource.model_validate({"path": "x.txt", "download": download}))
+
+    assert settings() == settings(max_requests=7, total_s=3, num_retries=0, user_agent="me")
+    assert settings() != settings(honour_robots=False)
+    assert settings() != settings(blocked_domains=[str(blocked)])
+    before = settings(blocked_domains=[str(blocked)])
+    blocked.write_text("evil.example\nworse.example\n")
+    assert settings(blocked_domains=[str(blocked)]) != before
+
+
+def test_units_of_a_list(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"http://a.example/{i}\n" for i in range(10)))
+    units = list(cut_units(UrlSource(path=str(tmp_path), unit_rows=4)))
+    assert [(unit.first, unit.stop, unit.offset) for unit in units] == [(0, 4, 0), (4, 8, 76), (8, None, 152)]
+    assert read_units(units_table(units)) == units
+    assert all(isinstance(unit, Unit) and unit.file.key == "a.txt" for unit in units)
