@@ -64,14 +64,8 @@ def test_asked_again_only_what_may_succeed(server: Loopback, tmp_path: Path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = UrlSource(path=str(path), download=LOCAL)
     first = stage(source, tmp_path, name="first")
-    assert first.table["reason"].to_pylist() == [
-        None,
-        "http_error",
-        "not_found",
-        None,
-        "http_error",
-        "bad_url",
-    ]
+    reasons = [None, "http_error", "not_found", None, "http_error", "bad_url"]
+    assert first.table["reason"].to_pylist() == reasons
     assert first.num_again == 2
     server.routes["/b"] = answer(b"b" * 10)
     server.requests.clear()
