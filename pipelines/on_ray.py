@@ -57,7 +57,7 @@ class RayExecutor:
         self._ours = not ray.is_initialized()
         if self._ours:
             _connect(address, max(num_cpus, threads) if num_cpus else None)
-            if address is None and max(_cores_of_nodes()) < threads:
+            if address is None and max(_of_nodes("CPU")) < threads:
                 # Only Ray itself knows how many cores a container really has, and tells once it runs.
                 ray.shutdown()
                 _connect(address, threads)
@@ -107,6 +107,7 @@ class RayExecutor:
                     fn_constructor_args=(step, run_dir),
                     batch_size=1,
                     num_cpus=step.threads,
+                    num_gpus=step.num_gpus or None,
                     compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
                     max_restarts=-1,
                     max_task_retries=MAX_ATTEMPTS - 1,
@@ -116,12 +117,15 @@ class RayExecutor:
                 partial(_do_part, step=step, run_dir=run_dir),
                 batch_size=1,
                 num_cpus=step.threads,
+                num_gpus=step.num_gpus or None,
                 compute=TaskPoolStrategy(size=most),
                 max_retries=MAX_ATTEMPTS - 1,
             )
 
     def _tasks(self, step: Step, wave: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
-        remote = ray.remote(_do).options(num_cpus=step.threads, max_retries=MAX_ATTEMPTS - 1)
+        remote = ray.remote(_do).options(
+            num_cpus=step.threads, num_gpus=step.num_gpus, max_retries=MAX_ATTEMPTS - 1
+        )
         waiting = list(enumerate(wave))[::-1]
         running: dict[Any, int] = {}
         while waiting or running:
@@ -135,21 +139,33 @@ class RayExecutor:
         self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
         # max_calls=1: the process ends after the call, so each call gets a fresh one.
-        remote = ray.remote(max_calls=1)(_do).options(num_cpus=step.threads, max_retries=0)
+        remote = ray.remote(max_calls=1)(_do).options(
+            num_cpus=step.threads, num_gpus=step.num_gpus, max_retries=0
+        )
         with _cluster_errors():
             ref = remote.remote(step, item, run_dir, dict(condemned), publish)
         [outcome] = self._while_alive(_result(one) for one in (ref,))
         return outcome
 
     def _most_workers(self, step: Step, num_items: int) -> int:
-        cores = _cores_of_nodes()
+        cores, gpus = _of_nodes("CPU"), _of_nodes("GPU")
         if max(cores) < step.threads:
             raise ConfigError(
                 "No worker fits a node of the cluster",
                 got=f"{max(cores)} cores on the largest node",
                 expected=f"at least {step.threads} (describe.embed.threads)",
             )
-        fitting = sum(node // step.threads for node in cores)
+        fit = [node // step.threads for node in cores]
+        if step.num_gpus:
+            fit = [min(num, node // step.num_gpus) for num, node in zip(fit, gpus, strict=True)]
+        fitting = sum(fit)
+        if not fitting:
+            raise ConfigError(
+                f"The step `{step.name}` wants a GPU, and no node of the cluster offers one",
+                got=f"nodes with {', '.join(map(str, gpus))} GPUs",
+                expected="at least one node with a GPU",
+                remedy="Start the nodes' Ray with their GPUs, or set the step's device to cpu",
+            )
         return max(1, min(self._workers or fitting, fitting, num_items))
 
     def _while_alive(self, outcomes: Iterator[T]) -> Iterator[T]:
@@ -223,8 +239,9 @@ def _cluster_is_lost(why: str) -> ExecutorError:
     )
 
 
-def _cores_of_nodes() -> list[int]:
-    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]] or [0]
+def _of_nodes(resource: str) -> list[int]:
+    """How many cores (CPU) or GPUs (GPU) each living node offers."""
+    return [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]] or [0]
 
 
 class _PartWorker:

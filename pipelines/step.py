@@ -70,6 +70,7 @@ class Step:
         stage: the stage of the flow that the step belongs to.
         threads: threads of a worker, the same on every machine.
         loads_model: whether `load` is costly, so that a worker should be kept for many items.
+        num_gpus: GPUs that a worker wants for itself.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Step:
     stage: str
     threads: int = 1
     loads_model: bool = False
+    num_gpus: int = 0
 
     def identity(self, item: Item) -> str:
         """The 32 hex digits under which the output of `item` lies."""

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,6 +30,9 @@ class ClusterConfig(BaseModel):
         ge=1,
         description="vectors of one unit of work and of resume, at least; never fewer than 16 for each "
         "cluster, so that sums are small beside vectors. No result depends on it",
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="what vectors are assigned on; the same results. cuda: one GPU for each worker"
     )
 
 

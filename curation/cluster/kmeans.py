@@ -19,13 +19,15 @@ Source: arXiv:2304.07193, appendix A (100,000 clusters of the pool); k-means++: 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float16, Float32, Float64, Int32, Int64
 
 from curation.cluster.assignment import Desk, exact_products, search_for
-from curation.cluster.blocks import BlockWork, for_each_block
+from curation.cluster.blocks import BLOCK_ROWS, BlockWork, for_each_block
 from curation.cluster.config import ClusterConfig, default_num_clusters  # noqa: F401  (found here by users)
+from curation.cluster.gpu import assign_on_gpu
 from curation.cluster.seeding import SEEDING_ROWS_PER_CENTROID, sample_rows, seed_centroids, to_unit_length
 from curation.cluster.sums import PartSums, RunningSums, add_sums, partial_sums
 from curation.errors import ConfigError
@@ -152,20 +154,30 @@ def is_finished(history: Sequence[Evaluation], *, iterations: int, tolerance: fl
 
 
 def assign(
-    vectors: Float16[np.ndarray, "m d"], centroids: Float32[np.ndarray, "k d"]
+    vectors: Float16[np.ndarray, "m d"],
+    centroids: Float32[np.ndarray, "k d"],
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> tuple[Int32[np.ndarray, "m"], Float32[np.ndarray, "m"]]:
     """The cluster of every vector, and its inner product with that centroid.
 
     Args:
         vectors: unit length.
         centroids: unit length.
+        device: where; no result depends on it.
 
     Returns:
         The cluster of the largest fp64 inner product (the lowest of equals), and that product in fp32.
         A row's result depends on nothing but the row and the centroids.
     """
-    cluster = np.empty(len(vectors), np.int32)
     score = np.empty(len(vectors), np.float32)
+    if device == "cuda":
+        cluster = assign_on_gpu(vectors, centroids)
+        for start in range(0, len(vectors), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            score[rows] = exact_products(vectors[rows], centroids[cluster[rows]])
+        return cluster, score
+    cluster = np.empty(len(vectors), np.int32)
     search = search_for(centroids)
 
     def make_work() -> BlockWork:

@@ -7,7 +7,7 @@ What fits one group of rows is clustered by one task. A larger pool goes through
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int32, Int64
@@ -79,7 +79,10 @@ def _in_steps(runner: Runner, step: Step, item: Item, *, rule: ClusterConfig, se
     fitted = iterations.run()
 
     alive = rows.file(runner.run_dir, "alive.npy")
-    labels_step = Step("cluster_labels", 1, step.config, _load_labels, "task", "cluster", step.threads)
+    load_labels, num_gpus = partial(_load_labels, rule.device), int(rule.device == "cuda")
+    labels_step = Step(
+        "cluster_labels", 1, step.config, load_labels, "task", "cluster", step.threads, num_gpus=num_gpus
+    )
     labels = [
         Item(
             (training.digest, group_digest(group)),
@@ -149,13 +152,13 @@ def _load_rows(rule: ClusterConfig, seed: int) -> Work:
     return work
 
 
-def _load_labels() -> Work:
+def _load_labels(device: Literal["cpu", "cuda"]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         first, last = parts[0].offset, parts[-1].offset + parts[-1].num_rows
         alive = np.asarray(read_array(attempt.payload["alive"])[first:last])
         centroids = np.array(read_array(attempt.payload["centroids"]))
-        label, score = _assign_rows(parts, alive, centroids)
+        label, score = _assign_rows(parts, alive, centroids, device=device)
         storage.write_vectors(attempt.out / "cluster.npy", label)
         storage.write_vectors(attempt.out / "score.npy", score)
         return {"num_rows": int(alive.sum())}
@@ -206,13 +209,17 @@ def _cluster_at_once(attempt: Attempt, rule: ClusterConfig, seed: int) -> dict[s
 
 
 def _assign_rows(
-    parts: Sequence[Part], alive: Bool[np.ndarray, " n"], centroids: Float32[np.ndarray, "k d"]
+    parts: Sequence[Part],
+    alive: Bool[np.ndarray, " n"],
+    centroids: Float32[np.ndarray, "k d"],
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> tuple[Int32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """Cluster and closeness of the rows of consecutive parts; -1 and 0 where one is not alive."""
     label, score = np.full(len(alive), -1, np.int32), np.zeros(len(alive), np.float32)
     first = parts[0].offset if parts else 0
     for rows, vectors in vector_blocks(parts, "embeddings", np.flatnonzero(alive) + first):
-        label[rows - first], score[rows - first] = assign(vectors, centroids)
+        label[rows - first], score[rows - first] = assign(vectors, centroids, device=device)
     return label, score
 
 

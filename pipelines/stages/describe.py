@@ -51,6 +51,7 @@ def describe_parts(
         "describe",
         settings.embed.threads,
         loads_model=True,
+        num_gpus=int(any(model.device == "cuda" for model in (embed, copies, for_heads) if model)),
     )
     specs = [parse_embedder(model.embedder) for model in (embed, copies, for_heads) if model]
     files = [spec.weights for spec in specs if spec.library == "precomputed"]

@@ -127,7 +127,8 @@ def join(
         "max_edges_per_row": rule.max_edges_per_row,
         "every_left": rule.every_left,
     }
-    step = Step(name, 3, config, partial(_load, rule), "task", stage, rule.threads)
+    num_gpus = int(rule.backend == "cuda" and rule.cosine_from is not None)
+    step = Step(name, 3, config, partial(_load, rule), "task", stage, rule.threads, num_gpus=num_gpus)
     items = [
         Item((left.digest, right.digest, f"same: {left is right}"), {"left": left, "right": right})
         for left, right in pairs

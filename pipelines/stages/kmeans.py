@@ -9,12 +9,13 @@ and so does the state before the last. Killed in between, a run finds the state 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
 
 from curation import storage
+from curation.cluster.gpu import sum_on_gpu
 from curation.cluster.kmeans import (
     ClusterConfig,
     Evaluation,
@@ -62,7 +63,7 @@ class Fitted:
 
 def settings_of(config: ClusterConfig, seed: int) -> dict[str, Any]:
     """What of the config changes the result."""
-    return {**config.model_dump(mode="json", exclude={"group_rows"}), "seed": seed}
+    return {**config.model_dump(mode="json", exclude={"group_rows", "device"}), "seed": seed}
 
 
 def group_rows(config: ClusterConfig, num_clusters: int) -> int:
@@ -84,7 +85,10 @@ class KMeansSteps:
             "kmeans_states", 1, settings, partial(_load_seeds, k, seed), "task", "cluster", threads
         )
         self._update = Step("kmeans_states", 1, settings, _load_update, "task", "cluster", threads)
-        self._sums = Step("kmeans_sums", 1, settings, _load_sums, "task", "cluster", threads)
+        load_sums, num_gpus = partial(_load_sums, config.device), int(config.device == "cuda")
+        self._sums = Step(
+            "kmeans_sums", 1, settings, load_sums, "task", "cluster", threads, num_gpus=num_gpus
+        )
         rows = group_rows(config, k)
         self._groups = make_groups(training.parts, training.part_rows, rows=rows)
 
@@ -176,11 +180,12 @@ def _load_seeds(num_clusters: int, seed: int) -> Work:
     return work
 
 
-def _load_sums() -> Work:
+def _load_sums(device: Literal["cpu", "cuda"]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         rows = read_array(attempt.payload["rows"])
         blocks = vector_blocks(attempt.payload["parts"], "embeddings", rows)
-        total = sum_arrays((vectors for _, vectors in blocks), _centroids(attempt))
+        arrays = (vectors for _, vectors in blocks)
+        total = (sum_on_gpu if device == "cuda" else sum_arrays)(arrays, _centroids(attempt))
         _write(attempt, sums=total.sums, counts=total.counts)
         return {"num_rows": int(total.counts.sum())}
 

@@ -188,6 +188,23 @@ def test_a_worker_must_fit_one_node_and_not_their_sum(on_ray: Any, monkeypatch: 
         on_ray._most_workers(Step("wide", 1, {}, load_plain, "map", "describe", threads=4), 99)
 
 
+def test_a_step_that_wants_a_gpu_gets_as_many_workers_as_there_are(
+    on_ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import on_ray as module
+
+    def node(cores: int, gpus: int) -> dict[str, Any]:
+        return {"Alive": True, "Resources": {"CPU": cores, "GPU": gpus}}
+
+    monkeypatch.setattr(on_ray, "_workers", None)
+    step = Step("embed", 1, {}, load_plain, "map", "describe", threads=2, num_gpus=1)
+    monkeypatch.setattr(module.ray, "nodes", lambda: [node(16, 4), node(4, 8), node(64, 0)])
+    assert on_ray._most_workers(step, 99) == 4 + 2
+    monkeypatch.setattr(module.ray, "nodes", lambda: [alive(16)])
+    with pytest.raises(ConfigError, match=r"`embed` wants a GPU.*nodes with 0 GPUs"):
+        on_ray._most_workers(step, 99)
+
+
 def test_every_raylet_is_asked_even_on_one_host(
     on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
