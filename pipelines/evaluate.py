@@ -31,7 +31,7 @@ class Pixels:
 
     def embed(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float16[np.ndarray, "n d"]:
         """Unit rows of red, green and blue less their means: a mean would be most of every cosine."""
-        centred = pixels.astype(np.float32) / 255 - np.float32(IMAGENET_MEAN)
+        centred = pixels.astype(np.float32) / 255 - np.array(IMAGENET_MEAN, np.float32)
         return unit_rows(centred.reshape(len(pixels), -1))
 
 
