@@ -91,7 +91,7 @@ def score(vectors: Float16[np.ndarray, "n d"], heads: Mapping[HeadName, Head]) -
     torch.set_num_threads(1)  # each time: the setting is the process's, not ours
     for name in SCORES.names:
         values = np.zeros(len(vectors), np.float32)
-        head = heads.get(name)  # type: ignore[call-overload]
+        head = heads.get(name)
         if head is not None:
             values = _score(vectors, head)
         columns[name] = pa.array(values, pa.float32(), mask=~has if head is not None else np.ones_like(has))

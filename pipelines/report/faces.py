@@ -30,7 +30,7 @@ def gather_faces(lineage: Lineage, steps: Steps | None, *, config: ShardConfig, 
     """Count the faces that are blurred, or would be; None where none were looked for, or no longer known."""
     if steps is None or any(part.faces is None for part in steps.parts):
         return None
-    least = config.blur_faces and config.blur_faces.min_score
+    least = config.blur_faces.min_score if config.blur_faces is not None else None
     rows, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for part in steps.parts:
         table = read(part.faces, ["row", "score"])

@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 pytest.importorskip("cv2", reason="needs OpenCV (the extra `faces`)")
 
+from tiny_yunet import tiny_yunet
+
 from curation.describe.describe import DescribeConfig, describe
 from curation.describe.faces import FacesConfig
 from curation.errors import ConfigError, ModelError
@@ -93,7 +95,7 @@ def test_describe_gives_boxes_of_the_original(tmp_path: Path) -> None:
 
 
 def test_faces_in_real_photographs(shared_dir: Path) -> None:
-    """The astronaut-like portraits of everyday photographs: at least every fourth of these has a face."""
+    """Everyday photographs of 224 px, of which a few show an upright face."""
     folder = shared_dir / "real" / "pool" / "photos"
     detector = load_faces(CONFIG)
     found = 0
@@ -101,6 +103,22 @@ def test_faces_in_real_photographs(shared_dir: Path) -> None:
         with Image.open(path) as image:
             found += len(detector.find(np.array(image.convert("RGB")))) > 0
     assert found >= 3
+
+
+def test_a_yunet_from_a_file(tmp_path: Path) -> None:
+    """Red squares are faces to it: found in their place, in RGB, in the picture's own pixels."""
+    file = tmp_path / "tiny.onnx"
+    file.write_bytes(tiny_yunet())
+    detector = load_faces(FacesConfig(model=str(file)))
+    picture = np.full((1280, 1920, 3), 110, np.uint8)
+    picture[640:900, 320:580] = (250, 20, 20)
+    picture[100:400, 1200:1500] = (20, 20, 250)  # blue is nobody's face: the order of channels is right
+    found = detector.find(picture)
+    assert len(found) > 0
+    centres = found[:, :2] + found[:, 2:4] / 2
+    assert (np.abs(centres - (450, 770)) < 260).all()
+    assert ((found[:, 4] > 0.6) & (found[:, 4] <= 1)).all()
+    assert detector.find(np.full((300, 200, 3), 110, np.uint8)).shape == (0, 5)
 
 
 def test_files_that_are_no_detector(tmp_path: Path) -> None:
