@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from planted import plant
+from s3_server import s3, s3_endpoint  # noqa: F401 — fixtures
 
 from pipelines.demo.web import demo_config, draw_web
 
