@@ -145,7 +145,9 @@ class WarcSource(BaseModel):
     max_image_bytes: int = Field(
         256 << 20, description="bytes; a larger image is not kept, its row says file_too_large", ge=1
     )
-    download: DownloadConfig = Field(DownloadConfig(), description="how links are fetched")
+    download: DownloadConfig = Field(
+        DownloadConfig(), description="how links are fetched; of images, whether opt-outs are honoured"
+    )
 
 
 Source = Annotated[

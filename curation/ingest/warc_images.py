@@ -11,6 +11,8 @@ from curation.ingest.problems import Findings, Problem, Unread
 from curation.ingest.rows import as_text
 from curation.ingest.sources import WarcSource
 from curation.ingest.staging import StagedImage
+from curation.ingest.web.opt_out import opts_out
+from curation.ingest.web.robots import product_token
 
 _OK = 200
 _INFLATE = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # window bits of zlib; 47 takes gzip as well
@@ -41,7 +43,8 @@ def warc_images(info: storage.FileInfo, source: WarcSource, *, findings: Finding
 
     A row's key is `key_prefix`, the file's key, a slash, and the number of the image within the file; its URI
     is the URL. The json beside it has the URL, the time of the crawl and the content type. An answer that the
-    crawler cut short is a row with the reason `truncated`.
+    crawler cut short is a row with the reason `truncated`, and one whose headers opt out, where that is
+    honoured, one with `opted_out`.
 
     Args:
         info: the file, as listed.
@@ -88,7 +91,9 @@ def _image(record: Any, key: str, source: WarcSource) -> tuple[StagedImage, bool
     sidecars = {"json": json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()}
     limit = source.max_image_bytes
     data, reason, is_torn = None, None, False
-    if record.content_length > limit:
+    if source.download.honour_opt_outs and _opts_out(record.http_headers, source.download.user_agent):
+        reason = "opted_out"
+    elif record.content_length > limit:
         reason = "file_too_large"
     else:
         sent = record.reader.read(record.content_length)
@@ -99,6 +104,12 @@ def _image(record: Any, key: str, source: WarcSource) -> tuple[StagedImage, bool
         elif len(data) > limit:
             data, reason = None, "file_too_large"
     return StagedImage(key, storage.redact(url), data, reason, sidecars), is_torn
+
+
+def _opts_out(headers: Any, user_agent: str) -> bool:
+    pairs = [(name.lower(), value) for name, value in headers.items()]
+    tags = [value for name, value in pairs if name == "x-robots-tag"]
+    return opts_out(dict(pairs), robots_tags=tags, product=product_token(user_agent))
 
 
 def decode_payload(sent: bytes, headers: Any, *, limit: int) -> bytes:

@@ -79,6 +79,19 @@ def test_a_crawl_by_hand(tmp_path: Path, pack: Any):
     }
 
 
+def test_opt_outs_are_honoured(tmp_path: Path):
+    records = [
+        record(X_Robots_Tag="noai"),
+        record(X_Robots_Tag="otherbot: noindex"),
+        record(Tdm_Reservation="1"),
+        record(X_Robots_Tag="lvd-image-downloader: noimageindex"),
+    ]
+    found, _ = images_of(tmp_path / "a.warc", b"".join(records))
+    assert [i.reason for i in found] == ["opted_out", None, "opted_out", "opted_out"]
+    found, _ = images_of(tmp_path / "a.warc", b"".join(records), download={"honour_opt_outs": False})
+    assert [i.data for i in found] == [IMAGE] * 4
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "expected"),
     [
