@@ -10,6 +10,7 @@ from pipelines.config import RunConfig
 from pipelines.lock import owner
 from pipelines.run_dir import config_file, read_manifest, read_run_config
 from pipelines.runner import StepState
+from pipelines.text_table import table_lines
 
 MAX_MATCHES = 20
 
@@ -104,16 +105,3 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         older = "" if found["config_is_same"] else "; made with another config than the one now in run.yaml"
         lines.append(f"dataset of {found['created']}: {found['counts']['dataset']:,} images, {whole}{older}")
     return lines
-
-
-def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of text: words to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    is_number = [all(row[i][:1].isdigit() or not row[i] for row in rows[1:]) for i in range(len(widths))]
-    return [
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, is_number, strict=True)
-        ).rstrip()
-        for row in rows
-    ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from curation.errors import LvdError
 from pipelines.cli_pretrain import add_evaluate, add_export, add_pretrain, config_arguments, pretrain_after
-from pipelines.runner import FLOW
+from pipelines.flow import FLOW
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -141,7 +141,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def measured_lines(found: "Sequence[Measured]") -> list[str]:
     """A table of what was measured, and on how many images."""
-    from pipelines.answers import table_lines
+    from pipelines.text_table import table_lines
 
     rows = [("embedder", "dim", *(f"k-NN, k = {k}" for k in found[0].knn), "RankMe")]
     for one in found:

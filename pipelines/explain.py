@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curation import storage
 from curation.retrieve import ClusterRetrieval, SampleRetrieval
 from curation.shard.sample import index_name
+from pipelines.arrow_columns import numbers, rows_at
 from pipelines.config import RunConfig
 from pipelines.find_image import Found, find_images, names_of
 from pipelines.made import Made, find_made
@@ -105,9 +105,8 @@ def _members(run: Run, image: Mapping[str, Any]) -> list[dict[str, Any]]:
     columns = ["pool", "key", "decision", "reason", "score", "component"]
     for entry in run.manifest["lineage"]:
         table = storage.read_table(storage.join(run.run_dir, entry["path"]), columns)
-        same = pc.equal(table["component"], pa.scalar(image["component"], pa.int64()))
-        mine = table.filter(pc.fill_null(same, False))
-        members += mine.slice(0, MAX_MEMBERS - len(members)).to_pylist()
+        places = np.flatnonzero(numbers(table["component"]) == image["component"])
+        members += rows_at(table, places[: MAX_MEMBERS - len(members)])
     return members
 
 
@@ -165,7 +164,7 @@ def _component(run: Run, made: Made, row: int) -> dict[str, Any]:
     """Its group of copies: who stays, how close it is, and the weakest edge that holds the group together."""
     thresholds = run.config.dedup.thresholds
     copies = read(made.copies)
-    place = np.flatnonzero(copies["row"].to_numpy() == row)
+    place = np.flatnonzero(numbers(copies["row"]) == row)
     if not len(place):
         return {"component": None, "thresholds": thresholds}
     mine = copies.slice(int(place[0]), 1).to_pylist()[0]
@@ -195,7 +194,7 @@ def _leak(run: Run, made: Made, row: int) -> dict[str, Any]:
     rule = run.config.decontaminate
     holdouts = [name for name, pool in run.config.pools.items() if pool.role == "holdout"]
     table = read(made.leaks)
-    place = np.flatnonzero(table["row"].to_numpy() == row)
+    place = np.flatnonzero(numbers(table["row"]) == row)
     leak = None
     if len(place):
         leak = table.slice(int(place[0]), 1).to_pylist()[0]
@@ -228,15 +227,16 @@ def _retrieved(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any] |
     if rule.method == "none" or not read_array(made.alive)[row]:
         return None
     part, hits = _part_of(made, row), read(made.hits[pool])
-    answer = {"pool": pool, "rule": rule.model_dump()}
+    answer: dict[str, Any] = {"pool": pool, "rule": rule.model_dump()}
     if part.pool == pool:
         return answer | _brought(run, hits, row)
     if part.role != "uncurated":
         return None
-    mine = hits.filter(pa.array(hits["row"].to_numpy() == row)).sort_by([("score", "descending")])
-    best = mine.slice(0, MAX_HITS).to_pylist()
+    places = np.flatnonzero(numbers(hits["row"]) == row)
+    places = places[np.argsort(-numbers(hits["score"])[places], kind="stable")]
+    best = rows_at(hits, places[:MAX_HITS])
     names = run.names([hit["query"] for hit in best if hit["query"] is not None])
-    answer["num_hits"] = len(mine)
+    answer["num_hits"] = len(places)
     answer["hits"] = [
         {"by": names.get(hit["query"]), "rank": hit["rank"] + 1, "score": hit["score"]} for hit in best
     ]
@@ -250,12 +250,12 @@ def _retrieved(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any] |
 
 
 def _brought(run: Run, hits: pa.Table, row: int) -> dict[str, Any]:
-    query = hits["query"].fill_null(-1).to_numpy()
-    mine = hits.filter(pa.array(query == row)).sort_by("rank")
-    first = mine.slice(0, MAX_HITS).to_pylist()
+    places = np.flatnonzero(numbers(hits["query"]) == row)
+    places = places[np.argsort(numbers(hits["rank"])[places], kind="stable")]
+    first = rows_at(hits, places[:MAX_HITS])
     names = run.names([hit["row"] for hit in first])
     brought = [{"image": names[hit["row"]], "rank": hit["rank"] + 1, "score": hit["score"]} for hit in first]
-    return {"num_brought": len(mine), "brought": brought}
+    return {"num_brought": len(places), "brought": brought}
 
 
 def _missed(run: Run, made: Made, hits: pa.Table, *, row: int, pool: str) -> dict[str, Any] | None:
@@ -269,8 +269,8 @@ def _missed(run: Run, made: Made, hits: pa.Table, *, row: int, pool: str) -> dic
     for rows, vectors in vector_blocks(made.parts, "embeddings", queries):
         scores[np.searchsorted(queries, rows)] = vectors.astype(np.float64) @ vector
     last = np.full(len(queries), np.inf)
-    place = np.searchsorted(queries, hits["query"].to_numpy())
-    np.minimum.at(last, place, hits["score"].to_numpy())
+    place = np.searchsorted(queries, numbers(hits["query"]))
+    np.minimum.at(last, place, numbers(hits["score"]))
     if not np.isfinite(last).any():
         return None
     nearest, closest = int(np.argmax(scores)), int(np.argmin(last - scores))
@@ -291,7 +291,8 @@ def _place(run: Run, image: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     dataset = storage.join(run.run_dir, run.manifest["dataset_dir"])
     index = storage.read_table(storage.join(dataset, index_name(image["shard"])))
-    members = index.filter(pc.equal(index["sample"], image["shard_index"])).to_pylist()
+    places = np.flatnonzero(numbers(index["sample"]) == image["shard_index"])
+    members = rows_at(index, places)
     return {
         "path": storage.join(dataset, image["shard"]),
         "members": [{key: m[key] for key in ("name", "offset", "num_bytes")} for m in members],

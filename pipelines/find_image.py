@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from curation import storage
 from curation.errors import ConfigError
+from pipelines.arrow_columns import places_of, places_with_prefix, rows_at
 
 MAX_MATCHES = 20
 MIN_ID_DIGITS = 6
@@ -37,15 +38,15 @@ def find_images(
     """
     found: list[Found] = []
     for offset, path, table in _names(run_dir, manifest):
-        match = pc.equal(table["key"], asked)
+        if not _is_of(table, pool):
+            continue
+        match = set(places_of(table["key"], asked))
         if len(asked) >= MIN_ID_DIGITS and _is_hex(asked):
-            match = pc.or_(match, pc.fill_null(pc.starts_with(table["image_id"], asked.lower()), False))
-        if pool is not None:
-            match = pc.and_(match, pc.equal(table["pool"], pool))
-        places = np.flatnonzero(match.to_numpy())[: MAX_MATCHES - len(found)]
-        if len(places):
-            rows = storage.read_table(path).take(pa.array(places)).to_pylist()
-            found += [Found(offset + int(i), row) for i, row in zip(places, rows, strict=True)]
+            match |= set(places_with_prefix(table["image_id"], asked.lower()))
+        places = sorted(match)[: MAX_MATCHES - len(found)]
+        if places:
+            rows = rows_at(storage.read_table(path), places)
+            found += [Found(offset + place, row) for place, row in zip(places, rows, strict=True)]
     if not found:
         raise _nothing(run_dir, manifest, asked, pool=pool)
     return found
@@ -53,14 +54,15 @@ def find_images(
 
 def names_of(run_dir: str, manifest: Mapping[str, Any], rows: list[int]) -> dict[int, dict[str, Any]]:
     """The lineage of some global rows; only files that hold one of them are read."""
-    wanted, found = np.unique(np.array(rows, np.int64)), {}
+    wanted = np.unique(np.array(rows, np.int64))
+    found: dict[int, dict[str, Any]] = {}
     offset = 0
     for entry in manifest["lineage"]:
         start, stop = np.searchsorted(wanted, [offset, offset + entry["rows"]])
         if stop > start:
             table = storage.read_table(storage.join(run_dir, entry["path"]))
             mine = wanted[start:stop]
-            found |= dict(zip(mine.tolist(), table.take(pa.array(mine - offset)).to_pylist(), strict=True))
+            found |= dict(zip(mine.tolist(), rows_at(table, mine - offset), strict=True))
         offset += entry["rows"]
     return found
 
@@ -72,6 +74,11 @@ def _names(run_dir: str, manifest: Mapping[str, Any]) -> Iterator[tuple[int, str
         path = storage.join(run_dir, entry["path"])
         yield offset, path, storage.read_table(path, ["pool", "key", "image_id"])
         offset += entry["rows"]
+
+
+def _is_of(table: pa.Table, pool: str | None) -> bool:
+    """Whether a file of the lineage, which has the images of one part, is of the pool."""
+    return pool is None or (len(table) > 0 and table["pool"][0].as_py() == pool)
 
 
 def _is_hex(text: str) -> bool:
@@ -100,14 +107,15 @@ def near_names(
     stem = asked.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     alike: list[str] = []
     others: dict[str, str] = {}  # file name → pool/key
-    for _, _, every in _names(run_dir, manifest):
-        table = every if pool is None else every.filter(pc.equal(every["pool"], pool))
+    for _, _, table in _names(run_dir, manifest):
+        if not _is_of(table, pool):
+            continue
         if len(stem) >= 3:
             hit = pc.match_substring(table["key"], stem, ignore_case=True)
             alike += _labels(table.filter(hit).slice(0, NUM_NEAR))
         if _is_hex(asked) and len(asked) >= 4:
-            ids = table.filter(pc.fill_null(pc.starts_with(table["image_id"], asked[:4].lower()), False))
-            alike += [f"id {i}" for i in ids["image_id"].slice(0, NUM_NEAR).to_pylist()]
+            begins = places_with_prefix(table["image_id"], asked[:4].lower())
+            alike += [f"id {table['image_id'][place].as_py()}" for place in begins[:NUM_NEAR]]
         if len(others) < MAX_COMPARED:
             rest = table.slice(0, MAX_COMPARED - len(others))
             keys = [key.rsplit("/", 1)[-1] for key in rest["key"].to_pylist()]

@@ -112,4 +112,5 @@ def _plain_part(part: Part, run_dir: str) -> dict[str, Any]:
 
 
 def _part(data: Mapping[str, Any], run_dir: str) -> Part:
-    return Part(**{name: _ref(v, run_dir) if isinstance(v, list) else v for name, v in data.items()})
+    values: dict[str, Any] = {n: _ref(v, run_dir) if isinstance(v, list) else v for n, v in data.items()}
+    return Part(**values)

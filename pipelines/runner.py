@@ -7,11 +7,10 @@ from typing import Protocol
 
 from curation import storage
 from curation.errors import ExecutorError, IntegrityError
+from pipelines.flow import FLOW
 from pipelines.progress import Progress
 from pipelines.step import Item, Receipt, Step, digest_of, find_receipt, item_folder
 
-# Every step belongs to one of these, and steps come in this order.
-FLOW = ("ingest", "describe", "judge", "dedup", "decontaminate", "cluster", "retrieve", "select", "shard")
 # An item is tried this often with its neighbours before it is taken aside.
 MAX_ATTEMPTS = 3
 # A row is condemned when it has killed its process this often, alone, in a fresh process.

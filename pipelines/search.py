@@ -16,6 +16,7 @@ from pipelines.find_image import find_images, names_of
 from pipelines.made import Made
 from pipelines.parts import Part, read, read_array
 from pipelines.report.words import score, spaced, visible
+from pipelines.text_table import table_lines
 
 Vectors = Literal["embeddings", "descriptors"]
 
@@ -186,8 +187,6 @@ def search_data(answer: Answer) -> dict[str, Any]:
 
 def search_lines(answer: Answer) -> list[str]:
     """The answer for people: a table, nearest first."""
-    from pipelines.answers import table_lines
-
     query, by = answer.query, answer.asked.by
     name = query["file"] if "file" in query else f"{query['pool']}/{query['key']}"
     model = answer.run.config.describe

@@ -12,7 +12,6 @@ from curation.dedup.edges import Edges
 from curation.dedup.pairs import DedupConfig
 from curation.errors import ConfigError
 from curation.schema import EDGE_KINDS
-from pipelines.answers import table_lines
 from pipelines.config import RunConfig
 from pipelines.parts import Part, read_array, row_table
 from pipelines.progress import Progress
@@ -24,6 +23,7 @@ from pipelines.stages.describe import describe_parts, judge_parts
 from pipelines.stages.edges import DecidingEdges
 from pipelines.stages.ingest import ingest
 from pipelines.stages.pca_hash import hash_descriptors
+from pipelines.text_table import table_lines
 
 NUM_EXAMPLES = 5
 

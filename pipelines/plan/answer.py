@@ -80,7 +80,9 @@ def make_plan(config: RunConfig, asked: Asked) -> Plan:
     if file is not None:
         given = given_rates(file, config, str(asked.rates))
         rates |= given
-    shares = file.shares if file is not None and file.shares is not None else measured and measured.shares
+    shares = measured.shares if measured else None
+    if file is not None and file.shares is not None:
+        shares = file.shares
     workers = _workers(config, asked, file)
     states = dry.states if dry else []
     if shares is None:
@@ -161,8 +163,9 @@ def _measure(
         found = _dry_run(like)
         if not found.parts:
             raise ConfigError(
-                f"{asked.like} tells no rates", got="a run that has not described its images",
-                remedy="Run it further, or plan without --like",
+                f"{asked.like} tells no rates",
+                got="no described images that this version of lvd finds again",
+                remedy="Run its config, with `--until describe` at least, or plan without --like",
             )  # fmt: skip
         known = known_run(like, found.parts, found.receipts, source=f"receipts of {asked.like}")
         return _of_known(known), []
@@ -172,8 +175,8 @@ def _measure(
     if not asked.measure:
         return None, []
     try:
-        found = probe(absolute(config))
-        return found, [] if found.counted else ["the sources are larger: their counting was cut short"]
+        sampled = probe(absolute(config))
+        return sampled, [] if sampled.counted else ["the sources are larger: their counting was cut short"]
     except (LvdError, OSError) as error:
         if not imagined:
             raise
@@ -184,7 +187,7 @@ def _measure(
 
 def _of_known(known: Known) -> Measured:
     rates = rates_of(known)
-    small = [work.name for work in forecast(known.sizes) if is_small(work)]
+    small = [work.key for work in forecast(known.sizes) if is_small(work)]
     images = known.sizes.images
     notes = {
         name: replace(rates[name], source=f"{rates[name].source} (few)") for name in small if name in rates

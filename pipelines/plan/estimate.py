@@ -63,16 +63,16 @@ def estimate(
         base_bytes: memory of a worker that has done nothing yet.
     """
     state_of: dict[str, list[StepState]] = {}
-    for state in states:
-        state_of.setdefault(state.name, []).append(state)
+    for one in states:
+        state_of.setdefault(one.name, []).append(one)
     found = []
     for work in forecast(sizes):
         queue = state_of.get(work.name, [])
-        state = queue.pop(0) if queue else None
-        num = workers.num_given if work.name in given else workers.num
+        state: StepState | None = queue.pop(0) if queue else None
+        num = workers.num_given if work.key in given else workers.num
         if state is None and states:  # nobody can count yet what it has done; its part of the flow is ahead
             state = StepState(work.name, work.stage, work.num_items, 0, 0)
-        found.append(_step(sizes, work, rates.get(work.name), num=num, state=state, base_bytes=base_bytes))
+        found.append(_step(sizes, work, rates.get(work.key), num=num, state=state, base_bytes=base_bytes))
     return found
 
 

@@ -62,10 +62,16 @@ def rates_of(known: Known) -> dict[str, Rate]:
     """
     rates: dict[str, Rate] = {}
     works: dict[str, list[StepWork]] = {}
+    pieces: dict[str, list[Receipt]] = {}
     for work in forecast(known.sizes):
-        works.setdefault(work.name, []).append(work)
+        # A curated pool retrieves in one way or another, each in a step of its own.
+        number = sum(one.name == work.name for of_key in works.values() for one in of_key)
+        works.setdefault(work.key, []).append(work)
+        receipts = list(known.receipts.get(work.name, []))
+        own = receipts[number : number + 1] if work.name == "retrieve" else receipts * (number == 0)
+        pieces.setdefault(work.key, []).extend(own)
     for name, of_step in works.items():
-        receipts = known.receipts.get(name, [])
+        receipts = pieces[name]
         units = sum(work.units for work in of_step)
         in_pieces = name in ("cluster", "retrieve") and any(work.num_items > 1 for work in of_step)
         if not receipts or not units or in_pieces:
@@ -145,7 +151,7 @@ def with_drawn(rates: Mapping[str, Rate], drawn: Mapping[str, Rate], known: Know
     What the small step took beyond it is overhead, for each of its items.
     """
     found = dict(rates)
-    works = {work.name: work for work in forecast(known.sizes)}
+    works = {work.key: work for work in forecast(known.sizes)}
     for name, rate in drawn.items():
         work, measured = works.get(name), rates.get(name)
         if work is None or (measured is not None and not is_small(work)):
@@ -228,7 +234,7 @@ def given_rates(file: RatesFile, config: RunConfig, path: str) -> dict[str, Rate
     sizes = Sizes(config, dict.fromkeys(config.pools, 1), shares)
     units: dict[str, set[str]] = {}
     for work in forecast(sizes):
-        units.setdefault(work.name, set()).add(work.unit)
+        units.setdefault(work.key, set()).add(work.unit)
     for name, given in file.rates.items():
         if name in units and given.unit not in units[name]:
             raise ConfigError(
@@ -237,7 +243,7 @@ def given_rates(file: RatesFile, config: RunConfig, path: str) -> dict[str, Rate
                 expected=" or ".join(units[name]),
             )
     return {
-        name: Rate(1 / given.per_s, written_bytes=given.written_bytes, source=f"{file.kind}: {given.why}")
+        name: Rate(1 / given.per_s, written_bytes=given.written_bytes, source=f"{path} ({file.kind})")
         for name, given in file.rates.items()
         if name in units
     }

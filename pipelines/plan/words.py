@@ -1,20 +1,24 @@
 """A plan for people, and as plain data."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from pipelines.answers import plan_lines, table_lines
+from pipelines.answers import plan_lines
 from pipelines.plan.answer import Plan
 from pipelines.plan.estimate import StepEstimate
 from pipelines.report.words import size
+from pipelines.text_table import table_lines
 
+# The clock runs so many times as long as the cores work on a machine that is not shared, at most.
+BUSY = 1.5
 HEAD = ("stage", "step", "items", "done", "to do", "one worker", "all", "read", "write", "memory")
 
 
 def duration(seconds: float | None) -> str:
     """A time in the unit that suits it."""
     if seconds is None:
-        return "?"
+        return ""
     for limit, unit, name in ((100, 1, "s"), (6000, 60, "min"), (float("inf"), 3600, "h")):
         if seconds < limit:
             return f"{seconds / unit:,.1f} {name}"
@@ -25,21 +29,49 @@ def plan_report(plan: Plan, *, explain: bool) -> list[str]:
     """The plan as a table with footnotes."""
     if plan.sizes is None:
         return plan_lines(plan.states, plan.to_come)
-    lines = table_lines([HEAD, *map(_row, plan.steps)])
+    lines = table_lines([HEAD, *map(_row, _merged(plan.steps))])
     lines += ["", *_totals(plan)]
     lines += [*_sources(plan), *plan.notes]
     if explain:
         lines += ["", "how each cost grows, and what it is counted in:", *table_lines(_how(plan.steps))]
+        if plan.file is not None:
+            lines += ["", f"why the rates of {plan.file.kind} are what they are:"]
+            lines += [f"  {name}: {' '.join(rate.why.split())}" for name, rate in plan.file.rates.items()]
     return lines
+
+
+def _merged(steps: Sequence[StepEstimate]) -> list[StepEstimate]:
+    """Steps of one kind, such as the retrieval of every curated pool, in one line."""
+    found: dict[str, StepEstimate] = {}
+    for step in steps:
+        if (before := found.get(step.work.key)) is None:
+            found[step.work.key] = step
+            continue
+        done = None if before.num_done is None else before.num_done + (step.num_done or 0)
+        found[step.work.key] = replace(
+            before,
+            num_items=before.num_items + step.num_items,
+            num_done=done,
+            work_s=_sum(before.work_s, step.work_s),
+            wall_s=_sum(before.wall_s, step.wall_s),
+            read_bytes=before.read_bytes + step.read_bytes,
+            written_bytes=_sum(before.written_bytes, step.written_bytes),
+            worker_bytes=max(before.worker_bytes, step.worker_bytes),
+        )
+    return list(found.values())
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 def _row(step: StepEstimate) -> tuple[str, ...]:
     done = "" if step.num_done is None else f"{step.num_done:,}"
     to_do = step.num_items - (step.num_done or 0)
     return (
-        step.work.stage, step.work.name, f"{step.num_items:,}", done, f"{to_do:,}",
+        step.work.stage, step.work.key, f"{step.num_items:,}", done, f"{to_do:,}",
         duration(step.work_s), duration(step.wall_s), size(round(step.read_bytes)),
-        "?" if step.written_bytes is None else size(round(step.written_bytes)),
+        "" if step.written_bytes is None else size(round(step.written_bytes)),
         size(round(step.worker_bytes)),
     )  # fmt: skip
 
@@ -57,15 +89,31 @@ def _totals(plan: Plan) -> Iterator[str]:
         f"reads {size(round(read))}, writes {size(round(written))} to the run directory; "
         f"the dataset has about {sizes.kept:,} images, {size(sizes.kept_bytes)}"
     )
-    slow = max(plan.steps, key=lambda step: step.wall_s or 0)
+    slow = max(_merged(plan.steps), key=lambda step: step.wall_s or 0)
+    alone = sum(step.wall_s or 0 for step in plan.steps if step.num_items == 1)
     if plan.wall_s:
         share = 100 * (slow.wall_s or 0) / plan.wall_s
-        yield f"the longest step is {slow.work.name}: {share:.0f} % of the time"
-    if unknown := sorted({step.work.name for step in plan.steps if step.rate is None}):
+        yield (
+            f"the longest step is {slow.work.key}: {share:.0f} % of the time; steps of one item, which more "
+            f"workers do not shorten: {duration(alone)}"
+        )
+    yield from _busy(plan.steps)
+    if unknown := sorted({step.work.key for step in plan.steps if step.rate is None}):
         yield f"no rate is known of {', '.join(unknown)}: `--like RUN_DIR` or `--rates FILE` may give it"
     if plan.file is not None and (beside := plan.file.beside) is not None:
         yield f"beside it: {beside.what}: {beside.hours:g} h; this estimate: {duration(plan.wall_s)}"
         yield from (f"  - {note}" for note in beside.notes)
+
+
+def _busy(steps: Sequence[StepEstimate]) -> Iterator[str]:
+    """A word on a machine that was doing other things while it was measured."""
+    both = [(step.work_s, step.cpu_s) for step in steps if step.work_s and step.cpu_s]
+    clock, cores = sum(one for one, _ in both), sum(other for _, other in both)
+    if cores and clock > BUSY * cores:
+        yield (
+            f"hours are of the clock, which ran {clock / cores:.1f} times as long as the cores worked while "
+            "this was measured: the machine was shared, or waited for files"
+        )
 
 
 def _sources(plan: Plan) -> Iterator[str]:
@@ -74,17 +122,17 @@ def _sources(plan: Plan) -> Iterator[str]:
     for step in plan.steps:
         if step.rate is not None:
             names = by_source.setdefault(step.rate.source, [])
-            if step.work.name not in names:
-                names.append(step.work.name)
+            if step.work.key not in names:
+                names.append(step.work.key)
     for source, names in by_source.items():
         yield f"rates from {source}: {', '.join(names)}"
 
 
 def _how(steps: Sequence[StepEstimate]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("step", "units", "of", "a worker does", "cost")]
-    for step in steps:
-        per_s = "?" if step.rate is None else f"{1 / max(step.rate.unit_s, 1e-18):,.3g}/s"
-        rows.append((step.work.name, f"{step.work.units:,.3g}", step.work.unit, per_s, step.work.grows))
+    for step in {step.work.key: step for step in steps}.values():
+        per_s = "" if step.rate is None else f"{1 / max(step.rate.unit_s, 1e-18):,.3g}/s"
+        rows.append((step.work.key, f"{step.work.units:,.3g}", step.work.unit, per_s, step.work.grows))
     return rows
 
 

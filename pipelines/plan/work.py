@@ -28,7 +28,7 @@ class StepWork:
         unit: what its cost is counted in.
         units: how many.
         read_bytes: from sources and from earlier steps.
-        row_bytes: memory that a worker holds beside its code, models and libraries, bytes.
+        held_bytes: memory that a worker holds beside its code, models and libraries, bytes.
         grows: how the cost grows, in words.
     """
 
@@ -40,6 +40,12 @@ class StepWork:
     read_bytes: float
     held_bytes: float
     grows: str
+
+    @property
+    def key(self) -> str:
+        """What its rate is found by: the name, where a step of one name is of one kind."""
+        by_cluster = self.name == "retrieve" and self.unit == "images"
+        return "retrieve_by_cluster" if by_cluster else self.name
 
 
 def forecast(sizes: Sizes) -> list[StepWork]:

@@ -21,7 +21,7 @@ from pipelines.made import find_made
 from pipelines.parts import gather_vectors, read, read_array
 from pipelines.run_dir import read_manifest, read_run_config
 
-HEAVY = ("torch", "faiss", "scipy", "jinja2", "ray", "pipelines.lvd")
+HEAVY = ("torch", "pandas", "rich", "faiss", "scipy", "jinja2", "ray", "pipelines.lvd")
 
 
 @pytest.fixture(scope="module")

@@ -228,5 +228,5 @@ def test_images_are_read_as_people_write_them() -> None:
 
 def test_durations_read_well() -> None:
     assert [duration(s) for s in (None, 0.04, 99.9, 100, 5999, 36000)] == [
-        "?", "0.0 s", "99.9 s", "1.7 min", "100.0 min", "10.0 h",
+        "", "0.0 s", "99.9 s", "1.7 min", "100.0 min", "10.0 h",
     ]  # fmt: skip
