@@ -19,8 +19,12 @@ def measure_ground(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float]:
 
     A page of text is a plain ground, dark or light, with letters on it, and letters are strokes: along any
     line of pixels they are short runs of other grey levels. In a photograph, a drawing or a poster what is
-    not ground has an inside. Looked at are 64 lines of pixels, evenly spaced, in integers: exact, and at
-    most 0.3 ms for a side of 1,000 px.
+    not ground has an inside. Looked at are 64 lines of pixels, evenly spaced, in integers: exact, and a
+    third of the time of `grey32` at 542 x 406 px, a seventh at 1,000 x 750.
+
+    Of 8,741 photographs and film posters 6 have a share of strokes over 0.8 (two posters of little but
+    letters, two small things in a bare sky, grass, a wave); of 400 drawn pages and screenshots, light and dark,
+    clean and scanned, 390.
 
     Args:
         pixels: RGB, uint8, (h, w, 3), upright, as decoded.
@@ -40,7 +44,7 @@ def measure_ground(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float]:
     uniform_share = num_uniform / num_pixels
     if num_ground < MIN_GROUND_SHARE * num_pixels or not num_others:
         return uniform_share, 0.0
-    is_other = np.array([abs(level - ground) > GROUND_LEVELS for level in range(256)])
+    is_other = np.abs(np.arange(256) - ground) > GROUND_LEVELS
     longest_px = max(MIN_STROKE_PX, int(STROKE_SHARE * max(height, width)))
     num_strokes = _count_in_runs(is_other[np.asarray(grey)], longest_px)
     is_enough = num_strokes >= MIN_STROKES_SHARE * num_pixels
