@@ -23,8 +23,8 @@ def measure_ground(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float]:
     third of the time of `grey32` at 542 x 406 px, a seventh at 1,000 x 750.
 
     Of 8,741 photographs and film posters 6 have a share of strokes over 0.8 (two posters of little but
-    letters, two small things in a bare sky, grass, a wave); of 400 drawn pages and screenshots, light and dark,
-    clean and scanned, 390.
+    letters, two small things in a bare sky, grass, a wave); of 400 drawn pages and screenshots, light and
+    dark, clean and scanned, 390.
 
     Args:
         pixels: RGB, uint8, (h, w, 3), upright, as decoded.
