@@ -194,3 +194,27 @@ def test_lists_of_blocked_domains_are_part_of_what_is_staged(
     assert decisions(tmp_path / "run")["00000001"] == "blocked_domain"
     with pytest.raises(ConfigError, match="blocked"):
         run_quietly(config_for(source, tmp_path / "run", blocked_domains=[str(tmp_path / "absent")]))
+
+
+@pytest.mark.accept
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_workers_of_a_cluster_share_the_limits_of_a_host(
+    server: Loopback, tmp_path: Path, run_quietly: Callable[..., RunResult]
+):
+    server.routes = {f"/{i}.jpg": answer(jpeg(i), wait_s=0.02) for i in range(60)}
+    urls = tmp_path / "urls.txt"
+    urls.write_text("".join(f"{server.url(f'/{i}.jpg')}\n" for i in range(60)))
+    source = {"kind": "urls", "path": str(urls), "unit_rows": 10}
+    ours = {}
+    for kind in ("local", "ray"):
+        config = config_for(source, tmp_path / kind, max_requests_per_host=3)
+        executor = config.executor.model_copy(update={"kind": kind, "workers": 2, "num_cpus": 4})
+        server.most_at_once.clear()
+        run_quietly(config.model_copy(update={"executor": executor}))
+        assert server.most_at_once["127.0.0.1"] <= 3
+        reader, digest = open_dataset(str(tmp_path / kind))
+        reader.close()
+        ours[kind] = (digest, decisions(tmp_path / kind))
+    assert ours["local"] == ours["ray"]
+    assert len(server.requests) == 2 * (60 + 6)  # and robots.txt, once a unit
