@@ -24,8 +24,8 @@ def require_rows(parts: Sequence[Part]) -> None:
         raise SourceError(
             "The sources hold no image",
             got="no rows from any pool",
-            expected="image files in folders, or uncompressed tars with images",
-            remedy="Check the paths and kinds of the sources; a compressed tar must be unpacked first",
+            expected="at least one image in folders, tars, tables, lists or crawls",
+            remedy="Check the paths and kinds of the sources",
         )
 
 

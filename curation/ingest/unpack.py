@@ -35,14 +35,14 @@ class _Reads:
 
     closed = False
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
         self._start = self._take(_MAGIC_BYTES)
         self.magic = self._start
 
     def _take(self, num_bytes: int) -> bytes:
         try:
-            return self._stream.read(num_bytes)
+            return self._read(num_bytes)
         except OSError as error:
             raise _CannotReadError(str(error)) from error
 
@@ -130,7 +130,7 @@ def _chunks(file: storage.FileInfo) -> Iterator[bytes]:
             stream = stack.enter_context(storage.open_stream(file.path))
         except OSError as error:
             raise _CannotReadError(str(error)) from error
-        read = _decompressor(_Reads(stream), stack)
+        read = _decompressor(_Reads(stream.read), stack)
         while chunk := read(_CHUNK_BYTES):
             yield chunk
 
