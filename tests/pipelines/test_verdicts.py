@@ -170,6 +170,7 @@ def test_the_report_shows_faces_and_thresholds(blurred: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.accept
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_ray_gives_the_same_bytes(
     pool: Path, tmp_path: Path, run_quietly: Run, digests: Callable[[Path], dict[str, str]]
 ) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+MAX_URL_CHARS = 4096  # a longer one is no address of an image
+
 
 def _network(text: str) -> str:
     ip_network(text)  # raises a ValueError that says what is wrong

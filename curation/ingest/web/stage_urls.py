@@ -20,11 +20,10 @@ from curation.ingest.staging import Place, StagedImage
 from curation.ingest.table_images import encode_row
 from curation.ingest.unique_names import UniqueNames
 from curation.ingest.web.blocked_domains import read_blocked
-from curation.ingest.web.download_config import DownloadConfig
+from curation.ingest.web.download_config import MAX_URL_CHARS, DownloadConfig
 from curation.ingest.web.text_lists import ListRow
 from curation.ingest.web.url_lists import list_rows
 from curation.ingest.web.url_source import UrlSource
-from curation.ingest.web.web_url import MAX_URL_CHARS
 
 # Reasons of rows that a later run asks for again: the others will not change by themselves.
 MAY_SUCCEED_LATER = frozenset(("http_error", "connection_failed", "timeout"))

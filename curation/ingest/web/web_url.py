@@ -9,8 +9,8 @@ from yarl import URL
 
 from curation.ingest.web.addresses import Network, is_allowed, is_private_name
 from curation.ingest.web.blocked_domains import is_blocked
+from curation.ingest.web.download_config import MAX_URL_CHARS
 
-MAX_URL_CHARS = 4096
 # Control characters (a line break in a URL would write headers of its own), what Unicode uses to turn the
 # direction of text, lone surrogates, and the backslash, which some parsers take for a slash.
 _NEVER_IN_A_URL = re.compile(
@@ -72,7 +72,7 @@ def _parse(text: str) -> URL:
     try:
         url = URL(text)
         port = url.port
-    except (ValueError, UnicodeError) as error:
+    except (ValueError, IndexError) as error:  # yarl 1.25 reads in front of a host that begins with "]"
         raise RefusedUrlError("bad_url", str(error)[:200]) from error
     if not url.raw_host or not port:
         raise RefusedUrlError("bad_url", "no host, or no port")

@@ -1,12 +1,13 @@
 """What a line of a list asks for, or why it is never asked for."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curation.ingest.web.addresses import parse_networks
 from curation.ingest.web.blocked_domains import is_blocked, read_blocked
-from curation.ingest.web.web_url import MAX_URL_CHARS, RefusedUrlError, read_url
+from curation.ingest.web.download_config import MAX_URL_CHARS
+from curation.ingest.web.web_url import RefusedUrlError, read_url
 
 
 def read(text: str, allowed: tuple[str, ...] = (), blocked: frozenset[str] = frozenset()) -> str:
@@ -63,6 +64,7 @@ def test_networks_and_names_that_the_config_allows():
 
 @settings(deadline=None, max_examples=50)
 @given(st.text(max_size=60))
+@example("]@")
 def test_no_text_is_more_than_a_reason(text: str):
     for prefix in ("", "http://", "http://example.org/", "http://[", "https://xn--"):
         found = read(prefix + text)
