@@ -69,7 +69,10 @@ def write(tmp_path: Path, data: object) -> str:
         ),
         (
             "pools.web.sources.0={path: /x}",
-            ["pools.web.sources.0.kind is missing; it is one of folder, tars"],
+            [
+                "pools.web.sources.0.kind is missing; "
+                "it is one of folder, huggingface, parquet, tars, urls, warc"
+            ],
         ),
         (
             "pools.trusted.retrieve={neighbours: 4}",
