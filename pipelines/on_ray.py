@@ -36,6 +36,7 @@ CONNECT_TIMEOUT_S = 60
 # Ray ends this process without a word when its head has been gone for 60 s: we say so before.
 HEAD_PROBE_S = 5
 HEAD_GONE_S = 30
+START_ATTEMPTS = 3  # of a cluster of our own, on a machine that is busy with something else
 
 T = TypeVar("T")
 
@@ -316,22 +317,27 @@ def _result(ref: Any) -> Receipt | Death:
 
 def _connect(address: str | None, num_cpus: int | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it prints deaths that are rescued
-    try:
-        ray.init(
-            # None would join whatever RAY_ADDRESS or a `ray start` on this machine has to offer.
-            address=address or "local",
-            num_cpus=num_cpus if address is None else None,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ExecutorError(
-            "Ray cannot be reached" if address else "Ray cannot be started",
-            got=error,
-            expected=f"a Ray cluster at {address}" if address else "a local Ray",
-            remedy="Check --address, or run without Ray: --executor local",
-        ) from error
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                # None would join whatever RAY_ADDRESS or a `ray start` on this machine has to offer.
+                address=address or "local",
+                num_cpus=num_cpus if address is None else None,
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+            return
+        except Exception as error:  # a bare one where a node of our own takes more than Ray's 30 s to start
+            ray.shutdown()
+            if address is None and type(error) is Exception and attempt < START_ATTEMPTS:
+                continue
+            raise ExecutorError(
+                "Ray cannot be reached" if address else "Ray cannot be started",
+                got=error,
+                expected=f"a Ray cluster at {address}" if address else "a local Ray",
+                remedy="Check --address, or run without Ray: --executor local",
+            ) from error
 
 
 def check_run_dir_is_shared(run_dir: str) -> None:

@@ -273,3 +273,33 @@ def test_the_same_dataset_as_local(
     result = run_quietly(configure(tmp_path / "run", "executor.kind=ray", "executor.workers=2"))
     assert result.exit_code == 0
     assert digests(tmp_path / "run") == digests(finished)
+
+
+def test_a_node_that_is_slow_to_start_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import on_ray as module
+
+    told: list[str] = []
+
+    def init(**settings: Any) -> None:
+        told.append(settings["address"])
+        if told.count("local") < module.START_ATTEMPTS:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(module.ray, "init", init)
+    monkeypatch.setattr(module.ray, "shutdown", lambda: told.append("shutdown"))
+    module._connect(None, 2)
+    assert told == ["local", "shutdown"] * (module.START_ATTEMPTS - 1) + ["local"]
+
+
+def test_ray_that_cannot_be_had_is_a_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import on_ray as module
+
+    def init(**_settings: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(module.ray, "init", init)
+    monkeypatch.setattr(module.ray, "shutdown", lambda: None)
+    with pytest.raises(ExecutorError, match=r"Ray cannot be started.*timed out.*--executor local"):
+        module._connect(None, 2)
+    with pytest.raises(ExecutorError, match=r"Ray cannot be reached.*a Ray cluster at auto"):
+        module._connect("auto", None)
