@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from curation import storage
@@ -18,14 +19,19 @@ _OK = 200
 _INFLATE = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # window bits of zlib; 47 takes gzip as well
 
 
-def open_warc(stream: Any) -> Iterator[Any]:
+@contextmanager
+def open_warc(info: storage.FileInfo, findings: Findings) -> Iterator[Iterator[Any]]:
     """The records of a WARC file, of any type, HTTP headers parsed; compression is told by the bytes.
 
     Payloads are as they were sent: one whose encoding is not the one that it claims shall not end the file.
+    Damage, wherever it is met while records are gone through and read, ends the block and is a finding.
+
+    Args:
+        info: the file, as listed.
+        findings: what could not be read is added here.
 
     Raises:
         ConfigError: when FastWARC is not installed.
-        OSError: when the file is damaged.
     """
     try:
         from fastwarc.warc import ArchiveIterator
@@ -35,7 +41,25 @@ def open_warc(stream: Any) -> Iterator[Any]:
             got=error,
             remedy="On every machine: pip install 'lvd[web]'",
         ) from error
-    return iter(ArchiveIterator(stream, parse_http=True, auto_decode="none"))
+    num_records = 0
+
+    def counted(stream: Any) -> Iterator[Any]:
+        nonlocal num_records
+        for record in ArchiveIterator(stream, parse_http=True, auto_decode="none"):
+            num_records += 1
+            yield record
+
+    try:
+        with storage.open_stream(info.path) as stream:
+            yield counted(stream)
+    except OSError as error:
+        detail = f"after {num_records} records: {' '.join(str(error).split())[:300]}"
+        is_damage = storage.is_local(info.path) and error.errno is None
+        findings.problems.append(Problem(info.path, "corrupt" if is_damage else "unreadable", detail))
+        return
+    if not num_records:
+        what: Unread = "empty_file" if info.num_bytes == 0 else "not_a_warc"
+        findings.problems.append(Problem(info.path, what, f"{info.num_bytes} bytes, and no record", 0))
 
 
 def warc_images(info: storage.FileInfo, source: WarcSource, *, findings: Findings) -> Iterator[StagedImage]:
@@ -51,28 +75,18 @@ def warc_images(info: storage.FileInfo, source: WarcSource, *, findings: Finding
         source: what it belongs to.
         findings: what could not be read is added here; rows before it have come.
     """
-    number, num_records = 0, 0
-    try:
-        with storage.open_stream(info.path) as stream:
-            for record in open_warc(stream):
-                num_records += 1
-                if not _is_image(record):
-                    continue
-                key = f"{source.key_prefix}{as_text(info.key)}/{number:08d}"
-                image, is_torn = _image(record, key, source)
-                yield image
-                number += 1
-                if is_torn:
-                    detail = f"the file ends inside record {num_records}"
-                    findings.problems.append(Problem(info.path, "truncated", detail))
-    except OSError as error:
-        detail = f"after {num_records} records: {' '.join(str(error).split())[:300]}"
-        is_damage = storage.is_local(info.path) and error.errno is None
-        findings.problems.append(Problem(info.path, "corrupt" if is_damage else "unreadable", detail))
-        return
-    if not num_records:
-        what: Unread = "empty_file" if info.num_bytes == 0 else "not_a_warc"
-        findings.problems.append(Problem(info.path, what, f"{info.num_bytes} bytes, and no record", 0))
+    number = 0
+    with open_warc(info, findings) as records:
+        for num_records, record in enumerate(records, 1):
+            if not _is_image(record):
+                continue
+            key = f"{source.key_prefix}{as_text(info.key)}/{number:08d}"
+            image, is_torn = _image(record, key, source)
+            yield image
+            number += 1
+            if is_torn:
+                detail = f"the file ends inside record {num_records}"
+                findings.problems.append(Problem(info.path, "truncated", detail))
 
 
 def _is_image(record: Any) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from curation import storage
-from curation.ingest.problems import Findings, Problem, Unread
+from curation.ingest.problems import Findings
 from curation.ingest.rows import as_text
 from curation.ingest.sources import WarcSource
 from curation.ingest.warc_images import decode_payload, open_warc
@@ -39,27 +39,17 @@ def linked_images(info: storage.FileInfo, source: WarcSource, *, findings: Findi
         source: what it belongs to.
         findings: what could not be read is added here; rows before it have come.
     """
-    number, num_records = 0, 0
+    number = 0
     product = product_token(source.download.user_agent)
-    try:
-        with storage.open_stream(info.path) as stream:
-            for record in open_warc(stream):
-                num_records += 1
-                url = as_text(record.headers.get("WARC-Target-URI", "").strip("<>"))
-                page = _page(record, url, product)
-                for link, alt in page.links:
-                    key = f"{source.key_prefix}{as_text(info.key)}/{number:08d}"
-                    out = page.opts_out and source.download.honour_opt_outs
-                    yield WebImage(key, link, {"json": _sidecar(alt, url)}, "opted_out" if out else None)
-                    number += 1
-    except OSError as error:
-        detail = f"after {num_records} records: {' '.join(str(error).split())[:300]}"
-        is_damage = storage.is_local(info.path) and error.errno is None
-        findings.problems.append(Problem(info.path, "corrupt" if is_damage else "unreadable", detail))
-        return
-    if not num_records:
-        what: Unread = "empty_file" if info.num_bytes == 0 else "not_a_warc"
-        findings.problems.append(Problem(info.path, what, f"{info.num_bytes} bytes, and no record", 0))
+    with open_warc(info, findings) as records:
+        for record in records:
+            url = as_text(record.headers.get("WARC-Target-URI", "").strip("<>"))
+            page = _page(record, url, product)
+            for link, alt in page.links:
+                key = f"{source.key_prefix}{as_text(info.key)}/{number:08d}"
+                out = page.opts_out and source.download.honour_opt_outs
+                yield WebImage(key, link, {"json": _sidecar(alt, url)}, "opted_out" if out else None)
+                number += 1
 
 
 def _sidecar(alt: str, page: str) -> bytes:
