@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# Where a shell forbids it, each of the many processes would compile all that it imports: over a second each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test accept lint format bench clean-venv
 

@@ -154,7 +154,12 @@ def _add_search(commands: Any) -> None:
     search.add_argument("run_dir", metavar="RUN_DIR")
     what = search.add_mutually_exclusive_group(required=True)
     what.add_argument("--id", dest="image", metavar="ID", help="an image id, the beginning of one, or a key")
-    what.add_argument("--image", dest="file", metavar="FILE", help="a picture; embedded by the run's model")
+    what.add_argument(
+        "--image",
+        dest="file",
+        metavar="FILE",
+        help="a picture; the run's model embeds what it has not seen",
+    )
     search.add_argument("-k", type=int, default=10, metavar="K", help="how many (default: 10)")
     search.add_argument("--descriptor", action="store_true", help="by the copy descriptor: finds copies")
     search.add_argument("--pool", help="search in this pool alone")

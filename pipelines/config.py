@@ -66,7 +66,7 @@ class PoolConfig(BaseModel):
         return self.retrieve or SampleRetrieval(method="sample")
 
     @property
-    def takes_part_in_dedup(self) -> bool:
+    def may_enter_dataset(self) -> bool:
         """Whether its images may enter the dataset."""
         return self.role != "holdout" and self.include
 
@@ -124,6 +124,11 @@ class RunConfig(BaseModel):
         description="a training on the dataset, once it is there; `data.path` is this run's directory "
         "and `run_dir` lies below it where not given; null: none; see `pretrain`",
     )
+
+    def is_decontaminated(self, pool: str) -> bool:
+        """Whether images of a pool that leak an evaluation image are dropped."""
+        rule = self.pools[pool]
+        return rule.may_enter_dataset and (self.decontaminate.curated or rule.role != "curated")
 
     @model_validator(mode="after")
     def _something_to_curate(self) -> "RunConfig":

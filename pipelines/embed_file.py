@@ -1,46 +1,31 @@
 """The vector of a single file, made as describe makes it."""
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Float16
 
 from curation.describe.decode import DecodeConfig, decode
-from curation.describe.embed import EmbedConfig
+from curation.describe.embed import EmbedConfig, Embedder
+from curation.describe.gist import Gist
 from curation.describe.views import render
 from curation.errors import ConfigError, SourceError
-from pipelines.models import load_embedder
-from pipelines.threads import set_threads
 
 
 def embed_file(
-    path: Path, config: EmbedConfig, *, decoding: DecodeConfig
-) -> tuple[Float16[np.ndarray, " d"], bytes]:
-    """The unit vector of a picture, and the SHA-256 of its file.
+    data: bytes, config: EmbedConfig, *, decoding: DecodeConfig, path: str
+) -> Float16[np.ndarray, " d"]:
+    """The unit vector of a picture.
 
     Args:
-        path: of the picture.
+        data: of its file.
         config: the model; run on this machine, whatever machine made the vectors of the run.
         decoding: caps of the decoder.
+        path: for errors.
 
     Raises:
         ConfigError: the vectors of the run were made elsewhere, so no model is known.
-        SourceError: the file cannot be read or decoded, or the model makes nothing of it.
+        SourceError: the file cannot be decoded, or the model makes nothing of it.
     """
-    set_threads(config.threads)
-    # One picture: compiling would take longer than the forward. Its last bits may differ from the run's.
-    model = load_embedder(config.model_copy(update={"compile": False}))
-    if model is None:
-        raise ConfigError(
-            "No model is known that makes vectors like this run's",
-            got=config.embedder,
-            remedy="Search by an image of the run, with --id",
-        )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read", got=error.strerror) from error
+    model = _load(config)
     decoded = decode(data, need_side_px=model.view.need_side_px, config=decoding)
     if decoded.pixels is None:
         raise SourceError(f"{path} cannot be decoded", got=decoded.reason, expected="a picture")
@@ -50,4 +35,22 @@ def embed_file(
     vector = model.embed(batch)[0]
     if not vector.any():
         raise SourceError(f"{path} gives no vector", got=f"zeros from {config.embedder}")
-    return vector, hashlib.sha256(data).digest()
+    return vector
+
+
+def _load(config: EmbedConfig) -> Embedder:
+    if config.embedder == "gist":
+        return Gist()  # without torch, whose import takes longer than everything else here
+    from pipelines.models import load_embedder
+    from pipelines.threads import set_threads
+
+    set_threads(config.threads)
+    # One picture: compiling would take longer than the forward. Its last bits may differ from the run's.
+    model = load_embedder(config.model_copy(update={"compile": False}))
+    if model is None:
+        raise ConfigError(
+            "No model is known that makes vectors like this run's",
+            got=config.embedder,
+            remedy="Search by an image of the run, with --id, or by a file that it has read",
+        )
+    return model

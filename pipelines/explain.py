@@ -78,8 +78,8 @@ def _image(run: Run, found: Found) -> dict[str, Any]:
         story["ingest"] = _source(run.made, part, found.row - part.offset)
         story["describe"] = _described(run, part, found.row - part.offset)
         story["judge"] = _judged(run, story["describe"])
-        story["dedup"] = _component(run, run.made, found.row)
-        story["decontaminate"] = _leak(run, run.made, found.row)
+        story["dedup"] = _component(run, run.made, found.row, pool=part.pool)
+        story["decontaminate"] = _leak(run, run.made, found.row, pool=part.pool)
         story["cluster"] = _cluster(run, run.made, found.row)
         story["retrieve"] = [
             answer
@@ -160,13 +160,14 @@ def _judged(run: Run, described: Mapping[str, Any]) -> dict[str, Any]:
     return {"bounds": bounds}
 
 
-def _component(run: Run, made: Made, row: int) -> dict[str, Any]:
+def _component(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any]:
     """Its group of copies: who stays, how close it is, and the weakest edge that holds the group together."""
     thresholds = run.config.dedup.thresholds
     copies = read(made.copies)
     place = np.flatnonzero(numbers(copies["row"]) == row)
     if not len(place):
-        return {"component": None, "thresholds": thresholds}
+        is_compared = run.config.pools[pool].may_enter_dataset
+        return {"component": None, "thresholds": thresholds, "is_compared": is_compared}
     mine = copies.slice(int(place[0]), 1).to_pylist()[0]
     health = read(made.health).slice(mine["component"], 1).to_pylist()[0]
     names = run.names([health["weakest_a"], health["weakest_b"], mine["representative"]])
@@ -190,7 +191,7 @@ def _component(run: Run, made: Made, row: int) -> dict[str, Any]:
     }
 
 
-def _leak(run: Run, made: Made, row: int) -> dict[str, Any]:
+def _leak(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any]:
     rule = run.config.decontaminate
     holdouts = [name for name, pool in run.config.pools.items() if pool.role == "holdout"]
     table = read(made.leaks)
@@ -199,7 +200,8 @@ def _leak(run: Run, made: Made, row: int) -> dict[str, Any]:
     if len(place):
         leak = table.slice(int(place[0]), 1).to_pylist()[0]
         leak["holdout"] = run.name(leak["holdout"])
-    return {"holdouts": holdouts, "thresholds": rule.thresholds, "leak": leak}
+    is_compared = run.config.is_decontaminated(pool)
+    return {"holdouts": holdouts, "thresholds": rule.thresholds, "is_compared": is_compared, "leak": leak}
 
 
 def _cluster(run: Run, made: Made, row: int) -> dict[str, Any] | None:

@@ -164,6 +164,8 @@ def _limits(thresholds: Mapping[str, float]) -> str:
 def _dedup(group: Mapping[str, Any]) -> str:
     limits = _limits(group["thresholds"])
     if group["component"] is None:
+        if not group["is_compared"]:
+            return "Not compared: its pool only searches."
         return f"No other image is a copy of it ({limits})."
     text = (
         f"In component {group['component']:,}, {counted(group['size'], 'image')} that are copies ({limits}). "
@@ -184,6 +186,8 @@ def _dedup(group: Mapping[str, Any]) -> str:
 def _decontaminate(found: Mapping[str, Any]) -> str:
     if not found["holdouts"]:
         return "There are no evaluation images to compare it with."
+    if not found["is_compared"]:
+        return "Not compared with evaluation images: of its pool nothing is dropped as a leak."
     pools, limits = " and ".join(map(visible, found["holdouts"])), _limits(found["thresholds"])
     if found["leak"] is None:
         return f"No copy of an evaluation image of {pools} ({limits})."

@@ -52,6 +52,12 @@ def find_images(
     return found
 
 
+def rows_of_id(run_dir: str, manifest: Mapping[str, Any], image_id: str) -> Iterator[int]:
+    """Global rows of the images of an id, which have the same bytes."""
+    for offset, _, table in _names(run_dir, manifest):
+        yield from (offset + place for place in places_of(table["image_id"], image_id))
+
+
 def names_of(run_dir: str, manifest: Mapping[str, Any], rows: list[int]) -> dict[int, dict[str, Any]]:
     """The lineage of some global rows; only files that hold one of them are read."""
     wanted = np.unique(np.array(rows, np.int64))

@@ -1,5 +1,6 @@
 """`lvd search`: the images of a run that are nearest to one of them, or to a file."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float16, Int64
 
-from curation.errors import ConfigError
+from curation.errors import ConfigError, SourceError
 from curation.schema import image_id
 from curation.search.nearest import Nearest, candidates, no_rows, take_best
 from pipelines.explain import Run, open_run
-from pipelines.find_image import find_images, names_of
+from pipelines.find_image import find_images, names_of, rows_of_id
 from pipelines.made import Made
 from pipelines.parts import Part, read, read_array
 from pipelines.report.words import score, spaced, visible
@@ -60,7 +61,7 @@ def search(run_dir: str, asked: Asked) -> Answer:
     made = _require_vectors(run, asked)
     _check_pool(run, asked.pool)
     if asked.file is not None:
-        vector, query = _of_file(run, asked)
+        vector, query = _of_file(run, made, asked)
         row = None
     else:
         assert asked.image is not None, "a search for nothing"
@@ -111,8 +112,7 @@ def _of_image(run: Run, made: Made, asked: Asked) -> tuple[int, Float16[np.ndarr
         names = [f"{one.lineage['pool']}/{one.lineage['key']} {one.lineage['image_id']}" for one in found[:5]]
         raise ConfigError(f"{asked.image!r} names several images", got="; ".join(names), expected="one id")
     row = found[0].row
-    part = next(part for part in made.parts if part.offset <= row < part.offset + part.num_rows)
-    vector = np.asarray(_vectors_of(part, asked.by)[row - part.offset])
+    vector = _vector_at(made, row, by=asked.by)
     if not vector.any():
         raise ConfigError(
             f"{found[0].lineage['pool']}/{found[0].lineage['key']} has no vector to search by",
@@ -121,16 +121,29 @@ def _of_image(run: Run, made: Made, asked: Asked) -> tuple[int, Float16[np.ndarr
     return row, vector, found[0].lineage
 
 
-def _of_file(run: Run, asked: Asked) -> tuple[Float16[np.ndarray, " d"], Mapping[str, Any]]:
-    """The vector of a file, made by the run's own model."""
-    from pipelines.embed_file import embed_file  # with the model comes torch
+def _vector_at(made: Made, row: int, *, by: Vectors) -> Float16[np.ndarray, " d"]:
+    part = next(part for part in made.parts if part.offset <= row < part.offset + part.num_rows)
+    return np.asarray(_vectors_of(part, by)[row - part.offset])
 
+
+def _of_file(run: Run, made: Made, asked: Asked) -> tuple[Float16[np.ndarray, " d"], Mapping[str, Any]]:
+    """The vector of a file: the one that the run has of the same bytes, or made by the run's own model."""
     assert asked.file is not None, "a file that has no name"
+    try:
+        data = Path(asked.file).read_bytes()
+    except OSError as error:
+        raise SourceError(f"{asked.file} cannot be read", got=error.strerror) from error
+    query = {"file": asked.file, "image_id": image_id(hashlib.sha256(data).digest())}
+    for row in rows_of_id(run.run_dir, run.manifest, query["image_id"]):
+        vector = _vector_at(made, row, by=asked.by)
+        if vector.any():
+            return vector, query
+    from pipelines.embed_file import embed_file
+
     settings = run.config.describe
     embed = settings.descriptor_embed if asked.by == "descriptors" else settings.embed
     assert embed is not None, "no descriptor: seen to before"
-    vector, sha256 = embed_file(Path(asked.file), embed, decoding=settings.decode)
-    return vector, {"file": asked.file, "image_id": image_id(sha256)}
+    return embed_file(data, embed, decoding=settings.decode, path=asked.file), query
 
 
 def _kept_rows(run: Run) -> Int64[np.ndarray, " n"]:

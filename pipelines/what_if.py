@@ -23,6 +23,7 @@ from pipelines.stages.describe import describe_parts, judge_parts
 from pipelines.stages.edges import DecidingEdges
 from pipelines.stages.ingest import ingest
 from pipelines.stages.pca_hash import hash_descriptors
+from pipelines.stages.score import score_parts
 from pipelines.text_table import table_lines
 
 NUM_EXAMPLES = 5
@@ -83,7 +84,9 @@ def _find(run_dir: str) -> tuple[RunConfig, tuple[Part, ...], Copies]:
     runner = Runner(run_dir, None, Progress(quiet=True))
     try:
         parts = ingest(runner, config, refresh=False)
-        parts = judge_parts(runner, config, describe_parts(runner, config, parts, refresh=False))
+        parts = describe_parts(runner, config, parts, refresh=False)
+        parts = score_parts(runner, config, parts)
+        parts = judge_parts(runner, config, parts)
         parts = hash_descriptors(runner, config, parts)
         copies = dedup(runner, config, parts)
     except StopHereError as error:

@@ -38,6 +38,12 @@ class DecontaminateConfig(BaseModel):
         description="drop the image that leaks, or the whole component that it belongs to (as DINOv2)",
     )
 
+    curated: bool = Field(
+        True,
+        description="whether images of curated pools that leak are dropped too; false: those of uncurated "
+        "pools alone (as DINOv2, whose evaluation sets are curated ones as well)",
+    )
+
     @property
     def thresholds(self) -> dict[str, float]:
         """The score from which a pair is an edge, by kind of edge in use."""

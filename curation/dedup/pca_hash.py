@@ -10,7 +10,7 @@ left to the library is the eigenvector itself, whose last bits the rounding take
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float16, Float64, Int64, UInt64
+from jaxtyping import Float16, Float64, UInt64
 from numpy import ndarray
 
 from curation.errors import ConfigError
@@ -36,13 +36,6 @@ class PcaHash:
 
     directions: Float64[ndarray, "64 d"]
     offsets: Float64[ndarray, " 64"]
-
-
-def draw_rows(rows: Int64[ndarray, " n"], *, num: int, seed: int) -> Int64[ndarray, " m"]:
-    """Draw at most `num` of the rows, in their order."""
-    if len(rows) <= num:
-        return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, num, replace=False))
 
 
 def fit_pca_hash(sample: Float16[ndarray, "n d"]) -> PcaHash:

@@ -8,17 +8,16 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float16, Float32, UInt8, UInt64
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curation import schema
 from curation.describe.decode import DecodeConfig
-from curation.describe.embed import ALLOWED, EmbedConfig, Embedder, parse_embedder
+from curation.describe.embed import ALLOWED, EmbedConfig, Embedder, EmbedderName
 from curation.describe.faces import FaceFinder, FacesConfig, table_of_faces
 from curation.describe.filters import pixel_std
 from curation.describe.heads_config import HeadsConfig, check_heads
 from curation.describe.look import Look, Seen, in_order
 from curation.describe.phash import phash
-from curation.errors import ConfigError
 
 MIN_AHEAD_ROWS = 64
 MEASURE_ROWS = 1024
@@ -30,7 +29,7 @@ class DescribeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     embed: EmbedConfig = Field(default_factory=EmbedConfig, description="the semantic embedding")
-    descriptor: str | None = Field(
+    descriptor: EmbedderName | None = Field(
         None, description=f"copy descriptor beside the perceptual hash: {ALLOWED}; none where null"
     )
     descriptor_size_px: int | None = Field(
@@ -45,16 +44,6 @@ class DescribeConfig(BaseModel):
     )
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="hard caps and allowed formats")
     decode_threads: int = Field(2, description="threads that read and decode ahead of the model", ge=1)
-
-    @field_validator("descriptor")
-    @classmethod
-    def _is_known(cls, spec: str | None) -> str | None:
-        try:
-            if spec is not None:
-                parse_embedder(spec)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error  # so that pydantic names the field
-        return spec
 
     @model_validator(mode="after")
     def _heads_have_vectors(self) -> "DescribeConfig":

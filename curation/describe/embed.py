@@ -2,14 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float16, Float32, UInt8
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from curation.describe.views import View
-from curation.errors import ConfigError
+from curation.errors import ConfigError, taken_by
 
 Library = Literal["gist", "open_clip", "timm", "vit", "sscd", "precomputed"]
 ALLOWED = (
@@ -136,12 +136,16 @@ def _parse_sscd(text: str) -> EmbedderSpec | None:
     return EmbedderSpec("sscd", "", *pinned)
 
 
+EmbedderName = Annotated[str, AfterValidator(taken_by(parse_embedder))]
+PinnedFile = Annotated[str, AfterValidator(taken_by(parse_pinned))]
+
+
 class EmbedConfig(BaseModel):
     """How vectors are made. Every field changes their bits, so every field is part of a part's identity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embedder: str = Field(default="gist", description=f"which model: {ALLOWED}")
+    embedder: EmbedderName = Field(default="gist", description=f"which model: {ALLOWED}")
     image_size_px: int | None = Field(
         default=None, description="side of the model's input; its own where null", ge=8
     )
@@ -158,15 +162,6 @@ class EmbedConfig(BaseModel):
         default=2, description="CPU threads of a forward; fixed, for the order of sums depends on it", ge=1
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where present")
-
-    @field_validator("embedder")
-    @classmethod
-    def _is_known(cls, spec: str) -> str:
-        try:
-            parse_embedder(spec)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error  # so that pydantic names the field
-        return spec
 
 
 def unit_rows(features: Float32[np.ndarray, "n d"]) -> Float16[np.ndarray, "n d"]:

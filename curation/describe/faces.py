@@ -5,10 +5,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, UInt8
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from curation.describe.embed import parse_pinned
-from curation.errors import ConfigError
+from curation.describe.embed import PinnedFile, parse_pinned
 from curation.schema import FACES
 
 # left, top, width, height in px, and the detector's score.
@@ -22,7 +21,7 @@ class FacesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str | None = Field(
+    model: PinnedFile | None = Field(
         None,
         min_length=1,
         description="FILE[@SHA256] of a YuNet in ONNX; null: the cascade of Haar features of OpenCV 4",
@@ -38,16 +37,6 @@ class FacesConfig(BaseModel):
         description="least confidence of a face: of a YuNet 0 to 1, 0.6 where null; of the cascade the sum "
         "of its last stage, 0 where null",
     )
-
-    @field_validator("model")
-    @classmethod
-    def _is_a_file(cls, text: str | None) -> str | None:
-        try:
-            if text is not None:
-                parse_pinned(text)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error  # so that pydantic names the field
-        return text
 
     @property
     def path(self) -> str | None:

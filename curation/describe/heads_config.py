@@ -4,8 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from curation.describe.embed import EmbedderSpec, parse_embedder, parse_pinned
-from curation.errors import ConfigError
+from curation.describe.embed import EmbedderName, EmbedderSpec, PinnedFile, parse_embedder, parse_pinned
 
 HeadName = Literal["nsfw", "aesthetic", "watermark"]
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
@@ -21,7 +20,7 @@ class WeightsHead(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["weights"] = Field(description="`weights`")
-    weights: str = Field(
+    weights: PinnedFile = Field(
         min_length=1,
         description="FILE[@SHA256] with the head's tensors: safetensors, or a state_dict of torch",
     )
@@ -31,15 +30,6 @@ class WeightsHead(BaseModel):
         "`nsfw_l14` (LAION's CLIP-based NSFW detector for ViT-L/14: standardised, ReLU, a probability) or "
         "`nsfw_h14` (the one for ViT-H/14: ReLU before the last two layers, a plain number)"
     )
-
-    @field_validator("weights")
-    @classmethod
-    def _is_a_file(cls, text: str) -> str:
-        try:
-            parse_pinned(text)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error  # so that pydantic names the field
-        return text
 
     @property
     def path(self) -> str:
@@ -70,7 +60,7 @@ class HeadsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embedder: str | None = Field(
+    embedder: EmbedderName | None = Field(
         None,
         description="what heads look at: open_clip:ARCH/PRETRAINED_OR_PATH or precomputed:FILE.parquet; null "
         "or the embedder itself: its embedding, with no second forward",
@@ -82,11 +72,7 @@ class HeadsConfig(BaseModel):
     @field_validator("embedder")
     @classmethod
     def _fits_heads(cls, spec: str | None) -> str | None:
-        try:
-            library = None if spec is None else parse_embedder(spec).library
-        except ConfigError as error:
-            raise ValueError(str(error)) from error  # so that pydantic names the field
-        if library is not None and library not in SCORED:
+        if spec is not None and parse_embedder(spec).library not in SCORED:
             raise ValueError(
                 f"heads look at embeddings of open_clip, or at a file of them, and not at {spec}; give "
                 "open_clip:ARCH/PRETRAINED_OR_PATH or precomputed:FILE.parquet"

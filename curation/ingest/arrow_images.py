@@ -6,8 +6,9 @@ import pyarrow as pa
 
 from curation import storage
 from curation.ingest.problems import Findings
+from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
-from curation.ingest.table_images import Keys, TableSource, choose_columns, reading_problem, table_images
+from curation.ingest.table_images import Keys, choose_columns, reading_problem, table_images
 
 
 def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findings) -> Iterator[StagedImage]:

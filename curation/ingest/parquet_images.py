@@ -9,15 +9,9 @@ import pyarrow.parquet as pq
 
 from curation import storage
 from curation.ingest.problems import Findings, Problem
+from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
-from curation.ingest.table_images import (
-    Columns,
-    Keys,
-    TableSource,
-    choose_columns,
-    reading_problem,
-    table_images,
-)
+from curation.ingest.table_images import Columns, Keys, choose_columns, reading_problem, table_images
 
 _BATCH_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 1024

@@ -71,60 +71,46 @@ class TarSource(BaseModel):
         return SidecarRule(self.sidecars, self.max_sidecar_bytes)
 
 
-class ParquetSource(BaseModel):
-    """Parquet files with a column of image bytes; staged as tars."""
+class TableSource(BaseModel):
+    """What all tables with a column of images share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key_prefix: str = Field("", description="put before every key, to tell the sources of a pool apart")
+    image: str | None = Field(
+        None,
+        description="column of the images' bytes; `a.b` is field b of a struct; null: found by type and name",
+    )
+    key: str | None = Field(
+        None, description="column that names the image within its file; null: the number of its row"
+    )
+    columns: tuple[str, ...] | None = Field(
+        None, description="columns that travel as json; null: all but those with bytes"
+    )
+    max_image_bytes: int = Field(
+        256 << 20, description="bytes; a larger image is not kept, its row says file_too_large", ge=1
+    )
+    max_sidecar_bytes: int = Field(
+        16 << 20, description="bytes; a row whose json is longer has none, which is noted", ge=0
+    )
+
+
+class ParquetSource(TableSource):
+    """Parquet files with a column of image bytes; staged as tars."""
 
     kind: Literal["parquet"] = "parquet"
     path: str = Field(
         description="folder, file or pattern, local or URL: s3://bucket/{000..099}.parquet, /data/*.parquet",
         min_length=1,
     )
-    key_prefix: str = Field("", description="put before every key, to tell the sources of a pool apart")
-    image: str | None = Field(
-        None,
-        description="column of the images' bytes; `a.b` is field b of a struct; null: found by type and name",
-    )
-    key: str | None = Field(
-        None, description="column that names the image within its file; null: the number of its row"
-    )
-    columns: tuple[str, ...] | None = Field(
-        None, description="columns that travel as json; null: all but those with bytes"
-    )
-    max_image_bytes: int = Field(
-        256 << 20, description="bytes; a larger image is not kept, its row says file_too_large", ge=1
-    )
-    max_sidecar_bytes: int = Field(
-        16 << 20, description="bytes; a row whose json is longer has none, which is noted", ge=0
-    )
 
 
-class HuggingFaceSource(BaseModel):
+class HuggingFaceSource(TableSource):
     """A data set of Hugging Face `datasets` as files: saved by `save_to_disk`, parquet, or an imagefolder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["huggingface"] = "huggingface"
     path: str = Field(description="folder of the data set, local or URL; no code in it is run", min_length=1)
-    key_prefix: str = Field("", description="put before every key, to tell the sources of a pool apart")
     split: str | None = Field(None, description="which split; may be left out where there is one")
-    image: str | None = Field(
-        None,
-        description="column of the images' bytes; `a.b` is field b of a struct; null: found by type and name",
-    )
-    key: str | None = Field(
-        None, description="column that names the image within its file; null: the number of its row"
-    )
-    columns: tuple[str, ...] | None = Field(
-        None, description="columns that travel as json; null: all but those with bytes"
-    )
-    max_image_bytes: int = Field(
-        256 << 20, description="bytes; a larger image is not kept, its row says file_too_large", ge=1
-    )
-    max_sidecar_bytes: int = Field(
-        16 << 20, description="bytes; a row whose json is longer has none, which is noted", ge=0
-    )
 
 
 class WarcSource(BaseModel):

@@ -13,11 +13,10 @@ from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import as_text
-from curation.ingest.sources import HuggingFaceSource, ParquetSource
+from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
 from curation.ingest.unique_names import UniqueNames
 
-TableSource = ParquetSource | HuggingFaceSource
 # Where several columns hold bytes, the first of these that does is the image.
 IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes", "content")
 

@@ -47,7 +47,7 @@ def _shares(
     }
     if "dedup_rows" in receipts:
         joined = receipts["dedup_rows"][0].facts["num_joined"]
-        searched = sum(n for name, n in images.items() if config.pools[name].takes_part_in_dedup)
+        searched = sum(n for name, n in images.items() if config.pools[name].may_enter_dataset)
         values["joined"] = joined / max(searched, 1)
     if "lineage" in receipts:
         values |= _survival(receipts["lineage"][0].facts["funnel"], config)

@@ -58,14 +58,14 @@ class Sizes:
     def joined(self) -> int:
         """Images compared with one another as copies."""
         pools = self.config.pools
-        candidates = sum(n for name, n in self.images.items() if pools[name].takes_part_in_dedup)
+        candidates = sum(n for name, n in self.images.items() if pools[name].may_enter_dataset)
         return round(candidates * self.shares.joined)
 
     @property
     def num_blocks(self) -> int:
         """Blocks of the join; a block has images of one pool."""
         pools, rows = self.config.pools, self.config.dedup.block_rows
-        sizes = [n for name, n in self.images.items() if pools[name].takes_part_in_dedup]
+        sizes = [n for name, n in self.images.items() if pools[name].may_enter_dataset]
         return sum(math.ceil(n / max(rows, self.config.ingest.part_rows)) for n in sizes)
 
     @property

@@ -175,18 +175,19 @@ def _cells(sizes: Sizes) -> Iterator[StepWork]:
 
 def _decontaminate(sizes: Sizes) -> Iterator[StepWork]:
     rule, n, holdout = sizes.config.decontaminate, sizes.total, sizes.of_role("holdout")
+    searched = sum(num for name, num in sizes.images.items() if sizes.config.is_decontaminated(name))
     stage = "decontaminate"
     yield _images(sizes, "decontaminate_rows", stage, items=1, read=8.0 * n, held=16.0 * n)
     for name, dim in (("", sizes.copy_dim if rule.cosine_threshold is not None else 0), ("pca_", 0)):
         if name and rule.pca_radius is None:
             continue
         block_rows = sizes.config.dedup.block_rows
-        left, right = math.ceil((n - holdout) / block_rows), math.ceil(holdout / block_rows)
+        left, right = math.ceil(searched / block_rows), math.ceil(holdout / block_rows)
         row_bytes = 48 + 2 * dim
-        pairs = (n - holdout) * holdout * sizes.shares.decoded**2
+        pairs = searched * holdout * sizes.shares.decoded**2
         yield StepWork(
             f"decontaminate_{name}edges", stage, left * right, "pairs", pairs,
-            row_bytes * (right * (n - holdout) + left * holdout),
+            row_bytes * (right * searched + left * holdout),
             2 * min(block_rows, n) * (row_bytes + 5 * dim),
             "per pair of an image and an evaluation image, by pair of blocks",
         )  # fmt: skip

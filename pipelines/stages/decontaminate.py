@@ -1,4 +1,7 @@
-"""decontaminate: every described image, survivor or not, against every image of the holdout pools."""
+"""decontaminate: every described image that may enter, survivor or not, against every holdout image.
+
+Images of curated pools that only search cannot leak anything, and are left alone.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from curation.dedup.decontaminate import DecontaminateConfig, HoldoutEdges, exac
 from curation.dedup.edges import Edges
 from curation.schema import LEAKS
 from pipelines.config import RunConfig
-from pipelines.parts import Part, is_null, read_array, roles, sha256_words
+from pipelines.parts import Part, in_pools, is_null, read_array, roles, sha256_words
 from pipelines.runner import Runner
 from pipelines.stages.dedup import Copies, read_copies
 from pipelines.stages.edges import read_edges
@@ -39,11 +42,12 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
     described = rows.file(runner.run_dir, "described.npy")
     edges = _join(runner, config, parts, rows=described, digests=rows.facts["digests"])
 
+    searched = sorted(name for name in config.pools if config.is_decontaminated(name))
     step = Step(
         "decontaminate_leaks",
-        2,
-        rule.model_dump(mode="json"),
-        partial(_load_leaks, rule),
+        3,
+        {**rule.model_dump(mode="json"), "searched": searched},
+        partial(_load_leaks, rule, searched),
         "task",
         "decontaminate",
     )
@@ -62,12 +66,8 @@ def _join(
 
     def pairs(*files: str) -> list[tuple[Block, Block]]:
         sides = []
-        for is_holdout in (False, True):
-            mine = [
-                (part, digest)
-                for part, digest in zip(parts, digests, strict=True)
-                if (part.role == "holdout") is is_holdout
-            ]
+        for takes in (config.is_decontaminated, lambda pool: config.pools[pool].role == "holdout"):
+            mine = [(p, digest) for p, digest in zip(parts, digests, strict=True) if takes(p.pool)]
             of_mine = [digest for _, digest in mine]
             size = config.dedup.block_rows
             sides.append(make_blocks([part for part, _ in mine], rows, of_mine, block_rows=size, files=files))
@@ -97,7 +97,7 @@ def _load_rows() -> Work:
     return work
 
 
-def _load_leaks(rule: DecontaminateConfig) -> Work:
+def _load_leaks(rule: DecontaminateConfig, searched: Sequence[str]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         num_rows = parts[-1].offset + parts[-1].num_rows
@@ -105,6 +105,8 @@ def _load_leaks(rule: DecontaminateConfig) -> Work:
             storage.write_table(attempt.out / "leaks.parquet", LEAKS.empty_table())
             return {"num_leaks": 0}
         rows = np.asarray(read_array(attempt.payload["rows"]))
+        is_searched = in_pools(parts, searched)
+        rows = rows[is_searched[rows] | roles(parts, "holdout")[rows]]
         rank = id_rank(parts)
         exact = exact_leaks(
             sha256_words(parts)[rows], is_holdout=roles(parts, "holdout")[rows], rank=rank[rows]
@@ -122,6 +124,7 @@ def _load_leaks(rule: DecontaminateConfig) -> Work:
             copies = read_copies(attempt.payload["copies"])
             labels[copies["row"].to_numpy()] = copies["representative"].to_numpy()
         found = leaks(every, rank=rank, labels=labels, by=rule.by)
+        found = found.filter(is_searched[found["row"].to_numpy()])  # a component reaches across pools
         storage.write_table(attempt.out / "leaks.parquet", found)
         return {"num_leaks": found.num_rows}
 

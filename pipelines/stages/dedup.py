@@ -53,7 +53,7 @@ def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
     """Find the copies among the usable images of all curated and uncurated pools."""
     rule = config.dedup
     inputs = tuple(part.digest("described", "verdicts") for part in parts)
-    aside = frozenset(name for name, pool in config.pools.items() if not pool.takes_part_in_dedup)
+    aside = frozenset(name for name, pool in config.pools.items() if not pool.may_enter_dataset)
     rows_step = Step("dedup_rows", 2, {"aside": sorted(aside)}, partial(_load_rows, aside), "task", "dedup")
     rows = runner.run_one(rows_step, Item(inputs, {"parts": tuple(parts)}))
     joined, digests = rows.file(runner.run_dir, "joined.npy"), rows.facts["digests"]
@@ -80,7 +80,7 @@ def _join(
     searched = [
         (part, digest)
         for part, digest in zip(parts, digests, strict=True)
-        if config.pools[part.pool].takes_part_in_dedup
+        if config.pools[part.pool].may_enter_dataset
     ]
 
     def blocks(*files: str) -> list[Block]:

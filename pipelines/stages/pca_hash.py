@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from curation import storage
-from curation.dedup.pca_hash import PcaHash, draw_rows, fit_pca_hash, pca_hash
+from curation.cluster.seeding import sample_rows
+from curation.dedup.pca_hash import PcaHash, fit_pca_hash, pca_hash
 from pipelines.config import RunConfig
 from pipelines.parts import Part, gather_vectors, is_null, read_array, roles
 from pipelines.runner import Runner
@@ -46,7 +47,7 @@ def _load_fit(num: int, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         candidates = np.flatnonzero(is_null(parts, "described", "reason") & ~roles(parts, "holdout"))
-        drawn = draw_rows(candidates, num=num, seed=seed)
+        drawn = candidates[sample_rows(len(candidates), num, seed=seed)]
         fitted = fit_pca_hash(gather_vectors(parts, copy_file(parts[0]), drawn))
         columns = np.concatenate([fitted.directions, fitted.offsets[:, None]], axis=1)
         storage.write_vectors(attempt.out / "fit.npy", columns)

@@ -10,6 +10,7 @@ reference is FAISS itself on fp32 vectors made beforehand, without the fp64 scor
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--threshold", type=float, default=0.9)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-bf16", action="store_true", help="for a machine without bf16 in hardware")
     args = parser.parse_args()
     rows = planted_vectors(args.num_rows, dim=args.dim, seed=0)
     single = rows.astype(np.float32)
@@ -65,6 +67,8 @@ def main() -> None:
         "symmetric": lambda: join(same=True),
         "all_pairs_bf16": lambda: join(same=False, dtype="bf16"),
     }
+    if args.no_bf16:
+        del contenders["all_pairs_bf16"]
     times: dict[str, list[float]] = {name: [] for name in contenders}
     edges: dict[str, int] = {}
     for _ in range(args.repeats):
@@ -72,8 +76,10 @@ def main() -> None:
             start = time.perf_counter()
             edges[name] = run()
             times[name].append(time.perf_counter() - start)
+            print(f"{name}: {times[name][-1]:.1f} s", file=sys.stderr, flush=True)
     backend_edges = cosine_pairs(rows, rows, threshold=args.threshold, same=True, backend="faiss")
-    assert edges["all_pairs"] == edges["symmetric"] == edges["all_pairs_bf16"] == 2 * len(backend_edges.a)
+    ours = {edges[name] for name in contenders if name != "faiss"}
+    assert ours == {2 * len(backend_edges.a)}, edges
     rate = {name: args.num_rows**2 / min(spent) / 1e9 for name, spent in times.items()}
     line = {
         "what": "exact cosine edges of a self-join, all ordered pairs",
@@ -85,7 +91,7 @@ def main() -> None:
         "ratio": round(rate["all_pairs"] / rate["faiss"], 2),
         "symmetric_rate": round(rate["symmetric"], 3),
         "symmetric_ratio": round(rate["symmetric"] / rate["faiss"], 2),
-        "bf16_ratio": round(rate["all_pairs_bf16"] / rate["faiss"], 2),
+        "bf16_ratio": None if args.no_bf16 else round(rate["all_pairs_bf16"] / rate["faiss"], 2),
         "edges": edges["symmetric"] // 2,
         # fp32 decides these differently from the exact score; a few per million edges are expected
         "reference_edges": edges["faiss"] // 2,

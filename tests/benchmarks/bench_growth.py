@@ -3,9 +3,10 @@
 python tests/benchmarks/bench_growth.py [--rows 100000,1000000] [--executor ray]
 
 Each size is a run of its own over freshly written tars; the vectors lie around 500 directions, with planted
-copies. Per step: the seconds of work by the receipts, and how the time per row grew from the smallest size to
-the largest. The exponent of a step is log(time ratio) / log(rows ratio): 1 is linear, 2 is every pair. The
-driver's peak resident memory gives its bytes per row between the two sizes.
+copies. Then its copies are searched once more, cell by cell. Per step: the seconds of work by the receipts,
+and how the time per row grew from the smallest size to the largest. The exponent of a step is log(time ratio)
+/ log(rows ratio): 1 is linear, 2 is every pair. The driver's peak resident memory gives its bytes per row
+between the two sizes.
 """
 
 import argparse
@@ -35,6 +36,7 @@ LVD = (sys.executable, "-m", "pipelines.cli")
 LINES = {
     "describe": ("describe",),
     "exact join": ("dedup_edges",),
+    "join by cells": ("dedup_cell_edges",),
     "clustering": ("cluster", "kmeans"),
     "sharding": ("shard",),
 }
@@ -52,7 +54,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="lvd-growth-") as folder:
             root = Path(folder)
             write_pool(root, size)
-            peaks[size] = run(root, args.executor)
+            command = ("run", str(root / "growth.yaml"), "--executor", args.executor)
+            peaks[size] = run(root, *command)
+            run(root, *command, "--set=dedup.search=cells", "--until=dedup")
             seconds[size] = seconds_of(root / "run")
         print(f"{size:,} rows: {seconds[size]}, driver peak {peaks[size] / 1e6:.0f} MB", file=sys.stderr)
     small, large = sizes[0], sizes[-1]
@@ -139,12 +143,11 @@ def png(grey: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def run(root: Path, executor: str) -> int:
-    """Run `lvd run`; returns the largest resident set of its own process, bytes."""
-    command = [*LVD, "run", str(root / "growth.yaml"), "--executor", executor]
+def run(root: Path, *arguments: str) -> int:
+    """Run `lvd`; returns the largest resident set of its own process, bytes."""
     peak = 0
     with (root / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen([*LVD, *arguments], stdout=log, stderr=log)
         while process.poll() is None:
             peak = max(peak, _resident_peak(process.pid))
             time.sleep(0.2)

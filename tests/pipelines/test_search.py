@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from curation.errors import ConfigError, SourceError
 from pipelines.cli import main
@@ -21,13 +22,14 @@ def rows(finished: Path, rows_of: Callable[..., Any]) -> list[dict[str, Any]]:
     return rows_of(finished, "lineage").to_pylist()
 
 
-def products(run_dir: Path, row: int) -> np.ndarray:
+def products(run_dir: Path, row: int, *, itself: bool = False) -> np.ndarray:
     made = open_run(str(run_dir)).made
     assert made is not None
     vectors = np.concatenate([read_array(part.embeddings) for part in made.parts]).astype(np.float64)
     score = vectors @ vectors[row]
     score[~vectors.any(axis=1)] = -np.inf
-    score[row] = -np.inf
+    if not itself:
+        score[row] = -np.inf
     return score
 
 
@@ -67,6 +69,24 @@ def test_a_file_of_the_run_is_its_own_nearest(finished: Path, rows: list[dict[st
     assert search_lines(answer)[0].startswith(
         f"nearest to {row['uri']}, id {row['image_id']}, by the embedding gist"
     )
+
+
+def test_a_file_of_the_run_needs_no_model(
+    finished: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.embed_file.embed_file", None)
+    row = a_kept_row(rows)
+    answer = search(str(finished), Asked(file=rows[row]["uri"], k=1))
+    assert answer.hits[0]["score_with_query"] == products(finished, row, itself=True)[row]
+
+
+def test_another_file_is_embedded(finished: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    row, again = rows[a_kept_row(rows)], tmp_path / "again.png"
+    Image.open(row["uri"]).convert("RGB").save(again)
+    answer = search(str(finished), Asked(file=str(again), k=1))
+    assert answer.query["image_id"] != row["image_id"]
+    assert answer.hits[0]["image_id"] == row["image_id"]
+    assert answer.hits[0]["score_with_query"] > 0.95  # it was decoded at another scale
 
 
 def test_the_page_is_whole_and_closed(finished: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:

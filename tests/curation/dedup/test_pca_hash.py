@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curation.dedup import pca_hash as module
-from curation.dedup.pca_hash import PcaHash, draw_rows, fit_pca_hash, pca_hash
+from curation.dedup.pca_hash import PcaHash, fit_pca_hash, pca_hash
 from curation.errors import ConfigError
 
 
@@ -84,15 +84,7 @@ def test_rows_without_a_descriptor_and_equal_ones_do_not_count():
     assert isinstance(nothing, PcaHash)
 
 
-def test_sample(monkeypatch):
-    rows = np.arange(0, 1000, 3)
-    drawn = draw_rows(rows, num=50, seed=1)
-    assert len(np.unique(drawn)) == 50
-    assert np.isin(drawn, rows).all()
-    assert (np.diff(drawn) > 0).all()
-    assert drawn.tolist() == draw_rows(rows, num=50, seed=1).tolist()
-    assert drawn.tolist() != draw_rows(rows, num=50, seed=2).tolist()
-    assert draw_rows(rows, num=400, seed=1).tolist() == rows.tolist()
+def test_too_large_a_sample(monkeypatch):
     monkeypatch.setattr(module, "MAX_SAMPLE_ROWS", 10)
     with pytest.raises(ConfigError, match="at most 10"):
         fit_pca_hash(descriptors(11, 4, seed=0))
