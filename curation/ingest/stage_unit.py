@@ -30,6 +30,7 @@ from curation.ingest.web.stage_urls import (
     download_settings,
     fetch_images,
     listed_images,
+    opt_out_settings,
 )
 from curation.ingest.web.url_source import UrlSource
 
@@ -102,6 +103,8 @@ def staged_settings(source: Source) -> dict[str, Any]:
     match source:
         case UrlSource() | WarcSource(take="links"):
             settings["download"] = download_settings(source.download)
+        case WarcSource():
+            settings["download"] = opt_out_settings(source.download)
     return settings
 
 

@@ -153,6 +153,32 @@ def test_links_of_a_crawl_are_fetched(
     assert {"alt": "five", "page": server.url("/e.html")} in texts
 
 
+def test_whose_opt_outs_count_is_part_of_what_is_staged_of_a_crawl(
+    tmp_path: Path, run_quietly: Callable[..., RunResult]
+):
+    pytest.importorskip("fastwarc")
+    tags = ["noai", "otherbot: noindex", "index"]
+    records = [
+        _record(
+            "response",
+            f"http://a.example/{i}.jpg",
+            "application/http; msgtype=response",
+            f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nX-Robots-Tag: {tag}\r\n\r\n".encode() + jpeg(i),
+        )
+        for i, tag in enumerate(tags)
+    ]
+    (tmp_path / "crawl.warc").write_bytes(b"".join(records))
+    source = {"kind": "warc", "path": str(tmp_path)}
+
+    def left_out(**download: Any) -> list[bool]:
+        run_quietly(config_for(source, tmp_path / "run", **download))
+        return [reason == "opted_out" for _, reason in sorted(decisions(tmp_path / "run").items())]
+
+    assert left_out(honour_opt_outs=False) == [False, False, False]
+    assert left_out() == [True, False, False]
+    assert left_out(user_agent="otherbot/1.0") == [True, True, False]
+
+
 def warc_record(url: str, body: str, kind: str, *, status: str = "200 OK") -> bytes:
     payload = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n\r\n{body}".encode()
     return _record("response", url, "application/http; msgtype=response", payload)

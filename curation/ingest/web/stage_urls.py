@@ -21,6 +21,7 @@ from curation.ingest.table_images import encode_row
 from curation.ingest.unique_names import UniqueNames
 from curation.ingest.web.blocked_domains import read_blocked
 from curation.ingest.web.download_config import MAX_URL_CHARS, DownloadConfig
+from curation.ingest.web.robots import product_token
 from curation.ingest.web.text_lists import ListRow
 from curation.ingest.web.url_lists import list_rows
 from curation.ingest.web.url_source import UrlSource
@@ -190,6 +191,10 @@ def download_settings(config: DownloadConfig) -> dict[str, Any]:
 
     The names of the lists of blocked domains do not, what stands in them does.
     """
-    names = {"honour_robots", "honour_opt_outs", "allow_private", "max_image_bytes"}
-    settings = config.model_dump(mode="json", include=names)
-    return {**settings, "blocked": _blocked(_list_files(config))[1]}
+    settings = config.model_dump(mode="json", include={"honour_robots", "allow_private", "max_image_bytes"})
+    return {**settings, **opt_out_settings(config), "blocked": _blocked(_list_files(config))[1]}
+
+
+def opt_out_settings(config: DownloadConfig) -> dict[str, Any]:
+    """What decides whom headers, and robots.txt, keep out: of a user agent, the name that they address."""
+    return {"honour_opt_outs": config.honour_opt_outs, "product": product_token(config.user_agent)}

@@ -119,8 +119,11 @@ def test_how_fast_is_asked_changes_nothing_that_is_staged(tmp_path: Path):
     def settings(**download: object) -> dict:
         return staged_settings(UrlSource.model_validate({"path": "x.txt", "download": download}))
 
-    assert settings() == settings(max_requests=7, total_s=3, num_retries=0, user_agent="me")
+    agent = "LVD-image-downloader/2.0 (me@example.org)"
+    assert settings() == settings(max_requests=7, total_s=3, num_retries=0, user_agent=agent)
     assert settings() != settings(honour_robots=False)
+    # Sites address a crawler by its name.
+    assert settings() != settings(user_agent="me/1.0")
     assert settings() != settings(blocked_domains=[str(blocked)])
     before = settings(blocked_domains=[str(blocked)])
     blocked.write_text("evil.example\nworse.example\n")
