@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
+from curation.errors import SourceError
 from curation.schema import IMAGES
 
 
@@ -23,6 +24,9 @@ def merge_listing(old: Sequence[pa.Table], new: Iterable[pa.Table], *, part_rows
 
     Returns:
         The parts of the merged listing, in order.
+
+    Raises:
+        SourceError: when two rows of the new listing have one key: one would take the other's place.
     """
     unseen = {digest for part in old for _, digest in _row_digests(part)}
     fresh: dict[bytes, tuple[int, int]] = {}  # key's digest -> (held table, row)
@@ -32,6 +36,8 @@ def merge_listing(old: Sequence[pa.Table], new: Iterable[pa.Table], *, part_rows
         for row, (key, digest) in enumerate(_row_digests(table)):
             if digest in unseen:
                 unseen.remove(digest)
+            elif key in fresh:
+                raise _twice(table, row)
             else:
                 fresh[key] = (len(held), len(rows))
                 rows.append(row)
@@ -60,6 +66,8 @@ def _merge_part(
     start = 0
     for row, (key, digest) in enumerate(_row_digests(part)):
         if digest not in unseen:
+            if key in fresh:
+                raise _twice(part, row)
             continue
         pieces.append(part.slice(start, row - start))
         start = row + 1
@@ -69,6 +77,16 @@ def _merge_part(
     if not pieces:
         return part
     return pa.concat_tables([*pieces, part.slice(start)]).combine_chunks()
+
+
+def _twice(table: pa.Table, row: int) -> SourceError:
+    found = table.slice(row, 1).to_pylist()[0]
+    return SourceError(
+        "Two images of a source have one key",
+        got=f"{found['key'][:200]!r}, which is also that of {found['uri'][:200]}",
+        expected="a key for every image",
+        remedy="Rename one of the two, or what holds it",
+    )
 
 
 def _row_digests(table: pa.Table) -> Iterator[tuple[bytes, bytes]]:

@@ -1,5 +1,12 @@
 """Names that come more than once are told apart, and none is lost."""
 
+from dataclasses import replace
+
+import pyarrow as pa
+
+from curation.ingest.staging import StagedUnit
+from curation.schema import IMAGES
+
 
 class UniqueNames:
     """Gives every member of something a name of its own: the second `a.jpg` becomes `a.jpg#2`."""
@@ -19,3 +26,15 @@ class UniqueNames:
             self._next[name] = number
         self._next[unique] = 1
         return unique
+
+
+def with_unique_keys(unit: StagedUnit, names: UniqueNames) -> StagedUnit:
+    """The unit, its rows under keys that no other has; what a source is cut into changes none of them.
+
+    Args:
+        unit: what a unit gave; the units of a source come in order.
+        names: that its rows, and those of the units before it, have.
+    """
+    keys = pa.array([names.take(key) for key in unit.table["key"].to_pylist()], IMAGES.field("key").type)
+    index = IMAGES.get_field_index("key")
+    return replace(unit, table=unit.table.set_column(index, IMAGES.field("key"), keys))

@@ -14,7 +14,9 @@ from curation.ingest.refresh import merge_listing
 from curation.ingest.sources import Source, TarSource
 from curation.ingest.staging import StagedUnit
 from curation.ingest.tar_index import TarIndex, index_tar
+from curation.ingest.unique_names import UniqueNames, with_unique_keys
 from curation.ingest.units import read_units
+from curation.ingest.web.url_source import UrlSource
 from curation.schema import IMAGES
 from pipelines.config import RunConfig
 from pipelines.parts import Part, read
@@ -72,11 +74,14 @@ def _list(payload: Mapping[str, Any], *, part_rows: int, run_dir: str) -> Iterat
     if payload["units"] is None:
         return listing.list_parts(source, part_rows=part_rows)
     staged: Mapping[int, Receipt] = payload["staged"]
+    # A column may name rows of several units alike; keys of every other kind differ by themselves.
+    names = UniqueNames() if isinstance(source, UrlSource) and source.key is not None else None
 
     def indexes() -> Iterator[TarIndex | StagedUnit]:
         for position, unit in enumerate(read_units(read(payload["units"]))):
             if position in staged:
-                yield read_staged(staged[position], run_dir)
+                found = read_staged(staged[position], run_dir)
+                yield found if names is None else with_unique_keys(found, names)
             else:
                 assert isinstance(source, TarSource), "only tars have ranges of their own"
                 yield index_tar(unit.file, source)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,6 @@ from curation.ingest.rows import ImageRow, as_text
 from curation.ingest.sidecars import StoredFile
 from curation.ingest.staging import Place, StagedImage
 from curation.ingest.table_images import encode_row
-from curation.ingest.unique_names import UniqueNames
 from curation.ingest.web.blocked_domains import read_blocked
 from curation.ingest.web.download_config import MAX_URL_CHARS, DownloadConfig
 from curation.ingest.web.robots import product_token
@@ -46,6 +45,8 @@ def listed_images(
 ) -> Iterator[WebImage]:
     """The images of some rows of a list.
 
+    Where a column names the rows, names may come again: `with_unique_keys` tells them apart, over all units.
+
     Args:
         info: the list.
         source: what it belongs to.
@@ -53,21 +54,18 @@ def listed_images(
         findings: what could not be read, and sidecars that are left out, are added here.
     """
     first, stop, offset = rows
-    names = UniqueNames()
     with contextlib.closing(list_rows(info, source, start=(first, offset), findings=findings)) as listed:
         for row in listed:
             if stop is not None and row.number >= stop:
                 return
-            yield _web_image(row, info, source, names=names, findings=findings)
+            yield _web_image(row, info, source, findings=findings)
 
 
-def _web_image(
-    row: ListRow, info: storage.FileInfo, source: UrlSource, *, names: UniqueNames, findings: Findings
-) -> WebImage:
+def _web_image(row: ListRow, info: storage.FileInfo, source: UrlSource, *, findings: Findings) -> WebImage:
     values = dict(row.values)
     name = f"{row.number:08d}"
     if source.key is not None and values.get(source.key) is not None:
-        name = names.take(as_text(str(values[source.key])))
+        name = as_text(str(values[source.key]))
     if source.columns is not None:
         values = {column: values.get(column) for column in source.columns}
     sidecar = _encoded(values) if values else b""
@@ -95,19 +93,22 @@ def fetch_images(
     `MAY_SUCCEED_LATER` are asked again; the others are given back as they are.
 
     Args:
-        images: each with a key of its own.
+        images: what to fetch.
         config: what is sent and honoured, and the limits.
         place: where the images are staged; beside it lie the files by which workers share the hosts' limits.
-        before: what the same images gave when they were last asked; rows of `schema.IMAGES`.
+        before: what the same images gave when they were last asked, in the same order; rows of
+            `schema.IMAGES`.
 
     Raises:
         ConfigError: when aiohttp is not installed, or a list of blocked domains cannot be read.
     """
-    known = {row["key"]: row for row in before.to_pylist()} if before is not None else {}
+    known = before.to_pylist() if before is not None else []
     seen: set[bytes] = set()
-    stream = iter(images)
+    start, stream = 0, iter(images)
     while batch := list(islice(stream, _BATCH_URLS)):
-        yield from _fetch_batch(batch, config, place, known=known, seen=seen)
+        asked = known[start : start + len(batch)]
+        yield from _fetch_batch(batch, config, place, before=asked, seen=seen)
+        start += len(batch)
 
 
 def _fetch_batch(
@@ -115,10 +116,11 @@ def _fetch_batch(
     config: DownloadConfig,
     place: Place,
     *,
-    known: Mapping[str, Mapping[str, Any]],
+    before: Sequence[Mapping[str, Any]],
     seen: set[bytes],
 ) -> Iterator[StagedImage | ImageRow]:
-    verdicts = [_verdict(image, known.get(image.key), seen) for image in batch]
+    # What could not be read to its end the last time has rows now that were never asked for.
+    verdicts = [_verdict(image, row, seen) for image, row in zip_longest(batch, before)]
     wanted = [image.url or "" for image, verdict in zip(batch, verdicts, strict=True) if verdict is None]
     fetched = _download(wanted, config, place)
     for image, verdict in zip(batch, verdicts, strict=True):
@@ -140,7 +142,8 @@ def _verdict(image: WebImage, before: Mapping[str, Any] | None, seen: set[bytes]
     is_repeated = digest in seen
     if url:
         seen.add(digest)
-    if before is not None and before["reason"] not in MAY_SUCCEED_LATER:
+    is_known = before is not None and before["key"] == image.key
+    if before is not None and is_known and before["reason"] not in MAY_SUCCEED_LATER:
         sidecars = [
             (s["name"], StoredFile(s["name"], s["path"], s["offset"], s["num_bytes"]))
             for s in before["sidecars"]

@@ -146,6 +146,24 @@ def test_a_merge_by_hand():
     assert merged[1]["version"].to_pylist() == ["1", "0"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["a0"], ["a0", "b0", "b1"]),  # both new
+        (["a0", "b0"], ["a1", "a2", "b0"]),  # both changed
+        (["a0", "b0"], ["a0", "a1", "b0"]),  # one as it was
+        (["a0", "b0"], ["a0", "a0", "b0"]),
+    ],
+)
+def test_a_merge_of_a_key_that_comes_twice_loses_no_row_in_silence(before: list[str], after: list[str]):
+    old, new = (
+        pa.concat_tables(table for key, version in rows for table in listing({key: int(version)}))
+        for rows in (before, after)
+    )
+    with pytest.raises(SourceError, match="one key"):
+        list(merge_listing([old], [new], part_rows=3))
+
+
 FILES = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 3), max_size=20)
 
 

@@ -12,6 +12,7 @@ from curation import storage
 from curation.ingest.problems import Findings
 from curation.ingest.stage_unit import stage_unit, staged_settings
 from curation.ingest.staging import Place, StagedUnit
+from curation.ingest.unique_names import UniqueNames, with_unique_keys
 from curation.ingest.units import Unit, cut_units, read_units, units_table
 from curation.ingest.web.download_config import DownloadConfig
 from curation.ingest.web.stage_urls import listed_images
@@ -102,7 +103,7 @@ def test_keys_and_sidecars(tmp_path: Path):
     assert [image.key for image in plain] == [f"p/list.jsonl/{i:08d}" for i in range(4)]
     assert json.loads(plain[0].sidecars["json"]) == {"id": "x", "n": 1, "t": "\ud800"}
     named = listed(key="id", columns=("n",), max_sidecar_bytes=100)
-    assert [image.key.partition("/")[2] for image in named] == ["x", "x#2", "00000002", "y"]
+    assert [image.key.partition("/")[2] for image in named] == ["x", "x", "00000002", "y"]
     assert [image.sidecars.get("json") for image in named] == [
         b'{"n":1}',
         b'{"n":null}',
@@ -110,6 +111,28 @@ def test_keys_and_sidecars(tmp_path: Path):
         None,
     ]
     assert [note.what for note in findings.notes] == ["long_sidecar"]
+
+
+def test_keys_are_those_of_the_whole_list_however_it_is_cut(server: Loopback, tmp_path: Path):
+    server.routes = {f"/{i}": answer(bytes([i])) for i in range(6)}
+    path = tmp_path / "list.jsonl"
+    ids = ["x", "x", None, "x", "x#2", "00000002"]
+    rows = [{"url": server.url(f"/{i}"), "id": name} for i, name in enumerate(ids)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for unit_rows in (1, 4, 10):
+        source = UrlSource(path=str(path), key="id", unit_rows=unit_rows, download=LOCAL)
+        names, found = UniqueNames(), []
+        for unit in cut_units(source):
+            out = tmp_path / f"{unit_rows}-{unit.first}"
+            out.mkdir()
+            once = stage_unit(source, unit, Place(out, "steps/x"), before=None)
+            num_asked = len(server.requests)
+            # Rows of one name are told apart by their places, and none is asked for again.
+            again = stage_unit(source, unit, Place(out, "steps/y"), before=once.table)
+            assert again.table.equals(once.table)
+            assert len(server.requests) == num_asked
+            found += with_unique_keys(once, names).table["key"].to_pylist()
+        assert [key.partition("/")[2] for key in found] == ["x", "x#2", "00000002", "x#3", "x#2#2", "00000002#2"]
 
 
 def test_how_fast_is_asked_changes_nothing_that_is_staged(tmp_path: Path):
