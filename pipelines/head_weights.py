@@ -83,12 +83,15 @@ def _check_chain(
     ends = [shape[0] for shape in shapes] if is_whole else []
     is_chain = is_whole and ends[:-1] == [shape[1] for shape in shapes[1:]] and ends[-1] == 1
     around = [x for x in (centre, variance) if x is not None]
-    is_finite = all(torch.isfinite(x).all() for pair in pairs for x in pair)
-    if not is_chain or not is_finite or any(x.shape != (shapes[0][1],) for x in around):
+    is_finite = all(torch.isfinite(x).all() for x in (*around, *(x for pair in pairs for x in pair)))
+    is_variance = variance is None or bool((variance >= 0).all())
+    fits = is_chain and all(x.shape == (shapes[0][1],) for x in around)
+    if not fits or not is_finite or not is_variance:
         raise ModelError(
             f"The layers in {source.path} make no head of the form {source.form}",
             got=", ".join(f"{tuple(w.shape)} + {tuple(b.shape)}" for w, b in pairs),
-            expected="finite layers, each as wide as the one before gives, down to one number",
+            expected="finite layers, each as wide as the one before gives, down to one number; a variance "
+            "that is not negative",
             remedy="Give the file that the form is named for",
         )
 

@@ -65,9 +65,11 @@ class Filter:
 
     def __call__(self, measured: pa.Table) -> pa.ChunkedArray:
         """Where it refuses: booleans, null where the measurement is."""
-        limit = pa.scalar(self.limit, pa.float64())
+        column = measured[self.measure]
+        # 0.98 as it was measured, in fp32, is more than 0.98: the limit is rounded as the measurement was.
+        kind = column.type if pa.types.is_floating(column.type) else pa.float64()
         compare = pc.less if self.refuses == "below" else pc.greater
-        return compare(measured[self.measure], limit)
+        return compare(column, pa.scalar(self.limit, kind))
 
 
 def filters(config: JudgeConfig) -> tuple[Filter, ...]:
@@ -103,7 +105,9 @@ def pixel_std(grey: UInt8[np.ndarray, "n 32 32"]) -> Float32[np.ndarray, " n"]:
 
 
 def measurements(described: pa.Table, scores: pa.Table | None) -> pa.Table:
-    """What the filters look at, one column each, null where describe has refused the picture.
+    """What the filters look at, one column each.
+
+    Null where describe has refused the picture, and where a score is no number.
 
     Args:
         described: rows of schema.DESCRIBED.
@@ -119,7 +123,9 @@ def measurements(described: pa.Table, scores: pa.Table | None) -> pa.Table:
     }
     columns |= {name: described[name] for name in ("pixel_std", "uniform_share", "stroke_share")}
     for field in SCORES:
-        columns[field.name] = scores[field.name] if scores else pa.nulls(len(described), field.type)
+        column = scores[field.name] if scores else pa.nulls(len(described), field.type)
+        # NaN is neither above nor below a limit, and would pass each of them.
+        columns[field.name] = pc.if_else(pc.is_finite(column), column, None)
     decoded = pc.is_null(described["reason"])
     return pa.table({name: pc.if_else(decoded, column, None) for name, column in columns.items()})
 

@@ -84,7 +84,8 @@ def score(vectors: Float16[np.ndarray, "n d"], heads: Mapping[HeadName, Head]) -
         heads: by name; each scores vectors of this length.
 
     Returns:
-        n rows of schema.SCORES: null where there is no vector, and of a head that is off.
+        n rows of schema.SCORES: null where there is no vector, where a head makes no finite number of one,
+        and of a head that is off.
     """
     has = vectors.any(axis=1)
     columns = {}
@@ -94,7 +95,8 @@ def score(vectors: Float16[np.ndarray, "n d"], heads: Mapping[HeadName, Head]) -
         head = heads.get(name)
         if head is not None:
             values = _score(vectors, head)
-        columns[name] = pa.array(values, pa.float32(), mask=~has if head is not None else np.ones_like(has))
+        is_known = has & np.isfinite(values) if head is not None else np.zeros_like(has)
+        columns[name] = pa.array(values, pa.float32(), mask=~is_known)
     return pa.table(columns, SCORES)
 
 

@@ -165,7 +165,7 @@ def _source_of_vectors(config: EmbedConfig) -> tuple[Embedder | None, Precompute
 def judge_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tuple[Part, ...]:
     """Apply the thresholds to what was measured."""
     step = Step(
-        "judge", 2, config.judge.model_dump(mode="json"), partial(_load_judge, config.judge), "map", "judge"
+        "judge", 3, config.judge.model_dump(mode="json"), partial(_load_judge, config.judge), "map", "judge"
     )
     items = [Item((_sha(part), *_sha_of_scores(part)), {"part": part}, part.num_rows) for part in parts]
     receipts = runner.run(step, items)

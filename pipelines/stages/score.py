@@ -20,7 +20,7 @@ def score_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tup
         return tuple(parts)
     from pipelines.heads import heads_identity  # torch takes seconds to import, which only heads shall cost
 
-    step = Step("score", 1, heads_identity(settings), partial(_load, settings), "map", "describe")
+    step = Step("score", 2, heads_identity(settings), partial(_load, settings), "map", "describe")
     items = [Item((_vectors(part).sha256,), {"part": part}, part.num_rows) for part in parts]
     receipts = runner.run(step, items)
     return tuple(

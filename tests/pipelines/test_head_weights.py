@@ -127,6 +127,13 @@ def test_published_formats(form: str, suffix: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(values(head), expected, rtol=1e-4, atol=1e-5)
 
 
+def with_norm(name: str, value: float) -> dict[str, Tensor]:
+    """The standardised head with one number of its mean or variance set."""
+    state = {key: tensor.clone() for key, tensor in Standardised().state_dict().items()}
+    state[f"norm.{name}"][3] = value
+    return state
+
+
 def test_files_that_are_no_such_head(tmp_path: Path) -> None:
     file = tmp_path / "head.pth"
     for form, state, says in (
@@ -136,11 +143,16 @@ def test_files_that_are_no_such_head(tmp_path: Path) -> None:
         ("linear", nn.Linear(DIM, 2).state_dict(), "down to one number"),
         ("linear", {"weight": torch.zeros(1, DIM)}, "a bias for every layer"),
         ("linear", {"weight": torch.full((1, DIM), torch.nan), "bias": torch.zeros(1)}, "finite"),
+        ("nsfw_l14", with_norm("mean", torch.nan), "finite"),
+        ("nsfw_l14", with_norm("variance", torch.inf), "finite"),
+        ("nsfw_l14", with_norm("variance", -0.5), "not negative"),
         ("aesthetic_v2", {**aesthetic_v2().state_dict(), "extra": torch.zeros(1)}, "nothing else"),
     ):
         torch.save(state, file)
         with pytest.raises(ModelError, match=says):
             load_head(source(file, form))
+    torch.save(with_norm("variance", 0.0), file)  # of a number that never varied
+    assert np.isfinite(values(load_head(source(file, "nsfw_l14")))).all()
     with pytest.raises(ModelError, match="No weights"):
         load_head(source(tmp_path / "none.pth", "linear"))
     with pytest.raises(ModelError, match="not the file that the config names"):

@@ -43,6 +43,9 @@ def _described(*rows: dict[str, object]) -> pa.Table:
         ({"pixel_std": None}, {"min_pixel_std": 5.0}, None),
         ({"uniform_share": 0.99}, {}, None),
         ({"uniform_share": 0.75}, {"max_uniform_share": 0.75}, None),
+        ({"uniform_share": 0.98}, {"max_uniform_share": 0.98}, None),  # in fp32 the one is above the other
+        ({"stroke_share": 0.9}, {"max_stroke_share": 0.9}, None),
+        ({"pixel_std": 0.7}, {"min_pixel_std": 0.7}, None),
         ({"uniform_share": 0.76}, {"max_uniform_share": 0.75}, "near_uniform"),
         ({"stroke_share": 0.5}, {"max_stroke_share": 0.5}, None),
         ({"stroke_share": 0.625}, {"max_stroke_share": 0.5}, "text_only"),
@@ -72,6 +75,10 @@ def _scores(*rows: dict[str, float]) -> pa.Table:
         ({"aesthetic": 4.0}, {"min_aesthetic": 4.5}, "low_aesthetic"),
         ({"watermark": 0.75, "aesthetic": 4.0}, {"max_watermark": 0.5}, "watermark"),
         ({"watermark": 0.75, "nsfw": 0.75}, {"max_watermark": 0.5, "max_nsfw": 0.5}, "nsfw"),
+        ({"nsfw": 0.7}, {"max_nsfw": 0.7}, None),
+        ({"aesthetic": 4.9}, {"min_aesthetic": 4.9}, None),
+        ({"nsfw": np.nan}, {"max_nsfw": 0.5}, "no_score"),
+        ({"aesthetic": np.inf}, {"min_aesthetic": 4.5}, "no_score"),
         ({"nsfw": 0.1}, {"max_nsfw": 0.5, "max_watermark": 0.5}, "no_score"),  # unknown is not harmless
     ],
 )

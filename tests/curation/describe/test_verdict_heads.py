@@ -32,6 +32,14 @@ def test_one_layer_by_hand() -> None:
     assert table["nsfw"].null_count == table["watermark"].null_count == 3
 
 
+def test_what_is_no_number_is_no_score() -> None:
+    head = Head((Layer(torch.tensor([[3e38, 3e38]]), torch.zeros(1)),))
+    centred = Head((Layer(torch.ones(1, 2), torch.zeros(1)),), False, torch.zeros(2), torch.tensor([1.0, -1]))
+    both = score(np.array([[1, 0], [1, 1]], np.float16), {"nsfw": head, "watermark": centred})
+    assert both["nsfw"].is_valid().to_pylist() == [True, False]
+    assert both["watermark"].null_count == 2
+
+
 def test_same_as_torch_s_modules() -> None:
     torch.manual_seed(0)
     linears = [nn.Linear(12, 8), nn.Linear(8, 6), nn.Linear(6, 1)]
