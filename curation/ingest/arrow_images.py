@@ -8,7 +8,13 @@ from curation import storage
 from curation.ingest.problems import Findings
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
-from curation.ingest.table_images import Keys, choose_columns, reading_problem, table_images
+from curation.ingest.table_images import (
+    READING_ERRORS,
+    Keys,
+    choose_columns,
+    reading_problem,
+    table_images,
+)
 
 
 def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findings) -> Iterator[StagedImage]:
@@ -33,5 +39,5 @@ def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findi
                     batch, row, columns, named=named, info=info, source=source, findings=findings
                 )
                 row += len(batch)
-    except (pa.ArrowInvalid, OSError) as error:
+    except READING_ERRORS as error:
         findings.problems.append(reading_problem(info, error, row))

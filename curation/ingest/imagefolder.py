@@ -8,18 +8,20 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.problems import Findings, Problem
+from curation.ingest.row_values import read_values, row_sidecars
 from curation.ingest.rows import as_text
 from curation.ingest.sidecars import StoredFile
 from curation.ingest.sources import HuggingFaceSource
 from curation.ingest.staging import StagedImage
-from curation.ingest.table_images import encode_row
+from curation.ingest.table_images import READING_ERRORS, reading_problem
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -63,22 +65,26 @@ def _nearest(metadata: dict[str, storage.FileInfo], folder: str) -> storage.File
     return metadata.get(folder)
 
 
-def imagefolder_images(folder: storage.FileInfo, source: HuggingFaceSource) -> Iterator[StagedImage]:
+def imagefolder_images(
+    folder: storage.FileInfo, source: HuggingFaceSource, *, findings: Findings
+) -> Iterator[StagedImage]:
     """Stream the pictures of one folder by name, each with the row of its metadata, or else its label.
 
     Args:
         folder: as `list_image_folders` has it.
         source: what it belongs to.
+        findings: what of the metadata could not be read, or is left out, is added here.
 
     Raises:
         ConfigError: when the metadata have no column `file_name`.
     """
     files = [f for f in storage.list_files(folder.path) if "/" not in f.key and is_image_name(f.key)]
-    described = _metadata(folder, source)
+    described = _metadata(folder, source, findings)
     label = folder.key.rstrip("/").rpartition("/")[2]
     for file in files:
         key = folder.key.removeprefix("/") + file.key
         row = {"label": label} if described is None and label else (described or {}).get(key)
+        row = None if source.columns == () else row
         path = as_text(file.path)
         is_readable = path == file.path  # other names cannot be kept in a table in a form that opens the file
         yield StagedImage(
@@ -86,49 +92,93 @@ def imagefolder_images(folder: storage.FileInfo, source: HuggingFaceSource) -> I
             uri=storage.redact(path),
             data=StoredFile(file.key, path, 0, file.num_bytes) if is_readable else None,
             reason=None if is_readable else "unreadable",
-            sidecars={} if row is None or source.columns == () else {"json": encode_row(row)},
+            sidecars=row_sidecars(
+                row,
+                (folder.path, as_text(file.key)),
+                max_bytes=source.max_sidecar_bytes,
+                findings=findings,
+            ),
             version=file.version,
         )
 
 
-def _metadata(folder: storage.FileInfo, source: HuggingFaceSource) -> dict[str, dict[str, Any]] | None:
+def _metadata(
+    folder: storage.FileInfo, source: HuggingFaceSource, findings: Findings
+) -> dict[str, dict[str, Any]] | None:
     """Rows of the metadata by the keys of their pictures, those of this folder alone; None: no metadata."""
     above = folder.key.strip("/")
     while True:
         root = storage.join(source.path, above) if above else source.path
         for name in sorted(storage.list_names(root).intersection(METADATA)):
-            return _rows_of(storage.join(root, name), f"{above}/" if above else "", folder.key, source)
+            rows = _read(storage.join(root, name), findings)
+            return _rows_of(rows, f"{above}/" if above else "", folder, source)
         if not above:
             return None
         above = above.rpartition("/")[0]
 
 
-def _rows_of(path: str, base: str, folder: str, source: HuggingFaceSource) -> dict[str, dict[str, Any]]:
-    wanted = folder.removeprefix("/")
+def _rows_of(
+    rows: Iterator[dict[str, Any]], base: str, folder: storage.FileInfo, source: HuggingFaceSource
+) -> dict[str, dict[str, Any]]:
+    wanted = folder.key.strip("/")
     found = {}
-    for row in _read(path):
+    for row in rows:
         if _FILE_NAME not in row:
             raise ConfigError(
-                f"{storage.redact(path)} has no column {_FILE_NAME!r}", got=", ".join(map(str, row))
+                f"Metadata of {storage.redact(folder.path)} have no column {_FILE_NAME!r}",
+                got=as_text(", ".join(map(str, row))),
             )
         key = f"{base}{row[_FILE_NAME]}"
-        if key.rpartition("/")[0] == wanted.rstrip("/"):
+        if key.rpartition("/")[0] == wanted:
             names = source.columns if source.columns is not None else [n for n in row if n != _FILE_NAME]
             found[key] = {name: row.get(name) for name in names}
     return found
 
 
-def _read(path: str) -> Iterator[dict[str, Any]]:
+def _read(path: str, findings: Findings) -> Iterator[dict[str, Any]]:
+    """The rows of a metadata file; damage ends them, and is a finding."""
+    num_rows = 0
     try:
-        if path.endswith(".parquet"):
-            with storage.open_seekable(path) as stream, pq.ParquetFile(stream) as file:
-                for batch in file.iter_batches(4096, use_threads=False):
-                    yield from batch.to_pylist()
-            return
-        with storage.open_stream(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-            if path.endswith(".csv"):
-                yield from csv.DictReader(text)
-            else:
-                yield from (json.loads(line) for line in text if line.strip())
-    except (ValueError, csv.Error) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise ConfigError(f"{storage.redact(path)} cannot be read", got=error) from error
+        for row in _rows(path, findings):
+            yield row
+            num_rows += 1
+    except csv.Error as error:
+        findings.problems.append(Problem(path, "bad_list", f"rows from {num_rows} on: {error}"))
+    except READING_ERRORS as error:
+        info = storage.FileInfo(path, path, 0, "")
+        findings.problems.append(reading_problem(info, error, num_rows))
+
+
+def _rows(path: str, findings: Findings) -> Iterator[dict[str, Any]]:
+    if path.endswith(".parquet"):
+        with storage.open_seekable(path) as stream, pq.ParquetFile(stream) as file:
+            for batch in file.iter_batches(4096, use_threads=False):
+                columns = [read_values(column) for column in batch.columns]
+                yield from (
+                    dict(zip(batch.schema.names, items, strict=True)) for items in zip(*columns, strict=True)
+                )
+        return
+    # Names of files may be other bytes than UTF-8, and so are they in a listing.
+    with (
+        storage.open_stream(path) as stream,
+        io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text,
+    ):
+        if path.endswith(".csv"):
+            yield from csv.DictReader(text)
+        else:
+            yield from _json_rows(text, path, findings)
+
+
+def _json_rows(lines: Iterable[str], path: str, findings: Findings) -> Iterator[dict[str, Any]]:
+    num_odd = 0
+    for line in lines:
+        try:
+            row = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            row = line
+        if isinstance(row, dict):
+            yield row
+        else:
+            num_odd += row is not None
+    if num_odd:
+        findings.notes.append(Problem(path, "odd_sidecar", f"{num_odd} lines are no JSON objects"))

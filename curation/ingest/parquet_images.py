@@ -11,7 +11,14 @@ from curation import storage
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
-from curation.ingest.table_images import Columns, Keys, choose_columns, reading_problem, table_images
+from curation.ingest.table_images import (
+    READING_ERRORS,
+    Columns,
+    Keys,
+    choose_columns,
+    reading_problem,
+    table_images,
+)
 
 _BATCH_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 1024
@@ -23,7 +30,7 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
     """Open a parquet file for streaming.
 
     Raises:
-        pa.ArrowInvalid: when it is none.
+        pa.ArrowException: when it is none.
         OSError: when it cannot be read.
     """
     with storage.open_seekable(path) as stream, pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as file:
@@ -42,7 +49,7 @@ def cut_parquet(info: storage.FileInfo, unit_bytes: int) -> list[tuple[int, int 
                 (g.num_rows, sum(g.column(c).total_compressed_size for c in range(g.num_columns)))
                 for g in groups
             ]
-    except (pa.ArrowInvalid, OSError):
+    except READING_ERRORS:
         return [(0, None)]
     cuts: list[tuple[int, int | None]] = []
     first = row = held = 0
@@ -83,11 +90,11 @@ def parquet_images(
                     batch, row, columns, named=named, info=info, source=source, findings=findings
                 )
                 row += len(batch)
-    except (pa.ArrowInvalid, OSError) as error:
+    except READING_ERRORS as error:
         findings.problems.append(_problem(info, error, row))
 
 
-def _problem(info: storage.FileInfo, error: OSError | pa.ArrowInvalid, row: int) -> Problem:
+def _problem(info: storage.FileInfo, error: Exception, row: int) -> Problem:
     if info.num_bytes == 0:
         return Problem(info.path, "empty_file", "the file has zero bytes", 0)
     text = " ".join(str(error).split())[:300]

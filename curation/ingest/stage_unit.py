@@ -66,7 +66,7 @@ def stage_unit(source: Source, unit: Unit, place: Place, *, before: pa.Table | N
         case WarcSource():
             images = warc_images(file, source, findings=findings)
         case HuggingFaceSource() if _is_folder(unit):
-            images = imagefolder_images(file, source)
+            images = imagefolder_images(file, source, findings=findings)
         case HuggingFaceSource() if not is_parquet(file):
             images = arrow_images(file, source, findings=findings)
         case ParquetSource() | HuggingFaceSource():

@@ -1,10 +1,7 @@
 """Rows of a table with a column of image bytes become staged images."""
 
-import json
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -12,6 +9,7 @@ import pyarrow.types as pt
 from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.problems import Findings, Problem
+from curation.ingest.row_values import name_of, read_values, row_sidecars
 from curation.ingest.rows import as_text
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
@@ -19,6 +17,9 @@ from curation.ingest.unique_names import UniqueNames
 
 # Where several columns hold bytes, the first of these that does is the image.
 IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes", "content")
+# What can end the reading of a table: a store, or a file that is not what its format wants. Names of columns
+# are decoded, and their types gone through, by Python.
+READING_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,11 @@ class Keys:
 
     def of(self, batch: pa.RecordBatch, row: int) -> list[str]:
         """The names of a batch whose first row is `row`; batches come in order."""
-        values = batch.column(self._column).to_pylist() if self._column else [None] * len(batch)
+        values = read_values(batch.column(self._column)) if self._column else [None] * len(batch)
         return [self._name(value, row + i) for i, value in enumerate(values)]
 
     def _name(self, value: object, row: int) -> str:
-        name = f"{row:08d}" if value is None else as_text(str(value))
+        name = name_of(value, row)
         return name if self._unique is None else self._unique.take(name)
 
 
@@ -142,13 +143,11 @@ def table_images(
     if columns.field is not None:
         # `flatten` takes the struct's own nulls into its fields.
         images = images.flatten()[images.type.get_field_index(columns.field)]
-    others = batch.select(list(columns.others)).to_pylist() if columns.others else [None] * len(batch)
-    for i, (name, sidecar) in enumerate(zip(named, others, strict=True)):
-        sidecars = {} if sidecar is None else {"json": encode_row(sidecar)}
-        if sidecar is not None and len(sidecars["json"]) > source.max_sidecar_bytes:
-            detail = f"row {row + i}: {len(sidecars['json'])} bytes of json are left out"
-            findings.notes.append(Problem(info.path, "long_sidecar", detail))
-            sidecars = {}
+    others = [read_values(batch.column(name)) for name in columns.others]
+    for i, name in enumerate(named):
+        values = {column: items[i] for column, items in zip(columns.others, others, strict=True)}
+        place = (info.path, f"row {row + i}")
+        sidecars = row_sidecars(values or None, place, max_bytes=source.max_sidecar_bytes, findings=findings)
         data = images[i].as_py()
         yield StagedImage(
             key=f"{source.key_prefix}{as_text(info.key)}/{name}",
@@ -159,28 +158,11 @@ def table_images(
         )
 
 
-def reading_problem(info: storage.FileInfo, error: OSError | pa.ArrowInvalid, row: int) -> Problem:
-    """What ended the reading of a table at row `row`: damage, or a source that failed."""
-    # The system's own errors have a number, and a store's are of no local file; Arrow's are neither.
-    is_damage = isinstance(error, pa.ArrowInvalid) or (storage.is_local(info.path) and error.errno is None)
+def reading_problem(info: storage.FileInfo, error: Exception, row: int) -> Problem:
+    """What ended the reading of a table at row `row` (`READING_ERRORS`): damage, or a store that failed."""
+    is_damage = not isinstance(error, MemoryError)
+    if isinstance(error, OSError):
+        # The system's own errors have a number, and a store's are of no local file; Arrow's are neither.
+        is_damage = storage.is_local(info.path) and error.errno is None
     detail = f"rows from {row} on: {' '.join(str(error).split())[:300]}"
     return Problem(info.path, "corrupt" if is_damage else "unreadable", detail)
-
-
-def encode_row(values: dict[str, Any]) -> bytes:
-    """Values of a table's row as JSON in UTF-8; what JSON has no form for becomes Python's text of it."""
-    return json.dumps(_plain(values), ensure_ascii=False, separators=(",", ":"), default=str).encode()
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case dict():
-            return {str(name): _plain(item) for name, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case float() if not math.isfinite(value):
-            return None
-        case bytes():
-            return None
-        case _:
-            return value

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -13,11 +12,11 @@ import pyarrow as pa
 
 from curation import storage
 from curation.errors import ConfigError
-from curation.ingest.problems import Findings, Problem
+from curation.ingest.problems import Findings
+from curation.ingest.row_values import name_of, row_sidecars
 from curation.ingest.rows import ImageRow, as_text
 from curation.ingest.sidecars import StoredFile
 from curation.ingest.staging import Place, StagedImage
-from curation.ingest.table_images import encode_row
 from curation.ingest.web.blocked_domains import read_blocked
 from curation.ingest.web.download_config import MAX_URL_CHARS, DownloadConfig
 from curation.ingest.web.robots import product_token
@@ -63,25 +62,12 @@ def listed_images(
 
 def _web_image(row: ListRow, info: storage.FileInfo, source: UrlSource, *, findings: Findings) -> WebImage:
     values = dict(row.values)
-    name = f"{row.number:08d}"
-    if source.key is not None and values.get(source.key) is not None:
-        name = as_text(str(values[source.key]))
+    name = name_of(values.get(source.key) if source.key is not None else None, row.number)
     if source.columns is not None:
         values = {column: values.get(column) for column in source.columns}
-    sidecar = _encoded(values) if values else b""
-    if len(sidecar) > source.max_sidecar_bytes:
-        detail = f"row {row.number}: {len(sidecar)} bytes of json are left out"
-        findings.notes.append(Problem(info.path, "long_sidecar", detail))
-        sidecar = b""
-    key = f"{source.key_prefix}{as_text(info.key)}/{name}"
-    return WebImage(key, row.url, {"json": sidecar} if sidecar else {})
-
-
-def _encoded(values: dict[str, Any]) -> bytes:
-    try:
-        return encode_row(values)
-    except UnicodeEncodeError:  # half a character, which JSON can escape and UTF-8 does not have
-        return json.dumps(values, separators=(",", ":"), default=str).encode()
+    place = (info.path, f"row {row.number}")
+    sidecars = row_sidecars(values or None, place, max_bytes=source.max_sidecar_bytes, findings=findings)
+    return WebImage(f"{source.key_prefix}{as_text(info.key)}/{name}", row.url, sidecars)
 
 
 def fetch_images(

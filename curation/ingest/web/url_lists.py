@@ -12,7 +12,16 @@ from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.parquet_images import open_parquet
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.web.text_lists import ListError, ListRow, open_list, require_columns, text_rows
+from curation.ingest.row_values import read_values
+from curation.ingest.table_images import READING_ERRORS
+from curation.ingest.web.text_lists import (
+    ListError,
+    ListRow,
+    is_utf8,
+    open_list,
+    require_columns,
+    text_rows,
+)
 from curation.ingest.web.url_source import LIST_SUFFIXES, ListFormat, UrlSource
 
 _BATCH_ROWS = 4096
@@ -61,7 +70,7 @@ def list_rows(
                 num_passed += 1
             else:
                 yield row
-    except (ListError, pa.ArrowException, OSError, EOFError, zlib.error) as error:
+    except (ListError, *READING_ERRORS, EOFError, zlib.error) as error:
         findings.problems.append(_problem(info, error))
     finally:
         if num_passed:
@@ -91,7 +100,7 @@ def _problem(info: storage.FileInfo, error: Exception) -> Problem:
             return Problem(info.path, "corrupt", text)
         case pa.ArrowException() if "magic bytes" in text or "footer" in text:
             return Problem(info.path, "not_parquet", text)
-        case pa.ArrowException():
+        case pa.ArrowException() | UnicodeDecodeError() | RecursionError():
             return Problem(info.path, "corrupt", text)
         case OSError() if error.errno is None and storage.is_local(info.path):  # of Arrow, about the data
             return Problem(info.path, "corrupt", text)
@@ -127,8 +136,11 @@ def _batch_rows(
     """The rows from number `first` on; the first of all batches has the number `start`."""
     for batch in batches:
         skipped = max(0, first - start)
-        for number, values in enumerate(batch.slice(skipped).to_pylist(), start + skipped):
-            yield ListRow(number, 0, values.pop(source.url) or "", values)
+        columns = [read_values(column) for column in batch.slice(skipped).columns]
+        for number, items in enumerate(zip(*columns, strict=True), start + skipped):
+            values = dict(zip(batch.schema.names, items, strict=True))
+            url = values.pop(source.url) or ""
+            yield ListRow(number, 0, url if isinstance(url, str) and is_utf8(url) else None, values)
         start += len(batch)
 
 

@@ -159,6 +159,42 @@ def test_an_imagefolder_with_metadata(tmp_path: Path, pictures: list[bytes], kin
     assert [p.what for p in stage_unit(source, units[1], place, before=None).problems] == ["changed"]
 
 
+def test_odd_metadata_cost_no_more_than_themselves(tmp_path: Path, pictures: list[bytes]):
+    root = tmp_path / "set"
+    write_folder(root, pictures, ["a.png", "b.png", "c.png"])
+    deep = "[" * 300 + "]" * 300
+    lines = [
+        b'{"file_name": "a.png", "text": "half \\ud800"}',
+        b'{"file_name": "b.png", "text": %s}' % deep.encode(),
+        b'{"file_name": "c.png", "text": "th\xffree"}',
+        b"[" * 100_000,
+        b"7",
+    ]
+    (root / "metadata.jsonl").write_bytes(b"\n".join(lines))
+    source = HuggingFaceSource(path=str(root))
+    [unit] = cut_units(source)
+    place = Place(tmp_path / "out", ".")
+    place.out.mkdir()
+    staged = stage_unit(source, unit, place, before=None)
+    texts = [
+        [json.loads(read(place.out, s))["text"] for s in row["sidecars"]] for row in staged.table.to_pylist()
+    ]
+    assert texts == [["half \ud800"], [], ["th\udcffree"]]
+    assert not staged.problems
+    notes = [(note.what, note.detail) for note in staged.notes]
+    assert notes == [
+        ("odd_sidecar", "2 lines are no JSON objects"),
+        ("odd_sidecar", "b.png: json is left out: values are nested more than 64 deep"),
+    ]
+    # Damage ends the metadata, and not the run.
+    (root / "metadata.jsonl").unlink()
+    (root / "metadata.parquet").write_bytes(b"PAR1 and no more")
+    [unit] = cut_units(source)
+    staged = stage_unit(source, unit, place, before=None)
+    assert [problem.what for problem in staged.problems] == ["corrupt"]
+    assert staged.table.num_rows == 3
+
+
 def test_a_data_set_that_names_files_elsewhere_is_refused(tmp_path: Path):
     (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../../etc/passwd"}]}))
     with pytest.raises(SourceError, match="outside of itself"):

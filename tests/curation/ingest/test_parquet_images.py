@@ -160,3 +160,44 @@ def test_the_memory_of_a_large_row_group_is_bounded(tmp_path: Path):
         peak = max(peak, pool.bytes_allocated() - before)
     assert count == 96
     assert peak < 72 << 20
+
+
+def odd_text(*values: bytes) -> pa.StringArray:
+    """A column of strings whose bytes are taken as they are."""
+    plain = pa.array(values, pa.binary())
+    return pa.StringArray.from_buffers(len(plain), *plain.buffers()[1:])
+
+
+def test_an_odd_value_costs_its_row_no_more_than_itself(tmp_path: Path):
+    columns = {
+        "image": [b"1", b"2", b"3", b"4"],
+        "id": odd_text(b"a", b"b\xff", b"c", b"d"),
+        "caption": odd_text(b"one", b"two", b"thr\xffee", b"four"),
+        "day": pa.array([0, 1, 2, 110_000_000], pa.date32()),  # the year 303,139
+    }
+    findings = Findings()
+    found = images_of(write(tmp_path / "a.parquet", columns), findings, key="id")
+    assert [(i.key, i.data) for i in found] == [
+        ("a.parquet/a", b"1"),
+        ("a.parquet/b%FF", b"2"),
+        ("a.parquet/c", b"3"),
+        ("a.parquet/d", b"4"),
+    ]
+    captions = [json.loads(i.sidecars["json"])["caption"] for i in found[:3]]
+    assert captions == ["one", "two", "thr\udcffee"]
+    assert found[3].sidecars == {}
+    assert not findings.problems
+    assert [(note.what, note.detail.partition(":")[0]) for note in findings.notes] == [
+        ("odd_sidecar", "row 3")
+    ]
+
+
+def test_what_arrow_cannot_read_is_a_problem(tmp_path: Path):
+    path = write(tmp_path / "a.parquet", {"image": [b"1"]}, compression="none")
+    data = path.read_bytes()
+    # The codec of the column's chunk, in the footer: 3 is LZO, which nobody can read.
+    assert data.count(b"\x18\x05image\x15\x00") == 1
+    path.write_bytes(data.replace(b"\x18\x05image\x15\x00", b"\x18\x05image\x15\x06"))
+    findings = Findings()
+    assert not images_of(path, findings)
+    assert [problem.what for problem in findings.problems] == ["corrupt"]

@@ -3,8 +3,10 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from loopback import Loopback, answer
 
@@ -132,7 +134,39 @@ def test_keys_are_those_of_the_whole_list_however_it_is_cut(server: Loopback, tm
             assert again.table.equals(once.table)
             assert len(server.requests) == num_asked
             found += with_unique_keys(once, names).table["key"].to_pylist()
-        assert [key.partition("/")[2] for key in found] == ["x", "x#2", "00000002", "x#3", "x#2#2", "00000002#2"]
+        assert [key.partition("/")[2] for key in found] == [
+            "x",
+            "x#2",
+            "00000002",
+            "x#3",
+            "x#2#2",
+            "00000002#2",
+        ]
+
+
+def test_an_odd_value_costs_its_row_no_more_than_itself(tmp_path: Path):
+    def text(*values: bytes) -> pa.StringArray:
+        plain = pa.array(values, pa.binary())
+        return pa.StringArray.from_buffers(len(plain), *plain.buffers()[1:])
+
+    columns = {
+        "url": text(b"http://a.example/1", b"http://a.example/\xff", b"http://a.example/3"),
+        "caption": text(b"one", b"two", b"thr\xffee"),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    deep: Any = []
+    for _ in range(600):
+        deep = [deep]
+    rows = [{"url": "http://a.example/4", "caption": deep}, {"url": "http://a.example/5", "caption": "five"}]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source, findings, found = UrlSource(path=str(tmp_path)), Findings(), []
+    for unit in cut_units(source):
+        found += listed_images(unit.file, source, rows=(0, None, 0), findings=findings)
+    assert [image.url and image.url[-1] for image in found] == ["1", None, "3", "4", "5"]
+    captions = [json.loads(image.sidecars.get("json", "{}")).get("caption") for image in found]
+    assert captions == ["one", "two", "thr\udcffee", None, "five"]
+    assert not findings.problems
+    assert [(note.what, note.detail[:5]) for note in findings.notes] == [("odd_sidecar", "row 0")]
 
 
 def test_how_fast_is_asked_changes_nothing_that_is_staged(tmp_path: Path):
