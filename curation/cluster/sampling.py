@@ -87,8 +87,9 @@ def leaf_quotas(
     """
     num_leaves = len(parents[0]) if parents else 1 + int(leaf.max(initial=-1))
     sizes = [np.bincount(leaf, minlength=num_leaves)]
-    for parent in parents:
-        num_above = 1 + int(parent.max(initial=-1))
+    for level, parent in enumerate(parents, 1):
+        # The last clusters of a level may be empty: the level above it tells how many there are.
+        num_above = len(parents[level]) if level < len(parents) else 1 + int(parent.max(initial=-1))
         sizes.append(np.bincount(parent, sizes[-1], minlength=num_above).astype(np.int64))
     above = [*parents, np.zeros(len(sizes[-1]), np.int32)]  # the top level's clusters lie under one root
     quota = np.array([budget])

@@ -74,6 +74,9 @@ def hamming_pairs(
 def _search(
     codes_a: np.ndarray, codes_b: np.ndarray, *, radius: int, same: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    if not radius:
+        yield _equal(codes_a, codes_b, same=same)
+        return
     bytes_a, bytes_b = (np.ascontiguousarray(x).view(np.uint8).reshape(-1, 8) for x in (codes_a, codes_b))
     for column in range(0, len(bytes_b), _TILE_COLUMNS):
         index = faiss.IndexBinaryFlat(64)
@@ -87,3 +90,14 @@ def _search(
             j = found.astype(np.int64) + column
             keep = i < j if same else slice(None)
             yield i[keep], j[keep], distance[keep].astype(np.float64)
+
+
+def _equal(
+    codes_a: np.ndarray, codes_b: np.ndarray, *, same: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is at distance 0: codes of one side differ, so a sort finds it."""
+    if same:
+        nothing = np.zeros(0, np.int64)
+        return nothing, nothing, np.zeros(0)
+    _, i, j = np.intersect1d(codes_a, codes_b, assume_unique=True, return_indices=True)
+    return i, j, np.zeros(len(i))

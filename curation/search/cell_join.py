@@ -46,23 +46,6 @@ class Meeting:
     visitors: Int64[ndarray, " v"]
 
 
-def only_firsts_visit(
-    vectors: Float16[ndarray, "m d"], cells: UInt16[ndarray, "m p"]
-) -> UInt16[ndarray, "m p"]:
-    """Let of equal vectors only the first visit cells beside its home, where the others are its copies.
-
-    Args:
-        vectors: fp16 (m, d).
-        cells: uint16 (m, p), `curation.search.cells.nearest_cells`.
-
-    Returns:
-        uint16 (m, p), as `Members` has them.
-    """
-    is_copy = np.ones(len(vectors), bool)
-    is_copy[equal_vectors(vectors).first] = False
-    return np.where(is_copy[:, None], cells[:, :1], cells)
-
-
 def join_cells(
     residents: Members,
     visitors: Iterable[Members],
@@ -200,6 +183,7 @@ def _take(codes: Codes, places: Int64[ndarray, " k"]) -> Codes:
         codes.norm[places],
         codes.code_norm[places],
         codes.residual[places],
+        codes.tail[places],
     )
 
 

@@ -127,15 +127,22 @@ def train_index(sample: Float16[ndarray, "s d"], spec: IvfSpec, *, seed: int) ->
 
 
 def ivf_top_k(
-    queries: Float16[ndarray, "q d"], shards: Shards, trained: TrainedIvf, *, k: int, device: Device = "cpu"
+    queries: Float16[ndarray, "q d"],
+    shards: Shards,
+    trained: TrainedIvf,
+    *,
+    k: int,
+    tie_rank: Int64[ndarray, " n"] | None = None,
+    device: Device = "cpu",
 ) -> TopK:
-    """Find about the k nearest rows of every query, best first; equal scores by row.
+    """Find about the k nearest rows of every query, best first; see `IvfShard`.
 
     Args:
         queries: fp16 (q, d), unit rows, or zeros: they match nothing.
         shards: global rows, int64 (m,), and their vectors, fp16 (m, d); each row once. One is held at a time.
         trained: of `train_index`.
         k: neighbours for each query, at least 1.
+        tie_rank: int64 (n,), rank of every global row among equal scores; None: by row.
         device: where FAISS searches; gpu needs `faiss-gpu`.
 
     Returns:
@@ -144,27 +151,73 @@ def ivf_top_k(
     Raises:
         ConfigError: k below 1, or beyond FAISS's limits on a GPU.
     """
-    num_candidates = k * trained.spec.refine
-    if k < 1:
-        raise ConfigError("A search for no neighbours", got=f"k={k}", expected="k of at least 1")
-    if device == "gpu":
-        _require_gpu(trained.spec, num_candidates=num_candidates)
-    best_row = np.full((len(queries), k), -1, np.int64)
-    best_score = np.full((len(queries), k), -np.inf)
-    asked = np.flatnonzero(nonzero_rows(queries))
-    for shard in shards:
-        index, rows, vectors = _build(trained, shard, device=device)
+    _num_candidates(k, trained.spec, device=device)  # no index is built in vain
+    best = TopK(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf))
+    for rows, vectors in shards:
+        shard = IvfShard(rows, vectors, trained, device=device)
+        best = best_of(best, shard.nearest(queries, k=k, tie_rank=tie_rank), tie_rank=tie_rank)
+    return best
+
+
+class IvfShard:
+    """The index of some rows, built: it answers any number of searches."""
+
+    def __init__(
+        self,
+        rows: Int64[ndarray, " m"],
+        vectors: Float16[ndarray, "m d"],
+        trained: TrainedIvf,
+        *,
+        device: Device = "cpu",
+    ) -> None:
+        if device == "gpu":
+            _require_gpu(trained.spec)
+        self._spec, self._device = trained.spec, device
+        self._index, self._rows, self._vectors = _build(trained, (rows, vectors), device=device)
+
+    def nearest(
+        self, queries: Float16[ndarray, "q d"], *, k: int, tie_rank: Int64[ndarray, " n"] | None = None
+    ) -> TopK:
+        """Find about the k nearest rows of every query, best first; equal scores by `tie_rank`, then by row.
+
+        Args:
+            queries: fp16 (q, d), unit rows, or zeros: they match nothing.
+            k: neighbours for each query, at least 1.
+            tie_rank: int64 (n,), of every row that the shard's rows name; None: by row.
+
+        Raises:
+            ConfigError: k below 1, or beyond FAISS's limits on a GPU.
+        """
+        num_candidates = _num_candidates(k, self._spec, device=self._device)
+        found = TopK(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf))
+        asked = np.flatnonzero(nonzero_rows(queries))
         for start in range(0, len(asked), _QUERIES):
             mine = asked[start : start + _QUERIES]
-            _, place = index.search(queries[mine].astype(np.float32), num_candidates)
-            row, score = _rescored(queries[mine], vectors, place)
-            row = np.where(row >= 0, rows[row] if len(rows) else row, -1)
-            row = np.concatenate([best_row[mine], row], axis=1)
-            score = np.concatenate([best_score[mine], score], axis=1)
-            order = np.lexsort((row, -score), axis=1)[:, :k]
-            best_row[mine] = np.take_along_axis(row, order, axis=1)
-            best_score[mine] = np.take_along_axis(score, order, axis=1)
-    return TopK(best_row, best_score)
+            _, place = self._index.search(queries[mine].astype(np.float32), num_candidates)
+            row, score = _rescored(queries[mine], self._vectors, place)
+            row = np.where(row >= 0, self._rows[row] if len(self._rows) else row, -1)
+            best = _first(row, score, k=k, tie_rank=tie_rank)
+            found.index[mine], found.score[mine] = best.index, best.score
+        return found
+
+
+def best_of(a: TopK, b: TopK, *, tie_rank: Int64[ndarray, " n"] | None = None) -> TopK:
+    """The best of two searches of different rows, as many as each has."""
+    row, score = (np.concatenate(pair, axis=1) for pair in ((a.index, b.index), (a.score, b.score)))
+    return _first(row, score, k=a.index.shape[1], tie_rank=tie_rank)
+
+
+def _first(row: np.ndarray, score: np.ndarray, *, k: int, tie_rank: np.ndarray | None) -> TopK:
+    rank = row if tie_rank is None or not len(tie_rank) else np.where(row < 0, -1, tie_rank[row])
+    order = np.lexsort((row, rank, -score), axis=1)[:, :k]
+    best = TopK(np.take_along_axis(row, order, axis=1), np.take_along_axis(score, order, axis=1))
+    short = k - best.index.shape[1]
+    if not short:
+        return best
+    width = ((0, 0), (0, short))
+    return TopK(
+        np.pad(best.index, width, constant_values=-1), np.pad(best.score, width, constant_values=-np.inf)
+    )
 
 
 def ivf_pairs(
@@ -242,25 +295,31 @@ def _rescored(
     return place, score
 
 
-def _require_gpu(spec: IvfSpec, *, num_candidates: int) -> None:
-    """See that FAISS has a GPU, and that the search is within its limits there.
+def _num_candidates(k: int, spec: IvfSpec, *, device: Device) -> int:
+    if k < 1:
+        raise ConfigError("A search for no neighbours", got=f"k={k}", expected="k of at least 1")
+    if device == "gpu":
+        _require_few("neighbours (k × refine)", k * spec.refine, most=_MAX_GPU_NEIGHBOURS)
+    return k * spec.refine
+
+
+def _require_gpu(spec: IvfSpec) -> None:
+    """See that FAISS has a GPU, and that the index is within its limits there.
 
     Raises:
         ConfigError: naming the limit.
     """
-    limits = {
-        "neighbours (k × refine)": (num_candidates, _MAX_GPU_NEIGHBOURS),
-        "probes": (spec.num_probes, _MAX_GPU_NEIGHBOURS),
-        "bytes of a product code": (spec.pq_bytes if spec.codes == "pq" else 0, _MAX_GPU_PQ_BYTES),
-    }
-    for what, (got, most) in limits.items():
-        if got > most:
-            raise ConfigError(
-                f"FAISS cannot search so many {what} on a GPU", got=got, expected=f"at most {most}"
-            )
+    _require_few("probes", spec.num_probes, most=_MAX_GPU_NEIGHBOURS)
+    if spec.codes == "pq":
+        _require_few("bytes of a product code", spec.pq_bytes, most=_MAX_GPU_PQ_BYTES)
     if not getattr(faiss, "get_num_gpus", int)():
         raise ConfigError(
             "FAISS sees no GPU",
             got="faiss-cpu, or no device",
             remedy="Install faiss-gpu, or search on the cpu",
         )
+
+
+def _require_few(what: str, got: int, *, most: int) -> None:
+    if got > most:
+        raise ConfigError(f"FAISS cannot search so many {what} on a GPU", got=got, expected=f"at most {most}")

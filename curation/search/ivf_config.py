@@ -15,7 +15,11 @@ class IvfConfig(BaseModel):
         description="how a vector is stored: flat (fp16, nothing lost), sq8 (a byte a dimension), pq "
         "(product quantisation); auto: the first that fits memory_bytes",
     )
-    memory_bytes: int = Field(8 << 30, ge=1 << 20, description="for the codes of one shard")
+    memory_bytes: int = Field(
+        8 << 30,
+        ge=1 << 20,
+        description="for the codes of one shard; its vectors are held beside them, 2 bytes a number",
+    )
     shard_rows: int = Field(10_000_000, ge=1, description="rows of a shard, the unit of work and resume")
     num_lists: int | None = Field(None, ge=1, description="inverted lists; null: 4·√N of a shard's rows")
     num_probes: int = Field(32, ge=1, description="lists that a query visits")

@@ -10,6 +10,8 @@ so with the Cauchy–Schwarz inequality, and γ for what the product itself may 
 
 The norms and residual norms are computed for each row in fp64 from the very codes that are multiplied, so
 the bound follows the data: about 0.003 for unit vectors in bf16 and 0.016 in int8 (384 dimensions).
+Of long vectors a code may hold the leading numbers alone. What it leaves out, the tails, adds <ta, tb> to a
+score, which is at most |ta| |tb|: one more term of the bound, exact in that it needs no further residual.
 γ is 0 for int8 (sums are whole numbers below 2^31), and 2^-23 d otherwise: products of two bf16 or fp16
 numbers are exact in fp32, and d additions lose at most 2^-24 each, or 2^-23 where hardware truncates. A GPU
 gets twice that: its matrix units cut several terms to the exponent of the largest before they add them
@@ -51,12 +53,18 @@ class Codes:
     scale: np.ndarray  # Float64 "n": code = scale * values
     norm: np.ndarray  # Float64 "n": |x|, rounded up
     code_norm: np.ndarray  # |x'|
-    residual: np.ndarray  # |x - x'|
+    residual: np.ndarray  # |x - x'|, of the numbers that the code holds
+    tail: np.ndarray  # norm of the numbers that it leaves out; 0 where it holds all
 
     def __getitem__(self, rows: slice) -> "Codes":
         """Return a range of the rows, without a copy."""
         return Codes(
-            self.values[rows], self.scale[rows], self.norm[rows], self.code_norm[rows], self.residual[rows]
+            self.values[rows],
+            self.scale[rows],
+            self.norm[rows],
+            self.code_norm[rows],
+            self.residual[rows],
+            self.tail[rows],
         )
 
     def __len__(self) -> int:
@@ -117,6 +125,7 @@ def encode(
     dtype: ProposeDtype,
     one_scale: bool = False,
     device: Device = "cpu",
+    num_leading: int | None = None,
 ) -> Codes:
     """Put rows into a cheap arithmetic.
 
@@ -125,14 +134,16 @@ def encode(
         dtype: on a CPU int8 (fastest, needs VNNI), bf16 (wants AVX512-BF16), or fp32 (any); on a GPU fp16.
         one_scale: one int8 scale for all rows, so that maxima over rows compare; otherwise one a row.
         device: where the values go.
+        num_leading: of a vector's numbers, those that the code holds; None: all.
 
     Returns:
         Codes of the n rows.
     """
+    every, vectors = vectors, vectors[:, :num_leading]
     num_rows, dim = vectors.shape
     # At least two dimensions: torch 2.14's int8 product of width 1 is wrong.
     values = torch.zeros((num_rows, max(dim, 2)), dtype=_VALUES[dtype], device=device)
-    scale, norms = np.ones(num_rows), np.empty((3, num_rows))
+    scale, norms = np.ones(num_rows), np.zeros((4, num_rows))
     if dtype == "int8":
         scale = _int8_scales(vectors, one_scale=one_scale)
     for start in range(0, num_rows, _CHUNK_ROWS):
@@ -145,6 +156,8 @@ def encode(
         norms[0, rows] = torch.linalg.vector_norm(exact, dim=1).cpu().numpy()
         norms[1, rows] = torch.linalg.vector_norm(code, dim=1).cpu().numpy()
         norms[2, rows] = torch.linalg.vector_norm(exact.sub_(code), dim=1).cpu().numpy()
+        if dim < every.shape[1]:
+            norms[3, rows] = np.linalg.norm(every[rows, dim:].astype(np.float64), axis=1)
     return Codes(values, scale, *(norms * (1 + _SLACK) + _SLACK))
 
 
@@ -160,12 +173,15 @@ def _int8_scales(vectors: np.ndarray, *, one_scale: bool) -> np.ndarray:
 
 
 def error_bound(rows: Codes, columns: Codes) -> Float64[ndarray, " n"]:
-    """Bound, for every row, the error of its product with any of the columns: (1), columns at their worst."""
+    """Bound, for every row, the error of its product with any of the columns: (1) and the tails, columns at
+    their worst.
+    """
     rounding = 2.0**-22 if rows.values.is_cuda else 2.0**-23
     loss = 0.0 if rows.values.dtype == torch.int8 else rounding * rows.values.shape[1]
     norm, code_norm = columns.norm.max(initial=0), columns.code_norm.max(initial=0)
     residual = columns.residual.max(initial=0)
-    return rows.residual * norm + rows.code_norm * residual + loss * rows.code_norm * code_norm
+    tails = rows.tail * columns.tail.max(initial=0)
+    return rows.residual * norm + rows.code_norm * residual + loss * rows.code_norm * code_norm + tails
 
 
 def multiply(rows: Codes, columns: Codes, *, out: torch.Tensor) -> torch.Tensor:

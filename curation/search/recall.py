@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float16, Int32, Int64, UInt16
+from jaxtyping import Bool, Float16, Float64, Int32, Int64, UInt16
 from numpy import ndarray
 from scipy.special import betaincinv
 
 from curation.errors import ConfigError
 from curation.search.cells import nearest_cells, needed_probes
+from curation.search.collapse import equal_vectors
 from curation.search.exact import cosine_pairs
 
 MAX_PROBES = 256  # more than these are not told apart
-_SLICE_ROWS = 16_384  # of a block: bounds the pairs held at once
+_SLICE_ROWS = 16_384  # of a block: bounds the pairs of distinct vectors held at once
 _CONFIDENCE = 0.95
 
 
@@ -60,28 +61,39 @@ def exact_truth(
         threshold: smallest score of a pair.
         max_probes: ranks beyond it are one.
     """
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    home = nearest_cells(sample, centroids, num_probes=1)[:, 0]
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    sampled = equal_vectors(sample)
+    asked = sample[sampled.first]
+    home = nearest_cells(asked, centroids, num_probes=1)[:, 0]
     for start in range(0, len(vectors), _SLICE_ROWS):
-        part = vectors[start : start + _SLICE_ROWS]
-        pairs = cosine_pairs(sample, part, threshold=threshold, same=False)
+        groups = equal_vectors(vectors[start : start + _SLICE_ROWS])
+        part = vectors[start + groups.first]
+        pairs = cosine_pairs(asked, part, threshold=threshold, same=False)
         # Two fp16 unit vectors that score less cannot be equal.
         differ = pairs.score < 0.99
-        differ[~differ] = (sample[pairs.a[~differ]] != part[pairs.b[~differ]]).any(axis=1)
+        differ[~differ] = (asked[pairs.a[~differ]] != part[pairs.b[~differ]]).any(axis=1)
         a, b = pairs.a[differ], pairs.b[differ]
         partners, place = np.unique(b, return_inverse=True)
         near = np.asarray(part[partners])
         partner_home = nearest_cells(near, centroids, num_probes=1)[:, 0]
         needed = np.minimum(
-            _ranks(sample, centroids, row=a, cell=partner_home[place]),
+            _ranks(asked, centroids, row=a, cell=partner_home[place]),
             _ranks(near, centroids, row=place, cell=home[a]),
         )
-        found.append((a, np.minimum(needed, max_probes + 1)))
-    row = np.concatenate([np.zeros(0, np.int64), *(row for row, _ in found)])
-    needed = np.concatenate([np.zeros(0, np.int32), *(needed for _, needed in found)])
-    key, count = np.unique(row * (max_probes + 2) + needed, return_counts=True)
-    row, needed = np.divmod(key, max_probes + 2)
-    return Truth(row, needed.astype(np.int32), count.astype(np.int64))
+        found.append((a, np.minimum(needed, max_probes + 1), np.bincount(groups.group)[b]))
+    nothing = np.zeros(0, np.int64)
+    row, needed, times = (
+        np.concatenate([nothing, *(piece[column] for piece in found)]) for column in range(3)
+    )
+    key, place = np.unique(row * (max_probes + 2) + needed, return_inverse=True)
+    count = np.zeros(len(key), np.int64)
+    np.add.at(count, place, times)
+    group, needed = np.divmod(key, max_probes + 2)
+    row, repeats = sampled.expand(group)  # rows of the sample that are equal have equal pairs
+    order = np.argsort(row, kind="stable")
+    return Truth(
+        row[order], np.repeat(needed, repeats)[order].astype(np.int32), np.repeat(count, repeats)[order]
+    )
 
 
 def _ranks(
@@ -113,15 +125,19 @@ def measured_recall(truth: Truth, *, rows: Bool[ndarray, " s"], num_probes: int)
     return recall_of_rows(hits[rows].astype(np.int64), pairs[rows].astype(np.int64))
 
 
-def top_k_recall(found: Int64[ndarray, "q k"], exact: Int64[ndarray, "q k"]) -> Recall:
+def top_k_recall(found: Float64[ndarray, "q k"], exact: Float64[ndarray, "q k"]) -> Recall:
     """Measure how many of the exact nearest rows of sampled queries a search has found.
 
+    By their scores: where several rows are equally far, any of them is as right as the one that ties choose.
+
     Args:
-        found: int64 (q, k), `TopK.index` of the search.
-        exact: int64 (q, k), that of `curation.search.topk.top_k`.
+        found: fp64 (q, k), `TopK.score` of the search, best first.
+        exact: fp64 (q, k), that of `curation.search.topk.top_k`.
     """
-    hits = [len(np.intersect1d(f[f >= 0], e[e >= 0])) for f, e in zip(found, exact, strict=True)]
-    return recall_of_rows(np.array(hits, np.int64), (exact >= 0).sum(axis=1))
+    there = np.isfinite(exact)
+    last = np.where(there, exact, np.inf).min(axis=1, keepdims=True)  # the k-th best score
+    hits = (np.isfinite(found) & (found >= last)).sum(axis=1)
+    return recall_of_rows(hits, there.sum(axis=1))
 
 
 def recall_of_rows(num_found: Int64[ndarray, " s"], num_pairs: Int64[ndarray, " s"]) -> Recall:

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float16, Int64
 
 from curation import storage
 from curation.schema import EDGES
-from curation.search.cell_join import Members, join_cells, only_firsts_visit
+from curation.search.cell_join import Members, join_cells
 from curation.search.cells import CellsConfig, default_num_cells, group_cells, nearest_cells, train_cells
+from curation.search.collapse import equal_vectors
 from curation.search.product import nonzero_rows
 from curation.search.recall import (
     MAX_PROBES,
@@ -61,6 +62,8 @@ def cell_join(
     Raises:
         ConfigError: the measured recall is under the one that `search` asks for.
     """
+    if not blocks:
+        return ()
     steps = _Steps(name, stage, rule, search, seed)
     places = tuple((block.digest, f"first row {block.first_row}") for block in blocks)
     everything = {"blocks": tuple(blocks)}
@@ -82,7 +85,8 @@ def cell_join(
     recall = runner.run_one(steps.recall(), Item((cells.digest, *(t.digest for t in truths)), payload))
     assign = steps.assign(num_probes=recall.facts["num_probes"], groups=cells.facts["groups"])
     assigned = runner.run(assign, items(cells.digest))
-    return _join_groups(runner, steps.join(), blocks, assigned, groups=cells.facts["groups"])
+    stars = tuple(EdgeFile(receipt.file(runner.run_dir, "stars.parquet"), 0, 0) for receipt in assigned)
+    return stars + _join_groups(runner, steps.join(), blocks, assigned, groups=cells.facts["groups"])
 
 
 def _join_groups(
@@ -111,7 +115,7 @@ class _Steps:
         self._name, self._stage, self._rule, self._search, self._seed = name, stage, rule, search, seed
 
     def _step(self, suffix: str, config: dict[str, Any], load: Any) -> Step:
-        return Step(f"{self._name}{suffix}", 1, config, load, "task", self._stage, self._rule.threads)
+        return Step(f"{self._name}{suffix}", 2, config, load, "task", self._stage, self._rule.threads)
 
     def train(self) -> Step:
         fields = {"num_cells", "sample_rows_per_cell", "recall_rows", "group_rows"}
@@ -236,7 +240,14 @@ def _load_assign(num_probes: int, groups: list[int]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         rows, vectors = _with_vectors(attempt.payload["block"])
         centroids = np.asarray(read_array(attempt.payload["centroids"]))
-        cells = only_firsts_visit(vectors, nearest_cells(vectors, centroids, num_probes=num_probes))
+        equal = equal_vectors(vectors)
+        firsts = np.sort(equal.first)
+        first = equal.first[equal.group]
+        copies = np.flatnonzero(first != np.arange(len(first)))
+        stars = edge_table(rows[first[copies]], rows[copies], np.ones(len(copies)), kind="cosine")
+        storage.write_table(attempt.out / "stars.parquet", stars.cast(EDGES))
+        rows, vectors = rows[firsts], vectors[firsts]  # its other rows are never looked at again
+        cells = nearest_cells(vectors, centroids, num_probes=num_probes)
         group = np.searchsorted(groups, cells, side="right") - 1
         # A row is listed once in each group that it visits.
         is_new = np.ones(group.shape, bool)
@@ -249,7 +260,7 @@ def _load_assign(num_probes: int, groups: list[int]) -> Work:
         storage.write_vectors(attempt.out / "cells.npy", cells)
         storage.write_vectors(attempt.out / "visits.npy", row[order].astype(np.int32))
         storage.write_vectors(attempt.out / "starts.npy", starts)
-        return {"num_rows": len(rows), "num_visits": len(order)}
+        return {"num_rows": len(rows), "num_visits": len(order), "largest_group": equal.largest}
 
     return work
 

@@ -63,7 +63,7 @@ def _in_steps(runner: Runner, step: Step, item: Item, *, rule: ClusterConfig, se
     rows_step = Step("cluster_rows", 1, step.config, load, "task", "cluster", step.threads)
     [rows] = runner.run_inside(rows_step, [item])
     parts, k = item.payload["parts"], rows.facts["num_clusters"]
-    if sum(rows.facts["part_rows"]) <= group_rows(rule, k):
+    if sum(part.num_rows for part in parts) <= group_rows(rule, k):
         receipt = runner.run_one(step, item)
         runner.forget(rows_step, [item])
         return receipt

@@ -104,7 +104,7 @@ def _join(
             runner, "dedup_cell_edges", "dedup", blocks(), join_rule, search=rule.cells, seed=config.seed
         )
         join_rule = replace(join_rule, cosine_from=None)
-    if not by_cells or rule.phash_radius is not None:
+    if join_rule.phash_radius is not None or join_rule.cosine_from is not None:
         edges += join(runner, "dedup_edges", "dedup", pairs(), join_rule)
     if rule.pca_radius is not None:
         pca_rule = JoinRule(pca_radius=rule.pca_radius, max_edges_per_row=rule.max_edges_per_row)

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from curation import storage
 from curation.cluster.seeding import sample_rows
-from curation.dedup.pca_hash import PcaHash, fit_pca_hash, pca_hash
+from curation.dedup.pca_hash import NUM_BITS, PcaHash, fit_pca_hash, pca_hash
+from curation.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.parts import Part, gather_vectors, is_null, read_array, roles
 from pipelines.runner import Runner
@@ -27,7 +28,7 @@ def hash_descriptors(runner: Runner, config: RunConfig, parts: Sequence[Part]) -
         return tuple(parts)
     num, seed = config.dedup.pca_sample_rows, config.seed
     settings = {"sample_rows": num, "seed": seed}
-    fit_step = Step("pca_fit", 1, settings, partial(_load_fit, num, seed), "task", "dedup")
+    fit_step = Step("pca_fit", 2, settings, partial(_load_fit, num, seed), "task", "dedup")
     inputs = tuple(part.digest("described", copy_file(part)) for part in parts)
     fit = runner.run_one(fit_step, Item(inputs, {"parts": tuple(parts)}))
     fitted = fit.file(runner.run_dir, "fit.npy")
@@ -48,10 +49,19 @@ def _load_fit(num: int, seed: int) -> Work:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         candidates = np.flatnonzero(is_null(parts, "described", "reason") & ~roles(parts, "holdout"))
         drawn = candidates[sample_rows(len(candidates), num, seed=seed)]
-        fitted = fit_pca_hash(gather_vectors(parts, copy_file(parts[0]), drawn))
+        sample = gather_vectors(parts, copy_file(parts[0]), drawn)
+        fitted = fit_pca_hash(sample)
+        num_directions = int(fitted.directions.any(axis=1).sum())
+        if sample.any() and num_directions < NUM_BITS:
+            raise ConfigError(
+                "The descriptors vary in too few directions for a PCA hash: the other bits would be equal",
+                got=f"{num_directions} directions in {len(drawn)} descriptors of {sample.shape[1]} numbers",
+                expected=f"at least {NUM_BITS}",
+                remedy="Set dedup.pca_radius and decontaminate.pca_radius to null, or give a larger pool",
+            )
         columns = np.concatenate([fitted.directions, fitted.offsets[:, None]], axis=1)
         storage.write_vectors(attempt.out / "fit.npy", columns)
-        return {"num_sampled": len(drawn), "num_directions": int(fitted.directions.any(axis=1).sum())}
+        return {"num_sampled": len(drawn), "num_directions": num_directions}
 
     return work
 

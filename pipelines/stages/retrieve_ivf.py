@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from curation import storage
 from curation.cluster.seeding import sample_rows
 from curation.retrieve import SampleRetrieval
-from curation.search.ivf import IvfSpec, TrainedIvf, choose_index, ivf_top_k, train_index
+from curation.search.ivf import IvfShard, IvfSpec, TrainedIvf, choose_index, train_index
 from curation.search.product import nonzero_rows
 from curation.search.recall import require_top_k_recall, top_k_recall
 from curation.search.topk import TopK
@@ -24,6 +24,7 @@ from pipelines.parts import Part, gather_vectors, read_array, roles
 from pipelines.runner import Runner
 from pipelines.stages.groups import group_digest, make_groups
 from pipelines.stages.neighbours import exact_neighbours, queries_of, surviving
+from pipelines.stages.ranks import id_rank
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
 Found = tuple[FileRef, FileRef]  # rows and scores of a block of queries, in one group of the pool
@@ -71,12 +72,13 @@ def run_ivf(
     groups = make_groups(searched, [part.num_rows for part in searched], rows=rule.ivf.shard_rows)
     search = Step(
         "retrieve_shards",
-        1,
+        2,
         step.config,
         partial(_load_shard, pool, rule, seed),
         "task",
         "retrieve",
         step.threads,
+        num_gpus=int(rule.ivf.device == "gpu"),
     )
     items = [Item((*item.inputs, index.digest, group_digest(g)), {**shared, "group": g}) for g in groups]
     with runner.progress.step(search.name, total=len(items), done=0) as advance:
@@ -114,7 +116,7 @@ def judge_recall(
     """
     index = IvfSpec(**spec).factory()
     sampled = _sampled(len(found.index), rule, seed)
-    recall = top_k_recall(found.index[sampled], truth.index)
+    recall = top_k_recall(found.score[sampled], truth.score)
     require_top_k_recall(recall, min_recall=rule.ivf.min_recall, index=index, num_probes=rule.ivf.num_probes)
     return {"recall": asdict(recall), "index": index, "num_probes": rule.ivf.num_probes}
 
@@ -151,15 +153,19 @@ def _load_shard(pool: str, rule: SampleRetrieval, seed: int) -> Work:
         searched = {"num_probes": min(rule.ivf.num_probes, payload["spec"]["num_lists"])}
         spec = replace(IvfSpec(**payload["spec"]), **searched)
         trained = TrainedIvf(spec, np.array(read_array(payload["index"])), payload["margin"])
-        vectors = gather_vectors(parts, "embeddings", queries)
-        shard = surviving(group, clusters)
-        found = ivf_top_k(vectors, [shard], trained, k=k, device=rule.ivf.device)
+        # Rows count within the group meanwhile, so that what breaks ties is of its size and not of the run's.
+        rows, vectors = surviving(group, clusters)
+        every = np.concatenate([np.arange(part.offset, part.offset + part.num_rows) for part in group])
+        shard = IvfShard(np.searchsorted(every, rows), vectors, trained, device=rule.ivf.device)
+        tie_rank = id_rank(group)
         for number, (start, stop) in enumerate(payload["cuts"]):
-            _write(attempt, str(number), TopK(found.index[start:stop], found.score[start:stop]))
+            asked = gather_vectors(parts, "embeddings", queries[start:stop])
+            found = shard.nearest(asked, k=k, tie_rank=tie_rank)
+            _write(attempt, str(number), TopK(np.where(found.index < 0, -1, every[found.index]), found.score))
         sampled = queries[_sampled(len(queries), rule, seed)]
         exact = exact_neighbours(parts, clusters, sampled, group=group, neighbours=k)
         _write(attempt, "truth", exact)
-        return {"num_rows": len(shard[0])}
+        return {"num_rows": len(rows)}
 
     return work
 

@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 import torch
 
-from curation.search.cell_join import Members, join_cells, only_firsts_visit
+from curation.search.cell_join import Members, join_cells
 from curation.search.cells import default_num_cells, nearest_cells, train_cells
 from curation.search.edges import Pairs
 from curation.search.recall import choose_probes, exact_truth, measured_recall
@@ -97,7 +97,7 @@ def cell_dedup(
         every = np.ones(len(sampled), bool)
         num_probes = choose_probes(truth, rows=every, min_recall=0.999, most=num_cells)
         lap("choose_probes_s")
-    cells = only_firsts_visit(rows, nearest_cells(rows, centroids, num_probes=num_probes))
+    cells = nearest_cells(rows, centroids, num_probes=num_probes)
     lap("assign_s")
     every_row = np.arange(len(rows))
     everyone = Members(every_row, rows, cells)

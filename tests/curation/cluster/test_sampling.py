@@ -98,6 +98,13 @@ def test_budgets_are_exact_on_every_level(trial):
             assert full[mine < mine.max(initial=0) - 1].all()
 
 
+def test_the_last_clusters_of_a_level_may_be_empty():
+    leaf = np.array([0, 0, 1, 1, 2], np.int32)
+    middle = np.array([0, 0, 1], np.int32)  # of four clusters, of which two are empty
+    top = np.array([0, 1, 1, 0], np.int32)
+    assert leaf_quotas(leaf, [middle, top], budget=4, seed=0).sum() == 4
+
+
 def test_more_than_there_is_gives_everything():
     rng = np.random.default_rng(0)
     candidates = draw_candidates(rng, 500, 40)

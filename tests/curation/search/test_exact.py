@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from curation.errors import ConfigError, IntegrityError
 from curation.search import exact, product
 from curation.search.edges import Pairs, limit_edges
-from curation.search.exact import cosine_pairs
+from curation.search.exact import cosine_pairs, enough_leading
+from curation.search.product import fastest_dtype
 
 ENGINES = [("torch", "int8"), ("torch", "bf16"), ("torch", "fp16"), ("torch", "fp32"), ("faiss", None)]
 
@@ -211,3 +212,36 @@ def test_without_a_gpu_the_backend_says_so():
     rows = np.eye(4, dtype=np.float16)
     with pytest.raises(ConfigError, match="No GPU to join on"):
         cosine_pairs(rows, rows, threshold=0.5, same=True, backend="cuda")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_leading_numbers_lose_no_pair(same, monkeypatch):
+    rng = np.random.default_rng(11)
+    vectors = rng.standard_normal((300, 256)).astype(np.float32)
+    vectors[:100, :64] *= 0.02  # nearly all of these lies in what is left out
+    vectors[100:150] = vectors[:50] + 0.2 * rng.standard_normal((50, 256))
+    vectors[200:220] = vectors[180:200]
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    other = vectors if same else vectors[::-1].copy()
+    expected = cosine_pairs(vectors, other, threshold=0.7, same=same)
+    assert len(expected.a) > 60
+    for num in (64, 128, 192):
+        monkeypatch.setattr(exact, "enough_leading", lambda *_, num=num, **__: num)
+        for dtype in ("bf16", "fp32", *(["int8"] if fastest_dtype() == "int8" else [])):
+            got = cosine_pairs(vectors, other, threshold=0.7, same=same, dtype=dtype)
+            assert got.a.tolist() == expected.a.tolist()
+            assert got.b.tolist() == expected.b.tolist()
+            assert got.score.tolist() == expected.score.tolist()
+
+
+def test_how_many_numbers_are_enough(monkeypatch):
+    rng = np.random.default_rng(12)
+    vectors = rng.standard_normal((3000, 384)).astype(np.float32)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    assert enough_leading(vectors, vectors, threshold=0.9) is None  # a small join asks nothing
+    monkeypatch.setattr(exact, "_MIN_PAIRS_TO_ASK", 1)
+    assert enough_leading(vectors, vectors, threshold=0.99) == 64
+    assert enough_leading(vectors, vectors, threshold=0.9) == 128
+    assert enough_leading(vectors, vectors, threshold=0.3) is None
+    alike = vectors[:1] + 0.01 * vectors
+    assert enough_leading(alike, alike, threshold=0.95) is None

@@ -92,7 +92,7 @@ def test_recall_of_neighbours():
     recalls = []
     for probes in (1, 4, 20):
         found = ivf_top_k(queries, shards(vectors), trained_on(vectors, num_probes=probes), k=10)
-        recall = top_k_recall(found.index, exact.index)
+        recall = top_k_recall(found.score, exact.score)
         hits = [len(set(f[f >= 0]) & set(e[e >= 0])) for f, e in zip(found.index, exact.index, strict=True)]
         assert recall.estimate == sum(hits) / 1990  # one query has no vector
         assert recall.low <= recall.estimate <= recall.high

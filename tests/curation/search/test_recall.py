@@ -69,6 +69,7 @@ def test_truth_is_a_plain_count(max_probes, monkeypatch):
     centroids = train_cells(vectors, 30, seed=0)
     rows = np.arange(0, 400, 16)
     rows[1] = 17
+    vectors[100:120] = vectors[96]  # rows of the sample and of the pool
     truth = exact_truth(vectors[rows], vectors, centroids, threshold=0.3, max_probes=max_probes)
     order = nearest_cells(vectors, centroids, num_probes=30)
     rank = np.argsort(order, axis=1)  # of every cell
