@@ -77,8 +77,12 @@ def join(root: str, *names: str) -> str:
 
 
 def _remote(path: str) -> tuple[Any, str]:
-    with drivers.opening(check_scheme(path), redact(path)):
-        return fsspec.core.url_to_fs(path)
+    scheme = check_scheme(path)
+    with drivers.opening(scheme, redact(path)):
+        driver = fsspec.get_filesystem_class(scheme)
+        # Not `url_to_fs`: to it `::`, which a key may hold, is a chain of stores.
+        fs = fsspec.filesystem(scheme, **driver._get_kwargs_from_urls(path))
+        return fs, str(driver._strip_protocol(path))
 
 
 def _translated(path: str) -> contextlib.AbstractContextManager[None]:
@@ -166,10 +170,12 @@ def _list_local(root: str, folder: Path, prefix: str) -> Iterator[FileInfo]:
 
 def _list_remote(fs: Any, root: str, folder: str, prefix: str) -> Iterator[FileInfo]:
     with _translated(root):
-        entries = {str(e["name"]).rstrip("/").rsplit("/", 1)[-1]: e for e in fs.ls(folder, detail=True)}
-    for name in sorted(entries, key=str.encode):
-        entry = entries[name]
-        if entry["type"] == "directory":
+        found = fs.ls(folder, detail=True)
+    # A store may hold both an object and a folder of one name.
+    entries = {(str(e["name"]).rstrip("/").rsplit("/", 1)[-1], e["type"] == "directory"): e for e in found}
+    for name, is_folder in sorted(entries, key=lambda place: (place[0].encode(), place[1])):
+        entry = entries[name, is_folder]
+        if is_folder:
             yield from _list_remote(fs, root, f"{folder}/{name}", f"{prefix}{name}/")
         elif str(entry["name"]).rstrip("/") != folder:  # a zero-byte key that stands for the folder itself
             key = prefix + name

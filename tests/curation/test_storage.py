@@ -267,10 +267,10 @@ def test_a_source_must_be_a_folder(root: str) -> None:
 def test_a_driver_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch, scheme: str, package: str
 ) -> None:
-    def missing(_url: str) -> None:
+    def missing(_scheme: str) -> None:
         raise ImportError("no such module")
 
-    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     for function in (storage.stat, storage.read_bytes, storage.list_names, storage.require_dir):
         with pytest.raises(ConfigError, match=f"pip install '?{package}"):
             function(f"{scheme}://key:secret@bucket/x")

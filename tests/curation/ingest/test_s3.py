@@ -57,6 +57,25 @@ def test_a_folder(s3, tmp_path: Path):
     assert again == remote
 
 
+def test_names_that_only_a_store_can_have(s3):
+    keys = ["a::b.jpg", "x", "x/y.jpg", "x.jpg", "z::/c.jpg"]
+    for key in keys:
+        s3fs.S3FileSystem().pipe_file(f"{s3.bucket}/odd/{key}", key.encode())
+    root = f"s3://{s3.bucket}/odd"
+    assert [file.key for file in storage.list_files(root)] == [
+        "a::b.jpg",
+        "x",
+        "x/y.jpg",
+        "x.jpg",
+        "z::/c.jpg",
+    ]
+    rows = rows_of(FolderSource(path=root))
+    assert sorted(row["key"] for row in rows) == sorted(keys)
+    assert [data.decode() for data, _ in contents(rows)] == [row["key"] for row in rows]
+    assert storage.stat(f"{root}/a::b.jpg").num_bytes == 8
+    assert [file.key for file in storage.list_files(f"{root}/z::")] == ["c.jpg"]
+
+
 def test_tars(s3, tmp_path: Path, write_tar: Callable[..., Path]):
     root = tmp_path / "tars"
     for shard in range(3):
