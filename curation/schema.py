@@ -76,7 +76,7 @@ REASONS: dict[Stage, tuple[str, ...]] = {
     "select": ("over_cap", "equal_id", "query_only", "holdout"),
     "shard": (
         "source_changed",  # the bytes are others than those that were described
-        "unreadable",  # the source failed while the bytes were read again
+        "unreadable",  # the source failed while the bytes were read again, or they no longer decode
     ),
 }
 

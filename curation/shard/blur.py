@@ -9,6 +9,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFilter, JpegImagePlugin
 from pydantic import BaseModel, ConfigDict, Field
 
+from curation.errors import LvdError
+
 # The rim of the blurred ellipse fades over this share of the face's longer side, so that no edge is learnt.
 RIM_SHARE = 0.05
 # How far a Gaussian reaches, in standard deviations: so much of the surroundings a face is blurred with.
@@ -88,7 +90,8 @@ def encode_like(
     """Encode pixels in the format of the file that they came from, without metadata.
 
     A JPEG keeps its quantisation and its subsampling, so that what was not touched changes by no more than
-    rounding; PNG, BMP and TIFF lose nothing. A GIF becomes a PNG of its first frame.
+    rounding; PNG, BMP and TIFF lose nothing. A GIF becomes a PNG of its first frame. Where Pillow cannot
+    write the like, or cannot even open what was decoded, a JPEG has `quality`, and all else becomes a PNG.
 
     Args:
         original: the file that the pixels were decoded from.
@@ -101,6 +104,21 @@ def encode_like(
     """
     image = Image.fromarray(pixels)
     kind, extension = WRITTEN_AS[file_format]
+    try:
+        return _save_like(image, original, kind=kind, quality=quality), extension
+    except (MemoryError, LvdError):
+        raise  # of the machine, or of who asked us to stop: not of the picture
+    except Exception:  # on odd files Pillow raises nearly anything: UnidentifiedImageError, ValueError, …
+        out = io.BytesIO()
+        if kind == "JPEG":
+            image.save(out, kind, quality=quality, subsampling=0)
+        else:
+            kind, extension = WRITTEN_AS["PNG"]
+            image.save(out, kind)
+        return out.getvalue(), extension
+
+
+def _save_like(image: Image.Image, original: bytes, *, kind: str, quality: int) -> bytes:
     out = io.BytesIO()
     match kind:
         case "JPEG":
@@ -113,17 +131,18 @@ def encode_like(
             image.save(out, kind, compression="tiff_adobe_deflate")
         case _:
             image.save(out, kind)
-    return out.getvalue(), extension
+    return out.getvalue()
 
 
 def _save_jpeg(image: Image.Image, original: bytes, out: io.BytesIO, *, quality: int) -> None:
     with Image.open(io.BytesIO(original), formats=("JPEG", "MPO")) as header:
-        tables = header.quantization  # type: ignore[attr-defined]
+        # A file numbers its tables as it likes, 1 alone or 0 and 2; Pillow writes them in order.
+        tables = [table for _, table in sorted(header.quantization.items())]  # type: ignore[attr-defined]
         sampling = JpegImagePlugin.get_sampling(header)
         is_grey = header.mode == "L"
     if is_grey:
         image = image.convert("L")
-    if tables and max(max(table) for table in tables.values()) <= MAX_TABLE_VALUE:
+    if tables and max(map(max, tables)) <= MAX_TABLE_VALUE:
         # -1: of a picture with no chroma, or cut in a way that Pillow cannot write.
         image.save(out, "JPEG", qtables=tables, subsampling=max(sampling, 0))
     else:

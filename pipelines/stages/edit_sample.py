@@ -21,8 +21,10 @@ def edited(
     decoding: DecodeConfig,
     file_format: str,
     faces: Float32[np.ndarray, "n 5"] | None,
-) -> Sample:
+) -> Sample | None:
     """The sample as it goes into the shard; its key stays that of the original bytes.
+
+    None where its picture cannot be decoded again.
 
     Args:
         sample: with the original bytes.
@@ -39,7 +41,8 @@ def edited(
     if not does_shrink and boxes is None:
         return sample
     pixels = decode(sample.data, need_side_px=min(size), config=decoding).pixels
-    assert pixels is not None, "describe decoded these very bytes"
+    if pixels is None:  # describe may have decoded it at a smaller scale
+        return None
     edits: list[str] = []
     if config.blur_faces is not None and boxes is not None:
         scale = np.array([pixels.shape[1] / width, pixels.shape[0] / height] * 2)

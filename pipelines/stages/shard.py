@@ -178,10 +178,11 @@ def _samples(
                 kind = described[i]["format"]
                 sample = Sample(metas[i]["image_id"], EXTENSIONS[kind], data, metas[i], sidecars)
                 found = faces.get(int(local[i].as_py()))
-                yield (
-                    int(rows[i]),
-                    edited(sample, config, decoding=decoding, file_format=kind, faces=found),
-                )
+                made = edited(sample, config, decoding=decoding, file_format=kind, faces=found)
+                if made is None:
+                    lost[int(rows[i])] = UNREADABLE
+                    continue
+                yield int(rows[i]), made
 
 
 def _metas(attempt: Attempt, parts: Sequence[Part], part: Part, rows: np.ndarray) -> list[dict[str, Any]]:

@@ -119,3 +119,55 @@ def test_grey_and_cmyk_jpegs() -> None:
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "RGB"
         assert np.abs(np.asarray(image).astype(int) - photo()).mean() < 3
+
+
+def renumbered(jpeg: bytes, numbers: dict[int, int]) -> bytes:
+    """The same picture with its quantisation tables under other numbers, as a writer may choose them."""
+    data = bytearray(jpeg)
+    position = 2
+    while data[position + 1] != 0xDA:
+        size = int.from_bytes(data[position + 2 : position + 4], "big")
+        if data[position + 1] == 0xDB:
+            for at in range(position + 4, position + 2 + size, 65):
+                data[at] = numbers[data[at]]
+        if data[position + 1] == 0xC0:
+            for component in range(data[position + 9]):
+                at = position + 10 + 3 * component + 2
+                data[at] = numbers[data[at]]
+        position += 2 + size
+    return bytes(data)
+
+
+@pytest.mark.parametrize("numbers", [{0: 1, 1: 3}, {0: 0, 1: 2}, {0: 2}])
+def test_a_jpeg_numbers_its_tables_as_it_likes(numbers: dict[int, int]) -> None:
+    is_grey = len(numbers) == 1
+    drawn = Image.fromarray(photo()).convert("L" if is_grey else "RGB")
+    out = io.BytesIO()
+    drawn.save(out, "JPEG", quality=70)
+    original = renumbered(out.getvalue(), numbers)
+    with Image.open(io.BytesIO(original)) as image:
+        pixels, tables = np.array(image.convert("RGB")), image.quantization  # type: ignore[attr-defined]
+    assert set(tables) == set(numbers.values())
+    data, _ = encode_like(original, pixels, file_format="JPEG", quality=1)
+    with Image.open(io.BytesIO(data)) as image:
+        kept = list(image.quantization.values())  # type: ignore[attr-defined]
+        assert kept == [tables[number] for number in sorted(tables)]
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - pixels).mean() < 1.5
+
+
+def test_what_pillow_cannot_open_or_write_like_is_written_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture never ends the step."""
+    pixels = photo()
+    data, extension = encode_like(b"\xff\xd8 no header", pixels, file_format="JPEG", quality=92)
+    with Image.open(io.BytesIO(data)) as image:
+        assert (extension, image.size) == ("jpg", (200, 150))
+        assert np.abs(np.asarray(image).astype(int) - pixels).mean() < 3
+
+    def refuse(*_: object) -> None:
+        raise ValueError("encoder error")
+
+    monkeypatch.setitem(Image.SAVE, "WEBP", refuse)
+    data, extension = encode_like(saved(pixels, "PNG"), pixels, file_format="WEBP", quality=92)
+    with Image.open(io.BytesIO(data)) as image:
+        assert (extension, image.format) == ("png", "PNG")
+        assert (np.asarray(image) == pixels).all()
