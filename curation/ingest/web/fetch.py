@@ -5,6 +5,7 @@ import email.utils
 import ssl
 import tempfile
 import time
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
 _IN_MEMORY_BYTES = 1 << 20  # a larger body goes through a file: hundreds are under way at once
 _MAX_HEADER_BYTES = 16 << 10
+_PACKED = ("gzip", "x-gzip", "deflate")
+_ZLIB_OR_GZIP = 47  # window bits of zlib: 15, and 32 for telling the two by their headers
 # Looking up a name blocks a thread, and dead name servers block it for long.
 _RESOLVER_THREADS = 64
 
@@ -110,11 +113,14 @@ class BodyLimit:
         max_bytes: at most so much.
         cuts: a larger body is cut there; otherwise it is refused as `file_too_large`.
         spool_dir: for the bodies that are large.
+        inflates: whether a body that comes packed, though that was not asked for, is unpacked, up to as many
+            bytes; otherwise it is refused as `http_error`.
     """
 
     max_bytes: int
     cuts: bool
     spool_dir: Path
+    inflates: bool = False
 
 
 async def ask(
@@ -143,8 +149,11 @@ async def ask(
             if response.status in _REDIRECTS and location is not None:
                 response.close()
                 return Answer(location, None)
-            _check_status(response)
-            return Answer(None, await _read_body(response, limit))
+            _check_status(response, inflates=limit.inflates)
+            body = await _read_body(response, limit)
+            if _encoding(response) in _PACKED:
+                _inflate(body, limit)
+            return Answer(None, body)
     except TimeoutError as error:
         raise FetchError("timeout", may_pass=True, of_host=True) from error
     except aiohttp.ClientConnectorError as error:
@@ -159,10 +168,10 @@ async def ask(
         raise FetchError("connection_failed", may_pass=True, of_host=True) from error
 
 
-def _check_status(response: aiohttp.ClientResponse) -> None:
+def _check_status(response: aiohttp.ClientResponse, *, inflates: bool) -> None:
     status = response.status
     if status == 200:
-        if response.headers.get("Content-Encoding", "identity").strip().lower() in ("identity", ""):
+        if _encoding(response) in ("identity", "") or (inflates and _encoding(response) in _PACKED):
             return
         response.close()
         raise FetchError("http_error", status=status)
@@ -170,6 +179,23 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
     retry_after_s = _retry_after_s(response) if status in _MAY_PASS else None
     reason = "not_found" if status in (404, 410) else "http_error"
     raise FetchError(reason, may_pass=status in _MAY_PASS, retry_after_s=retry_after_s, status=status)
+
+
+def _encoding(response: aiohttp.ClientResponse) -> str:
+    return response.headers.get("Content-Encoding", "identity").strip().lower()
+
+
+def _inflate(body: BinaryIO, limit: BodyLimit) -> None:
+    """Put what was packed in the place of a packed body, cut at the limit."""
+    body.seek(0)
+    try:
+        data = zlib.decompressobj(_ZLIB_OR_GZIP).decompress(body.read(), limit.max_bytes)
+    except zlib.error as error:
+        body.close()
+        raise FetchError("http_error", status=200) from error
+    body.seek(0)
+    body.truncate()
+    body.write(data)
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:

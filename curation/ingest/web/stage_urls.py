@@ -126,7 +126,7 @@ def _verdict(image: WebImage, before: Mapping[str, Any] | None, seen: set[bytes]
     url = (image.url or "").strip(" ")
     digest = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     is_repeated = digest in seen
-    if url:
+    if url and image.reason is None:  # what one page forbids, another may still show
         seen.add(digest)
     is_known = before is not None and before["key"] == image.key
     if before is not None and is_known and before["reason"] not in MAY_SUCCEED_LATER:

@@ -1,9 +1,13 @@
 """The downloader against a server that behaves, and one that does everything but."""
 
 import asyncio
+import gzip
 import socket
 import threading
 import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -335,6 +339,31 @@ def test_a_robots_txt_that_cannot_be_had(
     settings = config(honour_robots=True, num_retries=1)
     assert reasons([server.url("/a")] * 2, tmp_path, settings) == [reason] * 2
     assert server.asked("/a") == (2 if reason is None else 0)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("X-Gzip", gzip.compress), ("deflate", zlib.compress)],
+)
+def test_a_robots_txt_that_comes_packed_is_read(
+    server: Loopback, tmp_path: Path, encoding: str, pack: Callable[[bytes], bytes]
+):
+    rules = pack(b"User-agent: *\nDisallow: /private/\n" + b"#" * (100 << 20))  # and a bomb
+    server.routes = {
+        "/robots.txt": answer(rules, headers={"Content-Encoding": encoding}),
+        "/a": answer(),
+        "/private/b": answer(),
+        "/packed": answer(pack(PICTURE), headers={"Content-Encoding": encoding}),
+    }
+    urls = [server.url(path) for path in ("/a", "/private/b", "/packed")]
+    tracemalloc.start()
+    found = reasons(urls, tmp_path, config(honour_robots=True))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [None, "opted_out", "http_error"]
+    assert peak < 8 << 20
+    server.routes["/robots.txt"] = answer(b"no gzip", headers={"Content-Encoding": encoding})
+    assert reasons(urls[:1], tmp_path, config(honour_robots=True)) == ["http_error"]
 
 
 def test_a_blocked_domain_is_not_asked(server: Loopback, tmp_path: Path):

@@ -13,11 +13,11 @@ from loopback import Loopback, answer
 from curation import storage
 from curation.ingest.problems import Findings
 from curation.ingest.stage_unit import stage_unit, staged_settings
-from curation.ingest.staging import Place, StagedUnit
+from curation.ingest.staging import Place, StagedUnit, stage_images
 from curation.ingest.unique_names import UniqueNames, with_unique_keys
 from curation.ingest.units import Unit, cut_units, read_units, units_table
 from curation.ingest.web.download_config import DownloadConfig
-from curation.ingest.web.stage_urls import listed_images
+from curation.ingest.web.stage_urls import WebImage, fetch_images, listed_images
 from curation.ingest.web.url_source import UrlSource
 
 LOCAL = DownloadConfig(allow_private=("127.0.0.0/8",), honour_robots=False, num_retries=0, backoff_s=0)
@@ -83,6 +83,24 @@ def test_asked_again_only_what_may_succeed(server: Loopback, tmp_path: Path):
     assert tar[row["offset"] : row["offset"] + row["num_bytes"]] == b"b" * 10
     side = row["sidecars"][0]
     assert json.loads(tar[side["offset"] : side["offset"] + side["num_bytes"]]) == {"text": "b"}
+
+
+def test_what_one_page_forbids_another_may_show(server: Loopback, tmp_path: Path):
+    server.routes = {"/a": answer(b"a")}
+    images = [
+        WebImage("0", server.url("/a"), {}, "opted_out"),
+        WebImage("1", server.url("/a"), {}),
+        WebImage("2", server.url("/a"), {}),
+        WebImage("3", server.url("/a"), {}, "opted_out"),
+    ]
+    before = None
+    for name in ("first", "again"):
+        place = Place(tmp_path / name, "steps/first")
+        place.out.mkdir()
+        fetched = fetch_images(images, LOCAL, place, before=before)
+        before = stage_images(fetched, place, version="1", max_image_bytes=10)
+        assert before["reason"].to_pylist() == ["opted_out", None, "repeated_url", "opted_out"]
+    assert server.asked("/a") == 1
 
 
 def test_keys_and_sidecars(tmp_path: Path):
