@@ -12,14 +12,16 @@ import numpy as np
 import pyarrow as pa
 
 from curation import storage
+from curation.describe.filters import JudgeConfig, filters, measurements
 from curation.retrieve import ClusterRetrieval, SampleRetrieval
+from curation.schema import SCORES
 from curation.shard.sample import index_name
 from pipelines.arrow_columns import numbers, rows_at
 from pipelines.config import RunConfig
 from pipelines.find_image import Found, find_images, names_of
 from pipelines.made import Made, find_made
 from pipelines.parts import Part, gather_vectors, in_pools, read, read_array, roles, vector_blocks
-from pipelines.run_dir import read_manifest, read_run_config
+from pipelines.run_dir import read_dataset_config, read_manifest
 
 MAX_MEMBERS = 20
 MAX_HITS = 5
@@ -45,13 +47,14 @@ class Run:
 
 
 def open_run(run_dir: str) -> Run:
-    """Open a finished run.
+    """Open a finished run, with the config that its dataset was made with.
 
     Raises:
-        ConfigError: when no dataset was finished in `run_dir`.
+        ConfigError: when no dataset was finished in `run_dir`, or its config is not known.
         IntegrityError: when what it says of itself is damaged.
     """
-    manifest, config = read_manifest(run_dir), read_run_config(run_dir)
+    manifest = read_manifest(run_dir)
+    config = read_dataset_config(run_dir, manifest)
     return Run(run_dir, manifest, config, find_made(run_dir, config, manifest=manifest))
 
 
@@ -77,7 +80,7 @@ def _image(run: Run, found: Found) -> dict[str, Any]:
         part = _part_of(run.made, found.row)
         story["ingest"] = _source(run.made, part, found.row - part.offset)
         story["describe"] = _described(run, part, found.row - part.offset)
-        story["judge"] = _judged(run, story["describe"])
+        story["judge"] = judged(run.config.judge, part, found.row - part.offset)
         story["dedup"] = _component(run, run.made, found.row, pool=part.pool)
         story["decontaminate"] = _leak(run, run.made, found.row, pool=part.pool)
         story["cluster"] = _cluster(run, run.made, found.row)
@@ -137,26 +140,25 @@ def _described(run: Run, part: Part, local: int) -> dict[str, Any]:
     return row
 
 
-def _judged(run: Run, described: Mapping[str, Any]) -> dict[str, Any]:
-    """Each bound in force beside what was measured; a picture on a bound passes."""
-    if described["reason"] is not None:
+def judged(config: JudgeConfig, part: Part, local: int) -> dict[str, Any]:
+    """Each bound in force beside what was measured, judged as the stage judges a row of a part."""
+    described = read(part.described).slice(local, 1)
+    if described["reason"][0].is_valid:
         return {"bounds": []}
-    width, height = described["width"], described["height"]
-    short, long = min(width, height), max(width, height)
-    derived = {
-        "min_side_px": short,
-        "max_side_px": long,
-        "max_pixels": short * long,
-        "max_aspect": long / short,
-    }
+    scores = read(part.scores).slice(local, 1) if part.scores else None
+    measured = measurements(described, scores)
     bounds = []
-    for field, limit in run.config.judge.model_dump().items():
-        kind, _, measure = field.partition("_")
-        value = derived.get(field, described.get(measure))
-        if limit is None or kind not in ("min", "max") or isinstance(value, str | list):
+    for one in filters(config):
+        if one.limit is None:
             continue
-        passes = value is None or (value >= limit if kind == "min" else value <= limit)
-        bounds.append({"field": f"judge.{field}", "limit": limit, "measured": value, "passes": passes})
+        column = measured[one.measure]
+        value, limit = column[0].as_py(), one.limit_for(column.type)
+        if value is None:
+            is_refused = one.measure in SCORES.names
+        else:
+            is_refused = value < limit if one.refuses == "below" else value > limit
+        bound = {"field": f"judge.{one.field}", "limit": one.limit, "measured": value}
+        bounds.append({**bound, "passes": not is_refused})
     return {"bounds": bounds}
 
 

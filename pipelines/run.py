@@ -17,6 +17,7 @@ from pipelines.made import save_made
 from pipelines.paths import absolute
 from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
+from pipelines.run_dir import save_config
 from pipelines.runner import Executor, Runner, StepState, StopHereError
 from pipelines.stages.dataset import publish_dataset, report_path
 from pipelines.step import IN_FLIGHT
@@ -67,6 +68,7 @@ def run(
             runner = Runner(run_dir, executor, progress, until)
             try:
                 made = curate(runner, config, refresh=refresh)
+                save_config(run_dir, config)
                 manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
                 save_made(run_dir, manifest, made.made())
             except StopHereError:

@@ -1,12 +1,18 @@
-"""What a run directory says of itself: the config of its run, and the manifest of its dataset."""
+"""What a run directory says of itself: the config of its run, and the manifest of its dataset.
 
+`run.yaml` is the config of the run that was started last, which may still go on, or have stopped; the dataset
+in the manifest may be of another. Its own config is saved by its hash, `configs/SHA256.yaml`, and stays.
+"""
+
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
-from pipelines.config import RunConfig, read_yaml, validate
+from pipelines.config import RunConfig, read_yaml, resolved_yaml, validate
 
 
 def read_run_config(run_dir: str) -> RunConfig:
@@ -20,7 +26,40 @@ def read_run_config(run_dir: str) -> RunConfig:
         raise ConfigError(
             f"{run_dir} is no run directory", got="no run.yaml", expected="the run_dir of a run"
         )
+    return _read(file, run_dir)
+
+
+def save_config(run_dir: str, config: RunConfig) -> None:
+    """Save the config of a dataset by the hash that its manifest names."""
+    text = resolved_yaml(config).encode()
+    storage.publish_bytes(str(_saved_config(run_dir, hashlib.sha256(text).hexdigest())), text, replace=True)
+
+
+def read_dataset_config(run_dir: str, manifest: Mapping[str, Any]) -> RunConfig:
+    """The config that the dataset in `manifest` was made with, whatever has run since.
+
+    Raises:
+        ConfigError: when it is not known, or none that this version of lvd knows.
+    """
+    file = _saved_config(run_dir, manifest["config_sha256"])
+    if not file.is_file():
+        file = config_file(run_dir)
+        if not file.is_file() or storage.sha256_file(str(file))[0] != manifest["config_sha256"]:
+            raise ConfigError(
+                f"The config of the dataset in {run_dir} is not known any more",
+                got="a run.yaml of another config",
+                expected=f"one whose SHA-256 is {manifest['config_sha256']}",
+                remedy="Run the config that you want to ask about again: what is done is found",
+            )
+    return _read(file, run_dir)
+
+
+def _read(file: Path, run_dir: str) -> RunConfig:
     return validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
+
+
+def _saved_config(run_dir: str, sha256: str) -> Path:
+    return Path(storage.local_path(run_dir)) / "configs" / f"{sha256}.yaml"
 
 
 def config_file(run_dir: str) -> Path:

@@ -66,10 +66,13 @@ class Filter:
     def __call__(self, measured: pa.Table) -> pa.ChunkedArray:
         """Where it refuses: booleans, null where the measurement is."""
         column = measured[self.measure]
-        # 0.98 as it was measured, in fp32, is more than 0.98: the limit is rounded as the measurement was.
-        kind = column.type if pa.types.is_floating(column.type) else pa.float64()
         compare = pc.less if self.refuses == "below" else pc.greater
-        return compare(column, pa.scalar(self.limit, kind))
+        return compare(column, pa.scalar(self.limit_for(column.type), pa.float64()))
+
+    def limit_for(self, measured: pa.DataType) -> float:
+        """The limit, rounded as a measurement of this type was: 0.98 in fp32 is more than 0.98."""
+        assert self.limit is not None, "a filter that is off"
+        return float(np.float32(self.limit) if pa.types.is_float32(measured) else self.limit)
 
 
 def filters(config: JudgeConfig) -> tuple[Filter, ...]:
@@ -125,9 +128,16 @@ def measurements(described: pa.Table, scores: pa.Table | None) -> pa.Table:
     for field in SCORES:
         column = scores[field.name] if scores else pa.nulls(len(described), field.type)
         # NaN is neither above nor below a limit, and would pass each of them.
-        columns[field.name] = pc.if_else(pc.is_finite(column), column, None)
+        columns[field.name] = _where(pc.is_finite(column), column)
     decoded = pc.is_null(described["reason"])
-    return pa.table({name: pc.if_else(decoded, column, None) for name, column in columns.items()})
+    seen = [_where(decoded, column) for column in columns.values()]
+    return pa.Table.from_arrays(seen, names=list(columns))  # pa.table imports pandas
+
+
+def _where(
+    mask: pa.Array | pa.ChunkedArray, column: pa.Array | pa.ChunkedArray
+) -> pa.Array | pa.ChunkedArray:
+    return pc.if_else(mask, column, pa.nulls(1, column.type)[0])  # None, or a scalar of it, imports pandas
 
 
 def judge(described: pa.Table, config: JudgeConfig, *, scores: pa.Table | None = None) -> pa.Table:

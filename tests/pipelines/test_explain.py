@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
 
 from curation import storage
-from curation.errors import ConfigError, IntegrityError
+from curation.describe.filters import JudgeConfig, judge
+from curation.errors import ConfigError, IntegrityError, SourceError
+from curation.schema import DESCRIBED, SCORES
 from pipelines.cli import main
-from pipelines.explain import explain, open_run
+from pipelines.explain import explain, judged, open_run
 from pipelines.explain_words import explain_lines
 from pipelines.find_image import near_names
 from pipelines.made import find_made
-from pipelines.parts import gather_vectors, read, read_array
+from pipelines.parts import Part, gather_vectors, read, read_array
 from pipelines.run_dir import read_manifest, read_run_config
+from pipelines.search import Asked, search, search_data
+from pipelines.step import FileRef
 
 HEAVY = ("torch", "pandas", "rich", "faiss", "scipy", "jinja2", "ray", "pipelines.lvd")
 
@@ -140,6 +146,54 @@ def test_the_saved_answer_is_that_of_the_flow(damageable: Path, rows: list[dict[
     found, said = told(damageable, row)
     assert set(found["story"]) == {"select", "shard"}
     assert "intermediate data is gone" in said
+
+
+def test_bounds_are_judged_as_the_run_judged_them(tmp_path: Path) -> None:
+    """A picture on a bound is kept; one whose score is unknown does not pass a threshold on the score."""
+    fixed = {"sha256": b"\0" * 32, "num_bytes": 1, "format": "PNG", "phash": 0, "warnings": []}
+    row = {"width": 90, "height": 80, "pixel_std": 3.0, "uniform_share": 0.98, "stroke_share": 0.1}
+    described = pa.Table.from_pylist([{**fixed, **row, "has_embedding": True, "reason": None}], DESCRIBED)
+    scores = pa.Table.from_pylist([{"nsfw": np.nan, "aesthetic": 4.9}], SCORES)
+    files = []
+    for name, table in (("described", described), ("scores", scores)):
+        path = str(tmp_path / f"{name}.parquet")
+        storage.write_table(path, table)
+        sha256, num_bytes = storage.sha256_file(path)
+        files.append(FileRef(path, num_bytes, sha256))
+    part = Part(0, "web", "uncurated", 0, 1, files[0], described=files[0], scores=files[1])
+    config = JudgeConfig(max_uniform_share=0.98, min_pixel_std=3.5, max_nsfw=0.5, min_aesthetic=4.9)
+    passes = {bound["field"]: bound["passes"] for bound in judged(config, part, 0)["bounds"]}
+    assert [field for field, passed in passes.items() if not passed] == [
+        "judge.min_pixel_std",
+        "judge.max_nsfw",
+    ]
+    assert judge(described, config, scores=scores)["reason"].to_pylist() == ["low_information"]
+
+
+def test_a_later_run_of_another_config_changes_no_answer(
+    damageable: Path, rows: list[dict[str, Any]], configure: Any, run_quietly: Any, tmp_path: Path
+) -> None:
+    """The story is that of the dataset in the manifest, not of the run that has begun since."""
+    asked = [next(row for row in rows if row["reason"] == reason) for reason in ("curated", "not_retrieved")]
+    before = [told(damageable, row) for row in asked]
+    file = tmp_path / "unknown.png"
+    with Image.open(asked[0]["uri"]) as picture:
+        picture.convert("RGB").resize((90, 70)).save(file)
+    vectors = tmp_path / "vectors.parquet"
+    vectors.write_bytes(b"no vectors")
+    found = search_data(search(str(damageable), Asked(file=str(file))))
+    embedder = f"describe.embed.embedder=precomputed:{vectors}"
+    other = configure(damageable, "judge.min_side_px=99", embedder)
+    other = other.model_copy(update={"pools": {**other.pools, "more": other.pools["trusted"]}})
+    with pytest.raises(SourceError, match="No precomputed embeddings"):
+        run_quietly(other)  # it stops half-way
+    assert "more" in read_run_config(str(damageable)).pools
+    assert [told(damageable, row) for row in asked] == before
+    assert search_data(search(str(damageable), Asked(file=str(file)))) == found
+    for saved in (damageable / "configs").iterdir():
+        saved.unlink()
+    with pytest.raises(ConfigError, match="not known any more"):
+        open_run(str(damageable))
 
 
 def test_it_needs_no_heavy_library(finished: Path, rows: list[dict[str, Any]]) -> None:
