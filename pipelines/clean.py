@@ -1,8 +1,10 @@
 """Finds and removes a run's intermediate data. The dataset is linked, not copied, so it stays whole."""
 
 import contextlib
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from curation import storage
 from pipelines.lock import lock
@@ -10,6 +12,7 @@ from pipelines.lvd import curate
 from pipelines.progress import Progress
 from pipelines.run_dir import read_manifest, read_run_config
 from pipelines.runner import Runner, StopHereError
+from pipelines.step import RECEIPT
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,14 @@ class Leftover:
     num_bytes: int
 
 
+@dataclass(frozen=True)
+class _InUse:
+    """What the next run looks for: whole folders, and receipts that a later generation is found by."""
+
+    folders: frozenset[str] = frozenset()
+    receipts: frozenset[str] = frozenset()
+
+
 def find_leftovers(run_dir: str, *, keep_current: bool) -> list[Leftover]:
     """Folders below `steps/` that no dataset needs, and datasets that the manifest no longer names.
 
@@ -28,24 +39,33 @@ def find_leftovers(run_dir: str, *, keep_current: bool) -> list[Leftover]:
         keep_current: keep what the config in run.yaml still uses, so that its next run has little to do.
     """
     manifest = read_manifest(run_dir)
-    kept = _in_use(run_dir) if keep_current else set()
+    return _leftovers(run_dir, manifest, _in_use(run_dir) if keep_current else _InUse())
+
+
+def _leftovers(run_dir: str, manifest: Mapping[str, Any], used: _InUse) -> list[Leftover]:
     sizes: dict[str, int] = {}
     for info in storage.list_files(run_dir):
         name = info.key.split("/")
         is_old_dataset = name[0].startswith("dataset-") and name[0] != manifest["dataset_dir"]
         folder = name[0] if is_old_dataset or name[0] == "tmp" else "/".join(name[:3])
-        if (is_old_dataset or name[0] in ("steps", "tmp")) and folder not in kept and "markers" not in name:
+        if folder in used.folders or info.key in used.receipts or "markers" in name:
+            continue
+        if is_old_dataset or name[0] in ("steps", "tmp"):
             # What the dataset links to is freed by removing the dataset alone.
             is_linked = storage.local_path(info.path).stat().st_nlink > 1
             sizes[folder] = sizes.get(folder, 0) + (0 if is_linked else info.num_bytes)
     return [Leftover(folder, size) for folder, size in sorted(sizes.items())]
 
 
-def _in_use(run_dir: str) -> set[str]:
+def _in_use(run_dir: str) -> _InUse:
     runner = Runner(run_dir, None, Progress(quiet=True))
     with contextlib.suppress(StopHereError):
         curate(runner, read_run_config(run_dir), refresh=False)
-    return {receipt.folder for receipts in runner.receipts.values() for receipt in receipts}
+    found = [*runner.latest, *(one for receipts in runner.receipts.values() for one in receipts)]
+    # What an earlier generation has staged is still pointed at.
+    earlier = {folder for receipt in found for folder in receipt.facts.get("earlier", [])}
+    passed = {posixpath.join(receipt.folder, RECEIPT) for receipt in runner.passed}
+    return _InUse(frozenset({receipt.folder for receipt in found} | earlier), frozenset(passed))
 
 
 def by_step(folders: Sequence[Leftover]) -> dict[str, int]:
@@ -60,10 +80,23 @@ def by_step(folders: Sequence[Leftover]) -> dict[str, int]:
 def clean(run_dir: str, *, keep_current: bool) -> list[Leftover]:
     """Remove what `find_leftovers` finds, and the markers, which speak of what is gone; returns what went."""
     with lock(run_dir):
-        folders = find_leftovers(run_dir, keep_current=keep_current)
+        manifest = read_manifest(run_dir)
+        used = _in_use(run_dir) if keep_current else _InUse()
+        folders = _leftovers(run_dir, manifest, used)
         for folder in folders:
-            storage.remove_tree(storage.join(run_dir, folder.path))
+            _remove(run_dir, folder.path, used)
         for info in list(storage.list_files(storage.join(run_dir, "steps"))):
             if "/markers/" in f"/{info.key}":
                 storage.remove_file(info.path)
     return folders
+
+
+def _remove(run_dir: str, folder: str, used: _InUse) -> None:
+    """Remove a folder, but for a receipt that a later generation is found by."""
+    path = storage.join(run_dir, folder)
+    if posixpath.join(folder, RECEIPT) not in used.receipts:
+        storage.remove_tree(path)
+        return
+    for info in list(storage.list_files(path)):
+        if info.key != RECEIPT:
+            storage.remove_file(info.path)

@@ -9,7 +9,7 @@ from curation import storage
 from curation.errors import ExecutorError, IntegrityError
 from pipelines.flow import FLOW
 from pipelines.progress import Progress
-from pipelines.step import Item, Receipt, Step, digest_of, find_receipt, item_folder
+from pipelines.step import RECEIPT, Item, Receipt, Step, digest_of, find_receipt, item_folder
 
 # An item is tried this often with its neighbours before it is taken aside.
 MAX_ATTEMPTS = 3
@@ -69,6 +69,8 @@ class Runner:
         executor: where items are done; None for a dry run, which stops at the first step not done.
         progress: shows how far a step is.
         until: the stage to stop after.
+        passed: receipts of earlier generations, by which later ones are found; their files are not needed.
+        latest: receipts of the latest generations: in use, or what the next generation begins from.
     """
 
     run_dir: str
@@ -77,6 +79,8 @@ class Runner:
     until: str | None = None
     states: list[StepState] = field(default_factory=list)
     receipts: dict[str, list[Receipt]] = field(default_factory=dict)
+    passed: list[Receipt] = field(default_factory=list)
+    latest: list[Receipt] = field(default_factory=list)
 
     def run(self, step: Step, items: Sequence[Item]) -> list[Receipt]:
         """The receipts of all items, in their order; what is done already is not done again.
@@ -165,7 +169,7 @@ class Runner:
         there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
         for identity in there.intersection(step.identity(item) for item in items):
             folder = storage.join(self.run_dir, item_folder(step, identity))
-            storage.remove_file(storage.join(folder, "receipt.json"))
+            storage.remove_file(storage.join(folder, RECEIPT))
             storage.remove_tree(folder)
 
     def newest(self, step: Step, item: Item, *, again: Callable[[Receipt], bool]) -> Item:
@@ -183,7 +187,9 @@ class Runner:
             receipt = find_receipt(self.run_dir, step, step.identity(this))
             if receipt is None:
                 break
+            self.passed += [latest] if latest is not None else []
             latest, newest, generation = receipt, this, generation + 1
+        self.latest += [latest] if latest is not None else []
         if latest is None or again(latest):
             return replace(this, payload={**item.payload, "before": latest})
         return newest

@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple
 from curation import storage
 from curation.errors import IntegrityError
 
+RECEIPT = "receipt.json"  # of an item, in its folder
+
 
 class FileRef(NamedTuple):
     """A published file: where it lies and what its bytes hash to."""
@@ -187,7 +189,7 @@ def perform(
             "ended": time.time(),
         }
         receipt = Receipt(step.name, identity, folder, files, facts, timings)
-        storage.publish_bytes(storage.join(run_dir, folder, "receipt.json"), receipt.to_json().encode())
+        storage.publish_bytes(storage.join(run_dir, folder, RECEIPT), receipt.to_json().encode())
         return receipt
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -199,7 +201,7 @@ def find_receipt(run_dir: str, step: Step, identity: str) -> Receipt | None:
     Raises:
         IntegrityError: when the receipt is damaged.
     """
-    path = storage.join(run_dir, item_folder(step, identity), "receipt.json")
+    path = storage.join(run_dir, item_folder(step, identity), RECEIPT)
     try:
         return Receipt.from_json(storage.read_bytes(path), where=path)
     except FileNotFoundError:

@@ -251,3 +251,6 @@ def test_generations(tmp_path: Path) -> None:
         ("generation 1", True),
         ("generation 1", False),
     ]
+    first, second = refresh.latest[0], refresh.latest[-1]
+    assert refresh.passed == [first]  # by which the second is found
+    assert first.identity != second.identity
