@@ -64,7 +64,8 @@ def steps_to_come(states: Sequence[StepState], config: RunConfig) -> list[str]:
 
     nothing = Sizes(config, dict.fromkeys(config.pools, 0), Shares(image_bytes=1, embedding_dim=1))
     there = {state.name for state in states}
-    return list(dict.fromkeys(work.name for work in forecast(nothing) if work.name not in there))
+    works = [work for work in forecast(nothing) if not work.within]
+    return list(dict.fromkeys(work.name for work in works if work.name not in there))
 
 
 def status(run_dir: str) -> dict[str, Any]:

@@ -69,6 +69,9 @@ def estimate(
     for work in forecast(sizes):
         queue = state_of.get(work.name, [])
         state: StepState | None = queue.pop(0) if queue else None
+        if work.within and (outer := state_of.get(work.within)):
+            is_done = outer[0].num_done == outer[0].num_items
+            state = StepState(work.name, work.stage, work.num_items, work.num_items * is_done, 0)
         num = workers.num_given if work.key in given else workers.num
         if state is None and states:  # nobody can count yet what it has done; its part of the flow is ahead
             state = StepState(work.name, work.stage, work.num_items, 0, 0)

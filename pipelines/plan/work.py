@@ -8,13 +8,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from curation.ingest.units import has_units
+from curation.ingest.sources import COMPRESSED_TAR_SUFFIXES, Source, TarSource
+from curation.ingest.units import UNIT_BYTES, has_units
+from curation.ingest.web.url_source import UrlSource
+from curation.retrieve import SampleRetrieval
 from curation.search.cells_config import default_num_cells
 from curation.search.recall import MAX_PROBES
 from pipelines.plan.sizes import Sizes
 
 # Rows held by a search item, and the product tiles and code beside it: see `pipelines.stages`.
 QUERY_ROWS, TARGET_ROWS = 1 << 16, 1 << 20
+# Iterations of FAISS's k-means, by which the lists of an index are trained.
+LIST_ITERATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class StepWork:
         read_bytes: from sources and from earlier steps.
         held_bytes: memory that a worker holds beside its code, models and libraries, bytes.
         grows: how the cost grows, in words.
+        within: the step that it is a piece of, whose receipt stands for it; empty for a step of its own.
     """
 
     name: str
@@ -40,12 +46,13 @@ class StepWork:
     read_bytes: float
     held_bytes: float
     grows: str
+    within: str = ""
 
     @property
     def key(self) -> str:
         """What its rate is found by: the name, where a step of one name is of one kind."""
-        by_cluster = self.name == "retrieve" and self.unit == "images"
-        return "retrieve_by_cluster" if by_cluster else self.name
+        kinds = {"images": "retrieve_by_cluster", "hits merged": "retrieve_merge"}
+        return kinds.get(self.unit, self.name) if self.name == "retrieve" else self.name
 
 
 def forecast(sizes: Sizes) -> list[StepWork]:
@@ -76,11 +83,7 @@ def _per_image(sizes: Sizes) -> Iterator[StepWork]:
     sources = [source for pool in config.pools.values() for source in pool.sources]
     if num_units := sum(map(has_units, sources)):
         yield StepWork("ingest_units", "ingest", num_units, "files listed", num_units, 0, 1e6, "per file")
-    if staged := sum(source.kind not in ("folder", "tars") for source in sources):
-        yield StepWork(
-            "ingest_stage", "ingest", max(staged, 1), "images", sizes.total, sizes.total * shares.image_bytes,
-            200e6, "per image that is fetched or copied, by unit of a source",
-        )  # fmt: skip
+    yield from _stage(sizes)
     yield StepWork(
         "ingest", "ingest", num_sources, "images", sizes.total, 0, 500.0 * rows, "per image listed, by source"
     )
@@ -101,6 +104,29 @@ def _per_image(sizes: Sizes) -> Iterator[StepWork]:
     yield _images(sizes, "judge", "judge", items=sizes.num_parts, read=80.0 * sizes.total, held=200.0 * rows)
     if config.dedup.pca_radius is not None or config.decontaminate.pca_radius is not None:
         yield from _pca(sizes)
+
+
+def _stage(sizes: Sizes) -> Iterator[StepWork]:
+    """Staging, by unit: so many rows of a list, or a file, of which nothing is known but what is in it."""
+    num_units, num_images, image_bytes = 0, 0.0, sizes.shares.image_bytes
+    for name, pool in sizes.config.pools.items():
+        each = sizes.images.get(name, 0) / len(pool.sources) if pool.sources else 0.0
+        for source in filter(is_staged_source, pool.sources):
+            per_unit = source.unit_rows if isinstance(source, UrlSource) else UNIT_BYTES / image_bytes
+            num_units += max(1, math.ceil(each / per_unit))
+            num_images += each
+    if num_units:
+        yield StepWork(
+            "ingest_stage", "ingest", num_units, "images", num_images, num_images * image_bytes, 200e6,
+            "per image that is fetched or copied, by unit: so many rows of a list, or a file",
+        )  # fmt: skip
+
+
+def is_staged_source(source: Source) -> bool:
+    """Whether a source is staged, as far as its path tells."""
+    return has_units(source) and (
+        not isinstance(source, TarSource) or source.path.lower().endswith(COMPRESSED_TAR_SUFFIXES)
+    )
 
 
 def _dedup(sizes: Sizes) -> Iterator[StepWork]:
@@ -239,6 +265,9 @@ def _retrieve(sizes: Sizes) -> Iterator[StepWork]:
                 sizes, "retrieve", "retrieve", items=1, read=9.0 * sizes.total, held=60.0 * sizes.total
             )
             continue
+        if pool.retrieval.search == "ivf":
+            yield from _retrieve_ivf(sizes, pool.retrieval, queries)
+            continue
         cuts = max(1, math.ceil(queries / QUERY_ROWS))
         groups = max(1, math.ceil(sizes.of_role("uncurated") / TARGET_ROWS))
         held = min(queries, QUERY_ROWS) * vector * 2 + 48.0 * min(sizes.total, TARGET_ROWS)
@@ -247,6 +276,33 @@ def _retrieve(sizes: Sizes) -> Iterator[StepWork]:
             vector * (cuts * sizes.pool + groups * queries), held,
             "per curated image and pool image, by block of both",
         )  # fmt: skip
+
+
+def _retrieve_ivf(sizes: Sizes, rule: SampleRetrieval, queries: int) -> Iterator[StepWork]:
+    """Lists are trained on a sample; each shard of the pool is put into them and searched."""
+    index, pool, vector = rule.ivf, sizes.pool, 2.0 * sizes.shares.embedding_dim
+    shard_rows = min(index.shard_rows, pool)
+    lists = index.num_lists or default_num_cells(shard_rows)
+    trained = min(index.sample_rows_per_list * lists, pool)
+    yield StepWork(
+        "retrieve_index", "retrieve", 1, "row × list", trained * lists * LIST_ITERATIONS, trained * vector,
+        trained * vector * 3, "per row of a sample, list and iteration, in one item", within="retrieve",
+    )  # fmt: skip
+    shards = max(1, math.ceil(sizes.of_role("uncurated") / index.shard_rows))
+    searched = queries * pool * min(index.num_probes, lists) / lists
+    exact = min(index.recall_rows, queries) * pool
+    held = shard_rows * vector * 2 + queries * (vector + 16 * rule.neighbours)
+    yield StepWork(
+        "retrieve_shards", "retrieve", shards, "products of vectors", pool * lists + searched + exact,
+        vector * (pool + shards * queries), held,
+        "per pool image and list, and per curated image and pool image in the lists that it visits, by shard",
+        within="retrieve",
+    )  # fmt: skip
+    hits = float(queries * rule.neighbours * shards)
+    yield StepWork(
+        "retrieve", "retrieve", 1, "hits merged", hits, 16 * hits, 32 * hits,
+        "per hit of a curated image in a shard, in one item",
+    )  # fmt: skip
 
 
 def _dataset(sizes: Sizes) -> Iterator[StepWork]:

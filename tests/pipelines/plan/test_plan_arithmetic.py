@@ -1,5 +1,6 @@
 """The arithmetic of a plan, on made-up receipts and by hand."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 import yaml
 
 from curation.errors import ConfigError
+from curation.retrieve import SampleRetrieval
+from pipelines.answers import steps_to_come
 from pipelines.config import RunConfig, load_config, validate
-from pipelines.plan.answer import Asked, images_of, make_plan
+from pipelines.plan.answer import Asked, Plan, images_of, make_plan
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
 from pipelines.plan.rates import Known, Rate, given_rates, rates_of, read_rates, with_drawn
 from pipelines.plan.sizes import Shares, Sizes
@@ -115,6 +118,56 @@ def test_steps_of_every_kind_of_config(more: dict[str, Any], names: list[str]) -
         if name in added:
             added.remove(name)
     assert added == names
+
+
+def staged(**sources: list[dict[str, Any]]) -> Sizes:
+    pools = {name: {"role": "uncurated", "sources": own} for name, own in sources.items()}
+    made = validate({"pools": pools}, where="a test")
+    return Sizes(made, dict.fromkeys(sources, 1_000_000), SHARES.model_copy(update={"image_bytes": 1 << 20}))
+
+
+def test_units_are_staged_side_by_side() -> None:
+    """A list of a million URLs is staged by unit, not in one item; what has ranges is not staged."""
+    urls = {"kind": "urls", "path": "/in/list.csv", "unit_rows": 5000}
+    folder, tars = {"kind": "folder", "path": "/in/files"}, {"kind": "tars", "path": "/in/*.tar"}
+    parquet, packed = {"kind": "parquet", "path": "/in/parquet"}, {"kind": "tars", "path": "/in/*.tar.GZ"}
+    by_name = {work.name: work for work in forecast(staged(web=[urls], plain=[folder, tars]))}
+    assert by_name["ingest_stage"].num_items == 200
+    assert by_name["ingest_stage"].units == 1_000_000
+    # A half of the images of either kind: 2,000 units of 512 MiB in all.
+    by_name = {work.name: work for work in forecast(staged(web=[parquet, packed]))}
+    assert by_name["ingest_stage"].num_items == 2 * math.ceil(500_000 / 512)
+    assert "ingest_stage" not in {work.name for work in forecast(staged(web=[folder, tars]))}
+
+
+def inverted_lists(**more: Any) -> Sizes:
+    made = config(**more)
+    rule = {"search": "ivf", "neighbours": 4, "ivf": {"shard_rows": 400, "num_lists": 10, "num_probes": 2}}
+    pool = made.pools["trusted"]
+    ivf = pool.model_copy(update={"retrieve": SampleRetrieval.model_validate(rule)})
+    pools = {**made.pools, "trusted": ivf}
+    return Sizes(made.model_copy(update={"pools": pools}), sizes().images, SHARES)
+
+
+def test_inverted_lists_are_priced_as_such() -> None:
+    works = {work.key: work for work in forecast(inverted_lists())}
+    assert "retrieve" not in works
+    assert works["retrieve_index"].units == 500 * 10 * 10  # a sample of 640 rows has no more than the pool
+    assert works["retrieve_shards"].num_items == 3
+    assert works["retrieve_shards"].units == 500 * 10 + 200 * 500 * 2 / 10 + 200 * 500
+    assert works["retrieve_merge"].units == 200 * 4 * 3
+
+
+def test_pieces_are_done_with_their_step() -> None:
+    rates = dict.fromkeys(("retrieve_index", "retrieve_shards"), Rate(0.1))
+    for done in (0, 1):
+        states = [StepState("retrieve", "retrieve", 1, done, 0)]
+        steps = estimate(inverted_lists(), rates, Workers(1, ""), states=states)
+        assert [step.wall_s == 0 for step in steps if step.work.within] == [bool(done)] * 2
+    plan = Plan([], [], steps, inverted_lists(), Workers(1, ""), None, [])
+    assert "no rate is known of" in (text := "\n".join(plan_report(plan, explain=False)))
+    assert "retrieve_merge" in text
+    assert "retrieve_index" not in steps_to_come([StepState("retrieve", "retrieve", 1, 1, 0)], config())
 
 
 def test_rates_of_made_up_receipts() -> None:
