@@ -13,7 +13,7 @@ from pipelines.parts import Part
 from pipelines.paths import absolute
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
 from pipelines.plan.known import known_run
-from pipelines.plan.probe import Measured, probe
+from pipelines.plan.probe import Listed, Measured, held_bytes, probe, worker_bytes
 from pipelines.plan.rates import Known, Rate, RatesFile, given_rates, is_small, rates_of, read_rates
 from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import forecast
@@ -94,7 +94,7 @@ def make_plan(config: RunConfig, asked: Asked) -> Plan:
         workers,
         given=frozenset(given),
         states=states,
-        base_bytes=measured.worker_bytes if measured else 0.0,
+        base_bytes=measured.worker_bytes if measured else held_bytes(),
     )
     return Plan(states, steps_to_come(states, config), steps, sizes, workers, file, notes)
 
@@ -168,14 +168,14 @@ def _measure(
                 remedy="Run its config, with `--until describe` at least, or plan without --like",
             )  # fmt: skip
         known = known_run(like, found.parts, found.receipts, source=f"receipts of {asked.like}")
-        return _of_known(known), []
+        return _of_known(known, *_base(config, asked))
     if dry is not None and dry.parts:
         known = known_run(config, dry.parts, dry.receipts, source="this run's receipts")
-        return _of_known(known), []
+        return _of_known(known, *_base(config, asked))
     if not asked.measure:
         return None, []
     try:
-        sampled = probe(absolute(config))
+        sampled = probe(absolute(config), listed=_listed(config))
         return sampled, [] if sampled.counted else ["the sources are larger: their counting was cut short"]
     except (LvdError, OSError) as error:
         if not imagined:
@@ -185,14 +185,36 @@ def _measure(
         ]
 
 
-def _of_known(known: Known) -> Measured:
+def _listed(config: RunConfig) -> Listed | None:
+    """What ingest has listed; None where it is not done."""
+    from pipelines.stages.ingest import ingest
+
+    config = absolute(config)
+    runner = Runner(config.run_dir, None, Progress(quiet=True))
+    try:
+        return Listed(ingest(runner, config, refresh=False), runner.receipts)
+    except StopHereError:
+        return None
+
+
+def _base(config: RunConfig, asked: Asked) -> tuple[float, list[str]]:
+    """Memory of a worker beside its work, which no receipt tells, and a word where models are not in it."""
+    if not asked.measure:
+        return held_bytes(), ["memory is without that of the models, which were not loaded"]
+    try:
+        return worker_bytes(absolute(config)), []
+    except (LvdError, OSError) as error:
+        return held_bytes(), [f"memory is without that of the models, which cannot be loaded here: {error}"]
+
+
+def _of_known(known: Known, base_bytes: float, words: list[str]) -> tuple[Measured, list[str]]:
     rates = rates_of(known)
     small = [work.key for work in forecast(known.sizes) if is_small(work)]
     images = known.sizes.images
     notes = {
         name: replace(rates[name], source=f"{rates[name].source} (few)") for name in small if name in rates
     }
-    return Measured(rates | notes, known.sizes.shares, images, True, 0.0)
+    return Measured(rates | notes, known.sizes.shares, images, True, base_bytes), words
 
 
 def _asked_images(config: RunConfig, asked: Asked, file: RatesFile | None) -> dict[str, int] | None:

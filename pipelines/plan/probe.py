@@ -8,8 +8,8 @@ them.
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +20,11 @@ from curation import storage
 from curation.cluster.kmeans import KMeans, kmeans
 from curation.describe.embed import unit_rows
 from curation.errors import ConfigError
-from curation.ingest.listing import list_parts
+from curation.ingest.listing import IndexTar, list_parts
+from curation.ingest.listing import Part as ListedPart
+from curation.ingest.sources import COMPRESSED_TAR_SUFFIXES, Source
+from curation.ingest.tar_index import TarIndex
+from curation.retrieve import SampleRetrieval
 from curation.schema import IMAGES
 from curation.search.binary import hamming_pairs
 from curation.search.exact import cosine_pairs
@@ -28,13 +32,13 @@ from curation.search.topk import top_k
 from pipelines.config import RunConfig
 from pipelines.local import LocalExecutor
 from pipelines.lvd import Curated, curate_parts
-from pipelines.parts import Part, read_array
+from pipelines.parts import Part, read, read_array
 from pipelines.plan.known import known_run
-from pipelines.plan.rates import Rate, rates_of, with_drawn
-from pipelines.plan.sizes import Shares
+from pipelines.plan.rates import Known, Rate, rates_of, with_drawn
+from pipelines.plan.sizes import Shares, Sizes
 from pipelines.progress import Progress
 from pipelines.runner import Runner
-from pipelines.step import FileRef
+from pipelines.step import FileRef, Receipt
 from pipelines.threads import set_threads
 
 SAMPLE_IMAGES = 384
@@ -46,6 +50,7 @@ QUERY_ROWS = 2048
 KMEANS_ROWS, KMEANS_CLUSTERS = 4096, 128
 # Listing stops being counted after so long: a bucket may take hours.
 LIST_S = 60.0
+IVF_STEPS = ("retrieve_index", "retrieve_shards")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,14 @@ class Measured:
     images: Mapping[str, int]  # by pool, as far as they were counted
     counted: bool  # whether the listing came to its end
     worker_bytes: float  # memory of a process with models and libraries loaded
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What ingest has listed, and staged, already."""
+
+    parts: Sequence[Part] = ()
+    receipts: Mapping[str, Sequence[Receipt]] = field(default_factory=dict)  # of its steps
 
 
 @dataclass(frozen=True)
@@ -74,36 +87,117 @@ class _Time:
         return Rate(self.wall_s / units, self.cpu_s / units, source=source)
 
 
-def probe(config: RunConfig, *, num_images: int = SAMPLE_IMAGES) -> Measured:
+def probe(config: RunConfig, *, listed: Listed | None = None, num_images: int = SAMPLE_IMAGES) -> Measured:
     """Time every step on a sample of the sources, in a folder of its own that is removed afterwards.
 
     Args:
         config: with absolute paths.
+        listed: what ingest has listed; None: the sources are listed here.
         num_images: of the sample, about.
 
     Raises:
-        ConfigError: a source cannot be sampled before it is staged.
+        ConfigError: a source cannot be sampled before it is staged, or has nothing to sample.
         LvdError: as the stages say.
     """
     with tempfile.TemporaryDirectory(prefix="lvd-plan-") as folder:
-        tables, images, counted, listing = _sample(config, num_images)
+        counted, listing = True, None
+        if listed is None:
+            tables, images, counted, listing = _sample(config, num_images)
+        else:
+            tables, images = _sample_listed(config, listed.parts, num_images)
+        if not tables:
+            raise ConfigError("The sources have no image to sample", remedy="Give `--like` or `--no-probe`")
         small = _config_of_sample(config, folder)
         runner = Runner(folder, LocalExecutor(), Progress(quiet=True))
         made = curate_parts(runner, small, _parts(small, tables, folder), refresh=False)
         known = known_run(small, made.parts, runner.receipts, source=f"a sample of {num_images} images")
         drawn = drawn_rates(config, made, threads=config.describe.embed.threads)
         rates = with_drawn(rates_of(known), drawn, known)
-        num_listed = sum(images.values())
-        rates["ingest"] = listing.over(max(num_listed, 1), f"a listing of {num_listed:,} images")
-        worker_bytes = 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return Measured(rates, known.sizes.shares, images, counted, worker_bytes)
+        rates |= {name: drawn[name] for name in IVF_STEPS}  # the sample is searched exactly
+        if listed is not None:
+            sizes = Sizes(config, images, known.sizes.shares)
+            rates |= rates_of(Known(sizes, [], listed.receipts, "this run's receipts"))
+        if listing is not None:
+            num_listed = sum(images.values())
+            rates["ingest"] = listing.over(max(num_listed, 1), f"a listing of {num_listed:,} images")
+        return Measured(rates, known.sizes.shares, images, counted, held_bytes())
+
+
+def held_bytes() -> float:
+    """The most memory that this process has held, bytes."""
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def worker_bytes(config: RunConfig) -> float:
+    """Memory of a process with the libraries and models of describe, which is the largest there is.
+
+    Raises:
+        LvdError: a model cannot be loaded here.
+    """
+    from pipelines.face_detectors import load_faces
+    from pipelines.models import load_embedder
+
+    rule = config.describe
+    models = [one for one in (rule.embed, rule.descriptor_embed, rule.heads_embed) if one is not None]
+    held: list[object] = [load_embedder(one) for one in models]
+    held += [load_faces(rule.faces)] if rule.faces else []
+    assert held, "they count while they are held"
+    return held_bytes()
 
 
 def _config_of_sample(config: RunConfig, folder: str) -> RunConfig:
-    """The same run in another place; few images cannot show a recall, so none is asked for."""
+    """The same run in another place. Few images show no recall and train no lists: none is asked for."""
     cells = config.dedup.cells.model_copy(update={"min_recall": 1e-6})
     dedup = config.dedup.model_copy(update={"cells": cells})
-    return config.model_copy(update={"run_dir": folder, "dedup": dedup})
+    pools = dict(config.pools)
+    for name, pool in pools.items():
+        if isinstance(pool.retrieve, SampleRetrieval):
+            exact = pool.retrieve.model_copy(update={"search": "exact"})
+            pools[name] = pool.model_copy(update={"retrieve": exact})
+    return config.model_copy(update={"run_dir": folder, "dedup": dedup, "pools": pools})
+
+
+def _rows_of_each(config: RunConfig, num_images: int, *, num_sources: int) -> int:
+    """Images taken of each source: whole forwards."""
+    rows = max(WARM_IMAGES, num_images // max(1, min(num_sources, MAX_SOURCES)))
+    batch = config.describe.embed.batch_rows
+    return -(-rows // batch) * batch
+
+
+def _sample_listed(
+    config: RunConfig, parts: Sequence[Part], num_images: int
+) -> tuple[list[tuple[str, pa.Table]], dict[str, int]]:
+    """The first images of some parts of every pool, and how many images there are of each pool."""
+    images, chosen = dict.fromkeys(config.pools, 0), list[Part]()
+    for name in config.pools:
+        own = [part for part in parts if part.pool == name]
+        images[name] = sum(part.num_rows for part in own)
+        num = min(len(own), max(1, MAX_SOURCES // len(config.pools)))
+        chosen += [own[i * len(own) // num] for i in range(num)]
+    rows = _rows_of_each(config, num_images, num_sources=len(chosen))
+    return [(part.pool, read(part.images).slice(0, rows)) for part in chosen], images
+
+
+def _only_plain(index: IndexTar, files: Iterable[storage.FileInfo]) -> Iterator[TarIndex]:
+    """The indexes of tars, which have ranges as long as they are not compressed."""
+    for file in files:
+        if file.key.lower().endswith(COMPRESSED_TAR_SUFFIXES):
+            raise _to_be_staged("A compressed tar", file.path)
+        yield index(file)
+
+
+def _to_be_staged(what: str, path: str) -> ConfigError:
+    return ConfigError(
+        f"{what} cannot be sampled before it is staged",
+        got=storage.redact(path),
+        remedy="Run the config with `--until ingest` first, or give `--like RUN_DIR` or `--no-probe`",
+    )
+
+
+def _list(source: Source, part_rows: int) -> Iterator[ListedPart]:
+    if source.kind not in ("folder", "tars"):
+        raise _to_be_staged(f"A source of kind {source.kind}", source.path)
+    return list_parts(source, part_rows=part_rows, map_units=_only_plain)
 
 
 def _sample(
@@ -111,19 +205,11 @@ def _sample(
 ) -> tuple[list[tuple[str, pa.Table]], dict[str, int], bool, _Time]:
     """The first images of each pool's first sources, and how many there are of each pool."""
     sources = [(name, s) for name, pool in config.pools.items() for s in pool.sources]
-    per_source = max(WARM_IMAGES, num_images // min(len(sources), MAX_SOURCES))
-    batch = config.describe.embed.batch_rows
-    per_source = -(-per_source // batch) * batch  # whole forwards
+    per_source = _rows_of_each(config, num_images, num_sources=len(sources))
     tables, images = [], dict.fromkeys(config.pools, 0)
     started, cpu, counted = time.monotonic(), time.process_time(), True
     for number, (name, source) in enumerate(sources):
-        if source.kind not in ("folder", "tars"):
-            raise ConfigError(
-                f"A source of kind {source.kind} cannot be sampled before it is staged",
-                got=storage.redact(source.path),
-                remedy="Run the config with `--until ingest` first, or give `--like RUN_DIR` or `--no-probe`",
-            )
-        listing = list_parts(source, part_rows=per_source)
+        listing = _list(source, per_source)
         first = next(islice(listing, 1), None)
         if first is not None:
             images[name] += first.table.num_rows
@@ -181,6 +267,9 @@ def drawn_rates(config: RunConfig, made: Curated, *, threads: int) -> dict[str, 
     blocks = [(np.arange(JOIN_ROWS), vectors)]
     searched = _timed(lambda: top_k(vectors[:QUERY_ROWS], blocks, k=4))
     found["retrieve"] = searched.over(QUERY_ROWS * JOIN_ROWS, source)
+    # FAISS is not asked: a product is a product, in lists or not.
+    for name in IVF_STEPS:
+        found[name] = replace(found["retrieve"], source=f"exact search of {source}, for inverted lists")
     found["cluster"] = _kmeans_rate(config, embeddings, rng)
     return found
 
