@@ -1,6 +1,5 @@
 """Parquet files with a column of image bytes, read row group by row group."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,8 +19,6 @@ from curation.ingest.table_images import (
     table_images,
 )
 
-_BATCH_BYTES = 32 << 20
-_MAX_BATCH_ROWS = 1024
 _BUFFER_BYTES = 8 << 20  # that a column's chunk is read by: the memory of a wide row group does not matter
 
 
@@ -114,12 +111,14 @@ def _keys_before(file: pq.ParquetFile, columns: Columns, first: int) -> Iterator
 
 
 def _batches(file: pq.ParquetFile, columns: Columns, first: int, stop: int) -> Iterator[pa.RecordBatch]:
-    """The row groups from `first` to `stop`, in batches of few bytes."""
+    """The row groups from `first` to `stop`, row by row.
+
+    What a footer says of sizes bounds nothing: one large value of a dictionary may be that of every row, and
+    is as large in each. A row costs 50 µs more than in batches of 1024.
+    """
     start = 0
     for number in range(file.metadata.num_row_groups):
-        group = file.metadata.row_group(number)
-        if first <= start < stop and group.num_rows:
-            row_bytes = math.ceil(group.total_byte_size / group.num_rows)
-            batch_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES // max(row_bytes, 1)))
-            yield from file.iter_batches(batch_rows, [number], columns.names, use_threads=False)
-        start += group.num_rows
+        num_rows = file.metadata.row_group(number).num_rows
+        if first <= start < stop and num_rows:
+            yield from file.iter_batches(1, [number], columns.names, use_threads=False)
+        start += num_rows

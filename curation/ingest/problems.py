@@ -29,6 +29,7 @@ Oddity = Literal[
     "unsorted",  # the members of a sample are not adjacent
     "no_rows",  # lines of a list of URLs that are blank or comments
     "long_sidecar",  # left out: longer than the cap
+    "many_links",  # of a web page beyond the cap: left out
     "odd_sidecar",  # left out: holds what JSON has no form for, or cannot be read
 ]
 

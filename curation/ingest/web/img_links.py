@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from curation import storage
-from curation.ingest.problems import Findings
+from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import as_text
 from curation.ingest.sources import WarcSource
 from curation.ingest.warc_images import decode_payload, open_warc
+from curation.ingest.web.download_config import MAX_URL_CHARS
 from curation.ingest.web.img_tags import (
     MAX_PAGE_BYTES,
+    MAX_PAGE_LINKS,
     PageImages,
+    base_of,
     best_link,
     decode_page,
     forbids,
@@ -32,24 +35,30 @@ def linked_images(info: storage.FileInfo, source: WarcSource, *, findings: Findi
 
     A row's key is `key_prefix`, the file's key, a slash and the number of the link within the file. The json
     beside it has the alternative text and the page. Links of a page that forbids it, in its headers or in a
-    `<meta name=robots>`, are rows that are `opted_out`.
+    `<meta name=robots>`, are rows that are `opted_out`. Of a page, the first `MAX_PAGE_LINKS` are taken.
 
     Args:
         info: a WARC or WAT file, as listed.
         source: what it belongs to.
         findings: what could not be read is added here; rows before it have come.
     """
-    number = 0
+    number = num_left_out = 0
     product = product_token(source.download.user_agent)
     with open_warc(info, findings) as records:
         for record in records:
-            url = as_text(record.headers.get("WARC-Target-URI", "").strip("<>"))
+            url = as_text(record.headers.get("WARC-Target-URI", "").strip("<>"))[:MAX_URL_CHARS]
             page = _page(record, url, product)
+            num_left_out += page.num_left_out
             for link, alt in page.links:
                 key = f"{source.key_prefix}{as_text(info.key)}/{number:08d}"
                 out = page.opts_out and source.download.honour_opt_outs
                 yield WebImage(key, link, {"json": _sidecar(alt, url)}, "opted_out" if out else None)
                 number += 1
+    if num_left_out:
+        detail = (
+            f"{num_left_out} images of pages are left out, those beyond the first {MAX_PAGE_LINKS} of each"
+        )
+        findings.notes.append(Problem(info.path, "many_links", detail))
 
 
 def _sidecar(alt: str, page: str) -> bytes:
@@ -95,7 +104,7 @@ def wat_images(data: bytes, url: str, product: str) -> PageImages:
         page = response.get("HTML-Metadata") or {}
         head = page.get("Head") or {}
         links = page.get("Links") or []
-        base = resolved(url, str(head.get("Base") or "")) or url
+        base = base_of(url, str(head.get("Base") or ""))
         headers = {str(k).lower(): str(v) for k, v in (response.get("Headers") or {}).items()}
         metas = [m for m in head.get("Metas") or [] if str(m.get("name", "")).lower() == "robots"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -109,5 +118,5 @@ def wat_images(data: bytes, url: str, product: str) -> PageImages:
         if isinstance(link, dict) and str(link.get("path", "")).lower().startswith("img@"):
             best = best_link({str(link["path"])[5:].lower(): str(link.get("url") or "")})
             if best and (joined := resolved(base, best)):
-                found.links.append((joined, " ".join(str(link.get("alt") or "").split())))
+                found.add(joined, str(link.get("alt") or ""))
     return found

@@ -6,13 +6,18 @@ is wanted stands in the attributes of single tags. The time is linear in a page'
 Source: HTML Living Standard, §13.2.5 (tokenization), §4.8.4 (images, srcset).
 """
 
+import codecs
 import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
+from curation.ingest.web.download_config import MAX_URL_CHARS
+
 MAX_PAGE_BYTES = 8 << 20
+# A page that shows more is a trap for crawlers, or might as well be one.
+MAX_PAGE_LINKS = 4096
 _MAX_ATTRIBUTES = 64
 _TAG = re.compile(r"<(?:!--|(img|base|meta|script|style|textarea|title|xmp|iframe|noembed)(?=[\s/>]))", re.I)
 # Elements whose content is text, in which `<img` means nothing. Not noscript: there stand the images of pages
@@ -36,10 +41,19 @@ class PageImages:
     Args:
         links: absolute URL and alternative text of every image, in the order of the page.
         opts_out: whether the page forbids indexing or training in a `<meta name=robots>`.
+        num_left_out: images beyond the first `MAX_PAGE_LINKS`.
     """
 
     links: list[tuple[str, str]] = field(default_factory=list)
     opts_out: bool = False
+    num_left_out: int = 0
+
+    def add(self, link: str, alt: str) -> None:
+        """Take one more image of the page."""
+        if len(self.links) < MAX_PAGE_LINKS:
+            self.links.append((link, " ".join(alt.split())))
+        else:
+            self.num_left_out += 1
 
 
 def page_images(text: str, url: str) -> PageImages:
@@ -59,9 +73,9 @@ def page_images(text: str, url: str) -> PageImages:
             case "img":
                 link = best_link(attributes)
                 if link and (joined := resolved(base, link)):
-                    found.links.append((joined, " ".join(attributes.get("alt", "").split())))
+                    found.add(joined, attributes.get("alt", ""))
             case "base" if base == url and attributes.get("href"):
-                base = resolved(url, attributes["href"]) or url
+                base = base_of(url, attributes["href"])
             case "meta" if attributes.get("name", "").strip().lower() == "robots":
                 found.opts_out |= forbids(attributes.get("content", ""))
     return found
@@ -152,6 +166,15 @@ def _is_inline(link: str) -> bool:
     return link[:5].lower() == "data:"
 
 
+def base_of(url: str, href: str) -> str:
+    """From where the links of a page are seen: its `<base>`, where that is an address, or the page itself.
+
+    A long one, before many short links, would come to far more than the page.
+    """
+    base = resolved(url, href)
+    return base if 0 < len(base) <= MAX_URL_CHARS else url
+
+
 def resolved(base: str, link: str) -> str:
     """`link` as seen from `base`: an absolute http(s) URL, or empty."""
     try:
@@ -161,11 +184,24 @@ def resolved(base: str, link: str) -> str:
     return joined if joined[:7].lower() == "http://" or joined[:8].lower() == "https://" else ""
 
 
+# The encodings of the web, as Python calls them. What else Python decodes is no page: `punycode` takes the
+# square of a page's length, and `utf-7` hides tags.
+# Source: Encoding Standard, §4.2.
+_ENCODINGS = frozenset(
+    (
+        *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "ascii"),
+        *(f"iso8859-{part}" for part in range(1, 17) if part != 12),
+        *(f"cp{page}" for page in (866, 874, *range(1250, 1259))),
+        *("koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "tis-620"),
+        *("gb2312", "gbk", "gb18030", "big5", "big5hkscs", "euc_jp", "iso2022_jp", "shift_jis", "cp932"),
+        *("euc_kr", "cp949"),
+    )
+)
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([A-Za-z0-9_.:-]{1,40})""", re.I)
 
 
 def decode_page(data: bytes, content_type: str) -> str:
-    """The text of a page: in the encoding that its header or its first kilobytes name, or UTF-8.
+    """The text of a page: in the encoding of the web that its header or its first kilobytes name, or UTF-8.
 
     Args:
         data: of the page.
@@ -176,7 +212,9 @@ def decode_page(data: bytes, content_type: str) -> str:
     names = [named[1] if named else "", inside[1].decode() if inside else "", "utf-8"]
     for name in names:
         try:
-            return data.decode(name) if name else data.decode("utf-8")
-        except (LookupError, UnicodeError, ValueError):
+            encoding = codecs.lookup(name or "utf-8").name
+            if encoding in _ENCODINGS:
+                return data.decode(encoding)
+        except (LookupError, ValueError):
             continue
     return data.decode("cp1252", "replace")

@@ -201,3 +201,19 @@ def test_what_arrow_cannot_read_is_a_problem(tmp_path: Path):
     findings = Findings()
     assert not images_of(path, findings)
     assert [problem.what for problem in findings.problems] == ["corrupt"]
+
+
+def test_a_value_that_all_rows_share_is_held_once(tmp_path: Path):
+    image = bytes(1 << 20)
+    table = pa.table({"image": pa.array([image] * 500, pa.binary())})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, dictionary_pagesize_limit=4 << 20)
+    assert path.stat().st_size < 1 << 20
+    before, source = pa.total_allocated_bytes(), ParquetSource(path=str(path))
+    del table
+    peak = num_rows = 0
+    for found in parquet_images(storage.stat(str(path)), source, first=0, stop=None, findings=Findings()):
+        assert found.data == image
+        peak, num_rows = max(peak, pa.total_allocated_bytes() - before), num_rows + 1
+    assert num_rows == 500
+    assert peak < 16 << 20

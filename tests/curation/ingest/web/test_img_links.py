@@ -2,10 +2,15 @@
 
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from curation.ingest.web.img_tags import decode_page, largest_candidate, page_images
+from curation import storage
+from curation.ingest.problems import Findings
+from curation.ingest.sources import WarcSource
+from curation.ingest.web.img_links import linked_images
+from curation.ingest.web.img_tags import MAX_PAGE_LINKS, decode_page, largest_candidate, page_images
 
 PAGE = "http://site.example/dir/page.html"
 
@@ -117,3 +122,59 @@ def test_encodings():
     assert decode_page("é".encode("cp1252"), "text/html") == "é"
     assert decode_page("é".encode(), "text/html; charset=nonsense") == "é"
     assert decode_page(b"\xff\xfe", "text/html; charset=hex") == "ÿþ"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("windows-1251", "Привет"),
+        ("Shift_JIS", "日本語"),
+        ("gb2312", "中文"),
+        ("big5", "中文"),
+        ("euc-kr", "한국"),
+        ("KOI8-R", "Привет"),
+        ("iso-8859-15", "10 €"),
+        ("UTF-16LE", "日本語"),
+    ],
+)
+def test_an_encoding_of_the_web(name: str, text: str):
+    assert decode_page(text.encode(name), f"text/html; charset={name}") == text
+
+
+@pytest.mark.parametrize(
+    "name", ["punycode", "idna", "utf-7", "unicode_escape", "raw_unicode_escape", "rot13"]
+)
+def test_other_codecs_are_as_unknown_ones(name: str):
+    start = time.process_time()
+    page = b"+ADw-img\\x41" + b"a-b" * 200_000
+    assert decode_page(page, f"text/html; charset={name}") == page.decode()
+    assert time.process_time() - start < 5
+
+
+def test_a_page_of_nothing_but_images_is_cut():
+    text = f'<base href="http://a.example/{"x" * 100_000}">' + '<img src="y">' * 20_000
+    found = page_images(text + '<meta name="robots" content="noai">', "http://b.example/")
+    assert len(found.links) == MAX_PAGE_LINKS
+    assert found.links[-1] == ("http://b.example/y", "")
+    assert found.num_left_out == 20_000 - MAX_PAGE_LINKS
+    assert found.opts_out
+
+
+def test_what_is_left_out_of_pages_is_noted(tmp_path: Path):
+    pytest.importorskip("fastwarc")
+    page = b"<img src=/y>" * (MAX_PAGE_LINKS + 3)
+    block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + page
+    head = (
+        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.example/\r\n"
+        "WARC-Record-ID: <urn:uuid:00000000-0000-0000-0000-000000000000>\r\n"
+        f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(block)}\r\n\r\n"
+    )
+    path = tmp_path / "a.warc"
+    path.write_bytes((head.encode() + block + b"\r\n\r\n") * 2)
+    findings = Findings()
+    source = WarcSource(path=str(path), take="links")
+    found = list(linked_images(storage.stat(str(path)), source, findings=findings))
+    assert len(found) == 2 * MAX_PAGE_LINKS
+    assert not findings.problems
+    [note] = findings.notes
+    assert (note.what, note.detail[:2]) == ("many_links", "6 ")
