@@ -141,6 +141,16 @@ def list_files(root: str) -> Iterator[FileInfo]:
     yield from _list_remote(fs, root.rstrip("/"), name.rstrip("/"), "")
 
 
+def list_folder(folder: str) -> Iterator[FileInfo]:
+    """Stream the regular files that lie directly in a folder, in key order; their keys are their names."""
+    if is_local(folder):
+        yield from _list_local(folder.rstrip("/") or "/", local_path(folder), "", deep=False)
+        return
+    with _translated(folder):
+        fs, name = _remote(folder)
+    yield from _list_remote(fs, folder.rstrip("/"), name.rstrip("/"), "", deep=False)
+
+
 def list_names(folder: str) -> set[str]:
     """The names of what lies directly in a folder; none where there is no such folder."""
     if is_local(folder):
@@ -156,11 +166,13 @@ def list_names(folder: str) -> set[str]:
             return set()
 
 
-def _list_local(root: str, folder: Path, prefix: str) -> Iterator[FileInfo]:
+def _list_local(root: str, folder: Path, prefix: str, *, deep: bool = True) -> Iterator[FileInfo]:
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda e: e.name.encode("utf-8", "surrogateescape"))
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
+            if not deep:
+                continue
             yield from _list_local(root, folder / entry.name, f"{prefix}{entry.name}/")
         elif entry.is_file():
             info = entry.stat()
@@ -168,7 +180,7 @@ def _list_local(root: str, folder: Path, prefix: str) -> Iterator[FileInfo]:
             yield FileInfo(join(root, key), key, info.st_size, f"{info.st_mtime_ns}-{info.st_size}")
 
 
-def _list_remote(fs: Any, root: str, folder: str, prefix: str) -> Iterator[FileInfo]:
+def _list_remote(fs: Any, root: str, folder: str, prefix: str, *, deep: bool = True) -> Iterator[FileInfo]:
     with _translated(root):
         found = fs.ls(folder, detail=True)
     # A store may hold both an object and a folder of one name.
@@ -176,6 +188,8 @@ def _list_remote(fs: Any, root: str, folder: str, prefix: str) -> Iterator[FileI
     for name, is_folder in sorted(entries, key=lambda place: (place[0].encode(), place[1])):
         entry = entries[name, is_folder]
         if is_folder:
+            if not deep:
+                continue
             yield from _list_remote(fs, root, f"{folder}/{name}", f"{prefix}{name}/")
         elif str(entry["name"]).rstrip("/") != folder:  # a zero-byte key that stands for the folder itself
             key = prefix + name

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -41,28 +42,59 @@ def list_image_folders(root: str) -> list[storage.FileInfo]:
     for file in storage.list_files(root):
         folder, _, name = file.key.rpartition("/")
         if name in METADATA:
-            metadata[folder] = file
+            metadata.setdefault(folder, file)
         elif is_image_name(name):
             _take(hashes.setdefault(folder, hashlib.sha256()), file)
             sizes[folder] = sizes.get(folder, 0) + file.num_bytes
     found = []
     for folder in sorted(hashes, key=lambda name: name.split("/")):
-        if beside := _nearest(metadata, folder):
-            _take(hashes[folder], beside)
+        beside = next((metadata[above] for above in _upwards(folder) if above in metadata), None)
+        version = _version(hashes[folder], beside)
         path = storage.join(root, folder) if folder else root
-        found.append(storage.FileInfo(path, f"{folder}/", sizes[folder], hashes[folder].hexdigest()[:32]))
+        found.append(storage.FileInfo(path, f"{folder}/", sizes[folder], version))
     return found
+
+
+def folder_version(root: str, folder: storage.FileInfo) -> str:
+    """The version that one of the folders of `list_image_folders` has now; no other folder is looked at.
+
+    Raises:
+        OSError: when the folder cannot be listed.
+    """
+    base, digest = folder.key.removeprefix("/"), hashlib.sha256()
+    for file in storage.list_folder(folder.path):
+        if is_image_name(file.key):
+            _take(digest, replace(file, key=base + file.key))
+    return _version(digest, _metadata_file(root, folder))
+
+
+def _version(pictures: Any, metadata: storage.FileInfo | None) -> str:
+    if metadata is not None:
+        _take(pictures, metadata)
+    return pictures.hexdigest()[:32]
 
 
 def _take(digest: Any, file: storage.FileInfo) -> None:
     digest.update(json.dumps([file.key, file.version]).encode())
 
 
-def _nearest(metadata: dict[str, storage.FileInfo], folder: str) -> storage.FileInfo | None:
-    """The metadata file of a folder, or of the nearest folder above that has one."""
-    while folder not in metadata and folder:
+def _upwards(folder: str) -> Iterator[str]:
+    """A folder, and each that it lies in, up to the root, whose name is empty."""
+    while folder:
+        yield folder
         folder = folder.rpartition("/")[0]
-    return metadata.get(folder)
+    yield ""
+
+
+def _metadata_file(root: str, folder: storage.FileInfo) -> storage.FileInfo | None:
+    """The metadata file of a folder, or of the nearest folder above that has one."""
+    for above in _upwards(folder.key.rstrip("/")):
+        base = f"{above}/" if above else ""
+        for name in METADATA:
+            path = storage.join(root, base + name)
+            if storage.exists(path) and not storage.is_dir(path):
+                return replace(storage.stat(path), key=base + name)
+    return None
 
 
 def imagefolder_images(
@@ -73,13 +105,18 @@ def imagefolder_images(
     Args:
         folder: as `list_image_folders` has it.
         source: what it belongs to.
-        findings: what of the metadata could not be read, or is left out, is added here.
+        findings: what could not be read, or is left out of the metadata, is added here.
 
     Raises:
         ConfigError: when the metadata have no column `file_name`.
     """
-    files = [f for f in storage.list_files(folder.path) if "/" not in f.key and is_image_name(f.key)]
-    described = _metadata(folder, source, findings)
+    try:
+        files = [file for file in storage.list_folder(folder.path) if is_image_name(file.key)]
+        metadata = _metadata_file(source.path, folder)
+    except OSError as error:
+        findings.problems.append(Problem(folder.path, "unreadable", str(error)))
+        return
+    described = _described(metadata, folder, source, findings) if metadata else None
     label = folder.key.rstrip("/").rpartition("/")[2]
     for file in files:
         key = folder.key.removeprefix("/") + file.key
@@ -102,30 +139,17 @@ def imagefolder_images(
         )
 
 
-def _metadata(
-    folder: storage.FileInfo, source: HuggingFaceSource, findings: Findings
-) -> dict[str, dict[str, Any]] | None:
-    """Rows of the metadata by the keys of their pictures, those of this folder alone; None: no metadata."""
-    above = folder.key.strip("/")
-    while True:
-        root = storage.join(source.path, above) if above else source.path
-        for name in sorted(storage.list_names(root).intersection(METADATA)):
-            rows = _read(storage.join(root, name), findings)
-            return _rows_of(rows, f"{above}/" if above else "", folder, source)
-        if not above:
-            return None
-        above = above.rpartition("/")[0]
-
-
-def _rows_of(
-    rows: Iterator[dict[str, Any]], base: str, folder: storage.FileInfo, source: HuggingFaceSource
+def _described(
+    metadata: storage.FileInfo, folder: storage.FileInfo, source: HuggingFaceSource, findings: Findings
 ) -> dict[str, dict[str, Any]]:
+    """Rows of the metadata by the keys of their pictures, those of this folder alone."""
+    base = metadata.key[: metadata.key.rfind("/") + 1]
     wanted = folder.key.strip("/")
     found = {}
-    for row in rows:
+    for row in _read(metadata, findings):
         if _FILE_NAME not in row:
             raise ConfigError(
-                f"Metadata of {storage.redact(folder.path)} have no column {_FILE_NAME!r}",
+                f"{storage.redact(metadata.path)} has no column {_FILE_NAME!r}",
                 got=as_text(", ".join(map(str, row))),
             )
         key = f"{base}{row[_FILE_NAME]}"
@@ -135,18 +159,17 @@ def _rows_of(
     return found
 
 
-def _read(path: str, findings: Findings) -> Iterator[dict[str, Any]]:
+def _read(file: storage.FileInfo, findings: Findings) -> Iterator[dict[str, Any]]:
     """The rows of a metadata file; damage ends them, and is a finding."""
     num_rows = 0
     try:
-        for row in _rows(path, findings):
+        for row in _rows(file.path, findings):
             yield row
             num_rows += 1
     except csv.Error as error:
-        findings.problems.append(Problem(path, "bad_list", f"rows from {num_rows} on: {error}"))
+        findings.problems.append(Problem(file.path, "bad_list", f"rows from {num_rows} on: {error}"))
     except READING_ERRORS as error:
-        info = storage.FileInfo(path, path, 0, "")
-        findings.problems.append(reading_problem(info, error, num_rows))
+        findings.problems.append(reading_problem(file, error, num_rows))
 
 
 def _rows(path: str, findings: Findings) -> Iterator[dict[str, Any]]:

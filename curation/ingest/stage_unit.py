@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from curation import storage
 from curation.ingest.arrow_images import arrow_images
-from curation.ingest.imagefolder import imagefolder_images, list_image_folders
+from curation.ingest.imagefolder import folder_version, imagefolder_images
 from curation.ingest.parquet_images import parquet_images
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import rows_table
@@ -114,13 +114,9 @@ def _is_folder(unit: Unit) -> bool:
 
 def _changed(source: Source, unit: Unit) -> Problem | None:
     """Whether another file lies there by now: rows were cut, and keys named, by the one that was listed."""
-    path = unit.file.path
+    path, is_folder = unit.file.path, _is_folder(unit)
     try:
-        if _is_folder(unit):
-            folders = list_image_folders(source.path)
-            version = next((f.version for f in folders if f.key == unit.file.key), "none")
-        else:
-            version = storage.stat(path).version
+        version = folder_version(source.path, unit.file) if is_folder else storage.stat(path).version
     except OSError as error:
         return Problem(path, "unreadable", str(error))
     if version == unit.file.version:

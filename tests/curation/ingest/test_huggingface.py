@@ -195,6 +195,58 @@ def test_odd_metadata_cost_no_more_than_themselves(tmp_path: Path, pictures: lis
     assert staged.table.num_rows == 3
 
 
+def test_a_folder_is_staged_without_a_look_at_others(
+    tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "set"
+    write_folder(root, pictures, ["a.png", "x/b.png", "x/y/c.png", "z/d.png"])
+    for name in ("metadata.csv", "x/metadata.csv", "x/metadata.jsonl"):
+        (root / name).write_text(f"file_name,text\ny/c.png,{name}\nz/d.png,{name}\n")
+    source = HuggingFaceSource(path=str(root))
+    units = {unit.file.key: unit for unit in cut_units(source)}
+    assert list(units) == ["/", "x/", "x/y/", "z/"]
+    asked: list[str] = []
+    list_folder = storage.list_folder
+
+    def listed(folder: str) -> Any:
+        asked.append(folder.removeprefix(str(root)))
+        return list_folder(folder)
+
+    def never(_root: str) -> None:
+        raise AssertionError("the whole data set is listed")
+
+    monkeypatch.setattr(storage, "list_folder", listed)
+    monkeypatch.setattr(storage, "list_files", never)
+    for key, texts in (("/", [None]), ("x/y/", ["x/metadata.csv"]), ("z/", ["metadata.csv"])):
+        asked.clear()
+        place = Place(tmp_path / f"out-{len(key)}", ".")
+        place.out.mkdir()
+        staged = stage_unit(source, units[key], place, before=None)
+        assert not staged.problems
+        found = [
+            [json.loads(read(place.out, s))["text"] for s in r["sidecars"]] for r in staged.table.to_pylist()
+        ]
+        assert found == [[text] if text else [] for text in texts]
+        assert {path.strip("/") for path in asked} == {key.strip("/")}
+
+    # A store that fails is a finding, wherever it does.
+    def failing(after: int) -> None:
+        calls = iter(range(10))
+
+        def fail(folder: str) -> Any:
+            if next(calls) >= after:
+                raise OSError(5, "Input/output error")
+            return list_folder(folder)
+
+        monkeypatch.setattr(storage, "list_folder", fail)
+
+    for after in (0, 1):
+        failing(after)
+        staged = stage_unit(source, units["z/"], place, before=None)
+        assert [problem.what for problem in staged.problems] == ["unreadable"]
+        assert staged.num_again == 1
+
+
 def test_a_data_set_that_names_files_elsewhere_is_refused(tmp_path: Path):
     (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../../etc/passwd"}]}))
     with pytest.raises(SourceError, match="outside of itself"):
