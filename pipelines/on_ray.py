@@ -13,7 +13,8 @@ import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ CONNECT_TIMEOUT_S = 60
 # Ray ends this process without a word when its head has been gone for 60 s: we say so before.
 HEAD_PROBE_S = 5
 HEAD_GONE_S = 30
+MIN_SHARED = 64  # entries of a tuple that is worth a place in the object store
 START_ATTEMPTS = 3  # of a cluster of our own, on a machine that is busy with something else
 
 T = TypeVar("T")
@@ -124,15 +126,18 @@ class RayExecutor:
             )
 
     def _tasks(self, step: Step, wave: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
-        remote = ray.remote(_do).options(
+        remote = ray.remote(_do_whole).options(
             num_cpus=step.threads, num_gpus=step.num_gpus, max_retries=MAX_ATTEMPTS - 1
         )
+        # What all items name, such as every part of a run, goes to each node once.
+        shared = {key: ray.put(value) for key, value in _shared(wave).items()}
+        wave = [replace(item, payload=_without(item.payload, shared)) for item in wave]
         waiting = list(enumerate(wave))[::-1]
         running: dict[Any, int] = {}
         while waiting or running:
             while waiting and len(running) < self._most_workers(step, len(wave)):
                 position, item = waiting.pop()
-                running[remote.remote(step, item, run_dir, {}, True)] = position
+                running[remote.remote(step, item, run_dir, shared)] = position
             for ref in ray.wait(list(running), num_returns=1)[0]:
                 yield running.pop(ref), _result(ref)
 
@@ -271,6 +276,26 @@ def _do_part(
     except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
         outcome = _portable(error)
     return {"position": batch["position"], "outcome": [_pack(outcome)]}
+
+
+def _shared(wave: Sequence[Item]) -> dict[str, Any]:
+    """Long tuples of the payloads that are one object in all of a wave's items."""
+    first, *others = wave
+    return {
+        key: value
+        for key, value in first.payload.items()
+        if others and isinstance(value, tuple) and len(value) >= MIN_SHARED
+        if all(item.payload.get(key) is value for item in others)
+    }
+
+
+def _without(payload: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key not in names}
+
+
+def _do_whole(step: Step, item: Item, run_dir: str, shared: Mapping[str, ray.ObjectRef]) -> bytes:
+    whole = {**item.payload, **{key: ray.get(ref) for key, ref in shared.items()}}
+    return _do(step, replace(item, payload=whole), run_dir, {}, True)
 
 
 def _do(step: Step, item: Item, run_dir: str, condemned: dict[int, str], publish: bool) -> bytes:

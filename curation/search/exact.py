@@ -38,7 +38,7 @@ _FAISS_TILE_COLUMNS = 16_384
 # Fewer products than this take less time than a look at what they need.
 _MIN_PAIRS_TO_ASK = 10**9
 _ASKED_ROWS, _ASKED_COLUMNS = 256, 8192
-_MAX_NEAR = 1e-5  # of all pairs: more would cost more to score than their cheap product saves
+_MAX_NEAR = 1e-5  # of all pairs: the rows of a tile with a near pair are looked through once more
 _INT8_ERROR = 0.02
 
 

@@ -34,7 +34,7 @@ from pipelines.stages.groups import group_digest, make_groups
 from pipelines.stages.neighbours import exact_neighbours, queries_of
 from pipelines.stages.ranks import id_rank
 from pipelines.stages.retrieve_ivf import Found, judge_recall, run_ivf
-from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
 
 # An item searches so many queries, which bounds vectors and results in memory, …
 QUERY_ROWS = 1 << 16
@@ -77,14 +77,19 @@ def _run(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) 
     groups = make_groups(searched, [part.num_rows for part in searched], rows=TARGET_ROWS)
     if len(cuts) * len(groups) <= 1:
         return runner.run_one(step, item)
-    load = partial(_load_block, pool, rule)
-    search = Step("retrieve_blocks", 1, step.config, load, "task", "retrieve", step.threads)
+    list_queries = Step(
+        "retrieve_queries", 1, {"pool": pool}, partial(_load_queries, pool), "task", "retrieve"
+    )
+    [listed] = runner.run_inside(list_queries, [item])
+    file, inputs = listed.file(runner.run_dir, "queries.npy"), digest_of(item.inputs)
+    load = partial(_load_block, rule)
+    search = Step("retrieve_blocks", 2, step.config, load, "task", "retrieve", step.threads)
     items = [
         Item(
-            (*item.inputs, str(cut), group_digest(group)),
-            {"parts": parts, "clusters": clusters, "cut": cut, "group": group},
+            (inputs, str(cut), group_digest(group)),
+            {"queries": file, "cut": cut, "parts": asking, "clusters": clusters, "group": group},
         )
-        for cut in cuts
+        for cut, asking in zip(cuts, (_with_rows(parts, queries[slice(*cut)]) for cut in cuts), strict=True)
         for group in groups
     ]
     with runner.progress.step(search.name, total=len(items), done=0) as advance:
@@ -93,15 +98,31 @@ def _run(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) 
     blocks = tuple(tuple(files[i : i + len(groups)]) for i in range(0, len(files), len(groups)))
     receipt = runner.run_one(step, replace(item, payload={**item.payload, "blocks": blocks}))
     runner.forget(search, items)
+    runner.forget(list_queries, [item])
     return receipt
 
 
-def _load_block(pool: str, rule: SampleRetrieval) -> Work:
+def _with_rows(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> tuple[Part, ...]:
+    """The parts from that of the first row to that of the last."""
+    return tuple(p for p in parts if p.offset <= rows[-1] and rows[0] < p.offset + p.num_rows)
+
+
+def _load_queries(pool: str) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
-        parts, clusters = attempt.payload["parts"], attempt.payload["clusters"]
-        queries = queries_of(parts, clusters, pool)[slice(*attempt.payload["cut"])]
-        group = attempt.payload["group"]
-        found = exact_neighbours(parts, clusters, queries, group=group, neighbours=rule.neighbours)
+        queries = queries_of(attempt.payload["parts"], attempt.payload["clusters"], pool)
+        storage.write_vectors(attempt.out / "queries.npy", queries)
+        return {"num_queries": len(queries)}
+
+    return work
+
+
+def _load_block(rule: SampleRetrieval) -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        payload = attempt.payload
+        queries = np.asarray(read_array(payload["queries"])[slice(*payload["cut"])])
+        found = exact_neighbours(
+            payload["parts"], payload["clusters"], queries, group=payload["group"], neighbours=rule.neighbours
+        )
         storage.write_vectors(attempt.out / "row.npy", found.index)
         storage.write_vectors(attempt.out / "score.npy", found.score)
         return {}

@@ -25,7 +25,7 @@ from pipelines.runner import Runner
 from pipelines.stages.groups import group_digest, make_groups
 from pipelines.stages.neighbours import exact_neighbours, queries_of, surviving
 from pipelines.stages.ranks import id_rank
-from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
 
 Found = tuple[FileRef, FileRef]  # rows and scores of a block of queries, in one group of the pool
 
@@ -80,7 +80,8 @@ def run_ivf(
         step.threads,
         num_gpus=int(rule.ivf.device == "gpu"),
     )
-    items = [Item((*item.inputs, index.digest, group_digest(g)), {**shared, "group": g}) for g in groups]
+    inputs = digest_of(item.inputs)
+    items = [Item((inputs, index.digest, group_digest(g)), {**shared, "group": g}) for g in groups]
     with runner.progress.step(search.name, total=len(items), done=0) as advance:
         receipts = runner.run_inside(search, items, advance=advance)
 

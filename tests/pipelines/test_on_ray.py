@@ -96,6 +96,29 @@ def test_the_same_receipts_as_local(on_ray: Any, tmp_path: Path, kind: Any, load
     assert local == ray
 
 
+def load_sum() -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        return {"sum": sum(attempt.payload["shared"]) + attempt.payload["name"]}
+
+    return work
+
+
+def test_what_all_items_name_is_sent_once(
+    on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.on_ray import ray
+
+    sent: list[Any] = []
+    put = ray.put
+    monkeypatch.setattr(ray, "put", lambda value: sent.append(value) or put(value))
+    shared = tuple(range(100))
+    ours = [Item((f"in-{i}",), {"name": i, "shared": shared, "own": (i,)}) for i in range(4)]
+    runner = Runner(str(tmp_path / "run"), on_ray, Progress(quiet=True))
+    receipts = runner.run(make_step(load_sum, "task", name="sum"), ours)
+    assert [receipt.facts["sum"] for receipt in receipts] == [4950 + i for i in range(4)]
+    assert sent == [shared]
+
+
 # Nine processes start, one after the other, and each brings torch along.
 @pytest.mark.accept
 @pytest.mark.parametrize(("kind", "loads_model"), KINDS[:2])

@@ -1,5 +1,6 @@
 """Curated pools that only search, and such as only enter."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def test_a_pool_that_only_searches_displaces_nothing(
     assert result.exit_code == 0
     rows = rows_by_pool(tmp_path / "run", rows_of)
     assert "curated" not in {row["reason"] for row in rows["trusted"]}
-    assert {row["stage"] for row in rows["trusted"]} <= {"describe", "judge", "decontaminate", "select"}
+    assert {row["stage"] for row in rows["trusted"]} <= {"describe", "judge", "select"}
     assert any(row["reason"] == "query_only" for row in rows["trusted"])
     assert not [row for row in rows["web"] if row["stage"] == "dedup" and row["by_pool"] == "trusted"]
     now = {row["key"]: row for row in rows["web"]}
@@ -34,6 +35,37 @@ def test_a_pool_that_only_searches_displaces_nothing(
     assert kept, "what it is a copy of resembles it more than anything else"
     assert all(row["reason"] == "retrieved_by_sample" for row in kept)
     assert verify(str(tmp_path / "run")) == []
+
+
+def leaks(rows: dict[str, list[dict[str, Any]]], pool: str) -> list[str]:
+    return [row["key"] for row in rows[pool] if row["reason"] == "leaks_holdout"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("pools.trusted.include=false", "decontaminate.by=image"),
+        ("decontaminate.curated=false", "decontaminate.by=image"),
+        ("decontaminate.curated=false", "decontaminate.by=component"),
+    ],
+)
+def test_curated_images_that_are_evaluation_images_may_search(
+    settings: tuple[str, str], tmp_path: Path, configure: Any, run_quietly: Any, rows_of: Any
+) -> None:
+    """As in DINOv2, where sets that search are sets that models are evaluated on."""
+    trusted = configure(tmp_path / "run").pools["trusted"].sources[0].path
+    held_out = {"role": "holdout", "sources": [{"kind": "folder", "path": trusted}]}
+    found = []
+    for name, more in (("all", settings[1:]), ("spared", settings)):
+        run_quietly(configure(tmp_path / name, f"pools.held_out={json.dumps(held_out)}", *more))
+        found.append(rows_by_pool(tmp_path / name, rows_of))
+    every, spared = found
+    assert leaks(every, "trusted")
+    assert {row["decision"] for row in every["trusted"] + every["web"]} == {"dropped"}
+    assert leaks(spared, "trusted") == []
+    assert leaks(spared, "web")
+    assert any(row["reason"] == "retrieved_by_sample" for row in spared["web"])
+    assert any(row["reason"] in ("curated", "query_only") for row in spared["trusted"])
 
 
 def test_a_pool_may_enter_and_bring_in_nothing(
