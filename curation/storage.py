@@ -127,28 +127,18 @@ def is_dir(path: str) -> bool:
         return bool(fs.isdir(name))
 
 
-def list_files(root: str) -> Iterator[FileInfo]:
+def list_files(root: str, *, deep: bool = True) -> Iterator[FileInfo]:
     """Stream every regular file below `root` in key order: depth first, the names of a folder sorted.
 
     Holds one folder's names at a time. Links to files are followed, links to folders are not (they can
-    form rings).
+    form rings). Where not `deep`, only what lies directly in `root` is given.
     """
     if is_local(root):
-        yield from _list_local(root.rstrip("/") or "/", local_path(root), "")
+        yield from _list_local(root.rstrip("/") or "/", local_path(root), "", deep=deep)
         return
     with _translated(root):
         fs, name = _remote(root)
-    yield from _list_remote(fs, root.rstrip("/"), name.rstrip("/"), "")
-
-
-def list_folder(folder: str) -> Iterator[FileInfo]:
-    """Stream the regular files that lie directly in a folder, in key order; their keys are their names."""
-    if is_local(folder):
-        yield from _list_local(folder.rstrip("/") or "/", local_path(folder), "", deep=False)
-        return
-    with _translated(folder):
-        fs, name = _remote(folder)
-    yield from _list_remote(fs, folder.rstrip("/"), name.rstrip("/"), "", deep=False)
+    yield from _list_remote(fs, root.rstrip("/"), name.rstrip("/"), "", deep=deep)
 
 
 def list_names(folder: str) -> set[str]:
@@ -166,21 +156,20 @@ def list_names(folder: str) -> set[str]:
             return set()
 
 
-def _list_local(root: str, folder: Path, prefix: str, *, deep: bool = True) -> Iterator[FileInfo]:
+def _list_local(root: str, folder: Path, prefix: str, *, deep: bool) -> Iterator[FileInfo]:
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda e: e.name.encode("utf-8", "surrogateescape"))
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            if not deep:
-                continue
-            yield from _list_local(root, folder / entry.name, f"{prefix}{entry.name}/")
+            if deep:
+                yield from _list_local(root, folder / entry.name, f"{prefix}{entry.name}/", deep=True)
         elif entry.is_file():
             info = entry.stat()
             key = prefix + entry.name
             yield FileInfo(join(root, key), key, info.st_size, f"{info.st_mtime_ns}-{info.st_size}")
 
 
-def _list_remote(fs: Any, root: str, folder: str, prefix: str, *, deep: bool = True) -> Iterator[FileInfo]:
+def _list_remote(fs: Any, root: str, folder: str, prefix: str, *, deep: bool) -> Iterator[FileInfo]:
     with _translated(root):
         found = fs.ls(folder, detail=True)
     # A store may hold both an object and a folder of one name.
@@ -188,9 +177,8 @@ def _list_remote(fs: Any, root: str, folder: str, prefix: str, *, deep: bool = T
     for name, is_folder in sorted(entries, key=lambda place: (place[0].encode(), place[1])):
         entry = entries[name, is_folder]
         if is_folder:
-            if not deep:
-                continue
-            yield from _list_remote(fs, root, f"{folder}/{name}", f"{prefix}{name}/")
+            if deep:
+                yield from _list_remote(fs, root, f"{folder}/{name}", f"{prefix}{name}/", deep=True)
         elif str(entry["name"]).rstrip("/") != folder:  # a zero-byte key that stands for the folder itself
             key = prefix + name
             yield FileInfo(join(root, key), key, int(entry["size"]), _version(entry))

@@ -62,7 +62,7 @@ def folder_version(root: str, folder: storage.FileInfo) -> str:
         OSError: when the folder cannot be listed.
     """
     base, digest = folder.key.removeprefix("/"), hashlib.sha256()
-    for file in storage.list_folder(folder.path):
+    for file in storage.list_files(folder.path, deep=False):
         if is_image_name(file.key):
             _take(digest, replace(file, key=base + file.key))
     return _version(digest, _metadata_file(root, folder))
@@ -111,7 +111,7 @@ def imagefolder_images(
         ConfigError: when the metadata have no column `file_name`.
     """
     try:
-        files = [file for file in storage.list_folder(folder.path) if is_image_name(file.key)]
+        files = [file for file in storage.list_files(folder.path, deep=False) if is_image_name(file.key)]
         metadata = _metadata_file(source.path, folder)
     except OSError as error:
         findings.problems.append(Problem(folder.path, "unreadable", str(error)))

@@ -91,11 +91,10 @@ def test_listing_is_in_key_order_and_knows_sizes(root: str) -> None:
         assert info.num_bytes == len(info.key.encode())
         # fsspec's memory store tells its times in two forms.
         assert storage.stat(info.path).version == info.version or root.startswith("memory")
-    assert [info.key for info in storage.list_folder(root)] == ["Z", "a-1", "a.b", "b", "ä"]
+    assert [info.key for info in storage.list_files(root, deep=False)] == ["Z", "a-1", "a.b", "b", "ä"]
     below = [info for info in found if info.key in ("a/z", "a/é")]
-    assert [(info.path, info.version) for info in storage.list_folder(storage.join(root, "a"))] == [
-        (info.path, info.version) for info in below
-    ]
+    again = storage.list_files(storage.join(root, "a"), deep=False)
+    assert [(i.path, i.version) for i in again] == [(i.path, i.version) for i in below]
     assert storage.list_names(root) == {"Z", "a", "a-1", "a.b", "b", "ä"}
     assert storage.list_names(storage.join(root, "none")) == set()
 

@@ -206,17 +206,14 @@ def test_a_folder_is_staged_without_a_look_at_others(
     units = {unit.file.key: unit for unit in cut_units(source)}
     assert list(units) == ["/", "x/", "x/y/", "z/"]
     asked: list[str] = []
-    list_folder = storage.list_folder
+    list_files = storage.list_files
 
-    def listed(folder: str) -> Any:
+    def listed(folder: str, *, deep: bool = True) -> Any:
+        assert not deep
         asked.append(folder.removeprefix(str(root)))
-        return list_folder(folder)
+        return list_files(folder, deep=False)
 
-    def never(_root: str) -> None:
-        raise AssertionError("the whole data set is listed")
-
-    monkeypatch.setattr(storage, "list_folder", listed)
-    monkeypatch.setattr(storage, "list_files", never)
+    monkeypatch.setattr(storage, "list_files", listed)
     for key, texts in (("/", [None]), ("x/y/", ["x/metadata.csv"]), ("z/", ["metadata.csv"])):
         asked.clear()
         place = Place(tmp_path / f"out-{len(key)}", ".")
@@ -233,12 +230,12 @@ def test_a_folder_is_staged_without_a_look_at_others(
     def failing(after: int) -> None:
         calls = iter(range(10))
 
-        def fail(folder: str) -> Any:
+        def fail(folder: str, *, deep: bool = True) -> Any:
             if next(calls) >= after:
                 raise OSError(5, "Input/output error")
-            return list_folder(folder)
+            return list_files(folder, deep=deep)
 
-        monkeypatch.setattr(storage, "list_folder", fail)
+        monkeypatch.setattr(storage, "list_files", fail)
 
     for after in (0, 1):
         failing(after)

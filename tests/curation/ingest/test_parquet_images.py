@@ -192,7 +192,7 @@ def test_an_odd_value_costs_its_row_no_more_than_itself(tmp_path: Path):
     ]
 
 
-def test_what_arrow_cannot_read_is_a_problem(tmp_path: Path):
+def test_what_arrow_cannot_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "a.parquet", {"image": [b"1"]}, compression="none")
     data = path.read_bytes()
     # The codec of the column's chunk, in the footer: 3 is LZO, which nobody can read.
@@ -202,6 +202,13 @@ def test_what_arrow_cannot_read_is_a_problem(tmp_path: Path):
     assert not images_of(path, findings)
     assert [problem.what for problem in findings.problems] == ["corrupt"]
 
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise pa.ArrowNotImplementedError("of nobody")
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
+    assert not images_of(path, findings)
+    assert [problem.what for problem in findings.problems] == ["corrupt"] * 2
+
 
 def test_a_value_that_all_rows_share_is_held_once(tmp_path: Path):
     image = bytes(1 << 20)
@@ -209,8 +216,8 @@ def test_a_value_that_all_rows_share_is_held_once(tmp_path: Path):
     path = tmp_path / "a.parquet"
     pq.write_table(table, path, dictionary_pagesize_limit=4 << 20)
     assert path.stat().st_size < 1 << 20
-    before, source = pa.total_allocated_bytes(), ParquetSource(path=str(path))
     del table
+    before, source = pa.total_allocated_bytes(), ParquetSource(path=str(path))
     peak = num_rows = 0
     for found in parquet_images(storage.stat(str(path)), source, first=0, stop=None, findings=Findings()):
         assert found.data == image
