@@ -4,8 +4,6 @@ A bad image is data (a reason in a row), a bad step raises one of these. Each me
 that says what went wrong, what was found, what was expected and what to do about it.
 """
 
-from collections.abc import Callable
-
 
 class LvdError(Exception):
     """The root of the tree; `exit_code` is what the command line ends with."""
@@ -69,19 +67,3 @@ class StoppedError(LvdError):
     """The run was asked to stop (SIGTERM, Ctrl-C) and did so; everything published is kept."""
 
     exit_code = 143
-
-
-def taken_by(parse: Callable[[str], object]) -> Callable[[str], str]:
-    """A validator of pydantic: text that `parse` takes passes as it is.
-
-    What `parse` refuses with a ConfigError becomes a ValueError, to which pydantic adds the field's name.
-    """
-
-    def validate(text: str) -> str:
-        try:
-            parse(text)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
-        return text
-
-    return validate

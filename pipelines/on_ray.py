@@ -13,7 +13,7 @@ import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -131,7 +131,8 @@ class RayExecutor:
         )
         # What all items name, such as every part of a run, goes to each node once.
         shared = {key: ray.put(value) for key, value in _shared(wave).items()}
-        wave = [replace(item, payload=_without(item.payload, shared)) for item in wave]
+        own = [{key: value for key, value in item.payload.items() if key not in shared} for item in wave]
+        wave = [replace(item, payload=payload) for item, payload in zip(wave, own, strict=True)]
         waiting = list(enumerate(wave))[::-1]
         running: dict[Any, int] = {}
         while waiting or running:
@@ -287,10 +288,6 @@ def _shared(wave: Sequence[Item]) -> dict[str, Any]:
         if others and isinstance(value, tuple) and len(value) >= MIN_SHARED
         if all(item.payload.get(key) is value for item in others)
     }
-
-
-def _without(payload: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in payload.items() if key not in names}
 
 
 def _do_whole(step: Step, item: Item, run_dir: str, shared: Mapping[str, ray.ObjectRef]) -> bytes:

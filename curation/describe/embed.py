@@ -1,6 +1,7 @@
 """The small contract of everything that turns pictures into vectors, and its configuration."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
@@ -9,7 +10,7 @@ from jaxtyping import Float16, Float32, UInt8
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from curation.describe.views import View
-from curation.errors import ConfigError, taken_by
+from curation.errors import ConfigError
 
 Library = Literal["gist", "open_clip", "timm", "vit", "sscd", "precomputed"]
 ALLOWED = (
@@ -136,8 +137,24 @@ def _parse_sscd(text: str) -> EmbedderSpec | None:
     return EmbedderSpec("sscd", "", *pinned)
 
 
-EmbedderName = Annotated[str, AfterValidator(taken_by(parse_embedder))]
-PinnedFile = Annotated[str, AfterValidator(taken_by(parse_pinned))]
+def _taken_by(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """A validator of pydantic: text that `parse` takes passes as it is.
+
+    What `parse` refuses with a ConfigError becomes a ValueError, to which pydantic adds the field's name.
+    """
+
+    def validate(text: str) -> str:
+        try:
+            parse(text)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    return validate
+
+
+EmbedderName = Annotated[str, AfterValidator(_taken_by(parse_embedder))]
+PinnedFile = Annotated[str, AfterValidator(_taken_by(parse_pinned))]
 
 
 class EmbedConfig(BaseModel):

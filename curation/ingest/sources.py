@@ -76,6 +76,8 @@ class TableSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: str
+    path: str = Field(min_length=1)
     key_prefix: str = Field("", description="put before every key, to tell the sources of a pool apart")
     image: str | None = Field(
         None,
