@@ -58,6 +58,8 @@ def main() -> None:
             peaks[size] = run(root, *command)
             run(root, *command, "--set=dedup.search=cells", "--until=dedup")
             seconds[size] = seconds_of(root / "run")
+            if not all(seconds[size].values()):
+                raise SystemExit(f"nothing was done: {seconds[size]}\n{(root / 'log').read_text()}")
         print(f"{size:,} rows: {seconds[size]}, driver peak {peaks[size] / 1e6:.0f} MB", file=sys.stderr)
     small, large = sizes[0], sizes[-1]
     ratio = {name: seconds[large][name] / seconds[small][name] for name in LINES}
@@ -101,7 +103,7 @@ _VECTORS = pa.schema([("key", pa.string()), ("embedding", pa.list_(pa.float16(),
 
 def _table(first: int, vectors: np.ndarray) -> pa.Table:
     tar = f"{first // TAR_IMAGES:05d}.tar"
-    keys = [f"{tar}/{row:09d}" for row in range(first, first + len(vectors))]
+    keys = [f"{tar}/{row:09d}.png" for row in range(first, first + len(vectors))]
     flat = pa.array(vectors.astype(np.float16).ravel())
     return pa.table({"key": keys, "embedding": pa.FixedSizeListArray.from_arrays(flat, DIM)}, _VECTORS)
 
