@@ -6,7 +6,8 @@ from jaxtyping import Float16
 from curation.describe.decode import DecodeConfig, decode
 from curation.describe.embed import EmbedConfig, Embedder
 from curation.describe.gist import Gist
-from curation.describe.views import render
+from curation.describe.resample import resize
+from curation.describe.views import by_torch, render
 from curation.errors import ConfigError, SourceError
 
 
@@ -25,13 +26,14 @@ def embed_file(
         ConfigError: the vectors of the run were made elsewhere, so no model is known.
         SourceError: the file cannot be decoded, or the model makes nothing of it.
     """
-    model = _load(config)
+    # The gist needs no torch, whose import takes longer than all else here.
+    model, scale = (Gist(), resize) if config.embedder == "gist" else (_load(config), by_torch)
     decoded = decode(data, need_side_px=model.view.need_side_px, config=decoding)
     if decoded.pixels is None:
         raise SourceError(f"{path} cannot be decoded", got=decoded.reason, expected="a picture")
     # A forward has one shape: the other slots stay empty.
     batch = np.zeros((model.batch_rows, model.view.side_px, model.view.side_px, 3), np.uint8)
-    batch[0] = render(decoded.pixels, model.view)
+    batch[0] = render(decoded.pixels, model.view, resize=scale)
     vector = model.embed(batch)[0]
     if not vector.any():
         raise SourceError(f"{path} gives no vector", got=f"zeros from {config.embedder}")
@@ -39,8 +41,6 @@ def embed_file(
 
 
 def _load(config: EmbedConfig) -> Embedder:
-    if config.embedder == "gist":
-        return Gist()  # without torch, whose import takes longer than everything else here
     from pipelines.models import load_embedder
     from pipelines.threads import set_threads
 
