@@ -1,4 +1,4 @@
-"""Antialiased resizing by NumPy: the very bytes of torch's uint8 kernels, without torch, whose import takes seconds.
+"""Antialiased resizing by NumPy: the very bytes of torch's uint8 kernels, where torch's import is too slow.
 
 Those kernels round each weight to a whole multiple of 2^-p, with p as large as 16 bits allow, add products in
 whole numbers, and round to a byte after each axis, the horizontal one first. fp64 does the same: no sum of
