@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from curation import storage
-from curation.errors import ConfigError, StoppedError
+from curation.errors import ConfigError, LvdError, StoppedError
 from pipelines.config import ExecutorConfig, RunConfig, resolved_yaml
 from pipelines.lock import lock
 from pipelines.lvd import curate
@@ -17,7 +17,7 @@ from pipelines.made import save_made
 from pipelines.paths import absolute
 from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
-from pipelines.run_dir import save_config
+from pipelines.run_dir import read_manifest, save_config
 from pipelines.runner import Executor, Runner, StepState, StopHereError
 from pipelines.stages.dataset import publish_dataset, report_path
 from pipelines.step import IN_FLIGHT
@@ -60,6 +60,7 @@ def run(
     progress = progress or Progress()
     with lock(run_dir), stop_on_sigterm():
         storage.publish_bytes(storage.join(run_dir, "run.yaml"), resolved_yaml(config).encode(), replace=True)
+        before = _config_of_dataset(run_dir)
         remove_leftovers(run_dir)
         # A second time inside: Ray puts a handler of its own in place, which ends with another code.
         threads = config.describe.embed.threads
@@ -74,12 +75,24 @@ def run(
             except StopHereError:
                 manifest = None
         is_new = any(state.num_done < state.num_items for state in runner.states)
-        if manifest is not None and (is_new or not storage.exists(report_path(run_dir, manifest))):
+        if manifest is not None and (
+            is_new
+            or manifest["config_sha256"] != before  # a dataset that was made before, by another config
+            or not storage.exists(report_path(run_dir, manifest))
+        ):
             from pipelines.report.write import write_report  # which reads runs, as this module makes them
 
             write_report(run_dir)
         storage.remove_tree(storage.join(run_dir, "tmp"))
     return RunResult(manifest, runner.states)
+
+
+def _config_of_dataset(run_dir: str) -> str | None:
+    """The hash of the config that the last dataset was made with, if there is one."""
+    try:
+        return read_manifest(run_dir).get("config_sha256")
+    except LvdError:  # none, or a damaged one: it is written anew
+        return None
 
 
 def plan(config: RunConfig) -> list[StepState]:

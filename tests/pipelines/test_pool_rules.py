@@ -37,6 +37,18 @@ def test_a_pool_that_only_searches_displaces_nothing(
     assert verify(str(tmp_path / "run")) == []
 
 
+def test_the_report_is_of_the_config_that_asked_last(
+    tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    """Also where another config came to the same dataset in between."""
+    told = []
+    for radius in (6, 5, 6):
+        found = run_quietly(configure(tmp_path / "run", f"dedup.phash_radius={radius}"))
+        report = tmp_path / "run" / found.manifest["dataset_dir"] / "report.html"
+        told.append(f"at most {radius} of 64 bits apart" in report.read_text("utf-8"))
+    assert told == [True] * 3
+
+
 def leaks(rows: dict[str, list[dict[str, Any]]], pool: str) -> list[str]:
     return [row["key"] for row in rows[pool] if row["reason"] == "leaks_holdout"]
 
