@@ -1,5 +1,6 @@
 """The root config: what a run is made of. It is split into stage configs here, and never passed down."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -376,3 +377,8 @@ def _check_scheme(path: str, *, field: str, where: str) -> None:
 def resolved_yaml(config: RunConfig) -> str:
     """The config as `run.yaml` has it: every default spelled out, no credentials."""
     return yaml.safe_dump(redacted(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def config_sha256(config: RunConfig) -> str:
+    """The hash that a manifest names its config by: that of the bytes of `run.yaml`."""
+    return hashlib.sha256(resolved_yaml(config).encode()).hexdigest()

@@ -77,7 +77,7 @@ def _image(run: Run, found: Found) -> dict[str, Any]:
     members = _members(run, found.lineage)
     story: dict[str, Any] = {}
     if run.made is not None:
-        part = _part_of(run.made, found.row)
+        part = part_of(run.made, found.row)
         story["ingest"] = _source(run.made, part, found.row - part.offset)
         story["describe"] = _described(run, part, found.row - part.offset)
         story["judge"] = judged(run.config.judge, part, found.row - part.offset)
@@ -95,7 +95,8 @@ def _image(run: Run, found: Found) -> dict[str, Any]:
     return {**found.lineage, "copies": members, "story": story}
 
 
-def _part_of(made: Made, row: int) -> Part:
+def part_of(made: Made, row: int) -> Part:
+    """The part that a global row lies in."""
     offsets = [part.offset for part in made.parts]
     return made.parts[int(np.searchsorted(offsets, row, side="right")) - 1]
 
@@ -230,7 +231,7 @@ def _retrieved(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any] |
     rule = run.config.pools[pool].retrieval
     if rule.method == "none" or not read_array(made.alive)[row]:
         return None
-    part, hits = _part_of(made, row), read(made.hits[pool])
+    part, hits = part_of(made, row), read(made.hits[pool])
     answer: dict[str, Any] = {"pool": pool, "rule": rule.model_dump()}
     if part.pool == pool:
         return answer | _brought(run, hits, row)

@@ -4,7 +4,6 @@
 in the manifest may be of another. Its own config is saved by its hash, `configs/SHA256.yaml`, and stays.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
-from pipelines.config import RunConfig, read_yaml, resolved_yaml, validate
+from pipelines.config import RunConfig, config_sha256, read_yaml, resolved_yaml, validate
 
 
 def read_run_config(run_dir: str) -> RunConfig:
@@ -31,8 +30,8 @@ def read_run_config(run_dir: str) -> RunConfig:
 
 def save_config(run_dir: str, config: RunConfig) -> None:
     """Save the config of a dataset by the hash that its manifest names."""
-    text = resolved_yaml(config).encode()
-    storage.publish_bytes(str(_saved_config(run_dir, hashlib.sha256(text).hexdigest())), text, replace=True)
+    file = _saved_config(run_dir, config_sha256(config))
+    storage.publish_bytes(str(file), resolved_yaml(config).encode(), replace=True)
 
 
 def read_dataset_config(run_dir: str, manifest: Mapping[str, Any]) -> RunConfig:

@@ -12,7 +12,7 @@ from jaxtyping import Float16, Int64
 from curation.errors import ConfigError, SourceError
 from curation.schema import image_id
 from curation.search.nearest import Nearest, candidates, no_rows, take_best
-from pipelines.explain import Run, open_run
+from pipelines.explain import Run, open_run, part_of
 from pipelines.find_image import find_images, names_of, rows_of_id
 from pipelines.made import Made
 from pipelines.parts import Part, read, read_array
@@ -122,7 +122,7 @@ def _of_image(run: Run, made: Made, asked: Asked) -> tuple[int, Float16[np.ndarr
 
 
 def _vector_at(made: Made, row: int, *, by: Vectors) -> Float16[np.ndarray, " d"]:
-    part = next(part for part in made.parts if part.offset <= row < part.offset + part.num_rows)
+    part = part_of(made, row)
     return np.asarray(_vectors_of(part, by)[row - part.offset])
 
 

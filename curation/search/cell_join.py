@@ -189,9 +189,8 @@ def _take(codes: Codes, places: Int64[ndarray, " k"]) -> Codes:
 
 def _with_copies(found: Pairs, rows: np.ndarray, *, residents: Members, groups: Groups) -> Pairs:
     """By global rows, with the link of every equal resident to the first."""
-    first = groups.first[groups.group]
-    copies = np.flatnonzero(first != np.arange(len(first)))
-    a = np.concatenate([rows[found.a], residents.rows[first[copies]]])
+    first, copies = groups.stars
+    a = np.concatenate([rows[found.a], residents.rows[first]])
     b = np.concatenate([rows[found.b], residents.rows[copies]])
     score = np.concatenate([found.score, np.ones(len(copies))])
     order = np.lexsort((b, a))

@@ -26,6 +26,13 @@ class Groups:
         """Rows of the largest group."""
         return int(np.bincount(self.group).max(initial=0))
 
+    @property
+    def stars(self) -> tuple[Int64[ndarray, " c"], Int64[ndarray, " c"]]:
+        """Of every row that is not the first of its group: that first row, and the row itself, ascending."""
+        first = self.first[self.group]
+        copies = np.flatnonzero(first != np.arange(len(first)))
+        return first[copies], copies
+
     def expand(self, groups: Int64[ndarray, " e"]) -> tuple[Int64[ndarray, " r"], Int64[ndarray, " e"]]:
         """The rows of some groups one after another, and how many rows each has."""
         rows, starts = self._members
@@ -64,12 +71,12 @@ def with_stars(pairs: Pairs, groups: Groups, *, has: np.ndarray | None = None) -
         groups: of all rows.
         has: bool (n,), rows that have a code at all; None: all of them.
     """
-    first = groups.first[groups.group]
-    is_copy = first != np.arange(len(first))
-    copies = np.flatnonzero(is_copy if has is None else is_copy & has)
+    first, copies = groups.stars
+    if has is not None:
+        first, copies = first[has[copies]], copies[has[copies]]
     return _sorted(
         pairs,
-        a=np.concatenate([pairs.a, first[copies]]),
+        a=np.concatenate([pairs.a, first]),
         b=np.concatenate([pairs.b, copies]),
         score=np.concatenate([pairs.score, np.ones(len(copies))]),
     )

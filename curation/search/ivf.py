@@ -21,7 +21,7 @@ from curation.search.cells_config import default_num_cells
 from curation.search.edges import EdgeCollector, Pairs
 from curation.search.ivf_config import IvfConfig
 from curation.search.product import exact_scores, nonzero_rows
-from curation.search.topk import TopK
+from curation.search.topk import TopK, merge_top_k
 
 Codes = Literal["flat", "sq8", "pq"]
 Device = Literal["cpu", "gpu"]
@@ -155,7 +155,8 @@ def ivf_top_k(
     best = TopK(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf))
     for rows, vectors in shards:
         shard = IvfShard(rows, vectors, trained, device=device)
-        best = best_of(best, shard.nearest(queries, k=k, tie_rank=tie_rank), tie_rank=tie_rank)
+        found = shard.nearest(queries, k=k, tie_rank=tie_rank)
+        best = merge_top_k([best, found], tie_rank=tie_rank)
     return best
 
 
@@ -196,28 +197,9 @@ class IvfShard:
             _, place = self._index.search(queries[mine].astype(np.float32), num_candidates)
             row, score = _rescored(queries[mine], self._vectors, place)
             row = np.where(row >= 0, self._rows[row] if len(self._rows) else row, -1)
-            best = _first(row, score, k=k, tie_rank=tie_rank)
-            found.index[mine], found.score[mine] = best.index, best.score
+            best = merge_top_k([TopK(row, score)], tie_rank=tie_rank)
+            found.index[mine], found.score[mine] = best.index[:, :k], best.score[:, :k]
         return found
-
-
-def best_of(a: TopK, b: TopK, *, tie_rank: Int64[ndarray, " n"] | None = None) -> TopK:
-    """The best of two searches of different rows, as many as each has."""
-    row, score = (np.concatenate(pair, axis=1) for pair in ((a.index, b.index), (a.score, b.score)))
-    return _first(row, score, k=a.index.shape[1], tie_rank=tie_rank)
-
-
-def _first(row: np.ndarray, score: np.ndarray, *, k: int, tie_rank: np.ndarray | None) -> TopK:
-    rank = row if tie_rank is None or not len(tie_rank) else np.where(row < 0, -1, tie_rank[row])
-    order = np.lexsort((row, rank, -score), axis=1)[:, :k]
-    best = TopK(np.take_along_axis(row, order, axis=1), np.take_along_axis(score, order, axis=1))
-    short = k - best.index.shape[1]
-    if not short:
-        return best
-    width = ((0, 0), (0, short))
-    return TopK(
-        np.pad(best.index, width, constant_values=-1), np.pad(best.score, width, constant_values=-np.inf)
-    )
 
 
 def ivf_pairs(

@@ -82,17 +82,18 @@ def top_k(
     return TopK(index, score)
 
 
-def merge_top_k(found: Sequence[TopK], *, tie_rank: Int64[ndarray, " n"]) -> TopK:
+def merge_top_k(found: Sequence[TopK], *, tie_rank: Int64[ndarray, " n"] | None = None) -> TopK:
     """The best of what the same queries found in different rows: what `top_k` finds in all of them.
 
     Args:
         found: of the same queries and k.
-        tie_rank: rank of every global row among equal scores.
+        tie_rank: rank of every global row among equal scores; None: by row.
     """
     index = np.concatenate([one.index for one in found], axis=1)
     score = np.concatenate([one.score for one in found], axis=1)
     # Row -1 is a free place: it scores -inf, so its rank is never asked.
-    order = np.lexsort((index, tie_rank[index], -score), axis=1)[:, : found[0].index.shape[1]]
+    rank = index if tie_rank is None or not len(tie_rank) else tie_rank[index]
+    order = np.lexsort((index, rank, -score), axis=1)[:, : found[0].index.shape[1]]
     return TopK(np.take_along_axis(index, order, axis=1), np.take_along_axis(score, order, axis=1))
 
 

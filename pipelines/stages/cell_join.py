@@ -242,9 +242,8 @@ def _load_assign(num_probes: int, groups: list[int]) -> Work:
         centroids = np.asarray(read_array(attempt.payload["centroids"]))
         equal = equal_vectors(vectors)
         firsts = np.sort(equal.first)
-        first = equal.first[equal.group]
-        copies = np.flatnonzero(first != np.arange(len(first)))
-        stars = edge_table(rows[first[copies]], rows[copies], np.ones(len(copies)), kind="cosine")
+        first, copies = equal.stars
+        stars = edge_table(rows[first], rows[copies], np.ones(len(copies)), kind="cosine")
         storage.write_table(attempt.out / "stars.parquet", stars.cast(EDGES))
         rows, vectors = rows[firsts], vectors[firsts]  # its other rows are never looked at again
         cells = nearest_cells(vectors, centroids, num_probes=num_probes)

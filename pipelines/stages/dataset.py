@@ -1,6 +1,5 @@
 """dataset: everything is linked into one folder, and `manifest.json` is replaced, last."""
 
-import hashlib
 import importlib.metadata
 import json
 import time
@@ -11,7 +10,7 @@ from curation import storage
 from curation.shard.layout import shard_name
 from curation.shard.sample import INDEX, index_name
 from curation.shard.write import ShardReceipt, index_json
-from pipelines.config import RunConfig, resolved_yaml
+from pipelines.config import RunConfig, config_sha256
 from pipelines.parts import check_file
 from pipelines.runner import Runner
 from pipelines.stages.cell_join import RECALL_SUFFIX
@@ -32,7 +31,7 @@ def publish_dataset(
         "schema": MANIFEST_SCHEMA,
         "name": config.name,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "config_sha256": hashlib.sha256(resolved_yaml(config).encode()).hexdigest(),
+        "config_sha256": config_sha256(config),
         "code_version": importlib.metadata.version("lvd"),
         "seed": config.seed,
         **completeness(runner, lineage),
