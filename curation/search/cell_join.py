@@ -8,17 +8,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float16, Int64, UInt16
 from numpy import ndarray
 
 from curation.search.collapse import Groups, equal_vectors
 from curation.search.edges import EdgeCollector, Pairs
-from curation.search.exact import propose_tile
+from curation.search.exact import TILE_COLUMNS, TILE_ROWS, propose
 from curation.search.product import Codes, ProposeDtype, buffer_for, encode, exact_scores, fastest_dtype
-
-_TILE_ROWS = 1024
-_TILE_COLUMNS = 4096
 
 
 @dataclass(frozen=True)
@@ -109,11 +105,11 @@ class _Join:
         self._columns: list[list[Codes]] = []
         for cell in range(len(cells)):
             vectors = residents.vectors[self._of_cell(cell)]
-            starts = range(0, len(vectors), _TILE_COLUMNS)
+            starts = range(0, len(vectors), TILE_COLUMNS)
             self._columns.append(
-                [encode(vectors[s : s + _TILE_COLUMNS], dtype=dtype, one_scale=True) for s in starts]
+                [encode(vectors[s : s + TILE_COLUMNS], dtype=dtype, one_scale=True) for s in starts]
             )
-        self._buffer = buffer_for(dtype, num_products=_TILE_ROWS * _TILE_COLUMNS)
+        self._buffer = buffer_for(dtype, num_products=TILE_ROWS * TILE_COLUMNS)
 
     def _of_cell(self, cell: int) -> Int64[ndarray, " k"]:
         return self._order[self._starts[cell] : self._starts[cell + 1]]
@@ -123,7 +119,7 @@ class _Join:
         codes = encode(self._residents.vectors, dtype=self._dtype)
         for cell in range(len(self._cells)):
             own = self._of_cell(cell)
-            for i, j in self._propose(_take(codes, own), cell, upper=True):
+            for i, j in self._propose(codes.take(own), cell, upper=True):
                 upper = own[i] < own[j]
                 self._keep(self._residents, own[i][upper], own[j][upper])
 
@@ -140,7 +136,7 @@ class _Join:
             own = self._of_cell(cell)
             if not len(guests) or not len(own):
                 continue
-            for i, j in self._propose(_take(codes, guests), cell):
+            for i, j in self._propose(codes.take(guests), cell):
                 guest, resident = guests[i], own[j]
                 # Where each visits the other, the smaller cell has the pair.
                 home = visitors.cells[guest, :1]
@@ -155,11 +151,14 @@ class _Join:
         column = 0
         for columns in self._columns[cell]:
             last_row = min(len(codes), column + len(columns)) if upper else len(codes)
-            for row in range(0, last_row, _TILE_ROWS):
-                tile = codes[row : min(row + _TILE_ROWS, last_row)]
-                i, j = propose_tile(tile, columns, threshold=self._threshold, buffer=self._buffer)
-                if len(i):
-                    yield i + row, j + column
+            for i, j in propose(
+                codes[:last_row],
+                columns,
+                threshold=self._threshold,
+                buffer=self._buffer,
+                num_rows=TILE_ROWS,
+            ):
+                yield i, j + column
             column += len(columns)
 
     def _keep(self, visitors: Members, guest: np.ndarray, resident: np.ndarray) -> None:
@@ -174,17 +173,6 @@ def _by_cell(cell: np.ndarray, place: np.ndarray, cells: range) -> tuple[np.ndar
     """Places sorted by cell, and where each cell's begin."""
     order = np.argsort(cell, kind="stable")
     return place[order], np.searchsorted(cell[order], np.arange(cells.start, cells.stop + 1))
-
-
-def _take(codes: Codes, places: Int64[ndarray, " k"]) -> Codes:
-    return Codes(
-        codes.values.index_select(0, torch.from_numpy(places)),  # twice as fast as an index
-        codes.scale[places],
-        codes.norm[places],
-        codes.code_norm[places],
-        codes.residual[places],
-        codes.tail[places],
-    )
 
 
 def _with_copies(found: Pairs, rows: np.ndarray, *, residents: Members, groups: Groups) -> Pairs:

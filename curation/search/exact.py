@@ -23,22 +23,24 @@ from curation.search.product import (
     nonzero_rows,
     round_down,
     sums_in_fp32,
+    tail_norms,
 )
 
 Proposals = Iterator[tuple[np.ndarray, np.ndarray]]
 Backend = Literal["torch", "faiss", "cuda"]
 
-# Small enough (16 MB in int32) that products are still in the cache when their row maxima are taken.
-_TILE_ROWS = 1024
-_TILE_COLUMNS = 4096
+# Small enough (2 MB in int32) that products are still in a core's own cache when their row maxima are taken.
+TILE_ROWS = 512
+TILE_COLUMNS = 1024
 # 1 GB of fp16 products: enough work between two questions of the CPU to a GPU.
 _GPU_TILE_ROWS = 16_384
 _GPU_TILE_COLUMNS = 32_768
 _FAISS_TILE_COLUMNS = 16_384
+_BATCH_PAIRS = 16_384
 # Fewer products than this take less time than a look at what they need.
 _MIN_PAIRS_TO_ASK = 10**9
 _ASKED_ROWS, _ASKED_COLUMNS = 256, 8192
-_MAX_NEAR = 1e-5  # of all pairs: the rows of a tile with a near pair are looked through once more
+_MAX_NEAR = 3e-5  # of all pairs: each is scored, and its row multiplied by its tile's columns once more
 _INT8_ERROR = 0.02
 
 
@@ -93,7 +95,7 @@ def cosine_pairs(
             proposals = _propose_on_gpu(dense_a, dense_b, threshold=threshold, same=same, dtype=dtype)
         case "faiss":
             proposals = _propose_faiss(dense_a, dense_b, threshold=threshold, same=same)
-    for i, j in proposals:
+    for i, j in _in_batches(proposals):
         score = exact_scores(dense_a, dense_b, rows=i, columns=j)
         keep = score >= threshold
         collector.add(rows_a[i[keep]], rows_b[j[keep]], score[keep])
@@ -107,6 +109,20 @@ def _check(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Non
         raise ConfigError("same=True needs the same rows twice", got=f"{len(a)} and {len(b)} rows")
 
 
+def _in_batches(proposals: Proposals) -> Proposals:
+    """The same pairs, but not a few at a time: what is called for each batch costs more than a few scores."""
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    num_held = 0
+    for i, j in proposals:
+        held.append((i, j))
+        num_held += len(i)
+        if num_held >= _BATCH_PAIRS:
+            yield np.concatenate([i for i, _ in held]), np.concatenate([j for _, j in held])
+            held, num_held = [], 0
+    if held:
+        yield np.concatenate([i for i, _ in held]), np.concatenate([j for _, j in held])
+
+
 def _propose_tiles(
     a: np.ndarray,
     b: np.ndarray,
@@ -117,24 +133,29 @@ def _propose_tiles(
     device: Device = "cpu",
     tile: tuple[int, int] | None = None,
 ) -> Proposals:
-    num_rows, num_columns = tile or (_TILE_ROWS, _TILE_COLUMNS)
+    num_rows, num_columns = tile or (TILE_ROWS, TILE_COLUMNS)
     num_leading = enough_leading(a, b, threshold=threshold) if device == "cpu" else None
     left = encode(a, dtype=dtype, device=device, num_leading=num_leading)
+    # Columns whose tails are of like length share a tile, and the longest of a tile is near each one's own.
+    by_tail = None if num_leading is None else np.argsort(tail_norms(b, num_leading), kind="stable")
+    if same and by_tail is not None:
+        left = left.take(by_tail)
     buffer = buffer_for(dtype, num_products=min(num_rows, len(a)) * min(num_columns, len(b)), device=device)
     for column in range(0, len(b), num_columns):
+        places = slice(column, column + num_columns)
         columns = encode(
-            b[column : column + num_columns],
+            b[places] if by_tail is None else b[by_tail[places]],
             dtype=dtype,
             one_scale=True,
             device=device,
             num_leading=num_leading,
         )
         last_row = min(len(a), column + len(columns)) if same else len(a)
-        for row in range(0, last_row, num_rows):
-            rows = left[row : min(row + num_rows, last_row)]
-            i, j = propose_tile(rows, columns, threshold=threshold, buffer=buffer)
-            i, j = i + row, j + column
-            yield _upper(i, j) if same else (i, j)
+        for i, j in propose(left[:last_row], columns, threshold=threshold, buffer=buffer, num_rows=num_rows):
+            if same:
+                yield _ascending(*_upper(i, j + column), by_tail)
+            else:
+                yield i, j + column if by_tail is None else by_tail[j + column]
 
 
 def enough_leading(a: Float16[ndarray, "n d"], b: Float16[ndarray, "m d"], *, threshold: float) -> int | None:
@@ -148,7 +169,7 @@ def enough_leading(a: Float16[ndarray, "n d"], b: Float16[ndarray, "m d"], *, th
         threshold: smallest score of a pair.
 
     Returns:
-        A multiple of 64 up to half of d; None where all are needed, or too few pairs are joined to ask.
+        A multiple of 32, from 64 to half of d; None where all are needed, or too few pairs are joined to ask.
     """
     dim = a.shape[1]
     if len(a) * len(b) < _MIN_PAIRS_TO_ASK:
@@ -157,9 +178,8 @@ def enough_leading(a: Float16[ndarray, "n d"], b: Float16[ndarray, "m d"], *, th
     j = np.arange(0, len(b), -(-len(b) // _ASKED_COLUMNS))
     some, others = a[i].astype(np.float32), b[j].astype(np.float32)
     differ = i[:, None] != j  # where both sides are the same rows, a row with itself tells nothing
-    for num in range(64, dim // 2 + 1, 64):
-        tails = [np.linalg.norm(side[:, num:], axis=1) for side in (some, others)]
-        most = some[:, :num] @ others[:, :num].T + tails[0][:, None] * tails[1].max()
+    for num in range(64, dim // 2 + 1, 32):
+        most = some[:, :num] @ others[:, :num].T + np.outer(tail_norms(some, num), tail_norms(others, num))
         if (differ & (most >= threshold - _INT8_ERROR)).mean() <= _MAX_NEAR:
             return num
     return None
@@ -184,27 +204,33 @@ def _propose_on_gpu(
         )
 
 
-def propose_tile(
-    rows: Codes, columns: Codes, *, threshold: float, buffer: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Name the pairs of a tile that may reach the threshold: all that do, and a few that do not.
+def propose(
+    rows: Codes, columns: Codes, *, threshold: float, buffer: torch.Tensor, num_rows: int
+) -> Proposals:
+    """Name the pairs that may reach the threshold: all that do, and a few that do not.
 
     Args:
-        rows: codes (n, d).
+        rows: codes (n, d), multiplied a tile at a time.
         columns: codes (m, d) with one scale.
         threshold: smallest score of a pair.
-        buffer: of `buffer_for`, with room for n · m products.
+        buffer: of `buffer_for`, with room for the products of a tile, `num_rows` · m.
+        num_rows: of a tile.
 
-    Returns:
+    Yields:
         int64 (e,) twice, places among the rows and among the columns.
     """
-    products = multiply(rows, columns, out=buffer)
-    reach = (threshold - error_bound(rows, columns)) / (rows.scale * columns.scale[0])
-    cut = round_down(reach, dtype=products.dtype).to(products.device)
-    # Few rows have a pair in a tile, and maxima are cheaper than a search of every product.
-    hit = torch.nonzero(products.amax(dim=1) >= cut).flatten()
-    found = torch.nonzero(products[hit] >= cut[hit, None])
-    return hit[found[:, 0]].cpu().numpy(), found[:, 1].cpu().numpy()
+    reach = (threshold - error_bound(rows, columns)) / (rows.scale * columns.scale[:1])
+    cut = round_down(reach, dtype=buffer.dtype).to(buffer.device)
+    # Few rows have a pair, and maxima are cheaper than a search of every product: rows that may have one are
+    # multiplied once more.
+    maxima = torch.empty_like(cut)
+    for row in range(0, len(rows), num_rows):
+        tile = slice(row, row + num_rows)
+        torch.amax(multiply(rows.values[tile], columns.values, out=buffer), dim=1, out=maxima[tile])
+    for hit in torch.nonzero(maxima >= cut).flatten().split(num_rows):
+        products = multiply(rows.values.index_select(0, hit), columns.values, out=buffer)
+        i, j = torch.nonzero(products >= cut[hit, None], as_tuple=True)
+        yield hit[i].cpu().numpy(), j.cpu().numpy()
 
 
 def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Proposals:
@@ -216,8 +242,8 @@ def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool
         index = faiss.IndexFlatIP(columns.values.shape[1])
         index.add(columns.values.numpy())
         last_row = min(len(a), column + len(columns)) if same else len(a)
-        for row in range(0, last_row, _TILE_ROWS):
-            rows = left[row : min(row + _TILE_ROWS, last_row)]
+        for row in range(0, last_row, TILE_ROWS):
+            rows = left[row : min(row + TILE_ROWS, last_row)]
             # range_search keeps similarity > radius, so the radius must lie below every proposal.
             reach = np.float32(threshold - error_bound(rows, columns).max(initial=0))
             radius = float(np.nextafter(reach, np.float32(-np.inf)))
@@ -230,3 +256,10 @@ def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool
 def _upper(i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     keep = i < j
     return i[keep], j[keep]
+
+
+def _ascending(i: np.ndarray, j: np.ndarray, order: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    if order is None:
+        return i, j
+    i, j = order[i], order[j]
+    return np.minimum(i, j), np.maximum(i, j)

@@ -29,7 +29,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float16, Float64, Int64
+from jaxtyping import Bool, Float, Float16, Float64, Int64
 from numpy import ndarray
 
 from curation.errors import ConfigError, IntegrityError
@@ -65,6 +65,18 @@ class Codes:
             self.code_norm[rows],
             self.residual[rows],
             self.tail[rows],
+        )
+
+    def take(self, places: Int64[ndarray, " k"]) -> "Codes":
+        """Return some of the rows, in any order."""
+        return Codes(
+            # twice as fast as an index
+            self.values.index_select(0, torch.from_numpy(places).to(self.values.device)),
+            self.scale[places],
+            self.norm[places],
+            self.code_norm[places],
+            self.residual[places],
+            self.tail[places],
         )
 
     def __len__(self) -> int:
@@ -156,9 +168,19 @@ def encode(
         norms[0, rows] = torch.linalg.vector_norm(exact, dim=1).cpu().numpy()
         norms[1, rows] = torch.linalg.vector_norm(code, dim=1).cpu().numpy()
         norms[2, rows] = torch.linalg.vector_norm(exact.sub_(code), dim=1).cpu().numpy()
-        if dim < every.shape[1]:
-            norms[3, rows] = np.linalg.norm(every[rows, dim:].astype(np.float64), axis=1)
+    if dim < every.shape[1]:
+        norms[3] = tail_norms(every, dim)
     return Codes(values, scale, *(norms * (1 + _SLACK) + _SLACK))
+
+
+def tail_norms(vectors: Float[ndarray, "n d"], num_leading: int) -> Float64[ndarray, " n"]:
+    """The norm of what is left of each vector without its leading numbers."""
+    norms = np.empty(len(vectors))
+    for start in range(0, len(vectors), _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
+        tails = torch.from_numpy(np.array(vectors[rows, num_leading:])).double()
+        norms[rows] = torch.linalg.vector_norm(tails, dim=1).numpy()
+    return norms
 
 
 def _int8_scales(vectors: np.ndarray, *, one_scale: bool) -> np.ndarray:
@@ -184,12 +206,12 @@ def error_bound(rows: Codes, columns: Codes) -> Float64[ndarray, " n"]:
     return rows.residual * norm + rows.code_norm * residual + loss * rows.code_norm * code_norm + tails
 
 
-def multiply(rows: Codes, columns: Codes, *, out: torch.Tensor) -> torch.Tensor:
+def multiply(rows: torch.Tensor, columns: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
     """Multiply the values of two sets of codes.
 
     Args:
-        rows: codes (n, d).
-        columns: codes (m, d) of the same dtype.
+        rows: values (n, d).
+        columns: values (m, d) of the same dtype.
         out: a flat buffer of `buffer_for` with room for n · m; reused, so that pages are faulted in once.
 
     Returns:
@@ -197,14 +219,14 @@ def multiply(rows: Codes, columns: Codes, *, out: torch.Tensor) -> torch.Tensor:
     """
     shape = (len(rows), len(columns))
     product = out[: shape[0] * shape[1]].view(shape)
-    match rows.values.dtype:
+    match rows.dtype:
         case torch.int8:
-            torch._int_mm(rows.values, columns.values.T, out=product)
+            torch._int_mm(rows, columns.T, out=product)
         case torch.bfloat16 | torch.float16:
-            torch.mm(rows.values, columns.values.T, out=product)
+            torch.mm(rows, columns.T, out=product)
         case _:
             # Not torch.mm: set_float32_matmul_precision, a global, may lower its precision behind our bound.
-            np.matmul(rows.values.numpy(), columns.values.numpy().T, out=product.numpy())
+            np.matmul(rows.numpy(), columns.numpy().T, out=product.numpy())
     return product
 
 

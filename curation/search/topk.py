@@ -126,7 +126,7 @@ class _Search:
     def _propose(self, codes: Codes, columns: Codes, *, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         bound = error_bound(codes, columns)
         scale = codes.scale * columns.scale[0]
-        products = multiply(codes, columns, out=self._buffer)
+        products = multiply(codes.values, columns.values, out=self._buffer)
         reach = (floor - bound) / scale
         # A comparison in fp64 of maxima is exact for int32 and fp32 alike.
         hit = np.flatnonzero(products.amax(dim=1).double().numpy() >= reach)

@@ -98,8 +98,8 @@ def test_tiles_and_arithmetic_do_not_matter(tile, monkeypatch):
     cells = nearest_cells(vectors, train_cells(vectors, 7, seed=0), num_probes=3)
     everyone = Members(np.arange(200), vectors, cells)
     expected = join_all(everyone, [0, 7], threshold=0.6)
-    monkeypatch.setattr(cell_join, "_TILE_ROWS", tile)
-    monkeypatch.setattr(cell_join, "_TILE_COLUMNS", tile)
+    monkeypatch.setattr(cell_join, "TILE_ROWS", tile)
+    monkeypatch.setattr(cell_join, "TILE_COLUMNS", tile)
     assert_equal(join_all(everyone, [0, 7], threshold=0.6), expected)
     for dtype in ("bf16", "fp32"):
         monkeypatch.setattr(cell_join, "fastest_dtype", lambda dtype=dtype: dtype)

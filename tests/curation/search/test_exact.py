@@ -50,8 +50,8 @@ def test_by_hand(backend, dtype):
 @pytest.mark.parametrize(("backend", "dtype"), ENGINES)
 @pytest.mark.parametrize("same", [True, False])
 def test_equals_the_full_product(backend, dtype, same, monkeypatch):
-    monkeypatch.setattr(exact, "_TILE_ROWS", 64)
-    monkeypatch.setattr(exact, "_TILE_COLUMNS", 192)
+    monkeypatch.setattr(exact, "TILE_ROWS", 64)
+    monkeypatch.setattr(exact, "TILE_COLUMNS", 192)
     monkeypatch.setattr(exact, "_FAISS_TILE_COLUMNS", 160)
     rng = np.random.default_rng(0)
     a = unit_vectors(rng, 500, dim=48, spread=0.4)
@@ -162,8 +162,8 @@ def test_hubs_are_tamed_and_reported(backend):
 
 
 def test_collector_limits_on_the_way(monkeypatch):
-    monkeypatch.setattr(exact, "_TILE_ROWS", 16)
-    monkeypatch.setattr(exact, "_TILE_COLUMNS", 16)
+    monkeypatch.setattr(exact, "TILE_ROWS", 16)
+    monkeypatch.setattr(exact, "TILE_COLUMNS", 16)
     monkeypatch.setattr("curation.search.edges._FIRST_LIMIT", 40)
     rng = np.random.default_rng(2)
     rows = unit_vectors(rng, 150, dim=8, spread=0.2)
@@ -241,7 +241,7 @@ def test_how_many_numbers_are_enough(monkeypatch):
     assert enough_leading(vectors, vectors, threshold=0.9) is None  # a small join asks nothing
     monkeypatch.setattr(exact, "_MIN_PAIRS_TO_ASK", 1)
     assert enough_leading(vectors, vectors, threshold=0.99) == 64
-    assert enough_leading(vectors, vectors, threshold=0.9) == 128
+    assert enough_leading(vectors, vectors, threshold=0.9) == 96
     assert enough_leading(vectors, vectors, threshold=0.3) is None
     alike = vectors[:1] + 0.01 * vectors
     assert enough_leading(alike, alike, threshold=0.95) is None
