@@ -113,7 +113,7 @@ def build_level(
             remedy="Lower hierarchy.levels, or raise cluster.num_clusters or hierarchy.splits",
         )
     points = below.astype(np.float16)
-    closest = level.closest or max(2, math.ceil(len(points) / k / 2))
+    closest = num_closest(len(points), k, closest=level.closest)
     kept = points
     for step in range(1 + resampling_steps):
         part = partial(np.asarray, kept)
@@ -123,6 +123,11 @@ def build_level(
         if len(kept) < k:  # clusters came out empty, and what is left cannot fill so many again
             break
     return Level(found.centroids, cluster)
+
+
+def num_closest(num_points: int, num_clusters: int, *, closest: int | None) -> int:
+    """How many points a resampling keeps of each cluster: half of what it holds on average, unless said."""
+    return closest or max(2, math.ceil(num_points / num_clusters / 2))
 
 
 def closest_points(

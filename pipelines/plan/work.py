@@ -247,9 +247,13 @@ def _cluster(sizes: Sizes) -> Iterator[StepWork]:
         yield _images(sizes, "cluster_leaves", "cluster", items=1, read=8.0 * pool, held=16.0 * sizes.total)
     for level in levels.levels:
         rounds = (levels.iterations + 1) * (1 + levels.resampling_steps)
+        group_rows = max(rule.group_rows, 16 * level.num_clusters)
+        groups = max(1, math.ceil(below / group_rows))
+        level_held = 12.0 * dim * min(below, group_rows) + 16.0 * dim * level.num_clusters
         yield StepWork(
-            "cluster_level", "cluster", 1, "row × cluster × iteration", below * level.num_clusters * rounds,
-            4.0 * dim * below, 12.0 * dim * below, "per cluster below, cluster and iteration, in one item",
+            "cluster_level", "cluster", groups, "row × cluster × iteration",
+            below * level.num_clusters * rounds, 4.0 * dim * below, level_held,
+            "per cluster below, cluster and iteration, by group of clusters below",
         )  # fmt: skip
         below = level.num_clusters
 

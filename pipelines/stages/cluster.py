@@ -33,6 +33,7 @@ class Clusters:
     cluster: FileRef
     score: FileRef
     centroids: FileRef
+    num_clusters: int
     digest: str
 
 
@@ -53,7 +54,12 @@ def cluster(
         return receipt.file(runner.run_dir, name)
 
     return Clusters(
-        file("alive.npy"), file("cluster.npy"), file("score.npy"), file("centroids.npy"), receipt.digest
+        file("alive.npy"),
+        file("cluster.npy"),
+        file("score.npy"),
+        file("centroids.npy"),
+        receipt.facts["num_clusters"],
+        receipt.digest,
     )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from curation import storage
+from curation.cluster.config import ClusterConfig, HierarchyConfig, LevelConfig
 from curation.cluster.hierarchy import (
-    HierarchyConfig,
-    LevelConfig,
+    Level,
     build_level,
     seed_of,
     split_clusters,
@@ -19,6 +19,7 @@ from pipelines.config import RunConfig
 from pipelines.parts import Part, gather_vectors, read_array, roles
 from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters
+from pipelines.stages.level import LevelPlan, level_in_steps
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
 
 # Clusters are split in groups of about so many rows: a unit of work and resume, 400 MB of 384 dimensions.
@@ -46,6 +47,14 @@ class _Leaves:
     centroids: FileRef
 
 
+@dataclass(frozen=True)
+class _Below:
+    """The level below: its centroids, and how many."""
+
+    centroids: FileRef
+    num_clusters: int
+
+
 def build_hierarchy(
     runner: Runner, config: RunConfig, parts: Sequence[Part], clusters: Clusters
 ) -> Hierarchy:
@@ -55,20 +64,28 @@ def build_hierarchy(
     if settings is None:
         return Hierarchy(leaves.leaf, leaves.score, ())
     threads = config.describe.embed.threads
+    below = _Below(leaves.centroids, clusters.num_clusters)
     if settings.splits > 1:
-        leaves = _split(runner, settings, parts, clusters, seed=config.seed, threads=threads)
-    parents, below = [], leaves.centroids
+        leaves, num_leaves = _split(runner, settings, parts, clusters, seed=config.seed, threads=threads)
+        below = _Below(leaves.centroids, num_leaves)
+    parents = []
     for number, level in enumerate(settings.levels):
-        receipt = _cluster_level(
-            runner, settings, level, below, seed=seed_of(config.seed, 1 + number), threads=threads
-        )
+        seed = seed_of(config.seed, 1 + number)
+        receipt = _cluster_level(runner, config.cluster, settings, level, below, seed=seed, threads=threads)
         parents.append(receipt.file(runner.run_dir, "parent.npy"))
-        below = receipt.file(runner.run_dir, "centroids.npy")
+        below = _Below(receipt.file(runner.run_dir, "centroids.npy"), receipt.facts["num_clusters"])
     return Hierarchy(leaves.leaf, leaves.score, tuple(parents))
 
 
 def _cluster_level(
-    runner: Runner, settings: HierarchyConfig, level: LevelConfig, below: FileRef, *, seed: int, threads: int
+    runner: Runner,
+    rule: ClusterConfig,
+    settings: HierarchyConfig,
+    level: LevelConfig,
+    below: _Below,
+    *,
+    seed: int,
+    threads: int,
 ) -> Receipt:
     config = {
         **level.model_dump(mode="json"),
@@ -78,18 +95,31 @@ def _cluster_level(
     }
     load = partial(_load_level, settings, level, seed)
     step = Step("cluster_level", 1, config, load, "task", "cluster", threads)
-    return runner.run_one(step, Item((below.sha256,), {"below": below}))
+    item = Item((below.centroids.sha256,), {"below": below.centroids})
+    each = ClusterConfig(
+        num_clusters=level.num_clusters,
+        iterations=settings.iterations,
+        group_rows=rule.group_rows,
+        device=rule.device,
+    )
+    plan = LevelPlan(below.num_clusters, each, level.closest, settings.resampling_steps, seed)
+    if plan.is_large and runner.has_to_do(step, item):
+        return level_in_steps(runner, step, item, plan)
+    return runner.run_one(step, item)
 
 
 def _load_level(settings: HierarchyConfig, level: LevelConfig, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
-        found = build_level(
-            np.asarray(read_array(attempt.payload["below"])),
-            level,
-            resampling_steps=settings.resampling_steps,
-            iterations=settings.iterations,
-            seed=seed,
-        )
+        if made := attempt.payload.get("made"):
+            found = Level(*(np.asarray(read_array(file)) for file in (made.centroids, made.parent)))
+        else:
+            found = build_level(
+                np.asarray(read_array(attempt.payload["below"])),
+                level,
+                resampling_steps=settings.resampling_steps,
+                iterations=settings.iterations,
+                seed=seed,
+            )
         storage.write_vectors(attempt.out / "centroids.npy", found.centroids)
         storage.write_vectors(attempt.out / "parent.npy", found.parent)
         return {"num_clusters": len(found.centroids), "num_below": len(found.parent)}
@@ -105,8 +135,8 @@ def _split(
     *,
     seed: int,
     threads: int,
-) -> _Leaves:
-    """Split every flat cluster into leaves, a group of clusters at a time."""
+) -> tuple[_Leaves, int]:
+    """Split every flat cluster into leaves, a group of clusters at a time; with the number of leaves."""
     step = Step("cluster_members", 1, {}, _load_members, "task", "cluster")
     places = [part.digest() for part in parts]
     item = Item((*places, clusters.cluster.sha256), {"parts": tuple(parts), "cluster": clusters.cluster})
@@ -132,7 +162,8 @@ def _split(
     num_rows, dim = sum(part.num_rows for part in parts), read_array(clusters.centroids).shape[1]
     payload = {"rows": rows, "groups": groups, "num_rows": num_rows, "dim": dim}
     receipt = runner.run_one(step, Item(inputs, payload))
-    return _Leaves(*(receipt.file(runner.run_dir, f"{name}.npy") for name in ("leaf", "score", "centroids")))
+    files = (receipt.file(runner.run_dir, f"{name}.npy") for name in ("leaf", "score", "centroids"))
+    return _Leaves(*files), receipt.facts["num_leaves"]
 
 
 def group_clusters(starts: np.ndarray, group_rows: int) -> list[tuple[int, int]]:

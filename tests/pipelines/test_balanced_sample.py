@@ -17,7 +17,7 @@ from curation.cluster.hierarchy import HierarchyConfig, build_levels
 from curation.cluster.sampling import Candidates, balanced_sample
 from curation.errors import ConfigError
 from pipelines.config import RunConfig, apply_override, validate
-from pipelines.stages import hierarchy
+from pipelines.stages import hierarchy, level
 from pipelines.verify import verify
 from tests.curation.cluster.long_tail import LongTail, balance_of, draw_long_tail
 
@@ -68,7 +68,7 @@ def balanced(pool: Path, tmp_path: Path) -> Callable[..., RunConfig]:
             "dedup": {"phash_radius": None, "cosine_threshold": None},
             "decontaminate": {"phash_radius": None, "cosine_threshold": None},
             "cluster": {"num_clusters": 60, "iterations": 5},
-            "hierarchy": LEVELS,
+            "hierarchy": dict(LEVELS),
             "select": {"balanced": {"num_images": 80}},
             "executor": {"kind": "local"},
         }
@@ -103,7 +103,7 @@ def test_a_sample_without_a_curated_pool(
     # The same by the library alone, on what the step `cluster` gave.
     settings = HierarchyConfig.model_validate(LEVELS)
     leaves = step_array(config.run_dir, "cluster", "centroids")
-    parents = [level.parent for level in build_levels(leaves, settings, seed=0)]
+    parents = [each.parent for each in build_levels(leaves, settings, seed=0)]
     leaf, score = (step_array(config.run_dir, "cluster", name) for name in ("cluster", "score"))
     candidates = Candidates(leaf, score, id_ranks(pool, lineage["key"].to_pylist()))
     expected = balanced_sample(candidates, parents, budget=80, order="random", seed=0)
@@ -146,6 +146,45 @@ def test_split_clusters_are_leaves(
     monkeypatch.setattr(hierarchy, "GROUP_ROWS", 1 << 19)
     assert sampled(balanced(*splits, "ingest.part_rows=37", name="other")) == sampled(config)
     assert sampled(balanced(*splits, "seed=1", name="seed")) != sampled(config)
+
+
+class Interrupted(BaseException):
+    """Stands for Ctrl-C or a kill."""
+
+
+def level_files(run_dir: str) -> dict[str, bytes]:
+    """What the levels are made of, by the files of their folders."""
+    files = Path(run_dir, "steps", "cluster_level").glob("*/*.npy")
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
+
+
+def test_levels_in_steps_give_the_bytes_of_one_task(
+    balanced: Any, run_quietly: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 3 clusters want groups of 48 points, and there are 60: the first level is done in two groups.
+    levels = "hierarchy.levels=[{num_clusters: 3, closest: 18}, {num_clusters: 2}]"
+    at_once, in_steps = balanced(levels), balanced(levels, "cluster.group_rows=16", name="in_steps")
+    run_quietly(at_once)
+    seen: list[str] = []
+    inner = level.KMeansSteps.run
+
+    def breaks_off(steps: Any) -> Any:
+        seen.append("clustering")
+        if len(seen) == 3:
+            raise Interrupted
+        return inner(steps)
+
+    monkeypatch.setattr(level.KMeansSteps, "run", breaks_off)
+    with pytest.raises(Interrupted):
+        run_quietly(in_steps)
+    steps = Path(in_steps.run_dir, "steps")
+    assert len(list(steps.glob("level_states/*/receipt.json"))) == 1  # the second clustering's
+    assert run_quietly(in_steps).exit_code == 0
+    assert len(seen) == 3 + 2  # of four clusterings, those that were left
+    assert len(level_files(at_once.run_dir)) == 4
+    assert level_files(in_steps.run_dir) == level_files(at_once.run_dir)
+    for name in ("level_points", "level_labels", "level_states", "kmeans_states", "kmeans_sums"):
+        assert list(steps.glob(f"{name}/*")) == []
 
 
 def test_a_sample_beside_what_is_retrieved(balanced: Any, run_quietly: Any, rows_of: Any) -> None:

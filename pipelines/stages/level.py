@@ -1,0 +1,241 @@
+"""One level of a hierarchy in steps, for levels whose points are too many for one task.
+
+A level is clustered anew on its resampled points a number of times, and each of these clusterings is one in
+steps (`pipelines.stages.kmeans`). Between them stands a state: the centroids, the cluster of every point, and
+the points that the next clustering is made on. What the state before it needed goes when it is published, and
+all of it goes when the level is; so a run that is killed goes on within a clustering.
+
+The bytes are those of `curation.cluster.hierarchy.build_level`, which does small levels in one task.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from curation import storage
+from curation.cluster.config import ClusterConfig
+from curation.cluster.hierarchy import closest_points, num_closest, seed_of
+from curation.cluster.kmeans import assign
+from pipelines.parts import Part, read_array, vector_blocks
+from pipelines.runner import Runner
+from pipelines.stages.groups import group_digest, make_groups
+from pipelines.stages.kmeans import KMeansSteps, Training, group_rows
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of, find_receipt
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """What one level is made of.
+
+    Args:
+        num_points: centroids of the level below.
+        rule: the clustering: clusters, iterations, units of work.
+        closest: points that a resampling keeps of each cluster; None: see `num_closest`.
+        resampling_steps: clusterings after the first.
+        seed: of the level.
+    """
+
+    num_points: int
+    rule: ClusterConfig
+    closest: int | None
+    resampling_steps: int
+    seed: int
+
+    @property
+    def num_clusters(self) -> int:
+        """Of the level."""
+        assert self.rule.num_clusters is not None
+        return self.rule.num_clusters
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the points fill more than one group of an iteration."""
+        return self.num_points > group_rows(self.rule, self.num_clusters)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a clustering leaves: the last one is the level."""
+
+    centroids: FileRef
+    parent: FileRef
+    kept: FileRef  # points of the next clustering, ascending
+    part_rows: tuple[int, ...]  # how many of them each part holds
+
+    @property
+    def num_kept(self) -> int:
+        return sum(self.part_rows)
+
+
+def level_in_steps(runner: Runner, step: Step, item: Item, plan: LevelPlan) -> Receipt:
+    """Do `step`, whose item names the level `below`, by steps of its own.
+
+    The work of `step` finds the finished level's files under `made` in its payload.
+    """
+    return _LevelSteps(runner, step, item, plan).run()
+
+
+class _LevelSteps:
+    def __init__(self, runner: Runner, step: Step, item: Item, plan: LevelPlan) -> None:
+        self._runner, self._step, self._item, self._plan = runner, step, item, plan
+        load_points = partial(_load_points, plan.rule.group_rows)
+        config = {"rows": plan.rule.group_rows}
+        self._points = Step("level_points", 1, config, load_points, "task", "cluster")
+        load = partial(_load_labels, plan.rule.device)
+        num_gpus = int(plan.rule.device == "cuda")
+        self._labels = Step(
+            "level_labels", 1, step.config, load, "task", "cluster", step.threads, num_gpus=num_gpus
+        )
+        self._states = Step("level_states", 1, step.config, _load_state, "task", "cluster")
+
+    def run(self) -> Receipt:
+        runner, plan = self._runner, self._plan
+        [points] = runner.run_inside(self._points, [self._item])
+        parts = _parts(points, runner.run_dir)
+        number = self._newest()
+        every = points.file(runner.run_dir, "every.npy")
+        while number < plan.resampling_steps:
+            state = None if number < 0 else self._state(number)
+            if state is not None and state.num_kept < plan.num_clusters:
+                break  # clusters came out empty, and what is left cannot fill so many again
+            rows, part_rows = (
+                (every, tuple(part.num_rows for part in parts))
+                if state is None
+                else (state.kept, state.part_rows)
+            )
+            number += 1
+            self._cluster(number, parts, rows, part_rows)
+        made = self._state(number)
+        receipt = runner.run_one(self._step, replace(self._item, payload={"made": made}))
+        self._forget(range(number + 1))
+        runner.forget(self._points, [self._item])
+        return receipt
+
+    def _cluster(
+        self, number: int, parts: tuple[Part, ...], rows: FileRef, part_rows: tuple[int, ...]
+    ) -> None:
+        runner, plan = self._runner, self._plan
+        used = [(part, own) for part, own in zip(parts, part_rows, strict=True) if own]
+        training = Training(
+            parts=tuple(part for part, _ in used),
+            part_rows=tuple(own for _, own in used),
+            rows=rows,
+            digest=digest_of(self._step.identity(self._item), number),
+            num_clusters=plan.num_clusters,
+        )
+        seed = seed_of(plan.seed, number)
+        iterations = KMeansSteps(runner, plan.rule, training, seed=seed, threads=self._step.threads)
+        fitted = iterations.run()
+        groups = make_groups(
+            parts, [part.num_rows for part in parts], rows=group_rows(plan.rule, plan.num_clusters)
+        )
+        labels = [
+            Item((training.digest, group_digest(group)), {"parts": group, "centroids": fitted.centroids})
+            for group in groups
+        ]
+        with runner.progress.step("level_labels", total=len(labels), done=0) as advance:
+            found = runner.run_inside(self._labels, labels, advance=advance)
+        payload = {
+            "labels": [
+                tuple(one.file(runner.run_dir, name) for name in ("cluster.npy", "score.npy"))
+                for one in found
+            ],
+            "centroids": fitted.centroids,
+            "closest": num_closest(plan.num_points, plan.num_clusters, closest=plan.closest),
+            "part_ends": [part.offset + part.num_rows for part in parts],
+        }
+        runner.run_inside(self._states, [self._state_item(number, payload)])
+        iterations.forget()
+        runner.forget(self._labels, labels)
+        self._forget(range(number))
+
+    def _state_item(self, number: int, payload: dict[str, Any] | None = None) -> Item:
+        return Item((*self._item.inputs, f"clustering {number}"), payload or {})
+
+    def _newest(self) -> int:
+        there = storage.list_names(storage.join(self._runner.run_dir, f"steps/{self._states.name}"))
+        for number in reversed(range(self._plan.resampling_steps + 1)):
+            item = self._state_item(number)
+            if self._states.identity(item) in there and self._find(number) is not None:
+                return number
+        return -1
+
+    def _find(self, number: int) -> Receipt | None:
+        identity = self._states.identity(self._state_item(number))
+        return find_receipt(self._runner.run_dir, self._states, identity)
+
+    def _state(self, number: int) -> _State:
+        receipt = self._find(number)
+        assert receipt is not None, "a state is gone that a later one builds on"
+        centroids, parent, kept = (
+            receipt.file(self._runner.run_dir, f"{name}.npy") for name in ("centroids", "parent", "kept")
+        )
+        return _State(centroids, parent, kept, tuple(receipt.facts["part_rows"]))
+
+    def _forget(self, numbers: range) -> None:
+        self._runner.forget(self._states, [self._state_item(number) for number in numbers])
+
+
+def _parts(points: Receipt, run_dir: str) -> tuple[Part, ...]:
+    """Points as parts; nothing but their vectors is asked for."""
+    parts: list[Part] = []
+    offset = 0
+    for number, num_rows in enumerate(points.facts["part_rows"]):
+        file = points.file(run_dir, _points_name(number))
+        parts.append(Part(number, "", "uncurated", offset, num_rows, images=file, embeddings=file))
+        offset += num_rows
+    return tuple(parts)
+
+
+def _points_name(number: int) -> str:
+    return f"points-{number:06d}.npy"
+
+
+def _load_points(rows: int) -> Work:
+    """The centroids of the level below as vectors like those of images, in files of so many rows."""
+
+    def work(attempt: Attempt) -> dict[str, Any]:
+        below = read_array(attempt.payload["below"])
+        part_rows = []
+        for number, start in enumerate(range(0, len(below), rows)):
+            points = np.asarray(below[start : start + rows]).astype(np.float16)
+            storage.write_vectors(attempt.out / _points_name(number), points)
+            part_rows.append(len(points))
+        storage.write_vectors(attempt.out / "every.npy", np.arange(len(below)))
+        return {"part_rows": part_rows}
+
+    return work
+
+
+def _load_labels(device: Literal["cpu", "cuda"]) -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        parts: tuple[Part, ...] = attempt.payload["parts"]
+        centroids = np.array(read_array(attempt.payload["centroids"]))
+        every = np.arange(parts[0].offset, parts[-1].offset + parts[-1].num_rows)
+        found = [
+            assign(vectors, centroids, device=device)
+            for _, vectors in vector_blocks(parts, "embeddings", every)
+        ]
+        for name, arrays in zip(("cluster", "score"), zip(*found, strict=True), strict=True):
+            storage.write_vectors(attempt.out / f"{name}.npy", np.concatenate(arrays))
+        return {"num_points": len(every)}
+
+    return work
+
+
+def _load_state() -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        files = zip(*attempt.payload["labels"], strict=True)
+        parent, score = (np.concatenate([read_array(file) for file in own]) for own in files)
+        kept = closest_points(parent, score, closest=attempt.payload["closest"])
+        storage.write_vectors(
+            attempt.out / "centroids.npy", np.asarray(read_array(attempt.payload["centroids"]))
+        )
+        storage.write_vectors(attempt.out / "parent.npy", parent)
+        storage.write_vectors(attempt.out / "kept.npy", kept)
+        ends = np.searchsorted(kept, attempt.payload["part_ends"])
+        return {"part_rows": np.diff(ends, prepend=0).tolist()}
+
+    return work
