@@ -139,7 +139,9 @@ def _add_readers(commands: Any) -> None:
     for command in (status, report, explain):
         command.add_argument("run_dir", metavar="RUN_DIR")
         command.add_argument("--json", action="store_true", help="print JSON")
-    explain.add_argument("image", metavar="IMAGE", help="a key, an image id, or the beginning of one")
+    explain.add_argument(
+        "image", metavar="IMAGE", help="a key, POOL/KEY, a URL or path, an image id or its beginning"
+    )
     explain.add_argument("--pool", help="look in this pool alone")
 
 
@@ -353,14 +355,15 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _clean(arguments: argparse.Namespace) -> int:
     from pipelines.clean import by_step, clean, find_leftovers
+    from pipelines.report.words import size
 
     remove = clean if arguments.yes else find_leftovers
     folders = remove(arguments.run_dir, keep_current=arguments.keep_current)
     total = sum(folder.num_bytes for folder in folders)
     done = "removed" if arguments.yes else "may go (remove with --yes)"
-    lines = [f"{num_bytes / 1e6:10,.1f} MB  {name}" for name, num_bytes in by_step(folders).items()]
+    lines = [f"{size(num_bytes):>13}  {name}" for name, num_bytes in by_step(folders).items()]
     found = {"folders": [vars(folder) for folder in folders], "bytes": total, "removed": arguments.yes}
-    _print(arguments, found, [*lines, f"{total / 1e6:10,.1f} MB  in all {done}"])
+    _print(arguments, found, [*lines, f"{size(total):>13}  in all {done}"])
     return 0
 
 

@@ -31,16 +31,22 @@ class Found:
 def find_images(
     run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str | None = None
 ) -> list[Found]:
-    """Every image whose key is `asked`, or whose id begins with it; at most `MAX_MATCHES`.
+    """Every image whose key, pool/key or URI is `asked`, or whose id begins with it; at most `MAX_MATCHES`.
 
     Raises:
         ConfigError: there is none; names what comes near.
     """
     found: list[Found] = []
-    for offset, path, table in _names(run_dir, manifest):
+    is_uri = "://" in asked or asked.startswith("/")
+    for offset, path, table in _names(run_dir, manifest, with_uris=is_uri):
         if not _is_of(table, pool):
             continue
         match = set(places_of(table["key"], asked))
+        if is_uri:
+            match |= set(places_of(table["uri"], asked))
+        first, _, key = asked.partition("/")
+        if key and _is_of(table, first):
+            match |= set(places_of(table["key"], key))
         if len(asked) >= MIN_ID_DIGITS and _is_hex(asked):
             match |= set(places_with_prefix(table["image_id"], asked.lower()))
         places = sorted(match)[: MAX_MATCHES - len(found)]
@@ -73,12 +79,15 @@ def names_of(run_dir: str, manifest: Mapping[str, Any], rows: list[int]) -> dict
     return found
 
 
-def _names(run_dir: str, manifest: Mapping[str, Any]) -> Iterator[tuple[int, str, pa.Table]]:
+def _names(
+    run_dir: str, manifest: Mapping[str, Any], *, with_uris: bool = False
+) -> Iterator[tuple[int, str, pa.Table]]:
     """Of every file of the lineage its first global row, its path, and the names in it."""
+    columns = ["pool", "key", "image_id", *(["uri"] if with_uris else [])]
     offset = 0
     for entry in manifest["lineage"]:
         path = storage.join(run_dir, entry["path"])
-        yield offset, path, storage.read_table(path, ["pool", "key", "image_id"])
+        yield offset, path, storage.read_table(path, columns)
         offset += entry["rows"]
 
 
@@ -98,8 +107,8 @@ def _nothing(run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str
     near = near_names(run_dir, manifest, asked, pool=pool)
     return ConfigError(
         f"No image {asked!r} in {run_dir}" + (f", pool {pool}" if pool else ""),
-        expected=f"a key as the listing has it (the path below the source), or {MIN_ID_DIGITS} digits of an "
-        "image id",
+        expected=f"a key as the listing has it (the path below the source), a URL or path, or {MIN_ID_DIGITS} "
+        "digits of an image id",
         remedy=f"Near it: {', '.join(near)}" if near else "",
     )
 

@@ -134,11 +134,12 @@ def _asked_rule(rule: DedupConfig, asked: Asked) -> DedupConfig:
 
 
 def _nothing_saved(name: str, value: float) -> ConfigError:
+    needs = " and describe.descriptor (such as gist)" if name == "cosine_threshold" else ""
     return ConfigError(
-        f"This run compares nothing by dedup.{name}",
+        f"This run has no edges by {name}, so no other one can be asked about",
         got=value,
-        expected="a kind of edge that the run has",
-        remedy=f"Set dedup.{name} in its config and run it again",
+        expected=f"a run whose config sets dedup.{name}",
+        remedy=f"Set dedup.{name}{needs} in its config and run it again",
     )
 
 
@@ -252,7 +253,7 @@ def what_if_lines(found: dict[str, Any]) -> list[str]:
     for kind, about in found["edges"].items():
         for where in ("just_above", "just_below"):
             lines.append(f"{kind}, {where.replace('_', ' ')} {_threshold(kind, about['threshold'])}:")
-            lines += [f"  {edge['score']:.4f}  {edge['a']} – {edge['b']}" for edge in about[where]]
+            lines += [f"  {_score(kind, edge['score'])}  {edge['a']} – {edge['b']}" for edge in about[where]]
             if not about[where]:
                 lines.append("  none saved" if where == "just_below" else "  none")
     if found["num_alarms"]:
@@ -269,6 +270,10 @@ def _alarm_line(alarm: dict[str, Any]) -> str:
         f"ends {ends['a']} – {ends['b']} {ends['score']:.4f}; "
         f"weakest edge {edge['a']} – {edge['b']} {edge['kind']} {edge['score']:.4f}"
     )
+
+
+def _score(kind: str, value: float) -> str:
+    return f"{value:.4f}" if kind == "cosine" else _threshold(kind, value)
 
 
 def _threshold(kind: str, value: float) -> str:

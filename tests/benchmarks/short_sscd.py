@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from published_sscd import TorchvisionModel, save_torchscript
 

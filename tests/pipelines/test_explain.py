@@ -130,6 +130,19 @@ def test_what_comes_near_is_named(finished: Path, rows: list[dict[str, Any]]) ->
         explain(str(finished), row["key"], pool="moon")
 
 
+@pytest.mark.parametrize("name", ["{pool}/{key}", "{uri}"])
+def test_an_image_is_found_by_every_name_that_is_printed(
+    finished: Path, rows: list[dict[str, Any]], name: str
+) -> None:
+    row = rows[-1]
+    found = explain(str(finished), name.format_map(row), pool=None)["images"]
+    assert {"pool": row["pool"], "key": row["key"]} in [
+        {field: one[field] for field in ("pool", "key")} for one in found
+    ]
+    with pytest.raises(ConfigError, match="No image"):
+        explain(str(finished), f"nobody/{row['key']}", pool=None)
+
+
 def test_the_saved_answer_is_that_of_the_flow(damageable: Path, rows: list[dict[str, Any]]) -> None:
     """Without the saved file the flow is asked, in a run directory that has been moved: the same story."""
     row = next(row for row in rows if row["reason"] == "near_copy")

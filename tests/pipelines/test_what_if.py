@@ -83,7 +83,7 @@ def test_examples_lie_on_both_sides_of_the_threshold(finished: Path) -> None:
         (Asked(threshold=0.89), ["0.89", "0.9 (dedup.edge_floor", "Set dedup.edge_floor"]),
         (Asked(threshold=1.01), ["1.01", "to 1"]),
         (Asked(phash_radius=7), ["Got: 7", "0 to 6 (dedup.phash_radius"]),
-        (Asked(pca_radius=3), ["compares nothing by dedup.pca_radius"]),
+        (Asked(pca_radius=3), ["has no edges by pca_radius"]),
     ],
 )
 def test_what_was_not_saved_is_an_error(finished: Path, asked: Asked, words: list[str]) -> None:
