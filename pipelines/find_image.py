@@ -107,7 +107,7 @@ def _nothing(run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str
     near = near_names(run_dir, manifest, asked, pool=pool)
     return ConfigError(
         f"No image {asked!r} in {run_dir}" + (f", pool {pool}" if pool else ""),
-        expected=f"a key as the listing has it (the path below the source), a URL or path, or {MIN_ID_DIGITS} "
+        expected=f"a key as in the listing (the path below the source), a URL or path, or {MIN_ID_DIGITS} "
         "digits of an image id",
         remedy=f"Near it: {', '.join(near)}" if near else "",
     )
