@@ -40,6 +40,15 @@ def read_dataset_config(run_dir: str, manifest: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: when it is not known, or none that this version of lvd knows.
     """
+    return _read(dataset_config_file(run_dir, manifest), run_dir)
+
+
+def dataset_config_file(run_dir: str, manifest: Mapping[str, Any]) -> Path:
+    """Where the config lies that the dataset in `manifest` was made with.
+
+    Raises:
+        ConfigError: when it is not known any more.
+    """
     file = _saved_config(run_dir, manifest["config_sha256"])
     if not file.is_file():
         file = config_file(run_dir)
@@ -50,7 +59,7 @@ def read_dataset_config(run_dir: str, manifest: Mapping[str, Any]) -> RunConfig:
                 expected=f"one whose SHA-256 is {manifest['config_sha256']}",
                 remedy="Run the config that you want to ask about again: what is done is found",
             )
-    return _read(file, run_dir)
+    return file
 
 
 def _read(file: Path, run_dir: str) -> RunConfig:

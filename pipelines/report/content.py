@@ -40,7 +40,6 @@ class Content:
     clusters: Clusters | None
     timings: Sequence[StepTiming]
     config_text: str
-    config_is_same: bool
 
     def pictures(self) -> list[Picture]:
         """Every picture of the page in its order, as often as it is shown."""
@@ -81,5 +80,4 @@ def gather(evidence: Evidence) -> Content:
         clusters=gather_clusters(lineage, scanned, seed=seed),
         timings=gather_timings(steps),
         config_text=evidence.config_text,
-        config_is_same=evidence.config_is_same,
     )

@@ -1,6 +1,5 @@
 """What a finished run left behind, as far as the report needs it."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from pipelines.config import RunConfig
 from pipelines.lvd import Curated, curate
 from pipelines.parts import Part
 from pipelines.progress import Progress
-from pipelines.run_dir import config_file, read_manifest, read_run_config
+from pipelines.run_dir import dataset_config_file, read_dataset_config, read_manifest
 from pipelines.runner import Runner, StopHereError
 from pipelines.stages.join import EdgeFile
 from pipelines.step import FileRef, Receipt
@@ -39,7 +38,6 @@ class Evidence:
     manifest: Mapping[str, Any]
     config: RunConfig
     config_text: str
-    config_is_same: bool  # whether run.yaml is the config that the dataset was made with
     steps: Steps | None
 
     @property
@@ -56,16 +54,13 @@ def read_evidence(run_dir: str) -> Evidence:
     """Find what a finished run left.
 
     Raises:
-        ConfigError: when no dataset was finished in `run_dir`.
+        ConfigError: when no dataset was finished in `run_dir`, or its config is not known any more.
         IntegrityError: when the manifest is damaged.
     """
     manifest = read_manifest(run_dir)
-    config = read_run_config(run_dir)
-    text = storage.read_bytes(str(config_file(run_dir)))
-    is_same = hashlib.sha256(text).hexdigest() == manifest["config_sha256"]
-    return Evidence(
-        run_dir, manifest, config, text.decode(), is_same, find_steps(run_dir, config, manifest=manifest)
-    )
+    config = read_dataset_config(run_dir, manifest)
+    text = storage.read_bytes(str(dataset_config_file(run_dir, manifest))).decode()
+    return Evidence(run_dir, manifest, config, text, find_steps(run_dir, config, manifest=manifest))
 
 
 def find_steps(run_dir: str, config: RunConfig, *, manifest: Mapping[str, Any]) -> Steps | None:

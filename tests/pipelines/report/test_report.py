@@ -188,6 +188,10 @@ def test_is_written_without_intermediate_data(rich_run: Path, tmp_path: Path) ->
     cleaned = tmp_path / "run"
     shutil.copytree(rich_run, cleaned)
     shutil.rmtree(cleaned / "steps")
+    with pytest.raises(ConfigError, match="shows more than can be written anew"):
+        write_report(str(cleaned))
+    [report] = cleaned.glob("dataset-*/report.html")
+    report.unlink()
     bare = Page(write_report(str(cleaned)))
     assert "intermediate data is gone" in bare.text
     assert "source not known any more" in bare.text
@@ -196,14 +200,15 @@ def test_is_written_without_intermediate_data(rich_run: Path, tmp_path: Path) ->
     assert sum(tag == "img" for tag, _ in bare.tags) > 10  # kept images come out of the shards
 
 
-def test_does_not_show_steps_of_another_dataset(rich_run: Path, tmp_path: Path) -> None:
+def test_shows_the_config_of_its_dataset(rich_run: Path, tmp_path: Path) -> None:
     other = tmp_path / "run"
     shutil.copytree(rich_run, other)
     text = (other / "run.yaml").read_text()
     (other / "run.yaml").write_text(text.replace("phash_radius: 6", "phash_radius: 5"))
-    changed = Page(write_report(str(other)))
-    assert "run.yaml has changed since this dataset was made" in changed.text
-    assert "intermediate data is gone" in changed.text
+    page = Page(write_report(str(other)))
+    assert "phash_radius: 6" in page.text
+    assert "phash_radius: 5" not in page.text
+    assert "intermediate data is gone" not in page.text
 
 
 def test_changed_sources_are_not_shown(make_run: MakeRun, tmp_path: Path) -> None:
