@@ -10,6 +10,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class Shard:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ShardIndex:
     """The byte range of every member of one shard; sample i has the members first[i] … first[i + 1] - 1."""
 
@@ -50,6 +51,14 @@ class ShardIndex:
     name_code: Int32[np.ndarray, "num_members"]
     offset: Int64[np.ndarray, "num_members"]
     num_bytes: Int64[np.ndarray, "num_members"]
+
+    @cached_property
+    def images(self) -> tuple[memoryview, memoryview]:
+        """First byte and length of every sample's image, to be asked for one by one: an element of a view is
+        an int three times as fast as an array's.
+        """
+        first = self.first[:-1]
+        return memoryview(self.offset[first]), memoryview(self.num_bytes[first])
 
 
 def read_index(shard: Shard) -> ShardIndex:
@@ -139,9 +148,8 @@ class ShardReader:
 
     def image_ranges(self, shard: int) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
         """First byte and length of every image of a shard, in the order of its samples."""
-        index = self.index(shard)
-        first = index.first[:-1]
-        return index.offset[first], index.num_bytes[first]
+        offset, num_bytes = self.index(shard).images
+        return np.asarray(offset), np.asarray(num_bytes)
 
     def read_range(self, shard: int, offset: int, num_bytes: int, *, path: str | None = None) -> bytes:
         """Bytes of a shard, or of a copy of it at `path`.
@@ -158,13 +166,10 @@ class ShardReader:
             OSError: when they cannot be read.
             IntegrityError: when the shard is not what its index says.
         """
-        index = self.index(shard)
-        if not 0 <= sample < len(index.keys):
-            raise IndexError(f"sample {sample} of {len(index.keys)} in {self.shards[shard].name}")
-        member = index.first[sample]
-        return self._ranges.read(
-            self.shards[shard].path, int(index.offset[member]), int(index.num_bytes[member])
-        )
+        offset, num_bytes = self.index(shard).images
+        if not 0 <= sample < len(offset):
+            raise IndexError(f"sample {sample} of {len(offset)} in {self.shards[shard].name}")
+        return self._ranges.read(self.shards[shard].path, offset[sample], num_bytes[sample])
 
     def read(self, shard: int, sample: int) -> Sample:
         """One whole sample, by one positioned read; raises as `read_image` does."""
