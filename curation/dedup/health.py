@@ -14,6 +14,7 @@ from curation.dedup.diameter import Diameters, diameters
 from curation.dedup.edges import Edges, strength
 from curation.dedup.forest import Forest
 from curation.dedup.likeness import Likeness
+from curation.dedup.spool import spooled
 
 # Edges of components that are measured at a time: about 1.5 GB with all that is made of them.
 BATCH_EDGES = 10_000_000
@@ -54,7 +55,7 @@ def component_health(
 
     Args:
         copies: every row of a component of two or more.
-        edges: all that formed the components, in pieces, gone through twice or more; an edge between two
+        edges: all that formed the components, in pieces, gone through twice; an edge between two
             components (that were cut apart) does not count.
         num_rows: global rows.
         thresholds: the score from which a pair is an edge, by kind.
@@ -78,7 +79,9 @@ class Batch:
 def component_edges(
     copies: Copies, edges: Iterable[Edges], *, num_rows: int, wanted: Bool[ndarray, " c"] | None = None
 ) -> Iterator[Batch]:
-    """Gather the edges of components, of as many at a time as `BATCH_EDGES` allows; each batch is a pass.
+    """Gather the edges of components, of as many at a time as `BATCH_EDGES` allows.
+
+    Edges that are more than one batch are sorted into batches on a local disk, in one pass.
 
     Args:
         copies: every row of a component of two or more.
@@ -94,23 +97,32 @@ def component_edges(
     counts = np.zeros(num_components, np.int64)
     for piece in edges:
         counts += np.bincount(number[piece.a[_inside(piece, number)]], minlength=num_components)
-    ends = np.cumsum(counts)
-    first = 0
-    while first == 0 or first < num_components:
+    bounds = _bounds(counts)
+    if len(bounds) == 1:
+        yield Batch(*bounds[0], Edges.joined([piece.take(_inside(piece, number)) for piece in edges]))
+        return
+    lasts = np.array([last for _, last in bounds])
+    inside = (piece.take(_inside(piece, number)) for piece in edges)
+    pieces = ((piece, np.searchsorted(lasts, number[piece.a], side="right")) for piece in inside)
+    for (first, last), own in zip(bounds, spooled(pieces, len(bounds)), strict=True):
+        yield Batch(first, last, own)
+
+
+def _bounds(counts: Int64[ndarray, " c"]) -> list[tuple[int, int]]:
+    """Runs of components, first and last + 1, of at most `BATCH_EDGES` edges where one alone has no more."""
+    ends, num_components = np.cumsum(counts), len(counts)
+    bounds, first = [], 0
+    while first < num_components:
         before = int(ends[first - 1]) if first else 0
         last = max(first + 1, int(np.searchsorted(ends, before + BATCH_EDGES, side="right")))
-        last = min(last, num_components)
-        own = [piece.take(_inside(piece, number, first=first, last=last)) for piece in edges]
-        yield Batch(first, last, Edges.joined(own))
-        first = max(last, 1)
+        bounds.append((first, min(last, num_components)))
+        first = bounds[-1][1]
+    return bounds or [(0, 0)]
 
 
-def _inside(
-    piece: Edges, number: np.ndarray, *, first: int = 0, last: int | None = None
-) -> Bool[ndarray, " e"]:
+def _inside(piece: Edges, number: np.ndarray) -> Bool[ndarray, " e"]:
     of_a, of_b = number[piece.a], number[piece.b]
-    inside = (of_a == of_b) & (of_a >= first)
-    return inside if last is None else inside & (of_a < last)
+    return (of_a == of_b) & (of_a >= 0)
 
 
 def _measure(copies: Copies, batch: Batch, *, thresholds: Mapping[str, float]) -> Health:
