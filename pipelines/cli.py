@@ -155,7 +155,12 @@ def _add_search(commands: Any) -> None:
     )
     search.add_argument("run_dir", metavar="RUN_DIR")
     what = search.add_mutually_exclusive_group(required=True)
-    what.add_argument("--id", dest="image", metavar="ID", help="an image id, the beginning of one, or a key")
+    what.add_argument(
+        "--id",
+        dest="image",
+        metavar="ID",
+        help="a key, POOL/KEY, a URL or path, or an image id or its beginning",
+    )
     what.add_argument(
         "--image",
         dest="file",

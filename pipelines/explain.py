@@ -59,7 +59,7 @@ def open_run(run_dir: str) -> Run:
 
 
 def explain(run_dir: str, image: str, *, pool: str | None) -> dict[str, Any]:
-    """The story of every image whose key is `image`, or whose id begins with it.
+    """The story of every image whose key, pool/key or URI is `image`, or whose id begins with it.
 
     Returns:
         Plain data: `images`, each with its row of the lineage, the `copies` in its component, and its `story`

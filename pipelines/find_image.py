@@ -1,4 +1,4 @@
-"""Finds images of a finished run by key or id, and says what comes near where there is none."""
+"""Finds images of a finished run by key, URI or id, and says what comes near where there is none."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -107,8 +107,8 @@ def _nothing(run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str
     near = near_names(run_dir, manifest, asked, pool=pool)
     return ConfigError(
         f"No image {asked!r} in {run_dir}" + (f", pool {pool}" if pool else ""),
-        expected=f"a key as in the listing (the path below the source), a URL or path, or {MIN_ID_DIGITS} "
-        "digits of an image id",
+        expected="a key as in the listing (the path below the source), POOL/KEY, a URL or path, or "
+        f"{MIN_ID_DIGITS} digits of an image id",
         remedy=f"Near it: {', '.join(near)}" if near else "",
     )
 

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# The sums of a cluster have four times the bytes of a vector: a quarter then of what was read to make them.
+_GROUP_ROWS_PER_CENTROID = 16
+
 
 class ClusterConfig(BaseModel):
     """How the pool is divided into clusters."""
@@ -35,6 +38,10 @@ class ClusterConfig(BaseModel):
         "cpu", description="what vectors are assigned on; the same results. cuda: one GPU for each worker"
     )
 
+    def rows_of_group(self, num_clusters: int) -> int:
+        """Rows of a unit of work, at least, where there are so many clusters."""
+        return max(self.group_rows, _GROUP_ROWS_PER_CENTROID * num_clusters)
+
 
 class LevelConfig(BaseModel):
     """One level above the leaves."""
@@ -48,6 +55,10 @@ class LevelConfig(BaseModel):
         description="centroids of the level below that a resampling keeps of each cluster, the nearest; "
         "null: half of what a cluster holds on average",
     )
+
+    def num_closest(self, num_points: int) -> int:
+        """How many a resampling keeps of each cluster, where the level below has so many."""
+        return self.closest or max(2, math.ceil(num_points / self.num_clusters / 2))
 
 
 class HierarchyConfig(BaseModel):

@@ -16,7 +16,6 @@ included.
 Source: arXiv:2405.15613, §3; r, steps and iterations as in its config for 743 million images.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -113,7 +112,7 @@ def build_level(
             remedy="Lower hierarchy.levels, or raise cluster.num_clusters or hierarchy.splits",
         )
     points = below.astype(np.float16)
-    closest = num_closest(len(points), k, closest=level.closest)
+    closest = level.num_closest(len(points))
     kept = points
     for step in range(1 + resampling_steps):
         part = partial(np.asarray, kept)
@@ -123,11 +122,6 @@ def build_level(
         if len(kept) < k:  # clusters came out empty, and what is left cannot fill so many again
             break
     return Level(found.centroids, cluster)
-
-
-def num_closest(num_points: int, num_clusters: int, *, closest: int | None) -> int:
-    """How many points a resampling keeps of each cluster: half of what it holds on average, unless said."""
-    return closest or max(2, math.ceil(num_points / num_clusters / 2))
 
 
 def closest_points(

@@ -1,7 +1,8 @@
 """How healthy components are: size, diameter, weakest edge, and the chains that join unlike images."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,24 @@ from curation.dedup.diameter import Diameters, diameters
 from curation.dedup.edges import Edges, strength
 from curation.dedup.forest import Forest
 from curation.dedup.likeness import Likeness
-from curation.dedup.spool import spooled
 
 # Edges of components that are measured at a time: about 1.5 GB with all that is made of them.
 BATCH_EDGES = 10_000_000
+
+# Sorts edges into buckets: takes pieces, each with the bucket of every edge, and the number of buckets; yields
+# the edges of each bucket, in the order in which they came.
+BucketSort = Callable[[Iterable[tuple[Edges, Int64[ndarray, " e"]]], int], Iterable[Edges]]
+
+
+def sort_in_memory(pieces: Iterable[tuple[Edges, Int64[ndarray, " e"]]], num_buckets: int) -> Iterator[Edges]:
+    """A `BucketSort` that holds all edges at once."""
+    held = list(pieces)
+    edges = Edges.joined([piece for piece, _ in held])
+    bucket = np.concatenate([own for _, own in held]) if held else np.zeros(0, np.int64)
+    order = np.argsort(bucket, kind="stable")
+    bounds = np.searchsorted(bucket[order], np.arange(num_buckets + 1)).tolist()
+    for start, stop in pairwise(bounds):
+        yield edges.take(order[start:stop])
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,12 @@ class Health:
 
 
 def component_health(
-    copies: Copies, edges: Iterable[Edges], *, num_rows: int, thresholds: Mapping[str, float]
+    copies: Copies,
+    edges: Iterable[Edges],
+    *,
+    num_rows: int,
+    thresholds: Mapping[str, float],
+    sort: BucketSort = sort_in_memory,
 ) -> Health:
     """Measure every component.
 
@@ -59,10 +79,11 @@ def component_health(
             components (that were cut apart) does not count.
         num_rows: global rows.
         thresholds: the score from which a pair is an edge, by kind.
+        sort: how edges that are more than one batch are sorted into batches.
     """
     batches = [
         _measure(copies, batch, thresholds=thresholds)
-        for batch in component_edges(copies, edges, num_rows=num_rows)
+        for batch in component_edges(copies, edges, num_rows=num_rows, sort=sort)
     ]
     return Health(*(np.concatenate(column) for column in zip(*(b.columns() for b in batches), strict=True)))
 
@@ -77,17 +98,21 @@ class Batch:
 
 
 def component_edges(
-    copies: Copies, edges: Iterable[Edges], *, num_rows: int, wanted: Bool[ndarray, " c"] | None = None
+    copies: Copies,
+    edges: Iterable[Edges],
+    *,
+    num_rows: int,
+    wanted: Bool[ndarray, " c"] | None = None,
+    sort: BucketSort = sort_in_memory,
 ) -> Iterator[Batch]:
-    """Gather the edges of components, of as many at a time as `BATCH_EDGES` allows.
-
-    Edges that are more than one batch are sorted into batches on a local disk, in one pass.
+    """Gather the edges of components, of as many at a time as `BATCH_EDGES` allows, in two passes.
 
     Args:
         copies: every row of a component of two or more.
         edges: in pieces.
         num_rows: global rows.
         wanted: bool (c,), the components whose edges are wanted; None: all.
+        sort: see `component_health`.
     """
     number = np.full(num_rows, -1, np.int64)
     number[copies.row] = copies.component
@@ -104,7 +129,7 @@ def component_edges(
     lasts = np.array([last for _, last in bounds])
     inside = (piece.take(_inside(piece, number)) for piece in edges)
     pieces = ((piece, np.searchsorted(lasts, number[piece.a], side="right")) for piece in inside)
-    for (first, last), own in zip(bounds, spooled(pieces, len(bounds)), strict=True):
+    for (first, last), own in zip(bounds, sort(pieces, len(bounds)), strict=True):
         yield Batch(first, last, own)
 
 

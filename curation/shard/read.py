@@ -58,7 +58,7 @@ class ShardIndex:
         an int three times as fast as an array's.
         """
         first = self.first[:-1]
-        return memoryview(self.offset[first]), memoryview(self.num_bytes[first])
+        return memoryview(self.offset[first]).toreadonly(), memoryview(self.num_bytes[first]).toreadonly()
 
 
 def read_index(shard: Shard) -> ShardIndex:

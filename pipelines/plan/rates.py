@@ -57,8 +57,8 @@ class Known:
 def rates_of(known: Known) -> dict[str, Rate]:
     """The rate of every step that the run's receipts tell.
 
-    A step that was done in inner steps (k-means and retrieval of many rows) has a receipt of its last piece
-    alone, and so no rate.
+    A step that was done in inner steps (k-means, levels and retrieval of many rows) has a receipt of its last
+    piece alone, and so no rate.
     """
     rates: dict[str, Rate] = {}
     works: dict[str, list[StepWork]] = {}
@@ -73,7 +73,9 @@ def rates_of(known: Known) -> dict[str, Rate]:
     for name, of_step in works.items():
         receipts = pieces[name]
         units = sum(work.units for work in of_step)
-        in_pieces = name in ("cluster", "retrieve") and any(work.num_items > 1 for work in of_step)
+        in_pieces = name in ("cluster", "cluster_level", "retrieve") and any(
+            work.num_items > 1 for work in of_step
+        )
         if not receipts or not units or in_pieces:
             continue
         if name == "describe":

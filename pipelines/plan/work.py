@@ -222,7 +222,7 @@ def _decontaminate(sizes: Sizes) -> Iterator[StepWork]:
 
 def _cluster(sizes: Sizes) -> Iterator[StepWork]:
     rule, k, dim = sizes.config.cluster, sizes.num_clusters, sizes.shares.embedding_dim
-    group_rows = max(rule.group_rows, 16 * k)
+    group_rows = rule.rows_of_group(k)
     groups = 1 if sizes.total <= rule.group_rows else max(1, math.ceil(sizes.clustered / group_rows))
     rows = sizes.clustered * (rule.iterations + 1) + sizes.alive
     held = (min(sizes.clustered, group_rows) if groups > 1 else sizes.clustered) * dim * 3 + k * dim * 16
@@ -246,14 +246,16 @@ def _cluster(sizes: Sizes) -> Iterator[StepWork]:
         )  # fmt: skip
         yield _images(sizes, "cluster_leaves", "cluster", items=1, read=8.0 * pool, held=16.0 * sizes.total)
     for level in levels.levels:
-        rounds = (levels.iterations + 1) * (1 + levels.resampling_steps)
-        group_rows = max(rule.group_rows, 16 * level.num_clusters)
-        groups = max(1, math.ceil(below / group_rows))
+        group_rows = rule.rows_of_group(level.num_clusters)
+        kept, again = min(below, level.num_clusters * level.num_closest(below)), levels.resampling_steps
+        # All points once, and what is kept of them for every resampling; after each, all points once more.
+        rounds = levels.iterations * (below + again * kept) + below * (1 + again)
+        groups = max(1, math.ceil((kept if again else below) / group_rows))
         level_held = 12.0 * dim * min(below, group_rows) + 16.0 * dim * level.num_clusters
         yield StepWork(
             "cluster_level", "cluster", groups, "row × cluster × iteration",
-            below * level.num_clusters * rounds, 4.0 * dim * below, level_held,
-            "per cluster below, cluster and iteration, by group of clusters below",
+            level.num_clusters * rounds, 4.0 * dim * below, level_held,
+            "per cluster below (or as many as a resampling keeps), cluster and iteration, by group of them",
         )  # fmt: skip
         below = level.num_clusters
 

@@ -8,9 +8,13 @@ from pipelines.report.render import render
 from pipelines.report.thumbnails import PAGE_BYTES, Originals, make_thumbnails
 from pipelines.stages.dataset import report_path
 
+WHOLE = 'data-evidence="whole"'  # stands in a report that was written with the run's intermediate data
+
 
 def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
-    """Write the report of a finished run; one that is there is replaced, but never by one that shows less.
+    """Write the report of a finished run; one that is there is replaced.
+
+    But not by one that is written without the run's intermediate data, where it was written with them.
 
     Args:
         run_dir: of the run; its manifest is read, and its intermediate data as far as that is still there.
@@ -26,7 +30,7 @@ def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
     """
     evidence = read_evidence(run_dir)
     path = report_path(run_dir, evidence.manifest)
-    if evidence.steps is None and storage.exists(path):
+    if evidence.steps is None and storage.exists(path) and WHOLE.encode() in storage.read_bytes(path):
         raise ConfigError(
             f"{path} shows more than can be written anew",
             got="a run whose intermediate data is gone",

@@ -20,7 +20,7 @@ from pipelines.runner import Runner
 from pipelines.stages.decontaminate import Leaks
 from pipelines.stages.dedup import Copies
 from pipelines.stages.groups import group_digest, make_groups
-from pipelines.stages.kmeans import Fitted, KMeansSteps, Training, group_rows, settings_of
+from pipelines.stages.kmeans import Fitted, KMeansSteps, Training, settings_of
 from pipelines.stages.survivors import survivor_item, survivors
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
@@ -69,7 +69,7 @@ def _in_steps(runner: Runner, step: Step, item: Item, *, rule: ClusterConfig, se
     rows_step = Step("cluster_rows", 1, step.config, load, "task", "cluster", step.threads)
     [rows] = runner.run_inside(rows_step, [item])
     parts, k = item.payload["parts"], rows.facts["num_clusters"]
-    if sum(part.num_rows for part in parts) <= group_rows(rule, k):
+    if sum(part.num_rows for part in parts) <= rule.rows_of_group(k):
         receipt = runner.run_one(step, item)
         runner.forget(rows_step, [item])
         return receipt
@@ -94,7 +94,7 @@ def _in_steps(runner: Runner, step: Step, item: Item, *, rule: ClusterConfig, se
             (training.digest, group_digest(group)),
             {"parts": group, "alive": alive, "centroids": fitted.centroids},
         )
-        for group in make_groups(parts, [part.num_rows for part in parts], rows=group_rows(rule, k))
+        for group in make_groups(parts, [part.num_rows for part in parts], rows=rule.rows_of_group(k))
     ]
     with runner.progress.step("cluster_labels", total=len(labels), done=0) as advance:
         found = runner.run_inside(labels_step, labels, advance=advance)

@@ -22,6 +22,7 @@ from curation.schema import HUBS
 from pipelines.parts import Part, as_numpy, column, gather_vectors, sha256_words
 from pipelines.stages.edges import DecidingEdges
 from pipelines.stages.join import EdgeFile, copy_file
+from pipelines.stages.spool import spooled
 
 # Rows are compared directly in runs of so many, to bound the vectors held.
 COMPARE_ROWS = 1 << 16
@@ -131,7 +132,7 @@ def decide(
         )
         copies = choose_representatives(labels, rank)
         members = comparer.compare(copies.row, copies.representative)
-    health = component_health(copies, edges, num_rows=num_rows, thresholds=rule.thresholds)
+    health = component_health(copies, edges, num_rows=num_rows, thresholds=rule.thresholds, sort=spooled)
     ends = comparer.compare(health.end_a, health.end_b)
     is_exact = comparer.is_exact(copies.row, copies.representative)
     return Decision(
@@ -161,7 +162,11 @@ def _cut(
     labels[copies.row] = copies.representative
     wanted = np.zeros(int(copies.component.max(initial=-1)) + 1, bool)
     wanted[copies.component[members.likeness < alarm_below]] = True
-    for batch in component_edges(copies, edges, num_rows=len(rank), wanted=wanted) if wanted.any() else ():
+    for batch in (
+        component_edges(copies, edges, num_rows=len(rank), wanted=wanted, sort=spooled)
+        if wanted.any()
+        else ()
+    ):
         mine = (copies.component >= batch.first) & (copies.component < batch.last)
         rows = copies.row[mine & wanted[copies.component]]
         a, b = np.searchsorted(rows, batch.edges.a), np.searchsorted(rows, batch.edges.b)

@@ -70,39 +70,32 @@ def build_hierarchy(
         below = _Below(leaves.centroids, num_leaves)
     parents = []
     for number, level in enumerate(settings.levels):
+        rule = ClusterConfig(
+            num_clusters=level.num_clusters,
+            iterations=settings.iterations,
+            group_rows=config.cluster.group_rows,
+            device=config.cluster.device,
+        )
         seed = seed_of(config.seed, 1 + number)
-        receipt = _cluster_level(runner, config.cluster, settings, level, below, seed=seed, threads=threads)
+        plan = LevelPlan(below.num_clusters, level, rule, settings.resampling_steps, seed)
+        receipt = _cluster_level(runner, settings, plan, below.centroids, threads=threads)
         parents.append(receipt.file(runner.run_dir, "parent.npy"))
         below = _Below(receipt.file(runner.run_dir, "centroids.npy"), receipt.facts["num_clusters"])
     return Hierarchy(leaves.leaf, leaves.score, tuple(parents))
 
 
 def _cluster_level(
-    runner: Runner,
-    rule: ClusterConfig,
-    settings: HierarchyConfig,
-    level: LevelConfig,
-    below: _Below,
-    *,
-    seed: int,
-    threads: int,
+    runner: Runner, settings: HierarchyConfig, plan: LevelPlan, below: FileRef, *, threads: int
 ) -> Receipt:
     config = {
-        **level.model_dump(mode="json"),
+        **plan.level.model_dump(mode="json"),
         "resampling_steps": settings.resampling_steps,
         "iterations": settings.iterations,
-        "seed": seed,
+        "seed": plan.seed,
     }
-    load = partial(_load_level, settings, level, seed)
+    load = partial(_load_level, settings, plan.level, plan.seed)
     step = Step("cluster_level", 1, config, load, "task", "cluster", threads)
-    item = Item((below.centroids.sha256,), {"below": below.centroids})
-    each = ClusterConfig(
-        num_clusters=level.num_clusters,
-        iterations=settings.iterations,
-        group_rows=rule.group_rows,
-        device=rule.device,
-    )
-    plan = LevelPlan(below.num_clusters, each, level.closest, settings.resampling_steps, seed)
+    item = Item((below.sha256,), {"below": below})
     if plan.is_large and runner.has_to_do(step, item):
         return level_in_steps(runner, step, item, plan)
     return runner.run_one(step, item)

@@ -31,9 +31,6 @@ from pipelines.runner import Runner
 from pipelines.stages.groups import group_digest, make_groups
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, find_receipt
 
-# The sums of a cluster have four times the bytes of a vector: a quarter then of what was read to make them.
-GROUP_ROWS_PER_CENTROID = 16
-
 
 @dataclass(frozen=True)
 class Training:
@@ -66,11 +63,6 @@ def settings_of(config: ClusterConfig, seed: int) -> dict[str, Any]:
     return {**config.model_dump(mode="json", exclude={"group_rows", "device"}), "seed": seed}
 
 
-def group_rows(config: ClusterConfig, num_clusters: int) -> int:
-    """Rows of a group, at least."""
-    return max(config.group_rows, GROUP_ROWS_PER_CENTROID * num_clusters)
-
-
 class KMeansSteps:
     """The steps of one clustering in one run directory."""
 
@@ -89,7 +81,7 @@ class KMeansSteps:
         self._sums = Step(
             "kmeans_sums", 1, settings, load_sums, "task", "cluster", threads, num_gpus=num_gpus
         )
-        rows = group_rows(config, k)
+        rows = config.rows_of_group(k)
         self._groups = make_groups(training.parts, training.part_rows, rows=rows)
 
     def run(self) -> Fitted:

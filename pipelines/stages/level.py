@@ -2,8 +2,8 @@
 
 A level is clustered anew on its resampled points a number of times, and each of these clusterings is one in
 steps (`pipelines.stages.kmeans`). Between them stands a state: the centroids, the cluster of every point, and
-the points that the next clustering is made on. What the state before it needed goes when it is published, and
-all of it goes when the level is; so a run that is killed goes on within a clustering.
+the points that the next clustering is made on. A clustering's own steps are removed once its state is there,
+then the state before it; so a run that is killed goes on within a clustering, and removes what it had left.
 
 The bytes are those of `curation.cluster.hierarchy.build_level`, which does small levels in one task.
 """
@@ -15,14 +15,17 @@ from typing import Any, Literal
 import numpy as np
 
 from curation import storage
-from curation.cluster.config import ClusterConfig
-from curation.cluster.hierarchy import closest_points, num_closest, seed_of
+from curation.cluster.config import ClusterConfig, LevelConfig
+from curation.cluster.hierarchy import closest_points, seed_of
 from curation.cluster.kmeans import assign
 from pipelines.parts import Part, read_array, vector_blocks
 from pipelines.runner import Runner
 from pipelines.stages.groups import group_digest, make_groups
-from pipelines.stages.kmeans import KMeansSteps, Training, group_rows
+from pipelines.stages.kmeans import KMeansSteps, Training
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of, find_receipt
+
+# Points of a file. A constant, as groups of files are known by the numbers of these alone.
+POINT_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -31,28 +34,27 @@ class LevelPlan:
 
     Args:
         num_points: centroids of the level below.
-        rule: the clustering: clusters, iterations, units of work.
-        closest: points that a resampling keeps of each cluster; None: see `num_closest`.
+        level: its clusters, and what a resampling keeps.
+        rule: of each clustering: iterations, units of work.
         resampling_steps: clusterings after the first.
         seed: of the level.
     """
 
     num_points: int
+    level: LevelConfig
     rule: ClusterConfig
-    closest: int | None
     resampling_steps: int
     seed: int
 
     @property
-    def num_clusters(self) -> int:
-        """Of the level."""
-        assert self.rule.num_clusters is not None
-        return self.rule.num_clusters
+    def rows_of_group(self) -> int:
+        """Points of a unit of work, at least."""
+        return self.rule.rows_of_group(self.level.num_clusters)
 
     @property
     def is_large(self) -> bool:
         """Whether the points fill more than one group of an iteration."""
-        return self.num_points > group_rows(self.rule, self.num_clusters)
+        return self.num_points > self.rows_of_group
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,6 @@ class _State:
     parent: FileRef
     kept: FileRef  # points of the next clustering, ascending
     part_rows: tuple[int, ...]  # how many of them each part holds
-
-    @property
-    def num_kept(self) -> int:
-        return sum(self.part_rows)
 
 
 def level_in_steps(runner: Runner, step: Step, item: Item, plan: LevelPlan) -> Receipt:
@@ -80,9 +78,8 @@ def level_in_steps(runner: Runner, step: Step, item: Item, plan: LevelPlan) -> R
 class _LevelSteps:
     def __init__(self, runner: Runner, step: Step, item: Item, plan: LevelPlan) -> None:
         self._runner, self._step, self._item, self._plan = runner, step, item, plan
-        load_points = partial(_load_points, plan.rule.group_rows)
-        config = {"rows": plan.rule.group_rows}
-        self._points = Step("level_points", 1, config, load_points, "task", "cluster")
+        load_points = partial(_load_points, POINT_ROWS)
+        self._points = Step("level_points", 1, {"rows": POINT_ROWS}, load_points, "task", "cluster")
         load = partial(_load_labels, plan.rule.device)
         num_gpus = int(plan.rule.device == "cuda")
         self._labels = Step(
@@ -95,46 +92,26 @@ class _LevelSteps:
         [points] = runner.run_inside(self._points, [self._item])
         parts = _parts(points, runner.run_dir)
         number = self._newest()
-        every = points.file(runner.run_dir, "every.npy")
-        while number < plan.resampling_steps:
-            state = None if number < 0 else self._state(number)
-            if state is not None and state.num_kept < plan.num_clusters:
-                break  # clusters came out empty, and what is left cannot fill so many again
-            rows, part_rows = (
-                (every, tuple(part.num_rows for part in parts))
-                if state is None
-                else (state.kept, state.part_rows)
-            )
+        if number >= 0:
+            self._forget_before(number, points, parts)
+        while number < plan.resampling_steps and not self._is_last(number):
             number += 1
-            self._cluster(number, parts, rows, part_rows)
-        made = self._state(number)
-        receipt = runner.run_one(self._step, replace(self._item, payload={"made": made}))
-        self._forget(range(number + 1))
+            self._cluster(number, points, parts)
+            self._forget_before(number, points, parts)
+        receipt = runner.run_one(self._step, replace(self._item, payload={"made": self._state(number)}))
+        runner.forget(self._states, [self._state_item(number)])
         runner.forget(self._points, [self._item])
         return receipt
 
-    def _cluster(
-        self, number: int, parts: tuple[Part, ...], rows: FileRef, part_rows: tuple[int, ...]
-    ) -> None:
+    def _is_last(self, number: int) -> bool:
+        """Whether clusters came out empty, and what is left cannot fill so many again."""
+        return number >= 0 and sum(self._state(number).part_rows) < self._plan.level.num_clusters
+
+    def _cluster(self, number: int, points: Receipt, parts: tuple[Part, ...]) -> None:
         runner, plan = self._runner, self._plan
-        used = [(part, own) for part, own in zip(parts, part_rows, strict=True) if own]
-        training = Training(
-            parts=tuple(part for part, _ in used),
-            part_rows=tuple(own for _, own in used),
-            rows=rows,
-            digest=digest_of(self._step.identity(self._item), number),
-            num_clusters=plan.num_clusters,
-        )
-        seed = seed_of(plan.seed, number)
-        iterations = KMeansSteps(runner, plan.rule, training, seed=seed, threads=self._step.threads)
+        iterations = self._iterations(number, points, parts)
         fitted = iterations.run()
-        groups = make_groups(
-            parts, [part.num_rows for part in parts], rows=group_rows(plan.rule, plan.num_clusters)
-        )
-        labels = [
-            Item((training.digest, group_digest(group)), {"parts": group, "centroids": fitted.centroids})
-            for group in groups
-        ]
+        labels = self._label_items(number, parts, fitted.centroids)
         with runner.progress.step("level_labels", total=len(labels), done=0) as advance:
             found = runner.run_inside(self._labels, labels, advance=advance)
         payload = {
@@ -143,13 +120,47 @@ class _LevelSteps:
                 for one in found
             ],
             "centroids": fitted.centroids,
-            "closest": num_closest(plan.num_points, plan.num_clusters, closest=plan.closest),
+            "closest": plan.level.num_closest(plan.num_points),
             "part_ends": [part.offset + part.num_rows for part in parts],
         }
         runner.run_inside(self._states, [self._state_item(number, payload)])
-        iterations.forget()
-        runner.forget(self._labels, labels)
-        self._forget(range(number))
+
+    def _iterations(self, number: int, points: Receipt, parts: tuple[Part, ...]) -> KMeansSteps:
+        """The steps of a clustering: of all points, or of those that the state before it kept."""
+        if number == 0:
+            rows, part_rows = points.file(self._runner.run_dir, "every.npy"), [p.num_rows for p in parts]
+        else:
+            before = self._state(number - 1)
+            rows, part_rows = before.kept, list(before.part_rows)
+        used = [(part, own) for part, own in zip(parts, part_rows, strict=True) if own]
+        training = Training(
+            parts=tuple(part for part, _ in used),
+            part_rows=tuple(own for _, own in used),
+            rows=rows,
+            digest=self._digest(number),
+            num_clusters=self._plan.level.num_clusters,
+        )
+        seed, threads = seed_of(self._plan.seed, number), self._step.threads
+        return KMeansSteps(self._runner, self._plan.rule, training, seed=seed, threads=threads)
+
+    def _label_items(
+        self, number: int, parts: tuple[Part, ...], centroids: FileRef | None = None
+    ) -> list[Item]:
+        rows = self._plan.rows_of_group
+        return [
+            Item((self._digest(number), group_digest(group)), {"parts": group, "centroids": centroids})
+            for group in make_groups(parts, [part.num_rows for part in parts], rows=rows)
+        ]
+
+    def _digest(self, number: int) -> str:
+        return digest_of(self._step.identity(self._item), number)
+
+    def _forget_before(self, number: int, points: Receipt, parts: tuple[Part, ...]) -> None:
+        """Remove what state `number` has superseded; the state before it last, since it names the rest."""
+        if number == 0 or self._find(number - 1) is not None:
+            self._iterations(number, points, parts).forget()
+            self._runner.forget(self._labels, self._label_items(number, parts))
+            self._runner.forget(self._states, [self._state_item(before) for before in range(number)])
 
     def _state_item(self, number: int, payload: dict[str, Any] | None = None) -> Item:
         return Item((*self._item.inputs, f"clustering {number}"), payload or {})
@@ -173,9 +184,6 @@ class _LevelSteps:
             receipt.file(self._runner.run_dir, f"{name}.npy") for name in ("centroids", "parent", "kept")
         )
         return _State(centroids, parent, kept, tuple(receipt.facts["part_rows"]))
-
-    def _forget(self, numbers: range) -> None:
-        self._runner.forget(self._states, [self._state_item(number) for number in numbers])
 
 
 def _parts(points: Receipt, run_dir: str) -> tuple[Part, ...]:

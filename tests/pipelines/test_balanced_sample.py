@@ -17,7 +17,9 @@ from curation.cluster.hierarchy import HierarchyConfig, build_levels
 from curation.cluster.sampling import Candidates, balanced_sample
 from curation.errors import ConfigError
 from pipelines.config import RunConfig, apply_override, validate
+from pipelines.runner import Runner
 from pipelines.stages import hierarchy, level
+from pipelines.step import Item, Step
 from pipelines.verify import verify
 from tests.curation.cluster.long_tail import LongTail, balance_of, draw_long_tail
 
@@ -165,6 +167,7 @@ def test_levels_in_steps_give_the_bytes_of_one_task(
     levels = "hierarchy.levels=[{num_clusters: 3, closest: 18}, {num_clusters: 2}]"
     at_once, in_steps = balanced(levels), balanced(levels, "cluster.group_rows=16", name="in_steps")
     run_quietly(at_once)
+    monkeypatch.setattr(level, "POINT_ROWS", 12)
     seen: list[str] = []
     inner = level.KMeansSteps.run
 
@@ -179,8 +182,22 @@ def test_levels_in_steps_give_the_bytes_of_one_task(
         run_quietly(in_steps)
     steps = Path(in_steps.run_dir, "steps")
     assert len(list(steps.glob("level_states/*/receipt.json"))) == 1  # the second clustering's
-    assert run_quietly(in_steps).exit_code == 0
-    assert len(seen) == 3 + 2  # of four clusterings, those that were left
+    # Killed once more, now before a finished clustering's own steps were removed; and groups have changed.
+    forget = Runner.forget
+
+    def dies(runner: Runner, step: Step, items: list[Item]) -> None:
+        if step.name == "kmeans_states" and len(seen) == 4 and "died" not in seen:
+            done = list(steps.glob("level_states/*/receipt.json"))
+            if len(done) == 2:
+                seen.append("died")
+                raise Interrupted
+        forget(runner, step, items)
+
+    monkeypatch.setattr(Runner, "forget", dies)
+    with pytest.raises(Interrupted):
+        run_quietly(in_steps)
+    assert run_quietly(balanced(levels, "cluster.group_rows=20", name="in_steps")).exit_code == 0
+    assert seen.count("clustering") == 3 + 2  # of four clusterings, those that were left
     assert len(level_files(at_once.run_dir)) == 4
     assert level_files(in_steps.run_dir) == level_files(at_once.run_dir)
     for name in ("level_points", "level_labels", "level_states", "kmeans_states", "kmeans_sums"):

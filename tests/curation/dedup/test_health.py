@@ -9,7 +9,6 @@ from scipy.sparse.csgraph import shortest_path
 
 from curation import schema
 from curation.dedup import health as module
-from curation.dedup import spool
 from curation.dedup.components import Copies, choose_representatives, components
 from curation.dedup.edges import Edges, distinct, onto_roots, stars, strength
 from curation.dedup.health import Health, component_edges, component_health, health_table
@@ -97,7 +96,6 @@ def test_equals_plain_python_in_any_batches(rows, cut, batch_edges):
     plain = [(min(a, b), max(a, b), *score) for a, b, score in rows if a != b]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BATCH_EDGES", batch_edges)
-        patch.setattr(spool, "_HELD_EDGES", batch_edges)
         copies, health = measured(20, [edges_of(plain[:cut]), edges_of(plain[cut:])])
     assert len(health.size) == len(np.unique(copies.component))
     for number in range(len(health.size)):
