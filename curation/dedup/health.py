@@ -19,8 +19,8 @@ from curation.dedup.likeness import Likeness
 # Edges of components that are measured at a time: about 1.5 GB with all that is made of them.
 BATCH_EDGES = 10_000_000
 
-# Sorts edges into buckets: takes pieces, each with the bucket of every edge, and the number of buckets; yields
-# the edges of each bucket, in the order in which they came.
+# Sorts edges into buckets: takes pieces, each with the bucket of every edge, and the number of buckets, and
+# yields the edges of each bucket, in the order in which they came.
 BucketSort = Callable[[Iterable[tuple[Edges, Int64[ndarray, " e"]]], int], Iterable[Edges]]
 
 
