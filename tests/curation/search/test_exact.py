@@ -225,6 +225,8 @@ def test_leading_numbers_lose_no_pair(same, monkeypatch):
     other = vectors if same else vectors[::-1].copy()
     expected = cosine_pairs(vectors, other, threshold=0.7, same=same)
     assert len(expected.a) > 60
+    monkeypatch.setattr(exact, "TILE_ROWS", 32)
+    monkeypatch.setattr(exact, "TILE_COLUMNS", 48)
     for num in (64, 128, 192):
         monkeypatch.setattr(exact, "enough_leading", lambda *_, num=num, **__: num)
         for dtype in ("bf16", "fp32", *(["int8"] if fastest_dtype() == "int8" else [])):
