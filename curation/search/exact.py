@@ -42,6 +42,7 @@ _MIN_PAIRS_TO_ASK = 10**9
 _ASKED_ROWS, _ASKED_COLUMNS = 256, 8192
 _MAX_NEAR = 3e-5  # of all pairs: each is scored, and its row multiplied by its tile's columns once more
 _INT8_ERROR = 0.02
+_MIN_HITS = 1 / 8  # of the rows of a tile: with more, products are searched while they are in the cache
 
 
 def cosine_pairs(
@@ -221,16 +222,29 @@ def propose(
     """
     reach = (threshold - error_bound(rows, columns)) / (rows.scale * columns.scale[:1])
     cut = round_down(reach, dtype=buffer.dtype).to(buffer.device)
-    # Few rows have a pair, and maxima are cheaper than a search of every product: rows that may have one are
-    # multiplied once more.
+    first = 0
+    for first in range(0, len(rows), num_rows):
+        tile = slice(first, first + num_rows)
+        products = multiply(rows.values[tile], columns.values, out=buffer)
+        hit = torch.nonzero(products.amax(dim=1) >= cut[tile]).flatten()
+        yield _reaching(products[hit], cut[tile][hit], hit + first)
+        if len(hit) < _MIN_HITS * len(products):
+            break
+    # Where few rows have a pair, their maxima alone are kept, and those that may have one are multiplied once
+    # more: it costs less than to ask after every tile.
+    rest = slice(first + num_rows, len(rows))
     maxima = torch.empty_like(cut)
-    for row in range(0, len(rows), num_rows):
+    for row in range(rest.start, rest.stop, num_rows):
         tile = slice(row, row + num_rows)
         torch.amax(multiply(rows.values[tile], columns.values, out=buffer), dim=1, out=maxima[tile])
-    for hit in torch.nonzero(maxima >= cut).flatten().split(num_rows):
+    for hit in (torch.nonzero(maxima[rest] >= cut[rest]).flatten() + rest.start).split(num_rows):
         products = multiply(rows.values.index_select(0, hit), columns.values, out=buffer)
-        i, j = torch.nonzero(products >= cut[hit, None], as_tuple=True)
-        yield hit[i].cpu().numpy(), j.cpu().numpy()
+        yield _reaching(products, cut[hit], hit)
+
+
+def _reaching(products: torch.Tensor, cut: torch.Tensor, rows: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    i, j = torch.nonzero(products >= cut[:, None], as_tuple=True)
+    return rows[i].cpu().numpy(), j.cpu().numpy()
 
 
 def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Proposals:
