@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int64, UInt64
+from jaxtyping import UInt64
 
 from curation.errors import ConfigError, SourceError
 from pipelines.parts import Part, read, row_table
@@ -32,8 +32,8 @@ def require_rows(parts: Sequence[Part]) -> None:
 def require_unique_keys(parts: Sequence[Part], *, has_pool_column: bool) -> None:
     """See that a key, by which precomputed vectors are looked up, names one image.
 
-    One file that two pools list is one image, and may well have one vector. Holds eight bytes a row; the keys
-    themselves are compared only where these are equal.
+    One file that two pools list is one image, and may well have one vector. Holds eight bytes a row, and two
+    more while these are compared; the keys themselves are compared only where these are equal.
 
     Args:
         parts: of the run, in order.
@@ -42,9 +42,12 @@ def require_unique_keys(parts: Sequence[Part], *, has_pool_column: bool) -> None
     Raises:
         ConfigError: naming a key that two images have, both of them, and the remedy.
     """
-    rows = _rows_with_equal_hashes(_hashes(parts, by_pool=has_pool_column))
-    if not len(rows):
+    hashes = _hashes(parts, by_pool=has_pool_column)
+    hashes.sort()
+    shared = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    if not len(shared):
         return
+    rows = np.flatnonzero(np.isin(_hashes(parts, by_pool=has_pool_column), shared))
     table = row_table(parts, rows, ("key", "path", "offset", "uri"))
     table = table.append_column(
         "place", pc.binary_join_element_wise(table["path"], table["offset"].cast(pa.string()), "\0")
@@ -68,14 +71,6 @@ def _hashes(parts: Sequence[Part], *, by_pool: bool) -> UInt64[np.ndarray, " n"]
             hashes[start : start + len(keys)] = np.frombuffer(digests, np.uint64)
             start += len(keys)
     return hashes
-
-
-def _rows_with_equal_hashes(hashes: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
-    order = np.argsort(hashes, kind="stable")
-    same = hashes[order[1:]] == hashes[order[:-1]]
-    is_shared = np.zeros(len(hashes), bool)
-    is_shared[order[1:][same]] = is_shared[order[:-1][same]] = True
-    return np.flatnonzero(is_shared)
 
 
 def _not_unique(table: pa.Table, twice: pa.Table, *, has_pool_column: bool) -> ConfigError:

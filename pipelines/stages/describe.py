@@ -54,7 +54,7 @@ def describe_parts(
         num_gpus=int(any(model.device == "cuda" for model in (embed, copies, for_heads) if model)),
     )
     specs = [parse_embedder(model.embedder) for model in (embed, copies, for_heads) if model]
-    files = [spec.weights for spec in specs if spec.library == "precomputed"]
+    files = sorted({spec.weights for spec in specs if spec.library == "precomputed"})
     by_pool = bool(files)
     if runner.executor is not None:
         for file in files:
