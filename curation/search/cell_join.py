@@ -151,13 +151,7 @@ class _Join:
         column = 0
         for columns in self._columns[cell]:
             last_row = min(len(codes), column + len(columns)) if upper else len(codes)
-            for i, j in propose(
-                codes[:last_row],
-                columns,
-                threshold=self._threshold,
-                buffer=self._buffer,
-                num_rows=TILE_ROWS,
-            ):
+            for i, j in propose(codes[:last_row], columns, threshold=self._threshold, buffer=self._buffer):
                 yield i, j + column
             column += len(columns)
 

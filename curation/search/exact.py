@@ -152,7 +152,7 @@ def _propose_tiles(
             num_leading=num_leading,
         )
         last_row = min(len(a), column + len(columns)) if same else len(a)
-        for i, j in propose(left[:last_row], columns, threshold=threshold, buffer=buffer, num_rows=num_rows):
+        for i, j in propose(left[:last_row], columns, threshold=threshold, buffer=buffer):
             if same:
                 yield _ascending(*_upper(i, j + column), by_tail)
             else:
@@ -205,23 +205,21 @@ def _propose_on_gpu(
         )
 
 
-def propose(
-    rows: Codes, columns: Codes, *, threshold: float, buffer: torch.Tensor, num_rows: int
-) -> Proposals:
+def propose(rows: Codes, columns: Codes, *, threshold: float, buffer: torch.Tensor) -> Proposals:
     """Name the pairs that may reach the threshold: all that do, and a few that do not.
 
     Args:
         rows: codes (n, d), multiplied a tile at a time.
         columns: codes (m, d) with one scale.
         threshold: smallest score of a pair.
-        buffer: of `buffer_for`, with room for the products of a tile, `num_rows` · m.
-        num_rows: of a tile.
+        buffer: of `buffer_for`; a tile has as many rows as it has room for, at least one.
 
     Yields:
         int64 (e,) twice, places among the rows and among the columns.
     """
     reach = (threshold - error_bound(rows, columns)) / (rows.scale * columns.scale[:1])
     cut = round_down(reach, dtype=buffer.dtype).to(buffer.device)
+    num_rows = max(len(buffer) // max(len(columns), 1), 1)
     first = 0
     for first in range(0, len(rows), num_rows):
         tile = slice(first, first + num_rows)
@@ -233,6 +231,8 @@ def propose(
     # Where few rows have a pair, their maxima alone are kept, and those that may have one are multiplied once
     # more: it costs less than to ask after every tile.
     rest = slice(first + num_rows, len(rows))
+    if rest.start >= rest.stop:
+        return
     maxima = torch.empty_like(cut)
     for row in range(rest.start, rest.stop, num_rows):
         tile = slice(row, row + num_rows)
