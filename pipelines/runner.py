@@ -125,10 +125,21 @@ class Runner:
         """`run` for a step of a single item."""
         return self.run(step, [item])[0]
 
+    def find(self, step: Step, item: Item) -> Receipt | None:
+        """The receipt of an item that is done, or None."""
+        return find_receipt(self.run_dir, step, step.identity(item))
+
+    def last_done(self, step: Step, items: Sequence[Item]) -> int:
+        """Position of the last item that is done; -1 where none is."""
+        there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
+        for position in reversed(range(len(items))):
+            if step.identity(items[position]) in there and self.find(step, items[position]) is not None:
+                return position
+        return -1
+
     def has_to_do(self, step: Step, item: Item) -> bool:
         """Whether `run_one` would do work now."""
-        is_done = find_receipt(self.run_dir, step, step.identity(item)) is not None
-        return self.executor is not None and not self._is_behind(step) and not is_done
+        return self.executor is not None and not self._is_behind(step) and self.find(step, item) is None
 
     def _is_behind(self, step: Step) -> bool:
         return self.until is not None and FLOW.index(step.stage) > FLOW.index(self.until)
@@ -184,7 +195,7 @@ class Runner:
         latest: Receipt | None = None
         while True:
             this = replace(item, inputs=(*item.inputs, f"generation {generation}"))
-            receipt = find_receipt(self.run_dir, step, step.identity(this))
+            receipt = self.find(step, this)
             if receipt is None:
                 break
             self.passed += [latest] if latest is not None else []

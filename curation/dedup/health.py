@@ -19,12 +19,13 @@ from curation.dedup.likeness import Likeness
 # Edges of components that are measured at a time: about 1.5 GB with all that is made of them.
 BATCH_EDGES = 10_000_000
 
+Placed = tuple[Edges, Int64[ndarray, " _"]]  # edges, and the bucket of each
 # Sorts edges into buckets: takes pieces, each with the bucket of every edge, and the number of buckets, and
 # yields the edges of each bucket, in the order in which they came.
-BucketSort = Callable[[Iterable[tuple[Edges, Int64[ndarray, " e"]]], int], Iterable[Edges]]
+BucketSort = Callable[[Iterable[Placed], int], Iterable[Edges]]
 
 
-def sort_in_memory(pieces: Iterable[tuple[Edges, Int64[ndarray, " e"]]], num_buckets: int) -> Iterator[Edges]:
+def sort_in_memory(pieces: Iterable[Placed], num_buckets: int) -> Iterator[Edges]:
     """A `BucketSort` that holds all edges at once."""
     held = list(pieces)
     edges = Edges.joined([piece for piece, _ in held])

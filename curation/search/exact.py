@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float16
 from numpy import ndarray
 
+from curation.batches import batches
 from curation.errors import ConfigError
 from curation.search.edges import EdgeCollector, Pairs
 from curation.search.product import (
@@ -112,15 +113,7 @@ def _check(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Non
 
 def _in_batches(proposals: Proposals) -> Proposals:
     """The same pairs, but not a few at a time: what is called for each batch costs more than a few scores."""
-    held: list[tuple[np.ndarray, np.ndarray]] = []
-    num_held = 0
-    for i, j in proposals:
-        held.append((i, j))
-        num_held += len(i)
-        if num_held >= _BATCH_PAIRS:
-            yield np.concatenate([i for i, _ in held]), np.concatenate([j for _, j in held])
-            held, num_held = [], 0
-    if held:
+    for held in batches(proposals, size=lambda pairs: len(pairs[0]), least=_BATCH_PAIRS):
         yield np.concatenate([i for i, _ in held]), np.concatenate([j for _, j in held])
 
 

@@ -73,11 +73,10 @@ def _in_steps(runner: Runner, step: Step, item: Item, *, rule: ClusterConfig, se
         receipt = runner.run_one(step, item)
         runner.forget(rows_step, [item])
         return receipt
-    used = [(part, own) for part, own in zip(parts, rows.facts["part_rows"], strict=True) if own]
-    training = Training(
-        parts=tuple(part for part, _ in used),
-        part_rows=tuple(own for _, own in used),
-        rows=rows.file(runner.run_dir, "trained_on.npy"),
+    training = Training.on(
+        parts,
+        rows.facts["part_rows"],
+        rows.file(runner.run_dir, "trained_on.npy"),
         digest=rows_step.identity(item),
         num_clusters=k,
     )
@@ -164,7 +163,7 @@ def _load_labels(device: Literal["cpu", "cuda"]) -> Work:
         first, last = parts[0].offset, parts[-1].offset + parts[-1].num_rows
         alive = np.asarray(read_array(attempt.payload["alive"])[first:last])
         centroids = np.array(read_array(attempt.payload["centroids"]))
-        label, score = _assign_rows(parts, alive, centroids, device=device)
+        label, score = assign_rows(parts, alive, centroids, device=device)
         storage.write_vectors(attempt.out / "cluster.npy", label)
         storage.write_vectors(attempt.out / "score.npy", score)
         return {"num_rows": int(alive.sum())}
@@ -208,13 +207,13 @@ def _cluster_at_once(attempt: Attempt, rule: ClusterConfig, seed: int) -> dict[s
         centroids, inertia = found.centroids, found.inertia.tolist()
     else:
         centroids = gather_vectors(parts, "embeddings", rows.trained_on).astype(np.float32)
-    label, score = _assign_rows(parts, rows.alive, centroids)
+    label, score = assign_rows(parts, rows.alive, centroids)
     return _write(
         attempt, (rows.alive, label, score, centroids), inertia=inertia, num_trained_on=rows.num_candidates
     )
 
 
-def _assign_rows(
+def assign_rows(
     parts: Sequence[Part],
     alive: Bool[np.ndarray, " n"],
     centroids: Float32[np.ndarray, "k d"],

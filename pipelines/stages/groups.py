@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from curation.batches import batches
 from pipelines.parts import Part
 from pipelines.step import digest_of
 
@@ -14,16 +15,8 @@ def make_groups(parts: Sequence[Part], part_rows: Sequence[int], *, rows: int) -
         part_rows: rows of each that count.
         rows: a run closes once it has so many.
     """
-    groups: list[tuple[Part, ...]] = []
-    run: list[Part] = []
-    num_rows = 0
-    for part, own in zip(parts, part_rows, strict=True):
-        run.append(part)
-        num_rows += own
-        if num_rows >= rows:
-            groups.append(tuple(run))
-            run, num_rows = [], 0
-    return [*groups, tuple(run)] if run else groups
+    runs = batches(zip(parts, part_rows, strict=True), size=lambda of_part: of_part[1], least=rows)
+    return [tuple(part for part, _ in run) for run in runs]
 
 
 def group_digest(group: Sequence[Part]) -> str:

@@ -6,7 +6,7 @@ what they were made from and their number, not by the sums: so these go as soon 
 and so does the state before the last. Killed in between, a run finds the state and removes what it left.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from curation.cluster.sums import PartSums, add_sums, sum_arrays
 from pipelines.parts import Part, gather_vectors, read_array, vector_blocks
 from pipelines.runner import Runner
 from pipelines.stages.groups import group_digest, make_groups
-from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, find_receipt
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class Training:
     rows: FileRef
     digest: str
     num_clusters: int
+
+    @classmethod
+    def on(
+        cls, parts: Sequence[Part], part_rows: Sequence[int], rows: FileRef, *, digest: str, num_clusters: int
+    ) -> "Training":
+        """Leave out the parts that hold none of the rows."""
+        used = [(part, own) for part, own in zip(parts, part_rows, strict=True) if own]
+        return cls(tuple(part for part, _ in used), tuple(own for _, own in used), rows, digest, num_clusters)
 
 
 @dataclass(frozen=True)
@@ -123,18 +131,11 @@ class KMeansSteps:
         ]
 
     def _newest(self) -> int:
-        there = storage.list_names(storage.join(self._runner.run_dir, f"steps/{self._update.name}"))
-        for number in reversed(range(self._config.iterations + 2)):
-            if self._update.identity(self._state(number)) in there and self._find(number):
-                return number
-        return -1
-
-    def _find(self, number: int) -> Receipt | None:
-        identity = self._update.identity(self._state(number))
-        return find_receipt(self._runner.run_dir, self._update, identity)
+        states = [self._state(number) for number in range(self._config.iterations + 2)]
+        return self._runner.last_done(self._update, states)
 
     def _receipt(self, number: int) -> Receipt:
-        receipt = self._find(number)
+        receipt = self._runner.find(self._update, self._state(number))
         assert receipt is not None, "a state is gone that a later one builds on"
         return receipt
 

@@ -17,12 +17,12 @@ import numpy as np
 from curation import storage
 from curation.cluster.config import ClusterConfig, LevelConfig
 from curation.cluster.hierarchy import closest_points, seed_of
-from curation.cluster.kmeans import assign
-from pipelines.parts import Part, read_array, vector_blocks
+from pipelines.parts import Part, read_array
 from pipelines.runner import Runner
+from pipelines.stages.cluster import assign_rows
 from pipelines.stages.groups import group_digest, make_groups
 from pipelines.stages.kmeans import KMeansSteps, Training
-from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of, find_receipt
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
 
 # Points of a file. A constant, as groups of files are known by the numbers of these alone.
 POINT_ROWS = 1 << 16
@@ -132,13 +132,8 @@ class _LevelSteps:
         else:
             before = self._state(number - 1)
             rows, part_rows = before.kept, list(before.part_rows)
-        used = [(part, own) for part, own in zip(parts, part_rows, strict=True) if own]
-        training = Training(
-            parts=tuple(part for part, _ in used),
-            part_rows=tuple(own for _, own in used),
-            rows=rows,
-            digest=self._digest(number),
-            num_clusters=self._plan.level.num_clusters,
+        training = Training.on(
+            parts, part_rows, rows, digest=self._digest(number), num_clusters=self._plan.level.num_clusters
         )
         seed, threads = seed_of(self._plan.seed, number), self._step.threads
         return KMeansSteps(self._runner, self._plan.rule, training, seed=seed, threads=threads)
@@ -166,16 +161,11 @@ class _LevelSteps:
         return Item((*self._item.inputs, f"clustering {number}"), payload or {})
 
     def _newest(self) -> int:
-        there = storage.list_names(storage.join(self._runner.run_dir, f"steps/{self._states.name}"))
-        for number in reversed(range(self._plan.resampling_steps + 1)):
-            item = self._state_item(number)
-            if self._states.identity(item) in there and self._find(number) is not None:
-                return number
-        return -1
+        states = [self._state_item(number) for number in range(self._plan.resampling_steps + 1)]
+        return self._runner.last_done(self._states, states)
 
     def _find(self, number: int) -> Receipt | None:
-        identity = self._states.identity(self._state_item(number))
-        return find_receipt(self._runner.run_dir, self._states, identity)
+        return self._runner.find(self._states, self._state_item(number))
 
     def _state(self, number: int) -> _State:
         receipt = self._find(number)
@@ -221,13 +211,10 @@ def _load_labels(device: Literal["cpu", "cuda"]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         centroids = np.array(read_array(attempt.payload["centroids"]))
-        every = np.arange(parts[0].offset, parts[-1].offset + parts[-1].num_rows)
-        found = [
-            assign(vectors, centroids, device=device)
-            for _, vectors in vector_blocks(parts, "embeddings", every)
-        ]
-        for name, arrays in zip(("cluster", "score"), zip(*found, strict=True), strict=True):
-            storage.write_vectors(attempt.out / f"{name}.npy", np.concatenate(arrays))
+        every = np.ones(sum(part.num_rows for part in parts), bool)
+        cluster, score = assign_rows(parts, every, centroids, device=device)
+        storage.write_vectors(attempt.out / "cluster.npy", cluster)
+        storage.write_vectors(attempt.out / "score.npy", score)
         return {"num_points": len(every)}
 
     return work

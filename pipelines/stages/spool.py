@@ -2,21 +2,20 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
-from numpy import ndarray
 
+from curation.batches import batches
 from curation.dedup.edges import Edges
+from curation.dedup.health import Placed, sort_in_memory
 
 _EDGE = np.dtype([("a", "<i8"), ("b", "<i8"), ("score", "<f8"), ("kind", "i1")])
 # Edges held before they are written, 25 bytes each: a bucket's file is opened once for all of them.
 _HELD_EDGES = 1 << 22
 
 
-def spooled(pieces: Iterable[tuple[Edges, Int64[ndarray, " e"]]], num_buckets: int) -> Iterator[Edges]:
+def spooled(pieces: Iterable[Placed], num_buckets: int) -> Iterator[Edges]:
     """Yield the edges of each bucket, in the order in which they came: one pass over the pieces for all.
 
     Args:
@@ -28,32 +27,19 @@ def spooled(pieces: Iterable[tuple[Edges, Int64[ndarray, " e"]]], num_buckets: i
     """
     with tempfile.TemporaryDirectory(prefix="lvd-edges-") as folder:
         files = [Path(folder, f"{number:06d}") for number in range(num_buckets)]
-        for edges, bucket in _in_runs(pieces):
-            order = np.argsort(bucket, kind="stable")
-            records = np.empty(len(edges), _EDGE)
-            for name in _EDGE.names or ():
-                records[name] = getattr(edges, name)[order]
-            bounds = np.searchsorted(bucket[order], np.arange(num_buckets + 1)).tolist()
-            for file, (start, stop) in zip(files, pairwise(bounds), strict=True):
-                if stop > start:
+        for held in batches(pieces, size=lambda piece: len(piece[0]), least=_HELD_EDGES):
+            for file, edges in zip(files, sort_in_memory(held, num_buckets), strict=True):
+                if len(edges):
                     with file.open("ab") as out:
-                        out.write(records[start:stop].tobytes())
+                        out.write(_records(edges).tobytes())
         for file in files:
             records = np.fromfile(file, _EDGE) if file.exists() else np.empty(0, _EDGE)
             yield Edges(*(np.ascontiguousarray(records[name]) for name in _EDGE.names or ()))
             file.unlink(missing_ok=True)
 
 
-def _in_runs(
-    pieces: Iterable[tuple[Edges, Int64[ndarray, " e"]]],
-) -> Iterator[tuple[Edges, Int64[ndarray, " e"]]]:
-    held: list[tuple[Edges, np.ndarray]] = []
-    num_held = 0
-    for edges, bucket in pieces:
-        held.append((edges, bucket))
-        num_held += len(edges)
-        if num_held >= _HELD_EDGES:
-            yield Edges.joined([edges for edges, _ in held]), np.concatenate([own for _, own in held])
-            held, num_held = [], 0
-    if held:
-        yield Edges.joined([edges for edges, _ in held]), np.concatenate([own for _, own in held])
+def _records(edges: Edges) -> np.ndarray:
+    records = np.empty(len(edges), _EDGE)
+    for name in _EDGE.names or ():
+        records[name] = getattr(edges, name)
+    return records
