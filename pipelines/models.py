@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from curation import storage
+from curation.cpu import has_bf16
 from curation.describe.embed import EmbedConfig, Embedder, EmbedderSpec, parse_embedder
-from curation.describe.fast_vit import has_fast_bf16
 from curation.describe.gist import Gist
 from curation.describe.sscd import sscd_view
 from curation.describe.torch_embedder import TorchEmbedder
@@ -41,7 +41,7 @@ def resolve(config: EmbedConfig) -> EmbedConfig:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = config.dtype
     if dtype == "auto":
-        dtype = "bf16" if device == "cuda" or has_fast_bf16() else "fp32"
+        dtype = "bf16" if device == "cuda" or has_bf16() else "fp32"
     compile_ = config.compile
     if compile_ == "auto":
         compile_ = device == "cpu" and shutil.which("g++") is not None

@@ -27,6 +27,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from curation.cpu import has_bf16
 from curation.errors import ConfigError
 from pretrain.loss.group import Alone, Group
 from pretrain.model.network import Network
@@ -119,7 +120,7 @@ def place(config: ParallelConfig) -> Iterator[Place]:
         )
     dtype = config.dtype
     if dtype == "auto":
-        dtype = "bf16" if kind == "cuda" or _has_fast_bf16() else "fp32"
+        dtype = "bf16" if kind == "cuda" or has_bf16() else "fp32"
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -245,8 +246,3 @@ def _stop_with_launcher() -> None:
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         set_death_signal = 1  # sys/prctl.h
         ctypes.CDLL(None).prctl(set_death_signal, int(signal.SIGTERM), 0, 0, 0)
-
-
-def _has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

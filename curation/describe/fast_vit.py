@@ -4,7 +4,6 @@ On a CPU in bf16 `scaled_dot_product_attention` is about 2.5 times slower than t
 bmm, softmax, bmm. Only module types that are known here are touched; any other model stays as it is.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -75,8 +74,3 @@ def _is_plain(attention: nn.Module) -> bool:
         and attention.bias_k is None
         and not attention.add_zero_attn
     )
-
-
-def has_fast_bf16() -> bool:
-    """Whether this machine's CPU multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

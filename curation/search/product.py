@@ -32,13 +32,13 @@ import torch
 from jaxtyping import Bool, Float, Float16, Float64, Int64
 from numpy import ndarray
 
+from curation.cpu import has_bf16, has_int8
 from curation.errors import ConfigError, IntegrityError
 
 ProposeDtype = Literal["int8", "bf16", "fp16", "fp32"]
 Device = Literal["cpu", "cuda"]
 
 _VALUES = {"int8": torch.int8, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_PRODUCTS = _VALUES | {"int8": torch.int32}
 _MAX_NORM = 4.0  # |a| |b| < 32 keeps scores exact; unit vectors are far below
 _SLACK = 1e-9  # covers the fp64 rounding of norms, bounds and thresholds
 _CHUNK_ROWS = 4096
@@ -86,25 +86,28 @@ class Codes:
 def fastest_dtype(device: Device = "cpu") -> ProposeDtype:
     """Choose the arithmetic for this machine: speed alone, since results do not depend on it.
 
-    int8 needs VNNI: without it, oneDNN adds pairs of products in saturating int16. On a GPU fp16 is as fast
-    as bf16, and exact until it is summed.
+    On a GPU fp16 is as fast as bf16, and exact until it is summed.
     """
     if device == "cuda":
         return "fp16"
-    return "int8" if torch.cpu._is_vnni_supported() else "fp32"
+    return "int8" if has_int8() else "fp32"
 
 
 @contextmanager
 def sums_in_fp32() -> Iterator[None]:
-    """Keep a GPU from adding the pieces of a 16-bit product in 16 bits, which (1) knows nothing of."""
+    """Keep a GPU from what (1) knows nothing of: pieces of 16-bit products added in 16 bits, fp32 as TF32."""
     matmul = torch.backends.cuda.matmul
-    before = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
-    matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
+    names = (
+        "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction", "fp32_precision"
+    )  # fmt: skip
+    before = [getattr(matmul, name) for name in names]
     try:
+        for name, value in zip(names, (False, False, "ieee"), strict=True):
+            setattr(matmul, name, value)
         yield
     finally:
-        matmul.allow_fp16_reduced_precision_reduction = before[0]
-        matmul.allow_bf16_reduced_precision_reduction = before[1]
+        for name, value in zip(names, before, strict=True):
+            setattr(matmul, name, value)
 
 
 def nonzero_rows(vectors: Float16[ndarray, "n d"]) -> Bool[ndarray, " n"]:
@@ -154,7 +157,7 @@ def encode(
     every, vectors = vectors, vectors[:, :num_leading]
     num_rows, dim = vectors.shape
     # At least two dimensions: torch 2.14's int8 product of width 1 is wrong.
-    values = torch.zeros((num_rows, max(dim, 2)), dtype=_VALUES[dtype], device=device)
+    values = torch.zeros((num_rows, max(dim, 2)), dtype=_held_in(dtype, device), device=device)
     scale, norms = np.ones(num_rows), np.zeros((4, num_rows))
     if dtype == "int8":
         scale = _int8_scales(vectors, one_scale=one_scale)
@@ -163,7 +166,7 @@ def encode(
         exact = torch.from_numpy(np.array(vectors[rows])).to(device).double()
         scales = torch.from_numpy(scale[rows, None]).to(device)
         cheap = (exact / scales).round_().clamp_(-127, 127) if dtype == "int8" else exact
-        values[rows, :dim] = cheap.to(values.dtype)
+        values[rows, :dim] = cheap.to(_VALUES[dtype]).to(values.dtype)
         code = values[rows, :dim].double().mul_(scales)
         norms[0, rows] = torch.linalg.vector_norm(exact, dim=1).cpu().numpy()
         norms[1, rows] = torch.linalg.vector_norm(code, dim=1).cpu().numpy()
@@ -225,9 +228,22 @@ def multiply(rows: torch.Tensor, columns: torch.Tensor, *, out: torch.Tensor) ->
         case torch.bfloat16 | torch.float16:
             torch.mm(rows, columns.T, out=product)
         case _:
-            # Not torch.mm: set_float32_matmul_precision, a global, may lower its precision behind our bound.
-            np.matmul(rows.numpy(), columns.numpy().T, out=product.numpy())
+            # Not NumPy's: its threads, waiting for more, slow down what torch does next fivefold.
+            with _all_of_fp32():
+                torch.mm(rows, columns.T, out=product)
     return product
+
+
+@contextmanager
+def _all_of_fp32() -> Iterator[None]:
+    """Keep `set_float32_matmul_precision`, a global, from lowering a precision that (1) counts on."""
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # mypy sees a module that is replaced
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def buffer_for(dtype: ProposeDtype, *, num_products: int, device: Device = "cpu") -> torch.Tensor:
@@ -242,7 +258,13 @@ def buffer_for(dtype: ProposeDtype, *, num_products: int, device: Device = "cpu"
         raise ConfigError(
             "This CPU's int8 products may saturate", got="a CPU without VNNI", expected="bf16 or fp32"
         )
-    return torch.empty(num_products, dtype=_PRODUCTS[dtype], device=device)
+    products = torch.int32 if dtype == "int8" else _held_in(dtype, device)
+    return torch.empty(num_products, dtype=products, device=device)
+
+
+def _held_in(dtype: ProposeDtype, device: Device) -> torch.dtype:
+    """What codes are multiplied in: bf16 in fp32 where the CPU lacks it, at twice the speed of oneDNN's."""
+    return torch.float32 if dtype == "bf16" and device == "cpu" and not has_bf16() else _VALUES[dtype]
 
 
 def round_down(threshold: Float64[ndarray, " n"], *, dtype: torch.dtype) -> torch.Tensor:

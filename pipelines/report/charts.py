@@ -72,13 +72,19 @@ def draw_bars(
 
 
 def rank_bars(
-    sizes: Int64[np.ndarray, " n"], dark: Int64[np.ndarray, " n"], *, noun: str, max_bars: int = 140
+    sizes: Int64[np.ndarray, " n"],
+    dark: Int64[np.ndarray, " n"],
+    numbers: Int64[np.ndarray, " n"],
+    *,
+    noun: str,
+    max_bars: int = 140,
 ) -> list[Bar]:
     """Columns of sizes, largest first; where there are too many, each stands for the mean of a run of them.
 
     Args:
         sizes: int64 (n,), descending.
         dark: int64 (n,), the part of each that is drawn darker.
+        numbers: int64 (n,), by which each is known elsewhere.
         noun: what is counted, for the hints.
         max_bars: columns at most.
     """
@@ -86,7 +92,8 @@ def rank_bars(
     bars = []
     for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
         mean, mean_dark = float(sizes[start:stop].mean()), float(dark[start:stop].mean())
-        which = f"{noun} {start + 1}" if stop == start + 1 else f"{noun}s {start + 1}–{stop}, mean"
+        alone = stop == start + 1
+        which = f"{noun} {numbers[start]}" if alone else f"{noun}s {start + 1}–{stop} by size, mean"
         bars.append(Bar("", mean, mean_dark, f"{which}: {mean:,.0f}, of these {mean_dark:,.0f} kept"))
     return bars
 

@@ -69,7 +69,7 @@ def gather_clusters(lineage: Lineage, scanned: Scan, *, seed: int) -> Clusters |
         )
         for number, text in why.items()
     ]
-    bars = rank_bars(size[ranked], kept[ranked], noun="cluster")
+    bars = rank_bars(size[ranked], kept[ranked], ranked, noun="cluster")
     return Clusters(
         len(numbers),
         int(size.sum()),

@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_shards.py
 
 The samples are of 110 KB, the size of a web photograph, and lie in memory; the files lie in the page cache.
-Both sides are measured in turn, and the median of five counts. The reference writer is webdataset's
-ShardWriter plus the same hashes: SHA-256 of the finished tar.
+Both sides are measured in turn, and the median of five counts. Ours runs by one thread and by two: a run
+writes as many shards at a time as it has workers, and a data loader reads by as many. The reference writer
+is webdataset's ShardWriter plus the same hashes, SHA-256 of the finished tar: one stream, of one thread.
 """
 
 import hashlib
@@ -23,9 +24,9 @@ import webdataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from curation import storage
-from curation.shard import write
 from curation.shard.read import ShardReader
 from curation.shard.sample import Sample, index_name
+from curation.shard.write import ShardReceipt, index_json, write_shard
 
 NUM_SAMPLES = 5000
 SAMPLE_BYTES = 110_000
@@ -54,13 +55,19 @@ def make_samples() -> list[Sample]:
     return samples
 
 
-def write_ours(folder: Path, samples: list[Sample]) -> str:
-    """One shard with its hash and its index, as the shard stage writes it."""
-    receipt = write.write_shard(folder / "ours-000000.tar", samples)
+def write_ours(folder: Path, samples: list[Sample], *, num_threads: int) -> str:
+    """A shard by every thread with its hash and its index, as the shard stage writes it."""
     (folder / "index").mkdir(exist_ok=True)
-    storage.write_table(str(folder / index_name(receipt.name)), receipt.index)
-    (folder / "index.json").write_bytes(write.index_json("ours", [receipt]))
-    return receipt.sha256
+
+    def write_slice(number: int) -> ShardReceipt:
+        receipt = write_shard(folder / f"ours-{number:06d}.tar", samples[number::num_threads])
+        storage.write_table(str(folder / index_name(receipt.name)), receipt.index)
+        return receipt
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        receipts = list(pool.map(write_slice, range(num_threads)))
+    (folder / "index.json").write_bytes(index_json("ours", receipts))
+    return receipts[0].sha256
 
 
 def write_reference(folder: Path, samples: list[Sample]) -> str:
@@ -114,12 +121,13 @@ def main() -> None:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         folder = Path(name)
-        measure(
-            "shard_write",
-            lambda: write_ours(folder, samples),
-            lambda: write_reference(folder, samples),
-            "webdataset.ShardWriter + SHA-256 of the tar",
-        )
+        for num_threads in (2, 1):  # one shard last: it is what is read
+            measure(
+                f"shard_write by {num_threads} thread{'s' * (num_threads > 1)}",
+                lambda n=num_threads: write_ours(folder, samples, num_threads=n),  # type: ignore[misc]
+                lambda: write_reference(folder, samples),
+                "webdataset.ShardWriter + SHA-256 of the tar",
+            )
         order = sorted(range(NUM_SAMPLES), key=lambda row: samples[row].key)
         for num_threads in (1, 2):
             measure(

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch._dynamo.utils import counters
 
+from curation.cpu import has_bf16
 from curation.describe.embed import EmbedConfig, Embedder
-from curation.describe.fast_vit import has_fast_bf16
 from curation.describe.views import View, render
 from curation.errors import ConfigError, ModelError
 from pipelines.models import identity, load_embedder, resolve
@@ -220,7 +220,7 @@ def test_a_compiled_forward_gives_the_same_vectors(
     eager = vectors(load_embedder(config(spec, dtype="bf16")), photos)
     counters.clear()
     compiled_embedder = load_embedder(config(spec, dtype="bf16", compile=True))
-    if has_fast_bf16():  # the weights were frozen: each linear layer is oneDNN's, packed
+    if has_bf16():  # the weights were frozen: each linear layer is oneDNN's, packed
         assert counters["inductor"]["mkldnn_linear_weight_pack_matcher_count"] >= 8
     compiled = vectors(compiled_embedder, photos)
     assert (eager * compiled).sum(axis=1).min() >= 0.999

@@ -10,7 +10,7 @@ from curation.errors import ConfigError, IntegrityError
 from curation.search import exact, product
 from curation.search.edges import Pairs, limit_edges
 from curation.search.exact import cosine_pairs, enough_leading
-from curation.search.product import fastest_dtype
+from curation.search.product import encode, fastest_dtype, multiply
 
 ENGINES = [("torch", "int8"), ("torch", "bf16"), ("torch", "fp16"), ("torch", "fp32"), ("faiss", None)]
 
@@ -247,3 +247,35 @@ def test_how_many_numbers_are_enough(monkeypatch):
     assert enough_leading(vectors, vectors, threshold=0.3) is None
     alike = vectors[:1] + 0.01 * vectors
     assert enough_leading(alike, alike, threshold=0.95) is None
+
+
+def test_a_lower_precision_that_others_set_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in the setting, as few CPUs have a lower precision for fp32."""
+    precision, plain = [], torch.mm
+
+    def mm(*args: object, **more: object) -> torch.Tensor:
+        precision.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return plain(*args, **more)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    rows = torch.ones(3, 4)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        multiply(rows, rows, out=torch.empty(9))
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert precision == ["ieee"]
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16_is_bf16_whatever_multiplies_it(monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
+    monkeypatch.setattr(product, "has_bf16", lambda: has_bf16)
+    rows = unit_vectors(np.random.default_rng(0), 200, dim=48)
+    codes = encode(rows, dtype="bf16")
+    assert codes.values.dtype == (torch.bfloat16 if has_bf16 else torch.float32)
+    assert torch.equal(codes.values.float(), torch.from_numpy(rows).bfloat16().float())
+    got = cosine_pairs(rows, rows, threshold=0.5, same=True, dtype="bf16")
+    assert_equal(got, reference(rows, rows, threshold=0.5, same=True))

@@ -15,10 +15,13 @@ def test_bars_by_hand() -> None:
 
 def test_ranked_bars_keep_the_total() -> None:
     sizes = np.sort(np.random.default_rng(0).integers(1, 1000, 997))[::-1]
-    bars = rank_bars(sizes, sizes // 2, noun="cluster", max_bars=100)
+    numbers = np.arange(len(sizes))[::-1]
+    bars = rank_bars(sizes, sizes // 2, numbers, noun="cluster", max_bars=100)
     assert len(bars) == 100
-    assert [bar.num for bar in rank_bars(sizes[:5], sizes[:5], noun="cluster")] == sizes[:5].tolist()
-    assert bars[0].hint.startswith("clusters 1–10, mean")
+    assert bars[0].hint.startswith("clusters 1–10 by size, mean: ")
+    few = rank_bars(sizes[:5], sizes[:5], numbers[:5], noun="cluster")
+    assert [bar.num for bar in few] == sizes[:5].tolist()
+    assert few[1].hint.startswith("cluster 995: ")
 
 
 def test_graph_marks_its_weakest_link() -> None:
