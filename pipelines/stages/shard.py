@@ -56,9 +56,7 @@ def shard(
 ) -> list[Bucket]:
     """Write the dataset's shards, bucket by bucket; `refresh` tries again where images were lost."""
     selected = _selected(outcomes)
-    sizes = as_numpy(column(parts, "described", "num_bytes"), null=0)
-    chosen = [_within(part, selected) for part in parts]
-    part_bytes = [int(sizes[rows].sum()) + len(rows) for rows in chosen]
+    part_bytes = [_bytes_of(part, _within(part, selected)) for part in parts]
     buckets = plan_buckets(
         [part.number for part in parts], part_bytes, seed=config.seed, bucket_bytes=config.shard.bucket_bytes
     )
@@ -92,6 +90,12 @@ def _selected(outcomes: Outcomes) -> np.ndarray:
 def _within(part: Part, rows: np.ndarray) -> np.ndarray:
     start, stop = np.searchsorted(rows, [part.offset, part.offset + part.num_rows])
     return rows[start:stop]
+
+
+def _bytes_of(part: Part, rows: np.ndarray) -> int:
+    """What some rows of a part take in a shard, about: one part at a time, as the driver asks for all."""
+    sizes = as_numpy(column([part], "described", "num_bytes"), null=0)
+    return int(sizes[rows - part.offset].sum()) + len(rows)
 
 
 def _bucket(receipt: Any, run_dir: str) -> Bucket:

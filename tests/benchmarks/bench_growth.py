@@ -6,7 +6,7 @@ Each size is a run of its own over freshly written tars; the vectors lie around 
 copies. Then its copies are searched once more, cell by cell. Per step: the seconds of work by the receipts
 (of clustering: by the clock), and how the time per row grew from the smallest size to the largest. The
 exponent of a step is log(time ratio) / log(rows ratio): 1 is linear, 2 is every pair. The driver's peak
-resident memory gives its bytes per row between the two sizes.
+gives its bytes per row between the two sizes: of all that was resident, and of what no file stands behind.
 """
 
 import argparse
@@ -59,7 +59,8 @@ def main() -> None:
             seconds[size] = seconds_of(root / "run")
             if not all(seconds[size].values()):
                 raise SystemExit(f"nothing was done: {seconds[size]}\n{(root / 'log').read_text()}")
-        print(f"{size:,} rows: {seconds[size]}, driver peak {peaks[size] / 1e6:.0f} MB", file=sys.stderr)
+        peak = ", ".join(f"{name} {value / 1e6:.0f} MB" for name, value in peaks[size].items())
+        print(f"{size:,} rows: {seconds[size]}, driver's peak: {peak}", file=sys.stderr, flush=True)
     small, large = sizes[0], sizes[-1]
     ratio = {name: seconds[large][name] / seconds[small][name] for name in (*LINES, "clustering")}
     print(
@@ -72,7 +73,10 @@ def main() -> None:
                 "exponent": {
                     name: round(math.log(value) / math.log(large / small), 2) for name, value in ratio.items()
                 },
-                "driver_bytes_per_row": round((peaks[large] - peaks[small]) / (large - small), 1),
+                "driver_bytes_per_row": {
+                    name: round((peaks[large][name] - peaks[small][name]) / (large - small), 1)
+                    for name in peaks[large]
+                },
             }
         )
     )
@@ -144,25 +148,28 @@ def png(grey: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def run(root: Path, *arguments: str) -> int:
-    """Run `lvd`; returns the largest resident set of its own process, bytes."""
-    peak = 0
+def run(root: Path, *arguments: str) -> dict[str, int]:
+    """Run `lvd`; returns the peaks of its own process's memory, bytes."""
+    peaks = dict.fromkeys(("resident", "anonymous"), 0)
     with (root / "log").open("wb") as log:
         process = subprocess.Popen([*LVD, *arguments], stdout=log, stderr=log)
         while process.poll() is None:
-            peak = max(peak, _resident_peak(process.pid))
-            time.sleep(0.2)
+            for name, value in _memory(process.pid).items():
+                peaks[name] = max(peaks[name], value)
+            time.sleep(0.1)
     if process.returncode:
         raise SystemExit((root / "log").read_text())
-    return peak
+    return peaks
 
 
-def _resident_peak(pid: int) -> int:
+def _memory(pid: int) -> dict[str, int]:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:  # it has just ended
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+        return {}
+    fields = {"VmHWM:": "resident", "RssAnon:": "anonymous"}
+    found = ((fields.get(line.split()[0]), line) for line in lines)
+    return {name: int(line.split()[1]) * 1024 for name, line in found if name}
 
 
 def seconds_of(run_dir: Path) -> dict[str, float]:
