@@ -1,15 +1,24 @@
 """k-means++: where k-means starts from.
 
+Seeds are drawn in rounds. A round draws a batch of candidates by the distances to the seeds before it, and
+accepts each with probability (distance now / distance then), which leaves exactly the distribution of one
+draw at a time. So the work of a round, the distances of all vectors to its seeds, can be spread over groups
+of vectors, and there are few rounds: their batches double at first, and end as a share of k.
+
 Source: Arthur & Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
 """
+
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Float64, Int64
 
 SEEDING_ROWS_PER_CENTROID = 16  # k-means++ costs 2·rows·k·d: 16 keeps it below a few Lloyd iterations
-SEEDING_BATCH = 256  # candidates drawn at once; acceptance stays near 1 since it never exceeds those chosen
-_CHUNK_ROWS = 4096
+_BATCH_SHARE = 32  # of k a batch is this part, within bounds: large batches are products, and few rounds
+_MIN_BATCH, _MAX_BATCH = 256, 8192  # the largest compares its own candidates in 0.5 GB
+_TILE_PRODUCTS = 1 << 21
 
 
 def sample_rows(num_rows: int, num_wanted: int, *, seed: int) -> Int64[np.ndarray, "r"]:
@@ -26,9 +35,6 @@ def seed_centroids(
 ) -> Float32[np.ndarray, "k d"]:
     """k-means++: each seed is a vector drawn with probability ∝ its squared distance to the seeds before.
 
-    Drawn in batches: a candidate drawn by the distances before the batch is accepted with probability
-    (distance now / distance then), which leaves exactly the distribution of one draw at a time.
-
     Args:
         sample: unit vectors, at least `num_clusters` of them.
         num_clusters: k.
@@ -37,26 +43,94 @@ def seed_centroids(
     Returns:
         Seeds of unit length. Where the sample has fewer than k distinct vectors the seeds repeat; the
         repeats come out empty and are re-seeded by `update_centroids`.
-
-    Source: Arthur & Vassilvitskii 2007, "k-means++: the advantages of careful seeding".
     """
-    rng = np.random.default_rng(seed)
-    chosen = [int(rng.integers(len(sample)))]
-    distance = _distances(sample, sample[chosen]).min(axis=1)
-    while len(chosen) < num_clusters:
-        mass = np.cumsum(distance)
-        if mass[-1] == 0:
+    distance = np.ones(len(sample))
+    seeds: list[np.ndarray] = []
+    num_chosen = 0
+    while num_chosen < num_clusters:
+        drawn = draw_seeds(
+            distance, sample.__getitem__, num_chosen=num_chosen, num_clusters=num_clusters, seed=seed
+        )
+        if not len(drawn):
             break
-        num_drawn = min(num_clusters - len(chosen), len(chosen), SEEDING_BATCH)
-        drawn = np.searchsorted(mass, rng.random(num_drawn) * mass[-1], side="right")
-        drawn = np.minimum(drawn, len(sample) - 1)
-        accepted = _accept(distance[drawn], _distances(sample[drawn], sample[drawn]), rng.random(num_drawn))
-        chosen.extend(drawn[accepted].tolist())
-        for start in range(0, len(sample), _CHUNK_ROWS):
-            rows = slice(start, start + _CHUNK_ROWS)
-            nearest = _distances(sample[rows], sample[drawn[accepted]]).min(axis=1)
-            np.minimum(distance[rows], nearest, out=distance[rows])
-    return to_unit_length(sample[np.resize(chosen, num_clusters)].astype(np.float64))
+        nearest = nearest_distances(sample, sample[drawn])
+        distance = np.minimum(distance, nearest) if seeds else nearest
+        seeds.append(sample[drawn])
+        num_chosen += len(drawn)
+    return centroids_of(seeds, num_clusters)
+
+
+def draw_seeds(
+    distance: Float64[np.ndarray, " s"],
+    vectors_at: Callable[[Int64[np.ndarray, " b"]], Float16[np.ndarray, "b d"]],
+    *,
+    num_chosen: int,
+    num_clusters: int,
+    seed: int,
+) -> Int64[np.ndarray, " a"]:
+    """Draw the seeds of one round.
+
+    Args:
+        distance: of every vector of the sample, the squared distance to the nearest seed; for the first
+            round, which draws one vector, ones.
+        vectors_at: the vectors at some places of the sample.
+        num_chosen: seeds drawn in earlier rounds.
+        num_clusters: k.
+        seed: of all draws.
+
+    Returns:
+        Places of the new seeds in the sample; none where every vector is a seed.
+    """
+    mass = np.cumsum(distance)
+    if not mass[-1]:
+        return np.zeros(0, np.int64)
+    rng = np.random.default_rng([seed, num_chosen])
+    luck = rng.random(_batch(num_chosen, num_clusters)) * mass[-1]
+    # Below the whole mass, even where the product is rounded up to it: a vector at distance 0 is never drawn.
+    drawn = np.searchsorted(mass, np.minimum(luck, np.nextafter(mass[-1], 0)), side="right")
+    vectors = vectors_at(drawn)
+    accepted = _accept(distance[drawn], _distances(vectors, vectors), rng.random(len(drawn)))
+    return drawn[accepted]
+
+
+def nearest_distances(
+    vectors: Float16[np.ndarray, "m d"],
+    seeds: Float16[np.ndarray, "b d"],
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> Float64[np.ndarray, " m"]:
+    """The squared distance of every vector to the nearest of some seeds."""
+    others = torch.from_numpy(np.array(seeds)).to(device).double()
+    nearest = np.empty(len(vectors))
+    num_rows = max(_TILE_PRODUCTS // len(seeds), 1)
+    for start in range(0, len(vectors), num_rows):
+        rows = slice(start, start + num_rows)
+        some = torch.from_numpy(np.array(vectors[rows])).to(device).double()
+        nearest[rows] = _squared_distances(some, others).amin(dim=1).cpu().numpy()
+    return nearest
+
+
+def centroids_of(
+    seeds: Sequence[Float16[np.ndarray, "_ d"]], num_clusters: int
+) -> Float32[np.ndarray, "k d"]:
+    """The seeds of all rounds as k centroids of unit length; where there are fewer than k, they repeat."""
+    vectors = np.concatenate(seeds)
+    return to_unit_length(vectors[np.resize(np.arange(len(vectors)), num_clusters)].astype(np.float64))
+
+
+def num_rounds(num_clusters: int) -> int:
+    """How many rounds k-means++ takes where every candidate is accepted; it takes a few more."""
+    rounds = num_chosen = 0
+    while num_chosen < num_clusters:
+        num_chosen += _batch(num_chosen, num_clusters)
+        rounds += 1
+    return rounds
+
+
+def _batch(num_chosen: int, num_clusters: int) -> int:
+    """Candidates of a round: no more than there are seeds, so that few are too near one another."""
+    share = min(max(num_clusters // _BATCH_SHARE, _MIN_BATCH), _MAX_BATCH)
+    return min(num_clusters - num_chosen, max(num_chosen, 1), share)
 
 
 def _accept(
@@ -73,10 +147,14 @@ def _accept(
 
 
 def _distances(a: Float16[np.ndarray, "a d"], b: Float16[np.ndarray, "b d"]) -> Float64[np.ndarray, "a b"]:
-    """Squared distances; exact, so that equal vectors are at 0 and draws agree on all hardware."""
-    x, y = torch.from_numpy(np.array(a)).double(), torch.from_numpy(np.array(b)).double()
+    x, y = (torch.from_numpy(np.array(vectors)).double() for vectors in (a, b))
+    return _squared_distances(x, y).numpy()
+
+
+def _squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Exact, as sums of products of fp16 numbers are: equal vectors are at 0, draws agree on all hardware."""
     squares_x, squares_y = (x * x).sum(dim=1), (y * y).sum(dim=1)
-    return (squares_x[:, None] + squares_y[None, :] - 2 * (x @ y.T)).numpy()
+    return torch.addmm(squares_y, x, y.T, alpha=-2).add_(squares_x[:, None])
 
 
 def to_unit_length(vectors: Float64[np.ndarray, "k d"]) -> Float32[np.ndarray, "k d"]:

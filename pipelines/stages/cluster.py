@@ -20,8 +20,9 @@ from pipelines.runner import Runner
 from pipelines.stages.decontaminate import Leaks
 from pipelines.stages.dedup import Copies
 from pipelines.stages.groups import group_digest, make_groups
-from pipelines.stages.kmeans import Fitted, KMeansSteps, Training, settings_of
+from pipelines.stages.kmeans import Fitted, KMeansSteps, settings_of
 from pipelines.stages.survivors import survivor_item, survivors
+from pipelines.stages.training import Training
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
 
@@ -43,7 +44,7 @@ def cluster(
     """Find the concepts of the pool."""
     rule, seed, threads = config.cluster, config.seed, config.describe.embed.threads
     load = partial(_load, rule, seed)
-    step = Step("cluster", 1, settings_of(rule, seed), load, "task", "cluster", threads)
+    step = Step("cluster", 2, settings_of(rule, seed), load, "task", "cluster", threads)
     item: Item = survivor_item(parts, copies, leaks)
     if runner.has_to_do(step, item) and sum(part.num_rows for part in parts) > rule.group_rows:
         receipt = _in_steps(runner, step, item, rule=rule, seed=seed)

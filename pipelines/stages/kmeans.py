@@ -6,7 +6,7 @@ what they were made from and their number, not by the sums: so these go as soon 
 and so does the state before the last. Killed in between, a run finds the state and removes what it left.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -24,38 +24,14 @@ from curation.cluster.kmeans import (
     seeding_rows,
     update_centroids,
 )
-from curation.cluster.seeding import seed_centroids
+from curation.cluster.seeding import centroids_of, seed_centroids
 from curation.cluster.sums import PartSums, add_sums, sum_arrays
-from pipelines.parts import Part, gather_vectors, read_array, vector_blocks
+from pipelines.parts import gather_vectors, read_array, vector_blocks
 from pipelines.runner import Runner
 from pipelines.stages.groups import group_digest, make_groups
+from pipelines.stages.seeding import SeedingSteps
+from pipelines.stages.training import Training
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
-
-
-@dataclass(frozen=True)
-class Training:
-    """What k-means is trained on.
-
-    Args:
-        parts: that hold a row to train on.
-        part_rows: how many rows each of them has to train on.
-        rows: global rows, ascending (a `.npy` file).
-        digest: hash of all that the rows and their vectors depend on.
-    """
-
-    parts: tuple[Part, ...]
-    part_rows: tuple[int, ...]
-    rows: FileRef
-    digest: str
-    num_clusters: int
-
-    @classmethod
-    def on(
-        cls, parts: Sequence[Part], part_rows: Sequence[int], rows: FileRef, *, digest: str, num_clusters: int
-    ) -> "Training":
-        """Leave out the parts that hold none of the rows."""
-        used = [(part, own) for part, own in zip(parts, part_rows, strict=True) if own]
-        return cls(tuple(part for part, _ in used), tuple(own for _, own in used), rows, digest, num_clusters)
 
 
 @dataclass(frozen=True)
@@ -82,9 +58,12 @@ class KMeansSteps:
         self._training = training
         settings, k = settings_of(config, seed), training.num_clusters
         self._seeds = Step(
-            "kmeans_states", 1, settings, partial(_load_seeds, k, seed), "task", "cluster", threads
+            "kmeans_states", 2, settings, partial(_load_seeds, k, seed), "task", "cluster", threads
         )
-        self._update = Step("kmeans_states", 1, settings, _load_update, "task", "cluster", threads)
+        self._seeding = SeedingSteps(
+            runner, training, settings=settings, seed=seed, threads=threads, device=config.device
+        )
+        self._update = Step("kmeans_states", 2, settings, _load_update, "task", "cluster", threads)
         load_sums, num_gpus = partial(_load_sums, config.device), int(config.device == "cuda")
         self._sums = Step(
             "kmeans_sums", 1, settings, load_sums, "task", "cluster", threads, num_gpus=num_gpus
@@ -96,8 +75,10 @@ class KMeansSteps:
         """Iterate from the newest state that is there until the centroids are good enough."""
         number = self._newest()
         if number < 0:
-            item = self._state(0, {"parts": self._training.parts})
+            drawn = self._seeding.run() if self._seeding.are_worth_it else ()
+            item = self._state(0, {"parts": self._training.parts, "drawn": drawn})
             self._runner.run_inside(self._seeds, [item])
+            self._seeding.forget()
             number = 0
         iterations, num_groups = self._config.iterations, len(self._groups)
         total, done = (iterations + 1) * num_groups, number * num_groups
@@ -113,6 +94,7 @@ class KMeansSteps:
 
     def forget(self) -> None:
         """Remove every state and all sums: what they led to is published."""
+        self._seeding.forget()
         numbers = range(self._config.iterations + 2)
         self._runner.forget(self._sums, [item for number in numbers for item in self._sums_of(number)])
         self._runner.forget(self._update, [self._state(number) for number in numbers])
@@ -164,6 +146,9 @@ class KMeansSteps:
 
 def _load_seeds(num_clusters: int, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
+        if drawn := attempt.payload["drawn"]:  # by steps of its own
+            _write(attempt, centroids=centroids_of([read_array(file) for file in drawn], num_clusters))
+            return {"history": []}
         rows = read_array(attempt.payload["rows"])
         sample = np.asarray(rows[seeding_rows(len(rows), num_clusters, seed=seed)])
         vectors = gather_vectors(attempt.payload["parts"], "embeddings", sample)

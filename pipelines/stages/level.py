@@ -21,7 +21,8 @@ from pipelines.parts import Part, read_array
 from pipelines.runner import Runner
 from pipelines.stages.cluster import assign_rows
 from pipelines.stages.groups import group_digest, make_groups
-from pipelines.stages.kmeans import KMeansSteps, Training
+from pipelines.stages.kmeans import KMeansSteps
+from pipelines.stages.training import Training
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
 
 # Points of a file. A constant, as groups of files are known by the numbers of these alone.
@@ -85,7 +86,7 @@ class _LevelSteps:
         self._labels = Step(
             "level_labels", 1, step.config, load, "task", "cluster", step.threads, num_gpus=num_gpus
         )
-        self._states = Step("level_states", 1, step.config, _load_state, "task", "cluster")
+        self._states = Step("level_states", 2, step.config, _load_state, "task", "cluster")
 
     def run(self) -> Receipt:
         runner, plan = self._runner, self._plan

@@ -16,12 +16,22 @@ import pytest
 
 from pipelines.local import LocalExecutor
 from pipelines.runner import Death
-from pipelines.stages import retrieve
+from pipelines.stages import retrieve, seeding
 from pipelines.step import Item, Receipt, Step
 
 Configure = Callable[..., Any]
 IN_STEPS = "cluster.group_rows=16"  # the web has about 230 images in parts of 40: a group is one part
 TWO_CLUSTERS = "cluster.num_clusters=2"  # or groups would want 16 rows for each of more clusters
+
+
+SEEDING = ("seeding_samples", "seeding_draws", "seeding_distances")
+
+
+@pytest.fixture
+def seeded_in_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeds of two clusters, of 32 rows, are drawn in two rounds over four groups."""
+    monkeypatch.setattr(seeding, "MANY_ROWS", 0)
+    monkeypatch.setattr(seeding, "GROUP_ROWS", 9)
 
 
 class Interrupted(BaseException):
@@ -40,7 +50,7 @@ def outputs(run_dir: Path, *names: str) -> dict[str, str]:
 
 def inner_folders(run_dir: Path) -> list[str]:
     """What steps of steps have left."""
-    names = ("cluster_rows", "cluster_labels", "kmeans_states", "kmeans_sums", "retrieve_blocks")
+    names = ("cluster_rows", "cluster_labels", "kmeans_states", "kmeans_sums", "retrieve_blocks", *SEEDING)
     return [path.name for name in names for path in (run_dir / "steps" / name).glob("*")]
 
 
@@ -95,6 +105,29 @@ def test_steps_give_the_bytes_of_one_task(
     assert done == []
 
 
+@pytest.mark.usefixtures("seeded_in_rounds")
+def test_seeds_drawn_in_rounds_are_those_of_one_task(
+    *,
+    at_once: dict[str, str],
+    finished: Path,
+    configure: Configure,
+    run_quietly: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(LocalExecutor, "run", counting(LocalExecutor.run, done))
+    config = configure(described(finished, tmp_path / "run"), TWO_CLUSTERS, IN_STEPS)
+    run_quietly(config, until="cluster")
+    assert [done.count(name) for name in SEEDING] == [4, 2, 4]
+    assert outputs(tmp_path / "run", "cluster") == of_clusters(at_once)
+    assert inner_folders(tmp_path / "run") == []
+
+
+def of_clusters(found: dict[str, str]) -> dict[str, str]:
+    return {name: sha256 for name, sha256 in found.items() if name.startswith("cluster/")}
+
+
 def counting(run: Callable[..., Any], done: list[str], *, stop_at: int | None = None) -> Callable[..., Any]:
     """An executor's `run` that notes every item's step, and breaks off before item `stop_at`."""
 
@@ -111,6 +144,7 @@ def counting(run: Callable[..., Any], done: list[str], *, stop_at: int | None = 
     return counted
 
 
+@pytest.mark.usefixtures("seeded_in_rounds")
 def test_interrupted_anywhere_and_resumed(
     *,
     at_once: dict[str, str],
@@ -139,9 +173,7 @@ def test_interrupted_anywhere_and_resumed(
         else:
             break
     assert num_done + len(done) == len(undisturbed), "nothing is done twice"
-    assert outputs(tmp_path / "run", "cluster") == {
-        k: v for k, v in at_once.items() if k.startswith("cluster/")
-    }
+    assert outputs(tmp_path / "run", "cluster") == of_clusters(at_once)
     assert inner_folders(tmp_path / "run") == []
 
 
@@ -202,6 +234,7 @@ def test_what_a_death_left_behind_its_state_is_removed(
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("seeded_in_rounds")
 def test_ray_gives_the_same_bytes(
     *,
     at_once: dict[str, str],

@@ -1,0 +1,34 @@
+"""What a clustering is trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.parts import Part
+from pipelines.step import FileRef
+
+
+@dataclass(frozen=True)
+class Training:
+    """What k-means is trained on.
+
+    Args:
+        parts: that hold a row to train on.
+        part_rows: how many rows each of them has to train on.
+        rows: global rows, ascending (a `.npy` file).
+        digest: hash of all that the rows and their vectors depend on.
+        num_clusters: k.
+    """
+
+    parts: tuple[Part, ...]
+    part_rows: tuple[int, ...]
+    rows: FileRef
+    digest: str
+    num_clusters: int
+
+    @classmethod
+    def on(
+        cls, parts: Sequence[Part], part_rows: Sequence[int], rows: FileRef, *, digest: str, num_clusters: int
+    ) -> "Training":
+        """Leave out the parts that hold none of the rows."""
+        used = [(part, own) for part, own in zip(parts, part_rows, strict=True) if own]
+        return cls(tuple(part for part, _ in used), tuple(own for _, own in used), rows, digest, num_clusters)
