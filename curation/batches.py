@@ -11,7 +11,7 @@ def batches(items: Iterable[T], *, size: Callable[[T], int], least: int) -> Iter
 
     Args:
         items: in order.
-        size: of an item; one of size 0 is no item less.
+        size: of an item; those of size 0 are kept too.
         least: of a run.
     """
     held: list[T] = []

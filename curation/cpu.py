@@ -1,4 +1,6 @@
-"""What this machine's CPU multiplies in hardware."""
+"""What this machine's CPU multiplies in hardware, and what torch makes of it."""
+
+from typing import Literal
 
 import torch
 
@@ -11,3 +13,9 @@ def has_bf16() -> bool:
 def has_int8() -> bool:
     """Whether the CPU multiplies int8 (VNNI); where not, oneDNN adds two products in saturating int16."""
     return bool(torch.cpu._is_vnni_supported())
+
+
+def keeps_fp32(operation: Literal["matmul", "conv"]) -> bool:
+    """Whether torch multiplies fp32 in fp32 on a CPU, or `set_float32_matmul_precision` has lowered it."""
+    settings = getattr(torch.backends.mkldnn, operation)  # of the process: others set them, and rely on them
+    return settings.fp32_precision in ("none", "ieee")

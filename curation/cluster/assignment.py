@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float16, Float32, Float64, Int32, Int64
 
 from curation.cluster.blocks import BLOCK_ROWS
+from curation.cpu import keeps_fp32
 from curation.search.pair_products import pair_products
 from curation.search.product import ProposeDtype, fastest_dtype
 
@@ -239,6 +240,8 @@ class Desk:
         if self._search.dtype == "int8":
             table = self._products[: num_rows * width].view(num_rows, width)
             return torch._int_mm(codes.values, tile.values.T, out=table).numpy()
+        if not keeps_fp32("conv"):
+            return codes.values.numpy() @ tile.values.numpy().T
         # A 1×1 convolution of at least 16 images is the same product by oneDNN: 215 GFLOP/s a core on AMD,
         # where torch.mm (MKL) has 95.
         padded = torch.nn.functional.pad(codes.values, (0, 0, 0, -num_rows % 16))

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # The sums of a cluster have four times the bytes of a vector: a quarter then of what was read to make them.
 _GROUP_ROWS_PER_CENTROID = 16
+_SEEDING_ROWS_PER_CENTROID = 16  # k-means++ costs 2·rows·k·d: 16 keeps it below a few Lloyd iterations
 
 
 class ClusterConfig(BaseModel):
@@ -83,6 +84,11 @@ class HierarchyConfig(BaseModel):
         if any(above >= below for below, above in pairwise(sizes)):
             raise ValueError(f"levels ({sizes}) must get smaller from the first, next to the leaves, on")
         return self
+
+
+def num_seeding_rows(num_rows: int, num_clusters: int) -> int:
+    """Of how many vectors k-means++ draws its seeds."""
+    return min(num_rows, _SEEDING_ROWS_PER_CENTROID * num_clusters)
 
 
 def default_num_clusters(num_rows: int) -> int:

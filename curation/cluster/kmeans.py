@@ -26,9 +26,13 @@ from jaxtyping import Float16, Float32, Float64, Int32, Int64
 
 from curation.cluster.assignment import Desk, exact_products, search_for
 from curation.cluster.blocks import BLOCK_ROWS, BlockWork, for_each_block
-from curation.cluster.config import ClusterConfig, default_num_clusters  # noqa: F401  (found here by users)
+from curation.cluster.config import (
+    ClusterConfig,  # noqa: F401  (found here by users)
+    default_num_clusters,  # noqa: F401
+    num_seeding_rows,
+)
 from curation.cluster.gpu import assign_on_gpu
-from curation.cluster.seeding import SEEDING_ROWS_PER_CENTROID, sample_rows, seed_centroids, to_unit_length
+from curation.cluster.seeding import sample_rows, seed_centroids, to_unit_length
 from curation.cluster.sums import PartSums, RunningSums, add_sums, partial_sums
 from curation.errors import ConfigError
 
@@ -134,7 +138,7 @@ def training_rows(
 
 def seeding_rows(num_rows: int, num_clusters: int, *, seed: int) -> Int64[np.ndarray, "r"]:
     """The rows among which k-means++ draws its seeds."""
-    return sample_rows(num_rows, SEEDING_ROWS_PER_CENTROID * num_clusters, seed=seed)
+    return sample_rows(num_rows, num_seeding_rows(num_rows, num_clusters), seed=seed)
 
 
 def evaluate(total: PartSums, centroids: Float32[np.ndarray, "k d"]) -> Evaluation:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Float64, Int64
 
-SEEDING_ROWS_PER_CENTROID = 16  # k-means++ costs 2·rows·k·d: 16 keeps it below a few Lloyd iterations
 _BATCH_SHARE = 32  # of k a batch is this part, within bounds: large batches are products, and few rounds
 _MIN_BATCH, _MAX_BATCH = 256, 8192  # the largest compares its own candidates in 0.5 GB
-_TILE_PRODUCTS = 1 << 21
+_TILE_ROWS = 4096
+_TILE_PRODUCTS = {"cpu": 1 << 21, "cuda": 1 << 25}
 
 
 def sample_rows(num_rows: int, num_wanted: int, *, seed: int) -> Int64[np.ndarray, "r"]:
@@ -53,9 +53,9 @@ def seed_centroids(
         )
         if not len(drawn):
             break
-        nearest = nearest_distances(sample, sample[drawn])
+        nearest = nearest_distances(sample, drawn)
         distance = np.minimum(distance, nearest) if seeds else nearest
-        seeds.append(sample[drawn])
+        seeds.append(drawn)
         num_chosen += len(drawn)
     return centroids_of(seeds, num_clusters)
 
@@ -67,7 +67,7 @@ def draw_seeds(
     num_chosen: int,
     num_clusters: int,
     seed: int,
-) -> Int64[np.ndarray, " a"]:
+) -> Float16[np.ndarray, "a d"]:
     """Draw the seeds of one round.
 
     Args:
@@ -79,18 +79,19 @@ def draw_seeds(
         seed: of all draws.
 
     Returns:
-        Places of the new seeds in the sample; none where every vector is a seed.
+        The new seeds; none where every vector of the sample equals a seed.
     """
     mass = np.cumsum(distance)
     if not mass[-1]:
-        return np.zeros(0, np.int64)
-    rng = np.random.default_rng([seed, num_chosen])
+        return vectors_at(np.zeros(0, np.int64))
+    rng = np.random.default_rng([seed, 1 + num_chosen])  # [seed, 0] would draw what the sample was drawn by
     luck = rng.random(_batch(num_chosen, num_clusters)) * mass[-1]
     # Below the whole mass, even where the product is rounded up to it: a vector at distance 0 is never drawn.
     drawn = np.searchsorted(mass, np.minimum(luck, np.nextafter(mass[-1], 0)), side="right")
     vectors = vectors_at(drawn)
-    accepted = _accept(distance[drawn], _distances(vectors, vectors), rng.random(len(drawn)))
-    return drawn[accepted]
+    exact = torch.from_numpy(np.array(vectors)).double()
+    between = _squared_distances(exact, exact, squares_y=_squares(exact)).numpy()
+    return vectors[_accept(distance[drawn], between, rng.random(len(drawn)))]
 
 
 def nearest_distances(
@@ -101,13 +102,14 @@ def nearest_distances(
 ) -> Float64[np.ndarray, " m"]:
     """The squared distance of every vector to the nearest of some seeds."""
     others = torch.from_numpy(np.array(seeds)).to(device).double()
-    nearest = np.empty(len(vectors))
-    num_rows = max(_TILE_PRODUCTS // len(seeds), 1)
+    squares = _squares(others)
+    nearest = torch.empty(len(vectors), dtype=torch.float64, device=device)
+    num_rows = min(max(_TILE_PRODUCTS[device] // len(seeds), 1), _TILE_ROWS)
     for start in range(0, len(vectors), num_rows):
         rows = slice(start, start + num_rows)
         some = torch.from_numpy(np.array(vectors[rows])).to(device).double()
-        nearest[rows] = _squared_distances(some, others).amin(dim=1).cpu().numpy()
-    return nearest
+        torch.amin(_squared_distances(some, others, squares_y=squares), dim=1, out=nearest[rows])
+    return nearest.cpu().numpy()
 
 
 def centroids_of(
@@ -146,15 +148,13 @@ def _accept(
     return np.array(accepted, np.int64)
 
 
-def _distances(a: Float16[np.ndarray, "a d"], b: Float16[np.ndarray, "b d"]) -> Float64[np.ndarray, "a b"]:
-    x, y = (torch.from_numpy(np.array(vectors)).double() for vectors in (a, b))
-    return _squared_distances(x, y).numpy()
-
-
-def _squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def _squared_distances(x: torch.Tensor, y: torch.Tensor, *, squares_y: torch.Tensor) -> torch.Tensor:
     """Exact, as sums of products of fp16 numbers are: equal vectors are at 0, draws agree on all hardware."""
-    squares_x, squares_y = (x * x).sum(dim=1), (y * y).sum(dim=1)
-    return torch.addmm(squares_y, x, y.T, alpha=-2).add_(squares_x[:, None])
+    return torch.addmm(squares_y, x, y.T, alpha=-2).add_(_squares(x)[:, None])
+
+
+def _squares(x: torch.Tensor) -> torch.Tensor:
+    return (x * x).sum(dim=1)
 
 
 def to_unit_length(vectors: Float64[np.ndarray, "k d"]) -> Float32[np.ndarray, "k d"]:

@@ -32,7 +32,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, Float64, Int64
 from numpy import ndarray
 
-from curation.cpu import has_bf16, has_int8
+from curation.cpu import has_bf16, has_int8, keeps_fp32
 from curation.errors import ConfigError, IntegrityError
 
 ProposeDtype = Literal["int8", "bf16", "fp16", "fp32"]
@@ -95,19 +95,15 @@ def fastest_dtype(device: Device = "cpu") -> ProposeDtype:
 
 @contextmanager
 def sums_in_fp32() -> Iterator[None]:
-    """Keep a GPU from what (1) knows nothing of: pieces of 16-bit products added in 16 bits, fp32 as TF32."""
+    """Keep a GPU from adding the pieces of a 16-bit product in 16 bits, which (1) knows nothing of."""
     matmul = torch.backends.cuda.matmul
-    names = (
-        "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction", "fp32_precision"
-    )  # fmt: skip
-    before = [getattr(matmul, name) for name in names]
+    before = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
+    matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
     try:
-        for name, value in zip(names, (False, False, "ieee"), strict=True):
-            setattr(matmul, name, value)
         yield
     finally:
-        for name, value in zip(names, before, strict=True):
-            setattr(matmul, name, value)
+        matmul.allow_fp16_reduced_precision_reduction = before[0]
+        matmul.allow_bf16_reduced_precision_reduction = before[1]
 
 
 def nonzero_rows(vectors: Float16[ndarray, "n d"]) -> Bool[ndarray, " n"]:
@@ -146,7 +142,8 @@ def encode(
 
     Args:
         vectors: fp16 (n, d).
-        dtype: on a CPU int8 (fastest, needs VNNI), bf16 (wants AVX512-BF16), or fp32 (any); on a GPU fp16.
+        dtype: on a CPU int8 (fastest, needs VNNI), bf16 (wants AVX512-BF16 or AMX; without, it is held in
+            fp32), or fp32; on a GPU fp16 or bf16.
         one_scale: one int8 scale for all rows, so that maxima over rows compare; otherwise one a row.
         device: where the values go.
         num_leading: of a vector's numbers, those that the code holds; None: all.
@@ -227,33 +224,21 @@ def multiply(rows: torch.Tensor, columns: torch.Tensor, *, out: torch.Tensor) ->
             torch._int_mm(rows, columns.T, out=product)
         case torch.bfloat16 | torch.float16:
             torch.mm(rows, columns.T, out=product)
-        case _:
-            # Not NumPy's: its threads, waiting for more, slow down what torch does next fivefold.
-            with _all_of_fp32():
-                torch.mm(rows, columns.T, out=product)
+        case _ if keeps_fp32("matmul"):
+            torch.mm(rows, columns.T, out=product)
+        case _:  # not always: NumPy's threads, waiting for more, slow down what torch does next fivefold
+            np.matmul(rows.numpy(), columns.numpy().T, out=product.numpy())
     return product
-
-
-@contextmanager
-def _all_of_fp32() -> Iterator[None]:
-    """Keep `set_float32_matmul_precision`, a global, from lowering a precision that (1) counts on."""
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # mypy sees a module that is replaced
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
 
 
 def buffer_for(dtype: ProposeDtype, *, num_products: int, device: Device = "cpu") -> torch.Tensor:
     """Make the flat buffer that `multiply` writes to.
 
     Raises:
-        ConfigError: int8 on a CPU whose int8 products may saturate, or on a GPU.
+        ConfigError: int8 on a CPU whose int8 products may saturate; int8 or fp32 on a GPU.
     """
-    if dtype == "int8" and device == "cuda":
-        raise ConfigError("int8 proposes on CPUs alone", got="device cuda", expected="fp16, bf16 or fp32")
+    if device == "cuda" and dtype not in ("fp16", "bf16"):
+        raise ConfigError(f"{dtype} proposes on CPUs alone", got="device cuda", expected="fp16 or bf16")
     if dtype == "int8" and fastest_dtype() != "int8":
         raise ConfigError(
             "This CPU's int8 products may saturate", got="a CPU without VNNI", expected="bf16 or fp32"

@@ -20,9 +20,9 @@ from pipelines.runner import Runner
 from pipelines.stages.decontaminate import Leaks
 from pipelines.stages.dedup import Copies
 from pipelines.stages.groups import group_digest, make_groups
-from pipelines.stages.kmeans import Fitted, KMeansSteps, settings_of
+from pipelines.stages.kmeans import Fitted, KMeansSteps
 from pipelines.stages.survivors import survivor_item, survivors
-from pipelines.stages.training import Training
+from pipelines.stages.training import Training, settings_of
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
 
@@ -78,7 +78,7 @@ def _in_steps(runner: Runner, step: Step, item: Item, *, rule: ClusterConfig, se
         parts,
         rows.facts["part_rows"],
         rows.file(runner.run_dir, "trained_on.npy"),
-        digest=rows_step.identity(item),
+        digest=step.identity(item),
         num_clusters=k,
     )
     iterations = KMeansSteps(runner, rule, training, seed=seed, threads=step.threads)

@@ -30,7 +30,7 @@ from pipelines.parts import gather_vectors, read_array, vector_blocks
 from pipelines.runner import Runner
 from pipelines.stages.groups import group_digest, make_groups
 from pipelines.stages.seeding import SeedingSteps
-from pipelines.stages.training import Training
+from pipelines.stages.training import Training, settings_of
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
 
@@ -40,11 +40,6 @@ class Fitted:
 
     centroids: FileRef
     inertia: list[float]
-
-
-def settings_of(config: ClusterConfig, seed: int) -> dict[str, Any]:
-    """What of the config changes the result."""
-    return {**config.model_dump(mode="json", exclude={"group_rows", "device"}), "seed": seed}
 
 
 class KMeansSteps:
@@ -60,9 +55,7 @@ class KMeansSteps:
         self._seeds = Step(
             "kmeans_states", 2, settings, partial(_load_seeds, k, seed), "task", "cluster", threads
         )
-        self._seeding = SeedingSteps(
-            runner, training, settings=settings, seed=seed, threads=threads, device=config.device
-        )
+        self._seeding = SeedingSteps(runner, config, training, seed=seed, threads=threads)
         self._update = Step("kmeans_states", 2, settings, _load_update, "task", "cluster", threads)
         load_sums, num_gpus = partial(_load_sums, config.device), int(config.device == "cuda")
         self._sums = Step(
@@ -78,8 +71,8 @@ class KMeansSteps:
             drawn = self._seeding.run() if self._seeding.are_worth_it else ()
             item = self._state(0, {"parts": self._training.parts, "drawn": drawn})
             self._runner.run_inside(self._seeds, [item])
-            self._seeding.forget()
             number = 0
+        self._seeding.forget()
         iterations, num_groups = self._config.iterations, len(self._groups)
         total, done = (iterations + 1) * num_groups, number * num_groups
         with self._runner.progress.step("kmeans", total=total, done=done) as advance:

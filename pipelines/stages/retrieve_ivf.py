@@ -55,9 +55,20 @@ def run_ivf(
     Raises:
         ConfigError: no index fits, or the measured recall is under the one asked for.
     """
-    train = _train_step(step, rule)
+    train = _make_train_step(step, rule)
     [index] = runner.run_inside(train, [item])
-    search, items = _shard_items(step, item, index, runner.run_dir, pool=pool, cuts=cuts, rule=rule)
+    search = _make_search_step(step, rule, pool=pool)
+    shared = {
+        **item.payload,
+        "cuts": tuple(cuts),
+        "index": index.file(runner.run_dir, "index.npy"),
+        "spec": index.facts["spec"],
+        "margin": index.facts["margin"],
+    }
+    searched = [part for part in item.payload["parts"] if part.role == "uncurated"]
+    groups = make_groups(searched, [part.num_rows for part in searched], rows=rule.ivf.shard_rows)
+    inputs = digest_of(item.inputs)
+    items = [Item((inputs, index.digest, group_digest(g)), {**shared, "group": g}) for g in groups]
     with runner.progress.step(search.name, total=len(items), done=0) as advance:
         receipts = runner.run_inside(search, items, advance=advance)
 
@@ -76,40 +87,17 @@ def run_ivf(
     return receipt
 
 
-def _train_step(step: Step, rule: SampleRetrieval) -> Step:
+def _make_train_step(step: Step, rule: SampleRetrieval) -> Step:
     seed = step.config["seed"]
     trained_by = {**rule.ivf.model_dump(mode="json", include=_IN_INDEX), "seed": seed}
     load = partial(_load_train, rule, seed)
     return Step("retrieve_index", 1, trained_by, load, "task", "retrieve", step.threads)
 
 
-def _shard_items(
-    step: Step,
-    item: Item,
-    index: Receipt,
-    run_dir: str,
-    *,
-    pool: str,
-    cuts: Sequence[tuple[int, int]],
-    rule: SampleRetrieval,
-) -> tuple[Step, list[Item]]:
-    """The step that searches, and an item for every run of the pool's parts."""
+def _make_search_step(step: Step, rule: SampleRetrieval, *, pool: str) -> Step:
     load = partial(_load_shard, pool, rule, step.config["seed"])
     num_gpus = int(rule.ivf.device == "gpu")
-    search = Step(
-        "retrieve_shards", 2, step.config, load, "task", "retrieve", step.threads, num_gpus=num_gpus
-    )
-    shared = {
-        **item.payload,
-        "cuts": tuple(cuts),
-        "index": index.file(run_dir, "index.npy"),
-        "spec": index.facts["spec"],
-        "margin": index.facts["margin"],
-    }
-    searched = [part for part in item.payload["parts"] if part.role == "uncurated"]
-    groups = make_groups(searched, [part.num_rows for part in searched], rows=rule.ivf.shard_rows)
-    inputs = digest_of(item.inputs)
-    return search, [Item((inputs, index.digest, group_digest(g)), {**shared, "group": g}) for g in groups]
+    return Step("retrieve_shards", 2, step.config, load, "task", "retrieve", step.threads, num_gpus=num_gpus)
 
 
 def judge_recall(

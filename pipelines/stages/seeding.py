@@ -11,58 +11,45 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float16, Int64
 
 from curation import storage
+from curation.cluster.config import ClusterConfig, num_seeding_rows
 from curation.cluster.kmeans import seeding_rows
 from curation.cluster.seeding import draw_seeds, nearest_distances, num_rounds
 from pipelines.parts import gather_vectors, read_array
 from pipelines.runner import Runner
-from pipelines.stages.training import Training
+from pipelines.stages.training import Training, settings_of
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
-# A smaller sample is seeded in one task: its rounds take less time than the steps that they would be.
-MANY_ROWS = 1 << 18
-GROUP_ROWS = 1 << 16
+# A smaller sample, of k up to 8,192, is seeded in one task.
+MANY_ROWS = 1 << 17
+GROUP_ROWS = 1 << 15
 
 NumSeeds = tuple[int, int]  # drawn so far, and wanted
 
 
 class SeedingSteps:
-    """The steps of one k-means++ in one run directory.
-
-    Args:
-        runner: of the run.
-        training: whose rows are sampled.
-        settings: what of the config changes the result.
-        seed: of the sample and of the draws.
-        threads: of a worker.
-        device: where distances are computed.
-    """
+    """The steps of one k-means++ in one run directory."""
 
     def __init__(
-        self,
-        runner: Runner,
-        training: Training,
-        *,
-        settings: dict[str, Any],
-        seed: int,
-        threads: int,
-        device: Literal["cpu", "cuda"],
+        self, runner: Runner, config: ClusterConfig, training: Training, *, seed: int, threads: int
     ) -> None:
         self._runner = runner
         self._training = training
-        self._num_seeds = training.num_clusters
-        num_sampled = len(seeding_rows(sum(training.part_rows), self._num_seeds, seed=seed))
+        self._num_seeds = k = training.num_clusters
+        num_sampled = num_seeding_rows(sum(training.part_rows), k)
         cuts = [(first, min(first + GROUP_ROWS, num_sampled)) for first in range(0, num_sampled, GROUP_ROWS)]
         self._cuts = cuts if num_sampled > MANY_ROWS else []
+        settings = settings_of(config, seed)
 
-        def step(name: str, load: Callable[[], Work], *, num_gpus: int = 0) -> Step:
+        def make_step(name: str, load: Callable[[], Work], *, num_gpus: int = 0) -> Step:
             return Step(name, 1, settings, load, "task", "cluster", threads, num_gpus=num_gpus)
 
-        self._gather = step("seeding_samples", partial(_load_gather, self._num_seeds, seed))
-        self._draw = step("seeding_draws", partial(_load_draw, seed))
-        lower = partial(_load_lower, device)
-        self._lower = step("seeding_distances", lower, num_gpus=int(device == "cuda"))
+        self._gather = make_step("seeding_samples", partial(_load_gather, k, seed))
+        self._draw = make_step("seeding_draws", partial(_load_draw, seed))
+        load_lower, num_gpus = partial(_load_lower, config.device), int(config.device == "cuda")
+        self._lower = make_step("seeding_distances", load_lower, num_gpus=num_gpus)
 
     @property
     def are_worth_it(self) -> bool:
@@ -70,33 +57,38 @@ class SeedingSteps:
         return bool(self._cuts)
 
     def run(self) -> tuple[FileRef, ...]:
-        """The vectors of the seeds of every round, drawn from the newest round on that is there."""
-        samples = self._files(self._runner.run_inside(self._gather, self._samples()), "vectors.npy")
+        """The seeds of every round, drawn from the newest round on that is there."""
+        with self._runner.progress.step(self._gather.name, total=len(self._cuts), done=0) as advance:
+            gathered = self._runner.run_inside(self._gather, self._samples(), advance=advance)
+        samples = self._files(gathered, "vectors.npy")
         draws = self._draws_done()
-        total, done = num_rounds(self._num_seeds) * len(samples), len(draws) * len(samples)
+        # After the last draw no distances are asked for.
+        total, done = (max(num - 1, 0) * len(samples) for num in (num_rounds(self._num_seeds), len(draws)))
         with self._runner.progress.step("kmeans_seeding", total=max(total, done), done=done) as advance:
             if not draws:
-                draws = [self._draw_next([], samples, ())]
+                draws = [self._draw_next(draws, samples=samples, distances=())]
             while not self._is_last(draws):
                 newest = len(draws) - 1
                 [seeds] = self._files(draws[-1:], "seeds.npy")
                 before = self._distances(newest - 1) if newest else [None] * len(samples)
                 items = [
-                    self._lower_item(newest, cut, {"vectors": vectors, "before": distance, "seeds": seeds})
-                    for cut, vectors, distance in zip(self._cuts, samples, before, strict=True)
+                    self._lower_item(newest, cut, payload={"vectors": file, "before": own, "seeds": seeds})
+                    for cut, file, own in zip(self._cuts, samples, before, strict=True)
                 ]
                 lowered = self._runner.run_inside(self._lower, items, advance=advance)
-                draws.append(self._draw_next(draws, samples, self._files(lowered, "distance.npy")))
+                distances = self._files(lowered, "distance.npy")
+                draws.append(self._draw_next(draws, samples=samples, distances=distances))
                 self._forget_distances(newest - 1)
         return self._files([draw for draw in draws if draw.facts["num_drawn"]], "seeds.npy")
 
     def forget(self) -> None:
         """Remove all that the steps have put out: what it led to is published."""
-        num_draws = len(self._draws_done())
+        # One more than there are receipts of: a run that dies here has removed a receipt before its folder.
+        num_draws = len(self._draws_done()) + 1
         for number in range(num_draws):
             self._forget_distances(number)
         self._runner.forget(self._gather, self._samples())
-        # The last first: they are found from the first on, also when a run has died here.
+        # The last first, as they are found from the first on.
         for number in reversed(range(num_draws)):
             self._runner.forget(self._draw, [self._draw_item(number)])
 
@@ -110,7 +102,9 @@ class SeedingSteps:
     def _draw_item(self, number: int, payload: dict[str, Any] | None = None) -> Item:
         return Item((self._training.digest, f"round {number}"), payload or {})
 
-    def _lower_item(self, number: int, cut: tuple[int, int], payload: dict[str, Any] | None = None) -> Item:
+    def _lower_item(
+        self, number: int, cut: tuple[int, int], *, payload: dict[str, Any] | None = None
+    ) -> Item:
         first, last = cut
         inputs = (self._training.digest, f"round {number}", f"sample {first} to {last}")
         return Item(inputs, payload or {})
@@ -122,9 +116,14 @@ class SeedingSteps:
         return draws
 
     def _draw_next(
-        self, draws: list[Receipt], samples: tuple[FileRef, ...], distances: tuple[FileRef, ...]
+        self, draws: list[Receipt], *, samples: tuple[FileRef, ...], distances: tuple[FileRef, ...]
     ) -> Receipt:
-        payload = {"samples": samples, "distances": distances, "num_seeds": self._count(draws)}
+        payload = {
+            "samples": samples,
+            "sizes": tuple(last - first for first, last in self._cuts),
+            "distances": distances,
+            "num_seeds": self._count(draws),
+        }
         [receipt] = self._runner.run_inside(self._draw, [self._draw_item(len(draws), payload)])
         return receipt
 
@@ -161,22 +160,27 @@ def _load_gather(num_clusters: int, seed: int) -> Work:
 
 def _load_draw(seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
-        samples = [read_array(file) for file in attempt.payload["samples"]]
-        starts = np.cumsum([0, *(len(sample) for sample in samples)])
-        distances = [read_array(file) for file in attempt.payload["distances"]]
-        num_chosen, num_clusters = attempt.payload["num_seeds"]
+        payload = attempt.payload
+        starts = np.cumsum([0, *payload["sizes"]])
+        num_chosen, num_clusters = payload["num_seeds"]
 
-        def vectors_at(places: np.ndarray) -> np.ndarray:
-            found = np.empty((len(places), samples[0].shape[1]), np.float16)
+        def vectors_at(places: Int64[np.ndarray, " b"]) -> Float16[np.ndarray, "b d"]:
+            """The vectors at some places of the sample; each file that holds one is opened once."""
             group = np.searchsorted(starts, places, side="right") - 1
-            for number in np.unique(group).tolist():
-                mine = group == number
-                found[mine] = samples[number][places[mine] - starts[number]]
-            return found
+            numbers = np.unique(group) if len(group) else np.zeros(1, np.int64)
+            found: dict[int, np.ndarray] = {}
+            for number in numbers.tolist():
+                mine = places[group == number] - starts[number]
+                found[number] = np.asarray(read_array(payload["samples"][number])[mine])
+            vectors = np.empty((len(places), found[int(numbers[0])].shape[1]), np.float16)
+            for number, own in found.items():
+                vectors[group == number] = own
+            return vectors
 
+        distances = [read_array(file) for file in payload["distances"]]
         distance = np.concatenate(distances) if distances else np.ones(starts[-1])
         drawn = draw_seeds(distance, vectors_at, num_chosen=num_chosen, num_clusters=num_clusters, seed=seed)
-        storage.write_vectors(attempt.out / "seeds.npy", vectors_at(drawn))
+        storage.write_vectors(attempt.out / "seeds.npy", drawn)
         return {"num_drawn": len(drawn)}
 
     return work

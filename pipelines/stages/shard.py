@@ -94,6 +94,8 @@ def _within(part: Part, rows: np.ndarray) -> np.ndarray:
 
 def _bytes_of(part: Part, rows: np.ndarray) -> int:
     """What some rows of a part take in a shard, about: one part at a time, as the driver asks for all."""
+    if not len(rows):
+        return 0
     sizes = as_numpy(column([part], "described", "num_bytes"), null=0)
     return int(sizes[rows - part.offset].sum()) + len(rows)
 

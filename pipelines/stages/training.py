@@ -1,8 +1,10 @@
-"""What a clustering is trained on."""
+"""What a clustering is trained on, and with which settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from curation.cluster.config import ClusterConfig
 from pipelines.parts import Part
 from pipelines.step import FileRef
 
@@ -32,3 +34,8 @@ class Training:
         """Leave out the parts that hold none of the rows."""
         used = [(part, own) for part, own in zip(parts, part_rows, strict=True) if own]
         return cls(tuple(part for part, _ in used), tuple(own for _, own in used), rows, digest, num_clusters)
+
+
+def settings_of(config: ClusterConfig, seed: int) -> dict[str, Any]:
+    """What of the config changes the result."""
+    return {**config.model_dump(mode="json", exclude={"group_rows", "device"}), "seed": seed}

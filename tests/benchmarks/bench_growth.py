@@ -6,7 +6,8 @@ Each size is a run of its own over freshly written tars; the vectors lie around 
 copies. Then its copies are searched once more, cell by cell. Per step: the seconds of work by the receipts
 (of clustering: by the clock), and how the time per row grew from the smallest size to the largest. The
 exponent of a step is log(time ratio) / log(rows ratio): 1 is linear, 2 is every pair. The driver's peak
-gives its bytes per row between the two sizes: of all that was resident, and of what no file stands behind.
+gives its bytes per row between the two sizes: of all that was resident, by the kernel, and of what no file
+stands behind, looked at ten times a second.
 """
 
 import argparse

@@ -29,6 +29,7 @@ import torch  # noqa: E402
 from drawn_dataset import draw_jpeg  # noqa: E402
 
 from curation.cluster.gpu import sum_on_gpu  # noqa: E402
+from curation.cluster.seeding import nearest_distances  # noqa: E402
 from curation.cluster.sums import sum_arrays  # noqa: E402
 from curation.describe.describe import DescribeConfig, describe  # noqa: E402
 from curation.describe.torch_embedder import TorchEmbedder  # noqa: E402
@@ -117,7 +118,7 @@ def check_edges(vectors: np.ndarray, *, is_gpu: bool, roof: float) -> dict[str, 
 
 
 def check_kmeans(vectors: np.ndarray, given: argparse.Namespace, *, roof: float) -> dict[str, Any]:
-    """One iteration's assignment and sums."""
+    """One iteration's assignment and sums, and the distances of the seeding."""
     start = vectors[:: max(len(vectors) // given.clusters, 1)][: given.clusters].astype(np.float32)
     centroids = start / np.linalg.norm(start, axis=1, keepdims=True)
     few = vectors[:CHECKED_ROWS]
@@ -125,6 +126,8 @@ def check_kmeans(vectors: np.ndarray, given: argparse.Namespace, *, roof: float)
     is_equal = np.array_equal(ours.sums, expected.sums) and np.array_equal(ours.counts, expected.counts)
     spent = seconds(lambda: sum_on_gpu([vectors], centroids, device=given.device), given.device)
     rate = 2 * len(vectors) * len(centroids) * DIM / spent
+    here, there = (nearest_distances(few, few[:300], device=device) for device in ("cpu", given.device))
+    is_equal = is_equal and np.array_equal(here, there)
     return {"sums_equal": is_equal, "kmeans_of_roof": round(rate / roof, 3), "kmeans_s": round(spent, 3)}
 
 

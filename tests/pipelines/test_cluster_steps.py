@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.local import LocalExecutor
 from pipelines.runner import Death
-from pipelines.stages import retrieve, seeding
+from pipelines.stages import cluster, retrieve, seeding
 from pipelines.step import Item, Receipt, Step
 
 Configure = Callable[..., Any]
@@ -175,6 +175,32 @@ def test_interrupted_anywhere_and_resumed(
     assert num_done + len(done) == len(undisturbed), "nothing is done twice"
     assert outputs(tmp_path / "run", "cluster") == of_clusters(at_once)
     assert inner_folders(tmp_path / "run") == []
+
+
+def test_nothing_of_another_version_is_taken(
+    *,
+    finished: Path,
+    configure: Configure,
+    run_quietly: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = configure(described(finished, tmp_path / "run"), TWO_CLUSTERS, IN_STEPS)
+    run, undisturbed, done = LocalExecutor.run, [], []
+    monkeypatch.setattr(LocalExecutor, "run", counting(run, undisturbed))
+    run_quietly(configure(described(finished, tmp_path / "other"), TWO_CLUSTERS, IN_STEPS), until="cluster")
+    # One sum, one state or one label before the end: all the others are there.
+    monkeypatch.setattr(LocalExecutor, "run", counting(run, [], stop_at=len(undisturbed) - 2))
+    with pytest.raises(Interrupted):
+        run_quietly(config, until="cluster")
+
+    def newer(name: str, version: int, *others: Any, **more: Any) -> Step:
+        return Step(name, version + (name == "cluster"), *others, **more)
+
+    monkeypatch.setattr(cluster, "Step", newer)
+    monkeypatch.setattr(LocalExecutor, "run", counting(run, done))
+    run_quietly(config, until="cluster")
+    assert done == [name for name in undisturbed if name != "cluster_rows"]
 
 
 def test_killed_in_the_middle_of_an_iteration(

@@ -42,9 +42,9 @@ def test_rounds_over_groups_give_the_seeds_of_the_whole(cuts: list[int]) -> None
     distances, seeds, num_chosen, rounds = np.ones(len(sample)), [], 0, 0
     while num_chosen < k:
         drawn = draw_seeds(distances, sample.__getitem__, num_chosen=num_chosen, num_clusters=k, seed=3)
-        nearest = np.concatenate([nearest_distances(group, sample[drawn]) for group in groups])
+        nearest = np.concatenate([nearest_distances(group, drawn) for group in groups])
         distances = np.minimum(distances, nearest) if seeds else nearest
-        seeds.append(sample[drawn])
+        seeds.append(drawn)
         num_chosen, rounds = num_chosen + len(drawn), rounds + 1
     np.testing.assert_array_equal(centroids_of(seeds, k), seed_centroids(sample, k, seed=3))
     assert num_rounds(k) <= rounds <= num_rounds(k) + 5

@@ -250,24 +250,22 @@ def test_how_many_numbers_are_enough(monkeypatch):
 
 
 def test_a_lower_precision_that_others_set_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen in the setting, as few CPUs have a lower precision for fp32."""
-    precision, plain = [], torch.mm
-
-    def mm(*args: object, **more: object) -> torch.Tensor:
-        precision.append(torch.backends.mkldnn.matmul.fp32_precision)
-        return plain(*args, **more)
-
-    monkeypatch.setattr(torch, "mm", mm)
+    """Seen in what multiplies, as few CPUs have a lower precision for fp32."""
     rows = torch.ones(3, 4)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    expected = multiply(rows, rows, out=torch.empty(9))
+
+    def lowered(*_args: object, **_more: object) -> torch.Tensor:
+        raise AssertionError("torch would multiply in bf16")
+
+    monkeypatch.setattr(torch, "mm", lowered)
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
     try:
-        multiply(rows, rows, out=torch.empty(9))
-        assert torch.get_float32_matmul_precision() == "medium"
-        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+        assert torch.equal(multiply(rows, rows, out=torch.empty(9)), expected)
+        assert settings.fp32_precision == "bf16"
     finally:
-        torch.set_float32_matmul_precision(before)
-    assert precision == ["ieee"]
+        settings.fp32_precision = before
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])
