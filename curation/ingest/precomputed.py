@@ -1,6 +1,7 @@
 """Vectors that somebody else made: looked up by an image's key in one parquet file."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -30,22 +31,13 @@ class PrecomputedVectors:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
-            with self._open() as file:
-                self.has_pool = "pool" in file.schema_arrow.names
-                self._check_schema(file.schema_arrow)
-                self._group_rows = [
-                    file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
-                ]
-                names = file.read(columns=["pool", "key"] if self.has_pool else ["key"])
-                self.dim = self._dim(file)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise SourceError(
-                f"No precomputed embeddings could be read from {storage.redact(path)}",
-                got=error,
-                expected="a parquet file",
-                remedy="Check the path",
-            ) from error
+        with _open(path) as file:
+            self.has_pool = "pool" in file.schema_arrow.names
+            self._group_rows = [
+                file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
+            ]
+            names = file.read(columns=["pool", "key"] if self.has_pool else ["key"])
+            self.dim = self._dim(file)
         self._names = self._name(names["key"], names["pool"] if self.has_pool else None)
         self._check_names()
 
@@ -82,7 +74,7 @@ class PrecomputedVectors:
         if not len(file_rows):
             return
         starts = np.cumsum([0, *self._group_rows])
-        with self._open() as file:
+        with _open(self.path) as file:
             for group in np.unique(np.searchsorted(starts, file_rows, side="right") - 1).tolist():
                 first = int(starts[group])
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=["embedding"]):
@@ -103,21 +95,6 @@ class PrecomputedVectors:
                 expected=f"{self.dim} numbers in each, the length of the file's first",
             )
         return values.to_numpy(zero_copy_only=False).reshape(len(rows), self.dim)
-
-    def _open(self) -> pq.ParquetFile:
-        if storage.is_local(self.path):
-            return pq.ParquetFile(storage.local_path(self.path), memory_map=True)
-        return pq.ParquetFile(pa.BufferReader(storage.read_bytes(self.path)))
-
-    def _check_schema(self, found: pa.Schema) -> None:
-        kinds = {name: found.field(name).type for name in ("key", "embedding", "pool") if name in found.names}
-        is_right = _is_vector(kinds.get("embedding")) and _is_text(kinds.get("key"))
-        if not is_right or not _is_text(kinds.get("pool", pa.string())):
-            raise SourceError(
-                f"{storage.redact(self.path)} is no file of embeddings",
-                got=", ".join(f"{field.name}: {field.type}" for field in found),
-                expected="key: string, embedding: list of float16, float32 or float64; pool: string if any",
-            )
 
     def _dim(self, file: pq.ParquetFile) -> int:
         kind = file.schema_arrow.field("embedding").type
@@ -152,6 +129,52 @@ class PrecomputedVectors:
                 pools.cast(pa.large_string()), keys, pa.scalar("\0", pa.large_string())
             )
         return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+
+
+def has_pool_column(path: str) -> bool:
+    """Whether a file of vectors tells equal keys of two pools apart; only what it says of itself is read.
+
+    Raises:
+        SourceError: it cannot be read, or has other columns.
+    """
+    with _open(path) as file:
+        return "pool" in file.schema_arrow.names
+
+
+@contextmanager
+def _open(path: str) -> Iterator[pq.ParquetFile]:
+    """The file, closed afterwards.
+
+    Raises:
+        SourceError: it cannot be read, also later on, or has other columns.
+    """
+    try:
+        with ExitStack() as stack:
+            is_local = storage.is_local(path)
+            source = (
+                storage.local_path(path) if is_local else stack.enter_context(storage.open_seekable(path))
+            )
+            file = stack.enter_context(pq.ParquetFile(source, memory_map=is_local))
+            _check_schema(path, file.schema_arrow)
+            yield file
+    except (OSError, pa.ArrowInvalid) as error:
+        raise SourceError(
+            f"No precomputed embeddings could be read from {storage.redact(path)}",
+            got=error,
+            expected="a parquet file",
+            remedy="Check the path",
+        ) from error
+
+
+def _check_schema(path: str, found: pa.Schema) -> None:
+    kinds = {name: found.field(name).type for name in ("key", "embedding", "pool") if name in found.names}
+    is_right = _is_vector(kinds.get("embedding")) and _is_text(kinds.get("key"))
+    if not is_right or not _is_text(kinds.get("pool", pa.string())):
+        raise SourceError(
+            f"{storage.redact(path)} is no file of embeddings",
+            got=", ".join(f"{field.name}: {field.type}" for field in found),
+            expected="key: string, embedding: list of float16, float32 or float64; pool: string if any",
+        )
 
 
 def _is_vector(kind: pa.DataType | None) -> bool:

@@ -25,7 +25,6 @@ from curation.shard.sample import Sample, decode_members
 
 # What `iterate` reads at once: enough to hide an object store's round trip, little beside a decoded batch.
 _SPAN_BYTES = 8 << 20
-_MAX_INDEXES = 256  # about 0.5 MB for a shard of 10,000 samples
 _REMEDY = "Restore the file, or rerun the shard stage"
 
 
@@ -100,12 +99,13 @@ class ShardReader:
     Args:
         root: the dataset's folder (`dataset-<identity>`): a path or a URL.
         max_open: shards whose files are kept open.
+        max_indexes: shards whose indexes are held, of about 0.5 MB for 10,000 samples.
 
     Raises:
         IntegrityError: when `index.json` cannot be understood.
     """
 
-    def __init__(self, root: str, *, max_open: int = 8) -> None:
+    def __init__(self, root: str, *, max_open: int = 8, max_indexes: int = 256) -> None:
         self.root = root
         path = storage.join(root, "index.json")
         try:
@@ -118,6 +118,7 @@ class ShardReader:
             ) from error
         self._ends = np.cumsum([shard.num_samples for shard in self.shards], dtype=np.int64)
         self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._max_indexes = max_indexes
         self._ranges = RangeReader(max_open)
 
     def __len__(self) -> int:
@@ -137,7 +138,7 @@ class ShardReader:
             if not 0 <= shard < len(self.shards):
                 raise IndexError(f"shard {shard} of {len(self.shards)}")
             index = self._indexes[shard] = read_index(self.shards[shard])
-            while len(self._indexes) > _MAX_INDEXES:
+            while len(self._indexes) > self._max_indexes:
                 self._indexes.popitem(last=False)
         return index
 

@@ -10,7 +10,7 @@ from curation import storage
 from curation.describe.describe import DescribeConfig, Described, describe, with_vectors
 from curation.describe.embed import EmbedConfig, Embedder, parse_embedder
 from curation.describe.filters import JudgeConfig, judge
-from curation.ingest.precomputed import PrecomputedVectors
+from curation.ingest.precomputed import PrecomputedVectors, has_pool_column
 from curation.ingest.rows import image_range, read_sample
 from curation.read_ahead import ReadAhead
 from pipelines.config import RunConfig
@@ -58,7 +58,7 @@ def describe_parts(
     by_pool = bool(files)
     if runner.executor is not None:
         for file in files:
-            require_unique_keys(parts, has_pool_column=PrecomputedVectors(file).has_pool)
+            require_unique_keys(parts, has_pool_column=has_pool_column(file))
     items = [_item(runner, step, part, refresh=refresh, by_pool=by_pool) for part in parts]
     receipts = runner.run(step, items)
     return tuple(

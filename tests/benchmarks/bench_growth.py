@@ -1,6 +1,6 @@
 """What a run costs per row as its pool grows: real stages over tiny pictures with synthetic vectors.
 
-python tests/benchmarks/bench_growth.py [--rows 100000,1000000] [--executor ray]
+python tests/benchmarks/bench_growth.py [--rows 100000,1000000] [--executor ray] [--no-cells]
 
 Each size is a run of its own over freshly written tars; the vectors lie around 500 directions, with planted
 copies. Then its copies are searched once more, cell by cell. Per step: the seconds of work by the receipts
@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", default="100000,1000000", help="sizes of the pool, smallest first")
     parser.add_argument("--executor", choices=("ray", "local"), default="ray")
+    parser.add_argument("--no-cells", action="store_true", help="for the driver's memory alone")
     args = parser.parse_args()
     sizes = [int(size) for size in args.rows.split(",")]
     seconds, peaks = {}, {}
@@ -56,14 +57,17 @@ def main() -> None:
             write_pool(root, size)
             command = ("run", str(root / "growth.yaml"), "--executor", args.executor)
             peaks[size] = run(root, *command)
-            run(root, *command, "--set=dedup.search=cells", "--until=dedup")
+            if not args.no_cells:
+                run(root, *command, "--set=dedup.search=cells", "--until=dedup")
             seconds[size] = seconds_of(root / "run")
+            if args.no_cells:
+                del seconds[size]["join by cells"]
             if not all(seconds[size].values()):
                 raise SystemExit(f"nothing was done: {seconds[size]}\n{(root / 'log').read_text()}")
         peak = ", ".join(f"{name} {value / 1e6:.0f} MB" for name, value in peaks[size].items())
         print(f"{size:,} rows: {seconds[size]}, driver's peak: {peak}", file=sys.stderr, flush=True)
     small, large = sizes[0], sizes[-1]
-    ratio = {name: seconds[large][name] / seconds[small][name] for name in (*LINES, "clustering")}
+    ratio = {name: seconds[large][name] / seconds[small][name] for name in seconds[large]}
     print(
         json.dumps(
             {

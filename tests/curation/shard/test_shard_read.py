@@ -122,9 +122,8 @@ def test_a_reader_refuses_a_shard_that_its_index_does_not_fit(dataset: Dataset) 
         ShardReader(str(root))
 
 
-def test_indexes_that_are_not_needed_are_forgotten(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_indexes_that_are_not_needed_are_forgotten(dataset: Dataset) -> None:
     root, samples, _ = dataset
-    monkeypatch.setattr(read, "_MAX_INDEXES", 1)
-    with ShardReader(str(root)) as reader:
+    with ShardReader(str(root), max_indexes=1) as reader:
         for row in (0, 30, 25, 1):
             assert reader.read(*reader.locate(row)) == samples[row]
