@@ -17,5 +17,10 @@ def has_int8() -> bool:
 
 def keeps_fp32(operation: Literal["matmul", "conv"]) -> bool:
     """Whether torch multiplies fp32 in fp32 on a CPU, or `set_float32_matmul_precision` has lowered it."""
-    settings = getattr(torch.backends.mkldnn, operation)  # of the process: others set them, and rely on them
+    # Of the process: others set them, and rely on them.
+    match operation:
+        case "matmul":
+            settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # mypy sees what it replaces
+        case "conv":
+            settings = torch.backends.mkldnn.conv  # type: ignore[attr-defined]
     return settings.fp32_precision in ("none", "ieee")

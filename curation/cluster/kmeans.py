@@ -26,11 +26,7 @@ from jaxtyping import Float16, Float32, Float64, Int32, Int64
 
 from curation.cluster.assignment import Desk, exact_products, search_for
 from curation.cluster.blocks import BLOCK_ROWS, BlockWork, for_each_block
-from curation.cluster.config import (
-    ClusterConfig,  # noqa: F401  (found here by users)
-    default_num_clusters,  # noqa: F401
-    num_seeding_rows,
-)
+from curation.cluster.config import num_seeding_rows
 from curation.cluster.gpu import assign_on_gpu
 from curation.cluster.seeding import sample_rows, seed_centroids, to_unit_length
 from curation.cluster.sums import PartSums, RunningSums, add_sums, partial_sums

@@ -1,7 +1,7 @@
 """Vectors that somebody else made: looked up by an image's key in one parquet file."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float16, Int64
 
 from curation import storage
 from curation.errors import SourceError
+from curation.ingest.parquet_images import open_parquet
 
 # A unit vector whose components were rounded to fp16 is this close to length 1; it is kept bit for bit.
 UNIT_TOLERANCE = 2.0**-10
@@ -149,20 +150,22 @@ def _open(path: str) -> Iterator[pq.ParquetFile]:
         SourceError: it cannot be read, also later on, or has other columns.
     """
     try:
-        with ExitStack() as stack:
-            is_local = storage.is_local(path)
-            source = (
-                storage.local_path(path) if is_local else stack.enter_context(storage.open_seekable(path))
+        if storage.is_local(path):
+            opened: AbstractContextManager[pq.ParquetFile] = pq.ParquetFile(
+                storage.local_path(path), memory_map=True
             )
-            file = stack.enter_context(pq.ParquetFile(source, memory_map=is_local))
+        else:
+            opened = open_parquet(path)
+        with opened as file:
             _check_schema(path, file.schema_arrow)
             yield file
     except (OSError, pa.ArrowInvalid) as error:
+        is_wrong = isinstance(error, FileNotFoundError | pa.ArrowInvalid)
         raise SourceError(
             f"No precomputed embeddings could be read from {storage.redact(path)}",
             got=error,
-            expected="a parquet file",
-            remedy="Check the path",
+            expected="a parquet file" if is_wrong else "a file that can be read to its end",
+            remedy="Check the path" if is_wrong else "Run again: what is done is kept",
         ) from error
 
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from curation.cluster.config import num_seeding_rows
 from curation.ingest.sources import COMPRESSED_TAR_SUFFIXES, Source, TarSource
 from curation.ingest.units import UNIT_BYTES, has_units
 from curation.ingest.web.url_source import UrlSource
@@ -21,7 +20,6 @@ from pipelines.plan.sizes import Sizes
 QUERY_ROWS, TARGET_ROWS = 1 << 16, 1 << 20
 # Iterations of FAISS's k-means, by which the lists of an index are trained.
 LIST_ITERATIONS = 10
-SEEDING_COST = 8  # products of an iteration that take as long as one of the seeding
 
 
 @dataclass(frozen=True)
@@ -226,8 +224,7 @@ def _cluster(sizes: Sizes) -> Iterator[StepWork]:
     rule, k, dim = sizes.config.cluster, sizes.num_clusters, sizes.shares.embedding_dim
     group_rows = rule.rows_of_group(k)
     groups = 1 if sizes.total <= rule.group_rows else max(1, math.ceil(sizes.clustered / group_rows))
-    seeding = SEEDING_COST * num_seeding_rows(int(sizes.clustered), k)
-    rows = sizes.clustered * (rule.iterations + 1) + sizes.alive + seeding
+    rows = sizes.clustered * (rule.iterations + 1) + sizes.alive
     held = (min(sizes.clustered, group_rows) if groups > 1 else sizes.clustered) * dim * 3 + k * dim * 16
     yield StepWork(
         "cluster", "cluster", groups, "row × cluster × iteration", rows * k, rows * 2.0 * dim,

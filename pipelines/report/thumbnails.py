@@ -48,7 +48,7 @@ class Originals:
     """
 
     def __init__(self, dataset_dir: str, parts: Sequence[Part] | None, pictures: Iterable[Picture]) -> None:
-        self._shards = ShardReader(dataset_dir, max_indexes=16)  # of any number that pictures lie in
+        self._shards = ShardReader(dataset_dir, max_indexes=16)  # of pictures from anywhere
         self._numbers = {shard.name: number for number, shard in enumerate(self._shards.shards)}
         self._ranges = RangeReader()
         self._places = _places(parts, pictures) if parts is not None else {}

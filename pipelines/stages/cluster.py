@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int32, Int64
 
 from curation import storage
-from curation.cluster.kmeans import ClusterConfig, assign, default_num_clusters, kmeans, training_rows
+from curation.cluster.config import ClusterConfig, default_num_clusters
+from curation.cluster.kmeans import assign, kmeans, training_rows
 from pipelines.config import RunConfig
 from pipelines.parts import Part, gather_vectors, read_array, roles, vector_blocks
 from pipelines.runner import Runner
@@ -44,7 +45,7 @@ def cluster(
     """Find the concepts of the pool."""
     rule, seed, threads = config.cluster, config.seed, config.describe.embed.threads
     load = partial(_load, rule, seed)
-    step = Step("cluster", 2, settings_of(rule, seed), load, "task", "cluster", threads)
+    step = Step("cluster", 3, settings_of(rule, seed), load, "task", "cluster", threads)
     item: Item = survivor_item(parts, copies, leaks)
     if runner.has_to_do(step, item) and sum(part.num_rows for part in parts) > rule.group_rows:
         receipt = _in_steps(runner, step, item, rule=rule, seed=seed)

@@ -94,7 +94,7 @@ def _cluster_level(
         "seed": plan.seed,
     }
     load = partial(_load_level, settings, plan.level, plan.seed)
-    step = Step("cluster_level", 2, config, load, "task", "cluster", threads)
+    step = Step("cluster_level", 3, config, load, "task", "cluster", threads)
     item = Item((below.sha256,), {"below": below})
     if plan.is_large and runner.has_to_do(step, item):
         return level_in_steps(runner, step, item, plan)
@@ -138,7 +138,7 @@ def _split(
 
     config = {"splits": settings.splits, "iterations": settings.iterations, "seed": seed}
     load = partial(_load_splits, settings, seed)
-    step = Step("cluster_splits", 2, config, load, "task", "cluster", threads)
+    step = Step("cluster_splits", 3, config, load, "task", "cluster", threads)
     inputs = (members.digest, digest_of([part.digest("embeddings") for part in parts]))
     shared = {"parts": tuple(parts), "rows": rows, "starts": starts}
     items = [

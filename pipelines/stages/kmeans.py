@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from curation import storage
+from curation.cluster.config import ClusterConfig
 from curation.cluster.gpu import sum_on_gpu
 from curation.cluster.kmeans import (
-    ClusterConfig,
     Evaluation,
     evaluate,
     is_finished,
@@ -53,10 +53,10 @@ class KMeansSteps:
         self._training = training
         settings, k = settings_of(config, seed), training.num_clusters
         self._seeds = Step(
-            "kmeans_states", 2, settings, partial(_load_seeds, k, seed), "task", "cluster", threads
+            "kmeans_states", 3, settings, partial(_load_seeds, k, seed), "task", "cluster", threads
         )
         self._seeding = SeedingSteps(runner, config, training, seed=seed, threads=threads)
-        self._update = Step("kmeans_states", 2, settings, _load_update, "task", "cluster", threads)
+        self._update = Step("kmeans_states", 3, settings, _load_update, "task", "cluster", threads)
         load_sums, num_gpus = partial(_load_sums, config.device), int(config.device == "cuda")
         self._sums = Step(
             "kmeans_sums", 1, settings, load_sums, "task", "cluster", threads, num_gpus=num_gpus

@@ -86,7 +86,7 @@ class _LevelSteps:
         self._labels = Step(
             "level_labels", 1, step.config, load, "task", "cluster", step.threads, num_gpus=num_gpus
         )
-        self._states = Step("level_states", 2, step.config, _load_state, "task", "cluster")
+        self._states = Step("level_states", 3, step.config, _load_state, "task", "cluster")
 
     def run(self) -> Receipt:
         runner, plan = self._runner, self._plan
@@ -159,7 +159,8 @@ class _LevelSteps:
             self._runner.forget(self._states, [self._state_item(before) for before in range(number)])
 
     def _state_item(self, number: int, payload: dict[str, Any] | None = None) -> Item:
-        return Item((*self._item.inputs, f"clustering {number}"), payload or {})
+        # By the identity of the whole: what another version of it has begun is not taken.
+        return Item((self._step.identity(self._item), f"clustering {number}"), payload or {})
 
     def _newest(self) -> int:
         states = [self._state_item(number) for number in range(self._plan.resampling_steps + 1)]

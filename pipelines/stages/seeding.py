@@ -1,9 +1,9 @@
 """k-means++ in steps: the unit of work is a group of the sample in one round of seeds.
 
 The vectors of every group are gathered once. A draw reads the distances of all groups, eight bytes a vector,
-and puts out the vectors of its seeds; then every group brings its distances up to date. Draws stay until the
-end, small as they are, and the distances of a round until there is a draw by later ones: so a run that was
-killed finds its place by the draws.
+looks its candidates up in the groups, one after the other, and puts out the vectors of its seeds; then every
+group brings its distances up to date. Draws stay until the end, small as they are, and the distances of a
+round until there is a draw by later ones: so a run that was killed finds its place by the draws.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,15 @@ NumSeeds = tuple[int, int]  # drawn so far, and wanted
 
 
 class SeedingSteps:
-    """The steps of one k-means++ in one run directory."""
+    """The steps of one k-means++ in one run directory.
+
+    Args:
+        runner: of the run.
+        config: its settings are the steps', and its device is where distances are computed.
+        training: whose rows are sampled.
+        seed: of the sample and of the draws.
+        threads: of a worker.
+    """
 
     def __init__(
         self, runner: Runner, config: ClusterConfig, training: Training, *, seed: int, threads: int
@@ -67,13 +75,22 @@ class SeedingSteps:
         with self._runner.progress.step("kmeans_seeding", total=max(total, done), done=done) as advance:
             if not draws:
                 draws = [self._draw_next(draws, samples=samples, distances=())]
+            distances = self._distances(len(draws) - 2)
             while not self._is_last(draws):
                 newest = len(draws) - 1
-                [seeds] = self._files(draws[-1:], "seeds.npy")
-                before = self._distances(newest - 1) if newest else [None] * len(samples)
+                seeds = self._files(draws, "seeds.npy")
                 items = [
-                    self._lower_item(newest, cut, payload={"vectors": file, "before": own, "seeds": seeds})
-                    for cut, file, own in zip(self._cuts, samples, before, strict=True)
+                    self._lower_item(
+                        newest,
+                        cut,
+                        payload={
+                            "vectors": file,
+                            "before": before,
+                            # Where distances are gone, by all seeds: the smallest is the same.
+                            "seeds": seeds if before is None else seeds[-1:],
+                        },
+                    )
+                    for cut, file, before in zip(self._cuts, samples, distances, strict=True)
                 ]
                 lowered = self._runner.run_inside(self._lower, items, advance=advance)
                 distances = self._files(lowered, "distance.npy")
@@ -134,10 +151,11 @@ class SeedingSteps:
         num_drawn, num_wanted = self._count(draws)
         return num_drawn == num_wanted or not draws[-1].facts["num_drawn"]
 
-    def _distances(self, number: int) -> list[FileRef]:
+    def _distances(self, number: int) -> tuple[FileRef | None, ...]:
+        """Of every group, as far as they are there."""
         found = [self._runner.find(self._lower, self._lower_item(number, cut)) for cut in self._cuts]
-        assert None not in found, "distances are gone that later ones build on"
-        return list(self._files([receipt for receipt in found if receipt], "distance.npy"))
+        run_dir = self._runner.run_dir
+        return tuple(None if one is None else one.file(run_dir, "distance.npy") for one in found)
 
     def _forget_distances(self, number: int) -> None:
         if number >= 0:
@@ -188,7 +206,8 @@ def _load_draw(seed: int) -> Work:
 
 def _load_lower(device: Literal["cpu", "cuda"]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
-        vectors, seeds = (read_array(attempt.payload[name]) for name in ("vectors", "seeds"))
+        vectors = read_array(attempt.payload["vectors"])
+        seeds = np.concatenate([read_array(file) for file in attempt.payload["seeds"]])
         distance = nearest_distances(vectors, seeds, device=device)
         if attempt.payload["before"] is not None:
             distance = np.minimum(distance, read_array(attempt.payload["before"]))

@@ -204,6 +204,32 @@ def test_levels_in_steps_give_the_bytes_of_one_task(
         assert list(steps.glob(f"{name}/*")) == []
 
 
+def test_nothing_of_another_version_of_a_level_is_taken(
+    balanced: Any, run_quietly: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = "hierarchy.levels=[{num_clusters: 3, closest: 18}, {num_clusters: 2}]"
+    config = balanced(levels, "cluster.group_rows=16")
+    monkeypatch.setattr(level, "POINT_ROWS", 12)
+    inner, seen = level.KMeansSteps.run, []
+
+    def counts(steps: Any) -> Any:
+        seen.append("clustering")
+        if len(seen) == 3:
+            raise Interrupted
+        return inner(steps)
+
+    monkeypatch.setattr(level.KMeansSteps, "run", counts)
+    with pytest.raises(Interrupted):
+        run_quietly(config)
+
+    def newer(name: str, version: int, *others: Any, **more: Any) -> Step:
+        return Step(name, version + (name == "cluster_level"), *others, **more)
+
+    monkeypatch.setattr(hierarchy, "Step", newer)
+    run_quietly(config)
+    assert seen.count("clustering") == 3 + 4  # all four, from the first
+
+
 def test_a_sample_beside_what_is_retrieved(balanced: Any, run_quietly: Any, rows_of: Any) -> None:
     curated = (
         "pools.trusted.role=curated",

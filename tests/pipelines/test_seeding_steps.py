@@ -1,6 +1,7 @@
 """k-means++ in steps: the seeds of one task, whatever the cut and the interruption, and nothing is left."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,34 @@ def test_interrupted_anywhere_and_resumed(
     assert sorted(done) == sorted(undisturbed.done), "nothing is done twice"
     np.testing.assert_array_equal(found, expected)
     assert lying(tmp_path / "run", *STEPS) == []
+
+
+@pytest.mark.parametrize("lost", ["seeding_distances", "seeding_draws", "seeding_samples"])
+@pytest.mark.parametrize("group_rows", [45, 30])
+def test_what_is_lost_is_made_anew(
+    tmp_path: Path, lost: str, group_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders that are removed as damaged, in the middle; and groups that another version cuts otherwise."""
+    vectors = unit_vectors(300)
+    training = train_on(tmp_path / "in", vectors, num_clusters=12)
+    with pytest.raises(Interrupted):
+        steps_of(tmp_path / "run", Here(stop_at=20), training).run()
+    folders = sorted((tmp_path / "run" / "steps" / lost).glob("*"))
+    assert len(folders) >= 3
+    for folder in folders[::2]:
+        shutil.rmtree(folder)
+    monkeypatch.setattr(seeding, "GROUP_ROWS", group_rows)
+    found = seeds_of(steps_of(tmp_path / "run", Here(), training).run(), 12)
+    np.testing.assert_array_equal(found, in_one_task(vectors, 12))
+
+
+def test_a_finished_seeding_is_found(tmp_path: Path) -> None:
+    training = train_on(tmp_path / "in", unit_vectors(300), num_clusters=12)
+    executor = Here()
+    first = steps_of(tmp_path / "run", executor, training).run()
+    executor.done.clear()
+    assert steps_of(tmp_path / "run", executor, training).run() == first
+    assert executor.done == []
 
 
 def test_two_rounds_of_distances_lie_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,25 @@ def test_bounds_hold(kind: str, dtype: str) -> None:
         assert (ceiling - found.low).max() < 0.05, "a bound that holds for being wide is of no use"
 
 
+def test_a_lower_precision_that_others_set_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = hard_vectors("cone", 200, 32, seed=0)
+    centroids = to_unit(vectors[:20].astype(np.float64)).astype(np.float32)
+    expected = assign_all(vectors, centroids, "fp32")
+
+    def lowered(*_args: object, **_more: object) -> torch.Tensor:
+        raise AssertionError("torch would multiply in bf16")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lowered)
+    settings = torch.backends.mkldnn.conv
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
+    try:
+        found = assign_all(vectors, centroids, "fp32")
+    finally:
+        settings.fp32_precision = before
+    np.testing.assert_array_equal(found.cluster, expected.cluster)
+
+
 def test_only_some_rows_are_assigned() -> None:
     vectors = hard_vectors("cone", 300, 32, seed=5)
     centroids = to_unit(hard_vectors("cone", 40, 32, seed=6).astype(np.float32)).astype(np.float32)

@@ -2,10 +2,9 @@ import faiss
 import numpy as np
 import pytest
 
+from curation.cluster.config import ClusterConfig, default_num_clusters
 from curation.cluster.kmeans import (
-    ClusterConfig,
     assign,
-    default_num_clusters,
     kmeans,
     update_centroids,
 )

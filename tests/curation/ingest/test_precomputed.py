@@ -1,14 +1,19 @@
 """Vectors that somebody else made."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation import storage
 from curation.errors import SourceError
-from curation.ingest.precomputed import PrecomputedVectors
+from curation.ingest.precomputed import PrecomputedVectors, has_pool_column
 
 DIM = 8
 
@@ -104,6 +109,67 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     ragged = write(tmp_path / "d.parquet", {"key": ["a", "b"], "embedding": [[1.0, 0.0], [1.0]]})
     with pytest.raises(SourceError, match="differ in length"):
         ragged.lookup(["a", "b"], "p")
+
+
+def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"key": ["a"], "embedding": column(unit(1))})
+    write(tmp_path / "b.parquet", {"key": ["a"], "pool": ["p"], "embedding": column(unit(1))})
+    assert not has_pool_column(str(tmp_path / "a.parquet"))
+    assert has_pool_column(str(tmp_path / "b.parquet"))
+    # Keys are not looked at: who looks vectors up finds what is wrong with them.
+    pq.write_table(pa.table({"key": ["a", "a"], "embedding": column(unit(2))}), tmp_path / "c.parquet")
+    assert not has_pool_column(str(tmp_path / "c.parquet"))
+    with pytest.raises(SourceError, match="parquet file"):
+        has_pool_column(str(tmp_path / "absent.parquet"))
+
+
+def test_of_a_remote_file_ranges_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, keys = unit(40_000), [f"{i:05d}" for i in range(40_000)]
+    pq.write_table(
+        pa.table({"key": keys, "embedding": column(rows)}), tmp_path / "v.parquet", row_group_size=2000
+    )
+    data = (tmp_path / "v.parquet").read_bytes()
+    url = "memory://precomputed/v.parquet"
+    fsspec.filesystem("memory").pipe("/precomputed/v.parquet", data)
+    read: list[int] = []
+
+    @contextmanager
+    def watched(path: str) -> Iterator[Any]:
+        with inner(path) as stream:
+            plain = stream.read
+
+            def counted(size: int = -1) -> bytes:
+                found = plain(size)
+                read.append(len(found))
+                return found
+
+            stream.read = counted
+            yield stream
+
+    inner = storage.open_seekable
+    monkeypatch.setattr(storage, "open_seekable", watched)
+    assert not has_pool_column(url)
+    assert sum(read) < len(data) / 2
+    file = PrecomputedVectors(url)
+    read.clear()
+    found, has = file.lookup(["39999", "absent"], "p")
+    assert has.tolist() == [True, False]
+    np.testing.assert_array_equal(found[0], rows[39_999])
+    assert 0 < sum(read) < len(data) / 2
+    fsspec.filesystem("memory").rm("/precomputed/v.parquet")
+    with pytest.raises(SourceError, match="Check the path"):
+        file.lookup(["39999"], "p")
+
+
+def test_a_store_that_fails_is_no_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "v.parquet", {"key": ["a"], "embedding": column(unit(1))})
+
+    def fails(*_args: object, **_more: object) -> None:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(pq, "ParquetFile", fails)
+    with pytest.raises(SourceError, match="Run again"):
+        file.lookup(["a"], "p")
 
 
 def test_no_keys_and_no_hits(tmp_path: Path) -> None:
