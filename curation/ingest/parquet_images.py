@@ -30,11 +30,7 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
         pa.ArrowException: when it is none.
         OSError: when it cannot be read.
     """
-    with (
-        storage.open_seekable(path) as stream,
-        # Read ahead, a chunk would be one piece, whatever its buffer.
-        pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file,
-    ):
+    with storage.open_seekable(path) as stream, pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as file:
         yield file
 
 
