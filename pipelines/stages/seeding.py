@@ -22,7 +22,7 @@ from pipelines.runner import Runner
 from pipelines.stages.training import Training, settings_of
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
-# A smaller sample, of k up to 8,192, is seeded in one task.
+# A smaller sample, of k up to 8,192, is seeded in one task: 22 s on two cores at 384 numbers.
 MANY_ROWS = 1 << 17
 GROUP_ROWS = 1 << 15
 
