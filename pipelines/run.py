@@ -137,6 +137,10 @@ def remove_leftovers(run_dir: str) -> None:
             storage.remove_file(path)
 
 
+class _Sigterm(BaseException):
+    """A SIGTERM on its way up: no `except Exception` takes it for an image's fault, or a thread's."""
+
+
 @contextmanager
 def stop_on_sigterm() -> Iterator[None]:
     """Turn SIGTERM into a `StoppedError`. What is published stays; what is half done leaves no trace."""
@@ -145,10 +149,13 @@ def stop_on_sigterm() -> Iterator[None]:
         return
 
     def stop(_signum: int, _frame: FrameType | None) -> None:
-        raise StoppedError("Stopped by SIGTERM", remedy="Run the same command again: it goes on where it was")
+        raise _Sigterm
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except _Sigterm:
+        remedy = "Run the same command again: it goes on where it was"
+        raise StoppedError("Stopped by SIGTERM", remedy=remedy) from None
     finally:
         signal.signal(signal.SIGTERM, before)

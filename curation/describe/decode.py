@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from curation.describe import formats, jpeg
 from curation.describe.colour import orientation_of, to_rgb, turn_upright
-from curation.errors import LvdError
 
 
 class DecodeConfig(BaseModel):
@@ -124,8 +123,8 @@ def _decode_with_pillow(data: bytes, *, config: DecodeConfig, warnings: tuple[st
             warnings += _remarks(image, data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return _refuse("too_many_pixels", file_format=file_format)
-    except (MemoryError, LvdError):
-        raise  # of the machine, or of who asked us to stop: not of the picture, whose size was checked
+    except MemoryError:
+        raise  # the machine's fault: the size of the picture was checked
     except UnidentifiedImageError:
         return _refuse(formats.reason_unidentified(data), file_format=file_format)
     except Exception as error:  # on bad data Pillow raises nearly anything: SyntaxError, struct.error, …

@@ -9,8 +9,6 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFilter, JpegImagePlugin
 from pydantic import BaseModel, ConfigDict, Field
 
-from curation.errors import LvdError
-
 # The rim of the blurred ellipse fades over this share of the face's longer side, so that no edge is learnt.
 RIM_SHARE = 0.05
 # How far a Gaussian reaches, in standard deviations: so much of the surroundings a face is blurred with.
@@ -106,8 +104,8 @@ def encode_like(
     kind, extension = WRITTEN_AS[file_format]
     try:
         return _save_like(image, original, kind=kind, quality=quality), extension
-    except (MemoryError, LvdError):
-        raise  # of the machine, or of who asked us to stop: not of the picture
+    except MemoryError:
+        raise  # the machine's fault, not the picture's
     except Exception:  # on odd files Pillow raises nearly anything: UnidentifiedImageError, ValueError, …
         out = io.BytesIO()
         if kind == "JPEG":

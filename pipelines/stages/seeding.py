@@ -26,8 +26,6 @@ from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 MANY_ROWS = 1 << 17
 GROUP_ROWS = 1 << 15
 
-NumSeeds = tuple[int, int]  # drawn so far, and wanted
-
 
 class SeedingSteps:
     """The steps of one k-means++ in one run directory.
@@ -55,7 +53,7 @@ class SeedingSteps:
             return Step(name, 1, settings, load, "task", "cluster", threads, num_gpus=num_gpus)
 
         self._gather = make_step("seeding_samples", partial(_load_gather, k, seed))
-        self._draw = make_step("seeding_draws", partial(_load_draw, seed))
+        self._draw = make_step("seeding_draws", partial(_load_draw, k, seed))
         load_lower, num_gpus = partial(_load_lower, config.device), int(config.device == "cuda")
         self._lower = make_step("seeding_distances", load_lower, num_gpus=num_gpus)
 
@@ -139,17 +137,13 @@ class SeedingSteps:
             "samples": samples,
             "sizes": tuple(last - first for first, last in self._cuts),
             "distances": distances,
-            "num_seeds": self._count(draws),
+            "num_drawn": _num_drawn(draws),
         }
         [receipt] = self._runner.run_inside(self._draw, [self._draw_item(len(draws), payload)])
         return receipt
 
-    def _count(self, draws: list[Receipt]) -> NumSeeds:
-        return sum(draw.facts["num_drawn"] for draw in draws), self._num_seeds
-
     def _is_last(self, draws: list[Receipt]) -> bool:
-        num_drawn, num_wanted = self._count(draws)
-        return num_drawn == num_wanted or not draws[-1].facts["num_drawn"]
+        return _num_drawn(draws) == self._num_seeds or not draws[-1].facts["num_drawn"]
 
     def _distances(self, number: int) -> tuple[FileRef | None, ...]:
         """Of every group, as far as they are there."""
@@ -165,6 +159,10 @@ class SeedingSteps:
         return tuple(receipt.file(self._runner.run_dir, name) for receipt in receipts)
 
 
+def _num_drawn(draws: list[Receipt]) -> int:
+    return sum(draw.facts["num_drawn"] for draw in draws)
+
+
 def _load_gather(num_clusters: int, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         rows = read_array(attempt.payload["rows"])
@@ -176,11 +174,11 @@ def _load_gather(num_clusters: int, seed: int) -> Work:
     return work
 
 
-def _load_draw(seed: int) -> Work:
+def _load_draw(num_clusters: int, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         payload = attempt.payload
         starts = np.cumsum([0, *payload["sizes"]])
-        num_chosen, num_clusters = payload["num_seeds"]
+        num_chosen = payload["num_drawn"]
 
         def vectors_at(places: Int64[np.ndarray, " b"]) -> Float16[np.ndarray, "b d"]:
             """The vectors at some places of the sample; each file that holds one is opened once."""

@@ -1,6 +1,7 @@
 """The command line: exit codes, JSON, help, and no traceback for a user's mistake."""
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -12,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from curation.describe.decode import DecodeConfig, decode
+from curation.errors import StoppedError
 from pipelines import cli
 from pipelines.cli import build_parser, main
+from pipelines.run import stop_on_sigterm
 
 
 def commands() -> list[str]:
@@ -107,6 +112,22 @@ def test_sigterm_is_143_and_leaves_a_run_to_resume(tmp_path: Path, config_file: 
     assert "lvd: Stopped by SIGTERM." in said
     assert "Traceback" not in said
     assert not list(run_dir.glob("tmp/in-flight-*"))  # it was stopped, and did not die of an image
+
+
+def test_a_stop_is_no_fault_of_the_picture_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not be written down as corrupt, nor the run go on."""
+
+    def stopped(_exif: Image.Exif) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "PNG")
+    monkeypatch.setattr("curation.describe.decode.orientation_of", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedError) as error, stop_on_sigterm():
+        decode(out.getvalue(), need_side_px=8, config=DecodeConfig())
+    assert error.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_until_stops_and_the_rest_follows(

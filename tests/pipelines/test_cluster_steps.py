@@ -18,6 +18,7 @@ from pipelines.local import LocalExecutor
 from pipelines.runner import Death
 from pipelines.stages import cluster, retrieve, seeding
 from pipelines.step import Item, Receipt, Step
+from tests.fake_executor import Interrupted
 
 Configure = Callable[..., Any]
 IN_STEPS = "cluster.group_rows=16"  # the web has about 230 images in parts of 40: a group is one part
@@ -32,10 +33,6 @@ def seeded_in_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The seeds of two clusters, of 32 rows, are drawn in two rounds over four groups."""
     monkeypatch.setattr(seeding, "MANY_ROWS", 0)
     monkeypatch.setattr(seeding, "GROUP_ROWS", 9)
-
-
-class Interrupted(BaseException):
-    """Stands for Ctrl-C or a kill."""
 
 
 def outputs(run_dir: Path, *names: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """What is done is not done again, what kills its worker is found, and an interruption leaves no trace."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +20,8 @@ from pipelines.runner import (
     find_killers,
     rescue,
 )
-from pipelines.step import Attempt, Item, Receipt, Step, Work, find_receipt, perform
-
-
-class Interrupted(BaseException):
-    """Stands for Ctrl-C or a kill at this very item."""
-
-
-class FakeExecutor:
-    """Does items here; rows in `killers` kill, and item `stop_at` is never done."""
-
-    def __init__(
-        self, *, killers: Sequence[int] = (), stop_at: int | None = None, blame: bool = True
-    ) -> None:
-        self.killers = set(killers)
-        self.stop_at = stop_at
-        self.blame = blame
-        self.num_done = 0
-        self.num_alone = 0
-
-    def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
-        for position in reversed(range(len(items))):  # any order is allowed
-            if self.num_done == self.stop_at:
-                raise Interrupted
-            yield position, self._do(step, items[position], run_dir, condemned={}, publish=True)
-            self.num_done += 1
-
-    def run_alone(
-        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
-    ) -> Receipt | Death:
-        self.num_alone += 1
-        return self._do(step, item, run_dir, condemned=condemned, publish=publish)
-
-    def _do(
-        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
-    ) -> Receipt | Death:
-        rows = range(item.num_rows) if step.kind == "map" else ()
-        if any(row in self.killers and row not in condemned for row in rows):
-            return Death("SIGSEGV", blames_item=True)
-        return perform(step.load(), step, item, run_dir=run_dir, condemned=condemned, publish=publish)
+from pipelines.step import Attempt, Item, Receipt, Step, Work, find_receipt
+from tests.fake_executor import FakeExecutor, Interrupted
 
 
 def load() -> Work:
@@ -92,23 +54,23 @@ def test_nothing_is_done_twice_and_what_grows_is_added(tmp_path: Path) -> None:
     first = runner(tmp_path, FakeExecutor()).run(step(), items(3))
     idle = FakeExecutor()
     assert runner(tmp_path, idle).run(step(), items(3)) == first
-    assert idle.num_done == 0
+    assert idle.done == []
     grown = FakeExecutor()
     assert runner(tmp_path, grown).run(step(), items(5))[:3] == first
-    assert grown.num_done == 2
+    assert len(grown.done) == 2
     changed = FakeExecutor()
     runner(tmp_path, changed).run(step(config=2), items(3))
-    assert changed.num_done == 3
+    assert len(changed.done) == 3
 
 
 def test_items_of_one_identity_are_done_once(tmp_path: Path) -> None:
     executor = FakeExecutor()
     receipts = runner(tmp_path, executor).run(step(), [*items(2), *items(2)])
-    assert executor.num_done == 2
+    assert len(executor.done) == 2
     assert receipts[:2] == receipts[2:]
     again = FakeExecutor()
     assert runner(tmp_path, again).run(step(), [*items(2), *items(2)]) == receipts
-    assert again.num_done == 0
+    assert again.done == []
 
 
 def test_a_marker_is_enough_and_is_not_believed_about_what_is_gone(tmp_path: Path) -> None:
@@ -117,7 +79,7 @@ def test_a_marker_is_enough_and_is_not_believed_about_what_is_gone(tmp_path: Pat
     shutil.rmtree(tmp_path / first[1].folder)
     executor = FakeExecutor()
     again = runner(tmp_path, executor).run(step(), items(3))
-    assert executor.num_done == 1
+    assert len(executor.done) == 1
     assert [receipt.digest for receipt in again] == [receipt.digest for receipt in first]
     assert (tmp_path / first[1].folder / "out.txt").exists()
 
@@ -167,9 +129,9 @@ def test_interrupted_then_resumed_is_uninterrupted(
         try:
             receipts = runner(run_dir, executor).run(step(), items(10))
         except Interrupted:
-            total += executor.num_done
+            total += len(executor.done)
             continue
-        total += executor.num_done
+        total += len(executor.done)
         break
     whole = runner(tmp_path_factory.mktemp("whole"), FakeExecutor()).run(step(), items(10))
     assert [receipt.digest for receipt in receipts] == [receipt.digest for receipt in whole]
@@ -215,7 +177,7 @@ def test_a_death_that_does_not_repeat_costs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("num_rows", "blame"), [(8, False), (0, True)])
 def test_what_cannot_be_blamed_on_a_row_is_an_error(tmp_path: Path, num_rows: int, blame: bool) -> None:
     class Dying(FakeExecutor):
-        def _do(self, *_args: Any, **_kwargs: Any) -> Death:
+        def attempt(self, *_args: Any, **_kwargs: Any) -> Death:
             return Death("out of memory", blames_item=blame)
 
     with pytest.raises(ExecutorError, match="out of memory"):
@@ -225,16 +187,16 @@ def test_what_cannot_be_blamed_on_a_row_is_an_error(tmp_path: Path, num_rows: in
 
 def test_the_others_are_done_before_a_death_is_looked_into(tmp_path: Path) -> None:
     class OneDies(FakeExecutor):
-        def _do(self, step: Step, item: Item, run_dir: str, **kwargs: Any) -> Receipt | Death:
+        def attempt(self, step: Step, item: Item, run_dir: str, **kwargs: Any) -> Receipt | Death:
             if item.payload["name"] == 2:
                 return Death("always", blames_item=True)
-            return super()._do(step, item, run_dir, **kwargs)
+            return super().attempt(step, item, run_dir, **kwargs)
 
     with pytest.raises(ExecutorError):
         runner(tmp_path, OneDies()).run(step(), items(4))
     executor = FakeExecutor()
     runner(tmp_path, executor).run(step(), items(4))
-    assert executor.num_done == 1
+    assert len(executor.done) == 1
 
 
 def test_generations(tmp_path: Path) -> None:

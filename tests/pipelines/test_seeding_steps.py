@@ -2,9 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,44 +13,15 @@ from curation.cluster.kmeans import seeding_rows
 from curation.cluster.seeding import centroids_of, seed_centroids
 from pipelines.parts import Part, read_array
 from pipelines.progress import Progress
-from pipelines.runner import Death, Runner
+from pipelines.runner import Runner
 from pipelines.stages import seeding
 from pipelines.stages.seeding import SeedingSteps
 from pipelines.stages.training import Training
-from pipelines.step import FileRef, Item, Receipt, Step, perform
+from pipelines.step import FileRef
+from tests.fake_executor import FakeExecutor, Interrupted
 
 SEED, DIM = 3, 16
 STEPS = ("seeding_samples", "seeding_draws", "seeding_distances")
-
-
-class Interrupted(BaseException):
-    """Stands for Ctrl-C or a kill."""
-
-
-class Here:
-    """Does items in this process; before event `stop_at` (an item, or a folder to remove) it breaks off."""
-
-    def __init__(self, *, stop_at: int | None = None) -> None:
-        self.stop_at = stop_at
-        self.num_events = 0
-        self.done: list[str] = []
-
-    def event(self) -> None:
-        if self.num_events == self.stop_at:
-            raise Interrupted
-        self.num_events += 1
-
-    def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
-        for position, item in enumerate(items):
-            self.event()
-            receipt = perform(step.load(), step, item, run_dir=run_dir, condemned={}, publish=True)
-            self.done.append(step.name)
-            yield position, receipt
-
-    def run_alone(
-        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
-    ) -> Receipt | Death:
-        return perform(step.load(), step, item, run_dir=run_dir, condemned=condemned, publish=publish)
 
 
 @pytest.fixture(autouse=True)
@@ -81,9 +50,9 @@ def train_on(folder: Path, vectors: np.ndarray, *, num_clusters: int) -> Trainin
     return Training.on(parts, counts, trained_on, digest="these vectors", num_clusters=num_clusters)
 
 
-def steps_of(run_dir: Path, executor: Here, training: Training) -> SeedingSteps:
+def steps_of(run_dir: Path, executor: FakeExecutor, training: Training, *, seed: int = SEED) -> SeedingSteps:
     runner = Runner(str(run_dir), executor, Progress(quiet=True))
-    return SeedingSteps(runner, ClusterConfig(), training, seed=SEED, threads=1)
+    return SeedingSteps(runner, ClusterConfig(), training, seed=seed, threads=1)
 
 
 def seeds_of(files: tuple[FileRef, ...], num_clusters: int) -> np.ndarray:
@@ -108,14 +77,16 @@ def lying(run_dir: Path, *names: str) -> list[str]:
 @pytest.mark.parametrize("num_clusters", [1, 2, 7, 150])
 def test_the_seeds_of_one_task(tmp_path: Path, num_clusters: int) -> None:
     vectors = unit_vectors(300)
-    steps = steps_of(tmp_path / "run", Here(), train_on(tmp_path / "in", vectors, num_clusters=num_clusters))
+    steps = steps_of(
+        tmp_path / "run", FakeExecutor(), train_on(tmp_path / "in", vectors, num_clusters=num_clusters)
+    )
     found = seeds_of(steps.run(), num_clusters)
     np.testing.assert_array_equal(found, in_one_task(vectors, num_clusters))
 
 
 def test_fewer_vectors_than_clusters(tmp_path: Path) -> None:
     vectors = np.tile(unit_vectors(5), (40, 1))
-    executor = Here()
+    executor = FakeExecutor()
     steps = steps_of(tmp_path / "run", executor, train_on(tmp_path / "in", vectors, num_clusters=9))
     found = seeds_of(steps.run(), 9)
     assert len(np.unique(found, axis=0)) == 5
@@ -130,7 +101,7 @@ def test_interrupted_anywhere_and_resumed(
     tmp_path: Path, num_events: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = train_on(tmp_path / "in", unit_vectors(300), num_clusters=12)
-    undisturbed = Here()
+    undisturbed = FakeExecutor()
     whole = steps_of(tmp_path / "whole", undisturbed, training)
     expected = seeds_of(whole.run(), 12)
     num_draws = undisturbed.done.count("seeding_draws")
@@ -138,7 +109,7 @@ def test_interrupted_anywhere_and_resumed(
     assert len(lying(tmp_path / "whole", "seeding_distances")) == undisturbed.done.count("seeding_samples")
 
     remove = storage.remove_tree
-    current = Here()
+    current = FakeExecutor()
 
     def remove_tree(path: str) -> None:
         current.event()
@@ -148,7 +119,7 @@ def test_interrupted_anywhere_and_resumed(
     done: list[str] = []
     found, is_over = None, False
     for _ in range(500):
-        current = Here(stop_at=num_events)
+        current = FakeExecutor(stop_at=num_events)
         steps = steps_of(tmp_path / "run", current, training)
         try:
             if found is None:
@@ -175,19 +146,19 @@ def test_what_is_lost_is_made_anew(
     vectors = unit_vectors(300)
     training = train_on(tmp_path / "in", vectors, num_clusters=12)
     with pytest.raises(Interrupted):
-        steps_of(tmp_path / "run", Here(stop_at=20), training).run()
+        steps_of(tmp_path / "run", FakeExecutor(stop_at=20), training).run()
     folders = sorted((tmp_path / "run" / "steps" / lost).glob("*"))
     assert len(folders) >= 3
     for folder in folders[::2]:
         shutil.rmtree(folder)
     monkeypatch.setattr(seeding, "GROUP_ROWS", group_rows)
-    found = seeds_of(steps_of(tmp_path / "run", Here(), training).run(), 12)
+    found = seeds_of(steps_of(tmp_path / "run", FakeExecutor(), training).run(), 12)
     np.testing.assert_array_equal(found, in_one_task(vectors, 12))
 
 
 def test_a_finished_seeding_is_found(tmp_path: Path) -> None:
     training = train_on(tmp_path / "in", unit_vectors(300), num_clusters=12)
-    executor = Here()
+    executor = FakeExecutor()
     first = steps_of(tmp_path / "run", executor, training).run()
     executor.done.clear()
     assert steps_of(tmp_path / "run", executor, training).run() == first
@@ -198,11 +169,11 @@ def test_two_rounds_of_distances_lie_at_most(tmp_path: Path, monkeypatch: pytest
     training = train_on(tmp_path / "in", unit_vectors(300), num_clusters=12)
     most: list[int] = []
 
-    def event(_self: Here) -> None:
+    def event(_self: FakeExecutor) -> None:
         most.append(len(lying(tmp_path / "run", "seeding_distances")))
 
-    monkeypatch.setattr(Here, "event", event)
-    steps = steps_of(tmp_path / "run", Here(), training)
+    monkeypatch.setattr(FakeExecutor, "event", event)
+    steps = steps_of(tmp_path / "run", FakeExecutor(), training)
     steps.run()
     num_groups = len(lying(tmp_path / "run", "seeding_samples"))
     assert num_groups > 3
@@ -213,10 +184,9 @@ def test_two_rounds_of_distances_lie_at_most(tmp_path: Path, monkeypatch: pytest
 
 def test_other_settings_have_other_steps(tmp_path: Path) -> None:
     training = train_on(tmp_path / "in", unit_vectors(300), num_clusters=5)
-    executor = Here()
-    steps_of(tmp_path / "run", executor, training).run()
-    num_done = len(executor.done)
-    runner = Runner(str(tmp_path / "run"), executor, Progress(quiet=True))
-    other: Any = SeedingSteps(runner, ClusterConfig(), training, seed=SEED + 1, threads=1)
-    other.run()
-    assert len(executor.done) >= num_done + 2
+    lasting = STEPS[:2]  # distances are removed on the way
+    first = seeds_of(steps_of(tmp_path / "run", FakeExecutor(), training).run(), 5)
+    before = lying(tmp_path / "run", *lasting)
+    other = seeds_of(steps_of(tmp_path / "run", FakeExecutor(), training, seed=SEED + 1).run(), 5)
+    assert len(lying(tmp_path / "run", *lasting)) == 2 * len(before), "nothing is shared"
+    assert not np.array_equal(first, other)
