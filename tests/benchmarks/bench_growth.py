@@ -6,8 +6,8 @@ Each size is a run of its own over freshly written tars; the vectors lie around 
 copies. Then its copies are searched once more, cell by cell. Per step: the seconds of work by the receipts
 (of clustering: by the clock), and how the time per row grew from the smallest size to the largest. The
 exponent of a step is log(time ratio) / log(rows ratio): 1 is linear, 2 is every pair. The driver's peak
-gives its bytes per row between the two sizes: of all that was resident, by the kernel, and of what no file
-stands behind, looked at ten times a second.
+gives its bytes per row between the two sizes: of all that was resident until the command was done, by the
+kernel, and of what no file stands behind, looked at ten times a second.
 """
 
 import argparse
@@ -32,7 +32,15 @@ import yaml
 TAR_IMAGES = 10_000
 NUM_DIRECTIONS, DIM = 500, 64
 SIDE_PX = 16
-LVD = (sys.executable, "-m", "pipelines.cli")
+# The command, and what the kernel says of the process at its end. Not later: unloading reads libraries in.
+LVD = """
+import sys
+from pathlib import Path
+from pipelines.cli import main
+code = main(sys.argv[2:])
+Path(sys.argv[1]).write_text(Path("/proc/self/status").read_text())
+sys.exit(code)
+"""
 # Steps of one run together are a line of the table.
 LINES = {
     "describe": ("describe",),
@@ -155,26 +163,25 @@ def png(grey: np.ndarray) -> bytes:
 
 def run(root: Path, *arguments: str) -> dict[str, int]:
     """Run `lvd`; returns the peaks of its own process's memory, bytes."""
-    peaks = dict.fromkeys(("resident", "anonymous"), 0)
+    anonymous, status = 0, root / "status"
     with (root / "log").open("wb") as log:
-        process = subprocess.Popen([*LVD, *arguments], stdout=log, stderr=log)
+        command = [sys.executable, "-c", LVD, str(status), *arguments]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         while process.poll() is None:
-            for name, value in _memory(process.pid).items():
-                peaks[name] = max(peaks[name], value)
+            anonymous = max(anonymous, _memory(Path(f"/proc/{process.pid}/status"), "RssAnon"))
             time.sleep(0.1)
     if process.returncode:
         raise SystemExit((root / "log").read_text())
-    return peaks
+    return {"resident": _memory(status, "VmHWM"), "anonymous": anonymous}
 
 
-def _memory(pid: int) -> dict[str, int]:
+def _memory(path: Path, field: str) -> int:
+    """Bytes, or 0 of a process that has just ended."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has just ended
-        return {}
-    fields = {"VmHWM:": "resident", "RssAnon:": "anonymous"}
-    found = ((fields.get(line.split()[0]), line) for line in lines)
-    return {name: int(line.split()[1]) * 1024 for name, line in found if name}
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def seconds_of(run_dir: Path) -> dict[str, float]:
