@@ -152,6 +152,16 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _components_have_edges(self) -> "RunConfig":
+        asked, floor = self.decontaminate.component_threshold, self.dedup.saved_from
+        if asked is not None and (floor is None or asked < floor):
+            raise ValueError(
+                f"decontaminate.component_threshold ({asked}) is below the cosine from which dedup saves "
+                f"edges ({floor}); set dedup.edge_floor to it or below, or set it to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _thresholds_have_scores(self) -> "RunConfig":
         judge, heads = self.judge, self.describe.heads
         limits = {

@@ -177,7 +177,7 @@ def _dedup(group: Mapping[str, Any]) -> str:
         text += f"{stays} stays, and it is {spaced(group['reason'])}: the two score {score(group['score'])}. "
     edge = group["weakest_edge"]
     text += (
-        f"The weakest edge that holds the component together is {visible(edge['a'])} – {visible(edge['b'])}: "
+        f"The weakest edge of the component is {visible(edge['a'])} – {visible(edge['b'])}: "
         f"{score(edge['score'])} by {KINDS[edge['kind']]}."
     )
     return text + (" Alarm: it may be a chain of copies that joins unlike images." if group["alarm"] else "")

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from curation import storage
+from curation.describe.embed import parse_embedder
 from curation.errors import ConfigError, LvdError, StoppedError
 from pipelines.config import ExecutorConfig, RunConfig, resolved_yaml
 from pipelines.lock import lock
@@ -56,6 +57,7 @@ def run(
         from pipelines.heads import require_heads  # it imports torch
 
         require_heads(config.describe)
+    _require_copy_detector(config.describe.descriptor)
     run_dir = config.run_dir
     progress = progress or Progress()
     with lock(run_dir), stop_on_sigterm():
@@ -85,6 +87,15 @@ def run(
             write_report(run_dir)
         storage.remove_tree(storage.join(run_dir, "tmp"))
     return RunResult(manifest, runner.states)
+
+
+def _require_copy_detector(descriptor: str | None) -> None:
+    """See, before any image is read, that the weights of a copy detector may be read."""
+    spec = None if descriptor is None else parse_embedder(descriptor)
+    if spec is not None and spec.library == "sscd":
+        from pipelines.sscd_weights import sscd_identity  # it imports torch
+
+        sscd_identity(spec)
 
 
 def _config_of_dataset(run_dir: str) -> str | None:

@@ -63,11 +63,12 @@ def sscd_identity(spec: EmbedderSpec) -> str:
     """The spec with the bytes of its files in the place of their paths: the same model wherever it lies.
 
     Raises:
-        ModelError: a file is not there, or not the one that was named.
+        ModelError: a file is not there, or not the one that was named; a TorchScript archive whose SHA-256 is
+            not named.
     """
-    text = f"sscd:@sha256:{digest_of_pinned(spec.weights, spec.sha256)}"
+    text = f"sscd:@sha256:{_vouched_digest(spec.weights, spec.sha256)}"
     if spec.whitening:
-        text += f",whitening=@sha256:{digest_of_pinned(spec.whitening, spec.whitening_sha256)}"
+        text += f",whitening=@sha256:{_vouched_digest(spec.whitening, spec.whitening_sha256)}"
     return text
 
 
@@ -88,18 +89,23 @@ def digest_of_pinned(path: str, sha256: str, *, suffixes: tuple[str, ...] = SUFF
     return digest
 
 
-def _read(path: str, sha256: str) -> dict[str, Tensor]:
-    """The tensors of a file, whichever kind it is of, once its bytes are found to be those named."""
+def _vouched_digest(path: str, sha256: str) -> str:
     digest = digest_of_pinned(path, sha256)
-    if not _is_torchscript(path):
-        return flatten(read_state(path)[0])
-    if not sha256:
+    if not sha256 and _is_torchscript(path):
         raise ModelError(
             f"{path} is a TorchScript archive, which is a program",
             got="no SHA-256 beside it",
             expected=f"{path}@SHA256, with the one that its publisher or you vouch for",
             remedy=f"This file has {digest}; or give the file of tensors of the same model",
         )
+    return digest
+
+
+def _read(path: str, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a file, whichever kind it is of, once its bytes are found to be those named."""
+    _vouched_digest(path, sha256)
+    if not _is_torchscript(path):
+        return flatten(read_state(path)[0])
     data = Path(path).read_bytes()
     # Again, over the very bytes that are run.
     _check_digest(path, hashlib.sha256(data).hexdigest(), sha256)

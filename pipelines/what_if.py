@@ -18,6 +18,7 @@ from pipelines.progress import Progress
 from pipelines.run_dir import read_run_config
 from pipelines.runner import Runner, StopHereError
 from pipelines.stages.components import Decision, decide
+from pipelines.stages.dataset import measured_recalls, num_edges_dropped
 from pipelines.stages.dedup import Copies, dedup, read_copies, survivor_rank
 from pipelines.stages.describe import describe_parts, judge_parts
 from pipelines.stages.edges import DecidingEdges
@@ -47,12 +48,13 @@ def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
 
     Returns:
         Plain data: thresholds, counts now and then, what is newly dropped and kept, edges just above and just
-        below each threshold, and the components with an alarm.
+        below each threshold, the recall of an approximate search, and the components with an alarm.
 
     Raises:
         ConfigError: no saved edges, or none for these thresholds.
     """
-    config, parts, copies = _find(run_dir)
+    runner = Runner(run_dir, None, Progress(quiet=True))
+    config, parts, copies = _find(runner)
     rule = _asked_rule(config.dedup, asked)
     firsts = np.asarray(read_array(copies.firsts))
     found = decide(parts, firsts, copies.edges, rank=survivor_rank(parts), rule=rule)
@@ -73,15 +75,16 @@ def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
         "examples_newly_dropped": _copies_named(found.copies, newly_dropped, names),
         "examples_newly_kept": _copies_named(now, newly_kept, names),
         "edges": _edges_about(parts, copies, config.dedup, rule=rule, names=names),
+        "edges_dropped": num_edges_dropped(runner),
+        "recall": measured_recalls(runner),
         "num_alarms": int(found.health["alarm"].to_numpy().sum()),
         "alarms": alarms(found, names),
     }
 
 
-def _find(run_dir: str) -> tuple[RunConfig, tuple[Part, ...], Copies]:
+def _find(runner: Runner) -> tuple[RunConfig, tuple[Part, ...], Copies]:
     """The run's config, parts and edges, by a dry run of the flow as far as dedup."""
-    config = read_run_config(run_dir)
-    runner = Runner(run_dir, None, Progress(quiet=True))
+    config = read_run_config(runner.run_dir)
     try:
         parts = ingest(runner, config, refresh=False)
         parts = describe_parts(runner, config, parts, refresh=False)
@@ -91,7 +94,7 @@ def _find(run_dir: str) -> tuple[RunConfig, tuple[Part, ...], Copies]:
         copies = dedup(runner, config, parts)
     except StopHereError as error:
         raise ConfigError(
-            f"{run_dir} has no saved edges",
+            f"{runner.run_dir} has no saved edges",
             got=f"a run that has come as far as {runner.states[-1].name}" if runner.states else "no step",
             expected="a run that has ended, or at least come past dedup",
             remedy="Run its config again, with `--until dedup` if that is all that is wanted",
@@ -256,10 +259,23 @@ def what_if_lines(found: dict[str, Any]) -> list[str]:
             lines += [f"  {_score(kind, edge['score'])}  {edge['a']} – {edge['b']}" for edge in about[where]]
             if not about[where]:
                 lines.append("  none saved" if where == "just_below" else "  none")
+    lines += [_recall_line(recall) for recall in found["recall"]]
+    if found["edges_dropped"]:
+        lines.append(f"dedup.max_edges_per_row let {found['edges_dropped']:,} edges go, which are not asked")
     if found["num_alarms"]:
         lines.append(f"{found['num_alarms']:,} components chain images that are not alike:")
     lines += [_alarm_line(alarm) for alarm in found["alarms"]]
     return lines
+
+
+def _recall_line(recall: dict[str, Any]) -> str:
+    about = "cosine edges were searched cell by cell"
+    if recall["estimate"] is None:
+        return f"{about}; recall unknown, as none of {recall['num_rows']:,} sampled images has a pair"
+    return (
+        f"{about}, which found {100 * recall['estimate']:.2f} % of {recall['num_pairs']:,} pairs of sampled "
+        f"images (95 % confidence: {100 * recall['low']:.2f} to {100 * recall['high']:.2f} %)"
+    )
 
 
 def _alarm_line(alarm: dict[str, Any]) -> str:

@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# The sums of a cluster have four times the bytes of a vector: a quarter then of what was read to make them.
+# The sums of a cluster have four times the bytes of a vector: a quarter then of what was read to make them, …
 _GROUP_ROWS_PER_CENTROID = 16
+# … and twice that where clusters are so many that this would be too much work for one unit.
+_FEWEST_ROWS_PER_CENTROID = 2
+_MAX_PRODUCTS = 1 << 35  # of a vector with a centroid: minutes of two cores at 384 dimensions
 _SEEDING_ROWS_PER_CENTROID = 16  # k-means++ costs 2·rows·k·d: 16 keeps it below a few Lloyd iterations
 
 
@@ -33,15 +36,25 @@ class ClusterConfig(BaseModel):
         1 << 16,
         ge=1,
         description="vectors of one unit of work and of resume, at least; never fewer than 16 for each "
-        "cluster, so that sums are small beside vectors. No result depends on it",
+        "cluster, so that sums are small beside vectors, or 2 where 16 would be more than minutes of work. "
+        "No result depends on it",
     )
     device: Literal["cpu", "cuda"] = Field(
-        "cpu", description="what vectors are assigned on; the same results. cuda: one GPU for each worker"
+        "cpu",
+        description="what vectors are assigned on; the same results. cuda: one GPU for each worker; what is "
+        "too small for steps of its own stays on the CPU",
     )
 
     def rows_of_group(self, num_clusters: int) -> int:
         """Rows of a unit of work, at least, where there are so many clusters."""
-        return max(self.group_rows, _GROUP_ROWS_PER_CENTROID * num_clusters)
+        wanted = max(self.group_rows, _GROUP_ROWS_PER_CENTROID * num_clusters)
+        in_minutes = max(_MAX_PRODUCTS // max(num_clusters, 1), _FEWEST_ROWS_PER_CENTROID * num_clusters)
+        return min(wanted, in_minutes)
+
+    def is_large(self, num_rows: int, num_clusters: int, *, clusterings: int = 1) -> bool:
+        """Whether this is too much for one task, and goes in steps that are resumed one by one."""
+        products = num_rows * num_clusters * self.iterations * clusterings
+        return num_rows > self.rows_of_group(num_clusters) or products > _MAX_PRODUCTS
 
 
 class LevelConfig(BaseModel):

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int8, Int64, UInt64
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curation import schema
 from curation.dedup.pairs import collapse_equal, thresholds
@@ -37,12 +37,24 @@ class DecontaminateConfig(BaseModel):
         "image",
         description="drop the image that leaks, or the whole component that it belongs to (as DINOv2)",
     )
-
+    component_threshold: float | None = Field(
+        None,
+        description="smallest cosine of the edges that make these components, besides dedup's other kinds, "
+        "dedup.edge_floor or above; null: the components of dedup",
+        gt=0,
+        le=1,
+    )
     curated: bool = Field(
         True,
         description="whether images of curated pools that leak are dropped too; false: those of uncurated "
         "pools alone (as DINOv2, whose evaluation sets are curated ones as well)",
     )
+
+    @model_validator(mode="after")
+    def _threshold_makes_components(self) -> "DecontaminateConfig":
+        if self.component_threshold is not None and self.by != "component":
+            raise ValueError("component_threshold has no meaning by image: set by: component, or null")
+        return self
 
     @property
     def thresholds(self) -> dict[str, float]:

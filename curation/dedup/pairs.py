@@ -48,8 +48,8 @@ class DedupConfig(BaseModel):
     )
     cut_chains: bool = Field(
         False,
-        description="cut such a component: the representative keeps what is alike to it and within reach, "
-        "and what is left forms components of its own",
+        description="cut a component with such a member: the representative keeps what is alike to it and "
+        "within reach, and what is left forms components of its own",
     )
     search: Literal["exact", "cells"] = Field(
         "exact",
@@ -59,7 +59,8 @@ class DedupConfig(BaseModel):
     cells: CellsConfig = CellsConfig()
     backend: Literal["torch", "faiss", "cuda"] = Field(
         "torch",
-        description="what the exact join runs on: torch or faiss on cores, cuda on GPUs; same edges",
+        description="what an exact join runs on, decontaminate's too: torch or faiss on cores, cuda on GPUs; "
+        "same edges. A search by cells runs on cores",
     )
     block_rows: int = Field(65_536, description="rows a side of one block pair of the join", ge=1)
     max_edges_per_row: int | None = Field(

@@ -15,7 +15,7 @@ from pipelines.report.funnel import Lane, draw_funnel
 from pipelines.report.leaks import Leaks, gather_leaks
 from pipelines.report.pictures import Lineage, Picture
 from pipelines.report.reasons import NUM_EXAMPLES, Reason, gather_reasons
-from pipelines.report.retrieval import PoolRetrieval, gather_retrieval
+from pipelines.report.retrieval import Retrieved, gather_retrieval
 from pipelines.report.scan import scan
 from pipelines.report.timings import StepTiming, gather_timings
 
@@ -36,7 +36,7 @@ class Content:
     looked_for_faces: bool
     duplicates: Duplicates
     leaks: Leaks | None
-    retrieval: Sequence[PoolRetrieval] | None
+    retrieval: Retrieved | None
     clusters: Clusters | None
     timings: Sequence[StepTiming]
     config_text: str
@@ -49,7 +49,9 @@ class Content:
             *(picture for picture, _ in (self.faces.examples if self.faces else ())),
             *self.duplicates.pictures(),
             *(self.leaks.pictures() if self.leaks else []),
-            *chain.from_iterable(pool.pictures() for pool in self.retrieval or ()),
+            *chain.from_iterable(
+                pool.pictures() for pool in (self.retrieval.pools if self.retrieval else ())
+            ),
             *(self.clusters.pictures() if self.clusters else []),
         ]
 

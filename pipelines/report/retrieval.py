@@ -52,16 +52,27 @@ class PoolRetrieval:
         return [p for row in self.rows for p in (row.query, *(hit.picture for hit in row.hits))]
 
 
+@dataclass(frozen=True)
+class Retrieved:
+    """What each curated pool retrieved, and all together: an image that several brought in is one."""
+
+    pools: tuple[PoolRetrieval, ...]
+    nominal: int
+    unique: int
+
+
 def gather_retrieval(
     lineage: Lineage, steps: Steps | None, *, pools: Mapping[str, PoolConfig], seed: int
-) -> list[PoolRetrieval] | None:
+) -> Retrieved | None:
     """Count every curated pool's hits, and draw some of its images by lot; None without `steps`."""
     if steps is None:
         return None
     num_rows = min(MAX_ROWS_BY_POOL, max(2, MAX_ROWS // max(len(steps.hits), 1)))
     found = []
+    is_hit = np.zeros(lineage.num_rows, bool)
     for pool, file in steps.hits.items():
         rows = read(file, ["row"])["row"].to_numpy()
+        is_hit[rows] = True
         queries, num_hits = _queries(file)
         shown = sample(queries, num_rows, seed=seed)
         sizes = dict(zip(queries.tolist(), num_hits.tolist(), strict=True))
@@ -76,7 +87,7 @@ def gather_retrieval(
                 tuple(_rows(lineage, file, shown, sizes=sizes)),
             )
         )
-    return found
+    return Retrieved(tuple(found), sum(pool.nominal for pool in found), int(is_hit.sum()))
 
 
 def _rule(pool: PoolConfig) -> str:

@@ -1,7 +1,7 @@
 """cluster: k-means over the surviving pool images; curated images are assigned to the same clusters.
 
-What fits one group of rows is clustered by one task. A larger pool goes through steps of its own
-(`pipelines.stages.kmeans`), which give the same bytes and are removed once the clusters are published.
+What fits one group of rows and takes minutes is clustered by one task. A larger pool goes through steps of
+its own (`pipelines.stages.kmeans`), which give the same bytes and are removed once clusters are published.
 """
 
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def _in_steps(runner: Runner, step: Step, item: Item, *, rule: ClusterConfig, se
     rows_step = Step("cluster_rows", 1, step.config, load, "task", "cluster", step.threads)
     [rows] = runner.run_inside(rows_step, [item])
     parts, k = item.payload["parts"], rows.facts["num_clusters"]
-    if sum(part.num_rows for part in parts) <= rule.rows_of_group(k):
+    if not rule.is_large(sum(part.num_rows for part in parts), k):
         receipt = runner.run_one(step, item)
         runner.forget(rows_step, [item])
         return receipt

@@ -3,7 +3,7 @@
 Both the dedup step and the question what another threshold would decide come here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,12 +33,16 @@ MIN_HUB_EDGES = 16
 
 @dataclass(frozen=True)
 class Decision:
-    """`schema.COPIES`, `schema.HEALTH` and `schema.HUBS`; how many components were cut."""
+    """`schema.COPIES`, `schema.HEALTH` and `schema.HUBS`.
+
+    num_cut: components that were cut. num_dropped: edges that the limit let go once all pairs of blocks met.
+    """
 
     copies: pa.Table
     health: pa.Table
     hubs: pa.Table
     num_cut: int
+    num_dropped: int
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,31 @@ class EveryEdge:
     exact: Edges
     found: DecidingEdges
 
+    @classmethod
+    def of(
+        cls,
+        firsts: Int64[np.ndarray, "n 2"],
+        files: Sequence[EdgeFile],
+        *,
+        num_rows: int,
+        rule: DedupConfig,
+        thresholds: Mapping[str, float],
+    ) -> "EveryEdge":
+        """Those at or above `thresholds`, of as many for each row as `rule` allows."""
+        limit = rule.max_edges_per_row
+        found = DecidingEdges(files, thresholds, num_rows=num_rows, max_edges_per_row=limit)
+        return cls(_exact_edges(firsts), found)
+
     def __iter__(self) -> Iterator[Edges]:
         yield self.exact
         yield from self.found
+
+    def components(self, num_rows: int) -> Int64[np.ndarray, " n"]:
+        """The smallest row of every row's component."""
+        forest = Forest(num_rows)
+        for piece in self:
+            forest.join(piece.a, piece.b)
+        return forest.labels()
 
 
 class Comparer:
@@ -115,15 +141,9 @@ def decide(
         rule: thresholds, at or above those that edges were saved from.
     """
     num_rows = parts[-1].offset + parts[-1].num_rows
-    edges = EveryEdge(
-        _exact_edges(firsts),
-        DecidingEdges(files, rule.thresholds, num_rows=num_rows, max_edges_per_row=rule.max_edges_per_row),
-    )
-    forest = Forest(num_rows)
-    for piece in edges:
-        forest.join(piece.a, piece.b)
+    edges = EveryEdge.of(firsts, files, num_rows=num_rows, rule=rule, thresholds=rule.thresholds)
     comparer = Comparer(parts, rule)
-    copies = choose_representatives(forest.labels(), rank)
+    copies = choose_representatives(edges.components(num_rows), rank)
     members = comparer.compare(copies.row, copies.representative)
     num_cut = 0
     if rule.cut_chains and rule.alarm_below is not None:
@@ -140,6 +160,7 @@ def decide(
         health_table(health, copies=copies, members=members, ends=ends, alarm_below=rule.alarm_below),
         hubs_table(edges, num_rows),
         num_cut,
+        edges.found.num_dropped,
     )
 
 

@@ -41,6 +41,7 @@ def publish_dataset(
         "counts": lineage.facts["counts"],
         "funnel": lineage.facts["funnel"],
         "recall": measured_recalls(runner),
+        "edges_dropped": num_edges_dropped(runner),
         "shards": _link_shards(runner.run_dir, folder, config.name, buckets),
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
@@ -80,6 +81,16 @@ def measured_recalls(runner: Runner) -> list[dict[str, Any]]:
         for receipt in receipts
         if "recall" in receipt.facts
     ]
+
+
+def num_edges_dropped(runner: Runner) -> int:
+    """Edges that `dedup.max_edges_per_row` let go, of all that are alike enough to be saved."""
+    return sum(
+        receipt.facts.get("num_dropped", 0)
+        for name, receipts in runner.receipts.items()
+        if name.startswith("dedup")
+        for receipt in receipts
+    )
 
 
 def _place(ref: FileRef, target: str) -> None:

@@ -10,14 +10,17 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from curation import storage
 from curation.dedup.decontaminate import DecontaminateConfig, HoldoutEdges, exact_leaks, leaks
 from curation.dedup.edges import Edges
+from curation.dedup.pairs import DedupConfig
 from curation.schema import LEAKS
 from pipelines.config import RunConfig
 from pipelines.parts import Part, in_pools, is_null, read_array, roles, sha256_words
 from pipelines.runner import Runner
+from pipelines.stages.components import EveryEdge
 from pipelines.stages.dedup import Copies, read_copies
 from pipelines.stages.edges import read_edges
 from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
@@ -43,18 +46,16 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
     edges = _join(runner, config, parts, rows=described, digests=rows.facts["digests"])
 
     searched = sorted(name for name in config.pools if config.is_decontaminated(name))
-    step = Step(
-        "decontaminate_leaks",
-        3,
-        {**rule.model_dump(mode="json"), "searched": searched},
-        partial(_load_leaks, rule, searched),
-        "task",
-        "decontaminate",
-    )
+    settings = {**rule.model_dump(mode="json"), "searched": searched}
+    makes_components: tuple[FileRef, ...] = (copies.copies,)
+    if rule.component_threshold is not None:
+        settings |= {"thresholds": config.dedup.thresholds, "limit": config.dedup.max_edges_per_row}
+        makes_components = (copies.firsts, *(edge_file.file for edge_file in copies.edges))
+    load = partial(_load_leaks, rule, config.dedup, searched)
+    step = Step("decontaminate_leaks", 3, settings, load, "task", "decontaminate")
     payload = {"parts": tuple(parts), "edges": edges, "rows": described, "copies": copies}
-    receipt = runner.run_one(
-        step, Item((*inputs, rows.digest, copies.copies.sha256, *(e.file.sha256 for e in edges)), payload)
-    )
+    files = (*makes_components, *(edge_file.file for edge_file in edges))
+    receipt = runner.run_one(step, Item((*inputs, rows.digest, *(f.sha256 for f in files)), payload))
     return Leaks(receipt.file(runner.run_dir, "leaks.parquet"), edges)
 
 
@@ -97,7 +98,7 @@ def _load_rows() -> Work:
     return work
 
 
-def _load_leaks(rule: DecontaminateConfig, searched: Sequence[str]) -> Work:
+def _load_leaks(rule: DecontaminateConfig, dedup: DedupConfig, searched: Sequence[str]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         num_rows = parts[-1].offset + parts[-1].num_rows
@@ -120,12 +121,25 @@ def _load_leaks(rule: DecontaminateConfig, searched: Sequence[str]) -> Work:
         )
         labels = None
         if rule.by == "component":
-            labels = np.arange(num_rows)
-            copies = read_copies(attempt.payload["copies"])
-            labels[copies["row"].to_numpy()] = copies["representative"].to_numpy()
+            labels = _components(attempt.payload["copies"], rule, dedup, num_rows=num_rows)
         found = leaks(every, rank=rank, labels=labels, by=rule.by)
         found = found.filter(is_searched[found["row"].to_numpy()])  # a component reaches across pools
         storage.write_table(attempt.out / "leaks.parquet", found)
         return {"num_leaks": found.num_rows}
 
     return work
+
+
+def _components(
+    copies: Copies, rule: DecontaminateConfig, dedup: DedupConfig, *, num_rows: int
+) -> Int64[np.ndarray, " n"]:
+    """A row of every row's component that is the same for all of it."""
+    if rule.component_threshold is None:
+        labels = np.arange(num_rows)
+        table = read_copies(copies)
+        labels[table["row"].to_numpy()] = table["representative"].to_numpy()
+        return labels
+    firsts = np.asarray(read_array(copies.firsts))
+    thresholds = dedup.thresholds | {"cosine": rule.component_threshold}
+    edges = EveryEdge.of(firsts, copies.edges, num_rows=num_rows, rule=dedup, thresholds=thresholds)
+    return edges.components(num_rows)

@@ -164,6 +164,7 @@ def _load_components(rule: DedupConfig) -> Work:
             "num_alarms": int(found.health["alarm"].to_numpy().sum()),
             "num_cut": found.num_cut,
             "num_hubs": found.hubs.num_rows,
+            "num_dropped": found.num_dropped,
         }
 
     return work

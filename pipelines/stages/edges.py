@@ -50,6 +50,9 @@ class DecidingEdges:
         thresholds: the score from which a pair is an edge, by kind in use.
         num_rows: global rows.
         max_edges_per_row: the limit; None for none.
+
+    Attributes:
+        num_dropped: edges that the limit let go of the union, which those of no block had.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class DecidingEdges:
         self._files = files
         self._thresholds = dict(thresholds)
         self._roots = self._find_roots(num_rows)
+        self.num_dropped = 0
         self._limited: list[Edges] | None = None
         if max_edges_per_row is not None:
             self._limited = [self._limit(kind, max_edges_per_row) for kind in thresholds]
@@ -88,6 +92,7 @@ class DecidingEdges:
             if last or len(held) > next_limit:
                 held = distinct(held)
                 keep = limit_edges(held.a, held.b, held.score, max_edges_per_row=max_edges_per_row)
+                self.num_dropped += len(held) - int(keep.sum())
                 held = held.take(keep)
                 next_limit = max(next_limit, 2 * len(held))
         return held

@@ -54,8 +54,9 @@ class LevelPlan:
 
     @property
     def is_large(self) -> bool:
-        """Whether the points fill more than one group of an iteration."""
-        return self.num_points > self.rows_of_group
+        """Whether the points fill more than one group of an iteration, or the iterations take long."""
+        clusterings = 1 + self.resampling_steps
+        return self.rule.is_large(self.num_points, self.level.num_clusters, clusterings=clusterings)
 
 
 @dataclass(frozen=True)

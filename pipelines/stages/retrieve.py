@@ -46,23 +46,27 @@ def retrieve(
     runner: Runner, config: RunConfig, parts: Sequence[Part], clusters: Clusters
 ) -> dict[str, FileRef]:
     """The hits of every curated pool, as `schema.HITS`, in pool order."""
-    inputs = (*(part.digest("described", "embeddings") for part in parts), clusters.digest)
+    inputs = tuple(part.digest("described", "embeddings") for part in parts)
     found = {}
     for name, pool in config.pools.items():
         if pool.role == "curated":
-            settings = {"pool": name, "rule": _settings(pool.retrieval), "seed": config.seed}
-            load = partial(_load, name, pool.retrieval, config.seed)
+            rule = pool.retrieval
+            settings = {"pool": name, **_settings(rule, config.seed)}
+            load = partial(_load, name, rule, config.seed)
             step = Step("retrieve", 1, settings, load, "task", "retrieve", config.describe.embed.threads)
-            item = Item(inputs, {"parts": tuple(parts), "clusters": clusters})
-            receipt = _run(runner, step, item, pool=name, rule=pool.retrieval)
+            # By sample, clusters do not matter: who survives does.
+            made_from = clusters.digest if rule.method == "cluster" else clusters.alive.sha256
+            item = Item((*inputs, made_from), {"parts": tuple(parts), "clusters": clusters})
+            receipt = _run(runner, step, item, pool=name, rule=rule)
             found[name] = receipt.file(runner.run_dir, "hits.parquet")
     return found
 
 
-def _settings(rule: Retrieval) -> dict[str, Any]:
-    """What of the rule changes the result."""
-    is_exact = rule.method == "sample" and rule.search == "exact"
-    return rule.model_dump(mode="json", exclude={"ivf"} if is_exact else set())
+def _settings(rule: Retrieval, seed: int) -> dict[str, Any]:
+    """What changes the result."""
+    if rule.method == "cluster" or (rule.method == "sample" and rule.search == "ivf"):
+        return {"rule": rule.model_dump(mode="json"), "seed": seed}
+    return {"rule": rule.model_dump(mode="json", exclude={"ivf"})}
 
 
 def _run(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) -> Receipt:

@@ -97,7 +97,11 @@ def _make_train_step(step: Step, rule: SampleRetrieval) -> Step:
 def _make_search_step(step: Step, rule: SampleRetrieval, *, pool: str) -> Step:
     load = partial(_load_shard, pool, rule, step.config["seed"])
     num_gpus = int(rule.ivf.device == "gpu")
-    return Step("retrieve_shards", 2, step.config, load, "task", "retrieve", step.threads, num_gpus=num_gpus)
+    # What is refused for too little recall is there when less is asked for.
+    asked = rule.model_dump(mode="json")
+    asked["ivf"].pop("min_recall")
+    config = {**step.config, "rule": asked}
+    return Step("retrieve_shards", 2, config, load, "task", "retrieve", step.threads, num_gpus=num_gpus)
 
 
 def judge_recall(

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from chains import health_of, members_of, plant_chain, weakest_by_hand
+from chains import health_of, members_of, newest, plant_chain, weakest_by_hand
 
+from curation.errors import ConfigError
 from pipelines.config import validate
 from pipelines.demo.concepts import CONCEPTS
 from pipelines.demo.pictures import draw
@@ -92,3 +94,53 @@ def test_a_cut_leaves_pieces_that_are_alike(chained: Path, root: Path) -> None:
         assert share >= 0.8
     found = what_if(str(copy), Asked())
     assert found["newly_dropped"] == found["newly_kept"] == 0
+
+
+LEAKS = {"phash_radius": None, "cosine_threshold": 0.999, "by": "component"}
+
+
+def leaks_of(root: Path, name: str, *, component_threshold: float | None) -> dict[int, bool]:
+    """Rows that a run over the chain drops as leaks of its first frame; whether by their component."""
+    data = config_of(root, root / name, phash_radius=None, cosine_threshold=0.999).model_dump(mode="json")
+    evaluation = root / "evaluation"
+    evaluation.mkdir(exist_ok=True)
+    shutil.copy(next(iter(sorted((root / "chain").iterdir()))), evaluation)
+    data["pools"]["held_out"] = {
+        "role": "holdout",
+        "sources": [{"kind": "folder", "path": str(evaluation)}],
+    }
+    data["decontaminate"] = LEAKS | {"component_threshold": component_threshold}
+    config = validate(data, where="the test's config")
+    run(config, until="decontaminate", progress=Progress(quiet=True))
+    table = pq.read_table(newest(root / name, "decontaminate_leaks", "leaks.parquet"))
+    assert set(table["holdout"].to_pylist()) == {NUM_STEPS + 8}
+    return dict(zip(table["row"].to_pylist(), table["by_component"].to_pylist(), strict=True))
+
+
+def test_a_leak_condemns_what_hangs_together_at_a_threshold_of_its_own(root: Path) -> None:
+    """DINOv2 takes components above 0.45 here, and above 0.6 among copies."""
+    of_copies = leaks_of(root, "of-copies", component_threshold=None)
+    wide = leaks_of(root, "wide", component_threshold=0.955)
+    edges = pq.read_table(newest(root / "wide", "dedup_edges", "edges.parquet")).to_pylist()
+    expected = {row for row, by_component in wide.items() if not by_component}
+    assert 0 in expected
+    for _ in range(NUM_STEPS):
+        for edge in edges:
+            if edge["score"] >= 0.955 and expected & {edge["a"], edge["b"]}:
+                expected |= {edge["a"], edge["b"]}
+    assert set(wide) == expected > set(of_copies)
+    assert len(expected) >= NUM_STEPS > len(of_copies)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"component_threshold": 0.89}, "below the cosine from which dedup saves edges"),
+        ({"component_threshold": 0.95, "by": "image"}, "no meaning by image"),
+    ],
+)
+def test_components_without_edges_are_refused(root: Path, change: dict[str, Any], said: str) -> None:
+    data = config_of(root, root / "refused").model_dump(mode="json")
+    data["decontaminate"] = LEAKS | change
+    with pytest.raises(ConfigError, match=said):
+        validate(data, where="the test's config")

@@ -66,7 +66,7 @@ def test_a_copy_names_who_stays_and_the_weakest_edge(finished: Path, rows: list[
     assert group["size"] == sum(other["component"] == row["component"] for other in rows)
     assert group["size"] == len(found["copies"])
     assert f"{row['by_pool']}/{row['by_key']} stays" in flat(text)
-    assert "The weakest edge that holds the component together is" in flat(text)
+    assert "The weakest edge of the component is" in flat(text)
 
 
 def test_a_leak_names_the_evaluation_image(finished: Path, rows: list[dict[str, Any]]) -> None:

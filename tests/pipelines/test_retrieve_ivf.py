@@ -47,12 +47,17 @@ def test_where_every_list_is_visited_it_is_exact(
 
 
 def test_a_result_under_the_recall_asked_for_is_refused(
-    tmp_path: Path, configure: Any, run_quietly: Any
+    tmp_path: Path, configure: Any, run_quietly: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = ("pools.trusted.retrieve.ivf.num_probes=1", "pools.trusted.retrieve.ivf.min_recall=1.0")
     with pytest.raises(ConfigError, match=r"finds too few of the nearest images.*recall 0\.\d+ of IVF6"):
         run_quietly(configure(tmp_path / "run", *IVF, *few))
     assert not (tmp_path / "run" / "manifest.json").exists()
+
+    def search_again(*_args: Any) -> Any:
+        raise AssertionError("what was refused is there")
+
+    monkeypatch.setattr("pipelines.stages.retrieve_ivf._load_shard", search_again)
     result = run_quietly(
         configure(tmp_path / "run", *IVF, few[0], "pools.trusted.retrieve.ivf.min_recall=0.1")
     )
@@ -64,4 +69,13 @@ def test_an_exact_search_is_the_same_whatever_is_said_of_lists(
 ) -> None:
     run_quietly(configure(tmp_path / "run"), until="retrieve")
     run_quietly(configure(tmp_path / "run", "pools.trusted.retrieve.ivf.num_probes=3"), until="retrieve")
+    assert len(list((tmp_path / "run" / "steps" / "retrieve").glob("*/hits.parquet"))) == 1
+
+
+def test_other_clusters_leave_a_search_by_sample_as_it_is(
+    tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    for more in ("cluster.iterations=3", "cluster.iterations=4"):
+        run_quietly(configure(tmp_path / "run", more), until="retrieve")
+    assert len(list((tmp_path / "run" / "steps" / "cluster").glob("*/cluster.npy"))) == 2
     assert len(list((tmp_path / "run" / "steps" / "retrieve").glob("*/hits.parquet"))) == 1

@@ -132,3 +132,38 @@ def test_pca_hashes_and_cut_chains(
     assert sum(len(column.drop_null()) for column in hashes) > 200
     health = pq.read_table(newest(copy, "health.parquet"))
     assert set(health["weakest_kind"].to_pylist()) <= {"exact", "phash", "cosine", "pca_hash"}
+
+
+def test_an_approximate_search_says_what_it_finds(
+    finished: Path, tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    assert what_if(str(finished), Asked())["recall"] == []
+    config = configure(tmp_path / "run", "dedup.search=cells", "dedup.cells.num_cells=4")
+    run_quietly(config, until="dedup")
+    found = what_if(str(tmp_path / "run"), Asked())
+    [recall] = found["recall"]
+    assert (recall["step"], recall["num_cells"]) == ("dedup_cell_edges", 4)
+    assert recall["estimate"] >= 0.99
+    assert any(f"of {recall['num_pairs']:,} pairs of sampled images" in line for line in what_if_lines(found))
+    unknown = found | {"recall": [recall | {"estimate": None, "num_pairs": 0}]}
+    assert any("recall unknown" in line for line in what_if_lines(unknown))
+
+
+def test_edges_that_a_limit_lets_go_are_counted(
+    finished: Path, tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    assert what_if(str(finished), Asked())["edges_dropped"] == 0
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    manifest = run_quietly(configure(copy, "dedup.max_edges_per_row=1")).manifest
+    found = what_if(str(copy), Asked())
+    assert found["edges_dropped"] == manifest["edges_dropped"] > 0
+    assert any("edges go, which are not asked" in line for line in what_if_lines(found))
+    every, kept = (
+        sum(pq.read_table(path).num_rows for path in run_dir.glob("steps/dedup_edges/*/edges.parquet"))
+        for run_dir in (finished, copy)
+    )
+    assert kept > every  # those with and without a limit lie beside each other
+    assert manifest["edges_dropped"] <= every
+    report = (copy / manifest["dataset_dir"] / "report.html").read_text("utf-8")
+    assert "edges go: without it" in report or "Hubs:" not in report
