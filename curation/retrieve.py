@@ -39,6 +39,9 @@ class SampleRetrieval(BaseModel):
         description="exact: every curated image with every pool image; ivf: FAISS's inverted lists, whose "
         "recall is measured",
     )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="what an exact search runs on; the same results. cuda: one GPU for each worker"
+    )
     ivf: IvfConfig = Field(default_factory=IvfConfig, description="the index, where search is ivf")
 
 

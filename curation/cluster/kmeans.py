@@ -16,7 +16,7 @@ wherever a cheaper product cannot tell (`curation.cluster.assignment`).
 Source: arXiv:2304.07193, appendix A (100,000 clusters of the pool); k-means++: Arthur & Vassilvitskii 2007.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -29,7 +29,7 @@ from curation.cluster.blocks import BLOCK_ROWS, BlockWork, for_each_block
 from curation.cluster.config import num_seeding_rows
 from curation.cluster.gpu import assign_on_gpu
 from curation.cluster.seeding import sample_rows, seed_centroids, to_unit_length
-from curation.cluster.sums import PartSums, RunningSums, add_sums, partial_sums
+from curation.cluster.sums import PartSums, RunningSums
 from curation.errors import ConfigError
 
 Part = Callable[[], Float16[np.ndarray, "m d"]]
@@ -55,7 +55,6 @@ class Evaluation:
 
 
 # A builtin `map`, or an executor's: applies the function to every part, anywhere, and yields in part order.
-MapParts = Callable[[Callable[[Part], PartSums], Sequence[Part]], Iterable[PartSums]]
 
 
 def kmeans(
@@ -66,7 +65,6 @@ def kmeans(
     iterations: int = 20,
     tolerance: float = 0.0,
     max_points_per_centroid: int | None = None,
-    map_parts: MapParts | None = None,
 ) -> KMeans:
     """Cluster the unit vectors of all parts; deterministic for a seed, whatever the cut into parts.
 
@@ -77,7 +75,6 @@ def kmeans(
         iterations: updates of the centroids, at most.
         tolerance: stop when an iteration lowers the inertia by no more than this share of it.
         max_points_per_centroid: train on a sample of this many rows a cluster; None: on every row.
-        map_parts: where `partial_sums` of the parts are computed, yielding in part order; None: here.
 
     Returns:
         Centroids of unit length, the inertia before the first update and after each, and cluster sizes.
@@ -98,10 +95,7 @@ def kmeans(
     here = RunningSums(lambda: (part() for part in parts), num_rows)
     history: list[Evaluation] = []
     while True:
-        if map_parts is None:
-            total = here.under(centroids)
-        else:
-            total = add_sums(map_parts(partial(_open_and_sum, centroids=centroids), parts))
+        total = here.under(centroids)
         history.append(evaluate(total, centroids))
         if is_finished(history, iterations=iterations, tolerance=tolerance):
             inertia = np.array([one.inertia for one in history])
@@ -231,10 +225,6 @@ def take_rows(parts: Sequence[Part], rows: Int64[np.ndarray, "r"]) -> Sequence[P
     starts = np.concatenate([[0], ends[:-1]])
     chosen = np.split(rows, np.searchsorted(rows, ends[:-1]))
     return [partial(_take, part, own - start) for part, own, start in zip(parts, chosen, starts, strict=True)]
-
-
-def _open_and_sum(part: Part, centroids: Float32[np.ndarray, "k d"]) -> PartSums:
-    return partial_sums(part(), centroids)
 
 
 def _take(part: Part, rows: Int64[np.ndarray, "r"]) -> Float16[np.ndarray, "r d"]:

@@ -151,7 +151,7 @@ def ivf_top_k(
     Raises:
         ConfigError: k below 1, or beyond FAISS's limits on a GPU.
     """
-    _num_candidates(k, trained.spec, device=device)  # no index is built in vain
+    check_limits(trained.spec, k=k, device=device)
     best = TopK(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf))
     for rows, vectors in shards:
         shard = IvfShard(rows, vectors, trained, device=device)
@@ -285,15 +285,26 @@ def _num_candidates(k: int, spec: IvfSpec, *, device: Device) -> int:
     return k * spec.refine
 
 
-def _require_gpu(spec: IvfSpec) -> None:
-    """See that FAISS has a GPU, and that the index is within its limits there.
+def check_limits(spec: IvfSpec, *, k: int, device: Device) -> None:
+    """See, before an index is built, that FAISS can search it so.
 
     Raises:
         ConfigError: naming the limit.
     """
-    _require_few("probes", spec.num_probes, most=_MAX_GPU_NEIGHBOURS)
-    if spec.codes == "pq":
-        _require_few("bytes of a product code", spec.pq_bytes, most=_MAX_GPU_PQ_BYTES)
+    _num_candidates(k, spec, device=device)
+    if device == "gpu":
+        _require_few("probes", spec.num_probes, most=_MAX_GPU_NEIGHBOURS)
+        if spec.codes == "pq":
+            _require_few("bytes of a product code", spec.pq_bytes, most=_MAX_GPU_PQ_BYTES)
+
+
+def _require_gpu(spec: IvfSpec) -> None:
+    """See that FAISS has a GPU, and that the index is within its limits there.
+
+    Raises:
+        ConfigError: naming the limit, or that there is none.
+    """
+    check_limits(spec, k=1, device="gpu")
     if not getattr(faiss, "get_num_gpus", int)():
         raise ConfigError(
             "FAISS sees no GPU",

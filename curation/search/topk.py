@@ -11,6 +11,7 @@ from numpy import ndarray
 from curation.errors import ConfigError
 from curation.search.product import (
     Codes,
+    Device,
     ProposeDtype,
     buffer_for,
     encode,
@@ -19,10 +20,20 @@ from curation.search.product import (
     fastest_dtype,
     multiply,
     nonzero_rows,
+    round_down,
+    sums_in_fp32,
 )
 
 _TILE_QUERIES = 1024
 _TILE_ROWS = 4096
+# 1 GB of fp16 products.
+_GPU_TILE_QUERIES = 16_384
+_GPU_TILE_ROWS = 32_768
+
+
+# What a product in 16 bits, summed in fp32, is rounded by, as a share, and no more than this near zero.
+_ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+_SMALLEST = 2.0**-25
 
 
 @dataclass(frozen=True)
@@ -40,42 +51,46 @@ def top_k(
     k: int,
     tie_rank: Int64[ndarray, " n"] | None = None,
     dtype: ProposeDtype | None = None,
+    device: Device = "cpu",
 ) -> TopK:
     """Find the k rows of highest score for every query, exactly.
 
     Order: higher score, then smaller `tie_rank`, then smaller row. The score is the fp64 inner product of the
     stored fp16 vectors; the cheap product only proposes. Let s' be a cheap score and e the bound (1) of
-    `curation.search.product` for a query and a tile of rows. If v is the k-th largest s' of the tile, k rows
-    have scores of at least v - e, so a row among the k best has s' >= v - 2e; and if L is the k-th best exact
-    score so far, it has s' >= L - e. Whatever passes both is scored exactly. The result is that of a full
-    sort, whatever the blocks, their order and the dtype. Rows and queries of zeros match nothing.
+    `curation.search.product` for a query and a tile of rows, with what a product in 16 bits is rounded by.
+    If v is the k-th largest s' of the tile, k rows have scores of at least v - e, so a row among the k best
+    has s' >= v - 2e; and if L is the k-th best exact score so far, it has s' >= L - e. Whatever passes both
+    is scored exactly. The result is that of a full sort, whatever the blocks, their order, the dtype and the
+    device. Rows and queries of zeros match nothing.
 
     Args:
         queries: fp16 (q, d), unit rows.
         blocks: pairs of global rows, int64 (m,), and their vectors, fp16 (m, d); each row once.
         k: neighbours for each query, at least 1.
         tie_rank: int64 (n,), rank of every global row among equal scores; None: by row.
-        dtype: arithmetic of the proposals, int8 or fp32; None: `fastest_dtype`.
+        dtype: arithmetic of the proposals; None: `fastest_dtype`.
+        device: what proposes.
 
     Returns:
         TopK with global rows.
 
     Raises:
-        ConfigError: k below 1, or dtype bf16.
+        ConfigError: k below 1, or no GPU.
         IntegrityError: a vector is not finite or not of unit length.
     """
     if k < 1:
         raise ConfigError("A search for no neighbours", got=f"k={k}", expected="k of at least 1")
-    if dtype == "bf16":
-        raise ConfigError("bf16 products are rounded beyond the bound", got=dtype, expected="int8 or fp32")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("No GPU to search on", got="cuda", expected="cpu where torch sees no CUDA device")
     asked = np.flatnonzero(nonzero_rows(queries))
-    search = _Search(queries[asked], k=k, dtype=dtype or fastest_dtype(), tie_rank=tie_rank)
-    for rows, vectors in blocks:
-        present = nonzero_rows(vectors)
-        if not present.all():
-            search.add(rows[present], vectors[present])
-        else:
-            search.add(rows, vectors)
+    with sums_in_fp32():
+        search = _Search(queries[asked], k=k, dtype=dtype, device=device, tie_rank=tie_rank)
+        for rows, vectors in blocks:
+            present = nonzero_rows(vectors)
+            if not present.all():
+                search.add(rows[present], vectors[present])
+            else:
+                search.add(rows, vectors)
     index = np.full((len(queries), k), -1, np.int64)
     score = np.full((len(queries), k), -np.inf)
     index[asked], score[asked] = search.index, search.score
@@ -101,23 +116,34 @@ class _Search:
     """The best rows so far of every query."""
 
     def __init__(
-        self, queries: np.ndarray, *, k: int, dtype: ProposeDtype, tie_rank: np.ndarray | None
+        self,
+        queries: np.ndarray,
+        *,
+        k: int,
+        dtype: ProposeDtype | None,
+        device: Device,
+        tie_rank: np.ndarray | None,
     ) -> None:
         self._queries = queries
-        self._codes = encode(queries, dtype=dtype)
-        self._dtype: ProposeDtype = dtype
+        self._dtype: ProposeDtype = dtype or fastest_dtype(device)
+        self._device: Device = device
+        self._codes = encode(queries, dtype=self._dtype, device=device)
         self._tie_rank = tie_rank
-        self._buffer = buffer_for(dtype, num_products=_TILE_QUERIES * _TILE_ROWS)
+        on_gpu = device == "cuda"
+        self._num_queries = _GPU_TILE_QUERIES if on_gpu else _TILE_QUERIES
+        self._num_rows = _GPU_TILE_ROWS if on_gpu else _TILE_ROWS
+        num_products = min(self._num_queries, len(queries)) * self._num_rows
+        self._buffer = buffer_for(self._dtype, num_products=num_products, device=device)
         self.index = np.full((len(queries), k), -1, np.int64)
         self.score = np.full((len(queries), k), -np.inf)
 
     def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Let every query see one block."""
-        for start in range(0, len(rows), _TILE_ROWS):
-            tile = vectors[start : start + _TILE_ROWS]
-            columns = encode(tile, dtype=self._dtype, one_scale=True)
-            for first in range(0, len(self._queries), _TILE_QUERIES):
-                chunk = slice(first, first + _TILE_QUERIES)
+        for start in range(0, len(rows), self._num_rows):
+            tile = vectors[start : start + self._num_rows]
+            columns = encode(tile, dtype=self._dtype, one_scale=True, device=self._device)
+            for first in range(0, len(self._queries), self._num_queries):
+                chunk = slice(first, first + self._num_queries)
                 i, j = self._propose(self._codes[chunk], columns, floor=self.score[chunk, -1])
                 if len(i):
                     score = exact_scores(self._queries, tile, rows=i + first, columns=j)
@@ -125,19 +151,23 @@ class _Search:
 
     def _propose(self, codes: Codes, columns: Codes, *, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         bound = error_bound(codes, columns)
+        if rounding := _ROUNDING.get(self._buffer.dtype):
+            bound += rounding * (codes.code_norm * columns.code_norm.max(initial=0) + bound) + _SMALLEST
         scale = codes.scale * columns.scale[0]
         products = multiply(codes.values, columns.values, out=self._buffer)
         reach = (floor - bound) / scale
-        # A comparison in fp64 of maxima is exact for int32 and fp32 alike.
-        hit = np.flatnonzero(products.amax(dim=1).double().numpy() >= reach)
+        # Comparisons in fp64 are exact for every kind of product.
+        hit = np.flatnonzero(products.amax(dim=1).cpu().double().numpy() >= reach)
         if not len(hit):
             return hit, hit
-        scores = products[torch.from_numpy(hit)]
+        scores = products[torch.from_numpy(hit).to(products.device)]
+        reach = reach[hit]
         if scores.shape[1] > (k := self.index.shape[1]):
-            kth = scores.topk(k, dim=1, sorted=False).values.amin(dim=1).double().numpy()
-            reach[hit] = np.maximum(reach[hit], kth - 2 * bound[hit] / scale[hit])
-        found = torch.nonzero(scores.double() >= torch.from_numpy(reach[hit, None])).numpy()
-        return hit[found[:, 0]], found[:, 1]
+            kth = scores.topk(k, dim=1, sorted=False).values.amin(dim=1).cpu().double().numpy()
+            reach = np.maximum(reach, kth - 2 * bound[hit] / scale[hit])
+        cut = round_down(reach, dtype=scores.dtype).to(scores.device)
+        query, row = (found.cpu().numpy() for found in torch.nonzero(scores >= cut[:, None], as_tuple=True))
+        return hit[query], row
 
     def _merge(self, query: np.ndarray, row: np.ndarray, score: np.ndarray) -> None:
         """Take the best k of what was there and what is new, for the queries that have something new."""

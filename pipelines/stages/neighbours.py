@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float16, Int64
 
+from curation.search.product import Device
 from curation.search.topk import TopK, top_k
 from pipelines.parts import Part, gather_vectors, in_pools, read_array
 from pipelines.stages.cluster import Clusters
@@ -33,6 +34,7 @@ def exact_neighbours(
     *,
     group: Sequence[Part],
     neighbours: int,
+    device: Device = "cpu",
 ) -> TopK:
     """The surviving rows of some parts that are nearest to the queries.
 
@@ -42,6 +44,7 @@ def exact_neighbours(
         queries: global rows, ascending.
         group: the parts to search.
         neighbours: for each query.
+        device: what searches.
     """
     if not group:
         shape = (len(queries), neighbours)
@@ -58,5 +61,5 @@ def exact_neighbours(
                 yield mine + start, np.asarray(read_array(part.embeddings)[mine])
 
     vectors = gather_vectors(parts, "embeddings", queries)
-    found = top_k(vectors, blocks(), k=neighbours, tie_rank=id_rank(group))
+    found = top_k(vectors, blocks(), k=neighbours, tie_rank=id_rank(group), device=device)
     return TopK(np.where(found.index < 0, -1, rows[found.index]), found.score)

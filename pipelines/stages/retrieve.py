@@ -65,8 +65,8 @@ def retrieve(
 def _settings(rule: Retrieval, seed: int) -> dict[str, Any]:
     """What changes the result."""
     if rule.method == "cluster" or (rule.method == "sample" and rule.search == "ivf"):
-        return {"rule": rule.model_dump(mode="json"), "seed": seed}
-    return {"rule": rule.model_dump(mode="json", exclude={"ivf"})}
+        return {"rule": rule.model_dump(mode="json", exclude={"device"}), "seed": seed}
+    return {"rule": rule.model_dump(mode="json", exclude={"device", "ivf"})}
 
 
 def _run(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) -> Receipt:
@@ -79,15 +79,18 @@ def _run(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) 
     if rule.search == "ivf" and cuts and np.any(read_array(clusters.alive) & roles(parts, "uncurated")):
         return run_ivf(runner, step, item, pool=pool, cuts=cuts, rule=rule)
     groups = make_groups(searched, [part.num_rows for part in searched], rows=TARGET_ROWS)
+    num_gpus = int(rule.device == "cuda")
     if len(cuts) * len(groups) <= 1:
-        return runner.run_one(step, item)
+        return runner.run_one(replace(step, num_gpus=num_gpus), item)
     list_queries = Step(
         "retrieve_queries", 1, {"pool": pool}, partial(_load_queries, pool), "task", "retrieve"
     )
     [listed] = runner.run_inside(list_queries, [item])
     file, inputs = listed.file(runner.run_dir, "queries.npy"), digest_of(item.inputs)
     load = partial(_load_block, rule)
-    search = Step("retrieve_blocks", 2, step.config, load, "task", "retrieve", step.threads)
+    search = Step(
+        "retrieve_blocks", 2, step.config, load, "task", "retrieve", step.threads, num_gpus=num_gpus
+    )
     items = [
         Item(
             (inputs, str(cut), group_digest(group)),
@@ -125,7 +128,12 @@ def _load_block(rule: SampleRetrieval) -> Work:
         payload = attempt.payload
         queries = np.asarray(read_array(payload["queries"])[slice(*payload["cut"])])
         found = exact_neighbours(
-            payload["parts"], payload["clusters"], queries, group=payload["group"], neighbours=rule.neighbours
+            payload["parts"],
+            payload["clusters"],
+            queries,
+            group=payload["group"],
+            neighbours=rule.neighbours,
+            device=rule.device,
         )
         storage.write_vectors(attempt.out / "row.npy", found.index)
         storage.write_vectors(attempt.out / "score.npy", found.score)
@@ -152,7 +160,9 @@ def _load(pool: str, rule: Retrieval, seed: int) -> Work:
                 facts = judge_recall(found, truth, spec=attempt.payload["spec"], rule=rule, seed=seed)
         else:
             group = [part for part in parts if part.role == "uncurated"]
-            found = exact_neighbours(parts, clusters, queries, group=group, neighbours=rule.neighbours)
+            found = exact_neighbours(
+                parts, clusters, queries, group=group, neighbours=rule.neighbours, device=rule.device
+            )
             hits = retrieve_by_sample(queries, found.index, score=found.score)
         storage.write_table(attempt.out / "hits.parquet", hits)
         counts = retrieval_counts(hits)

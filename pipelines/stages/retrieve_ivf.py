@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from curation import storage
 from curation.cluster.seeding import sample_rows
 from curation.retrieve import SampleRetrieval
-from curation.search.ivf import IvfShard, IvfSpec, TrainedIvf, choose_index, train_index
+from curation.search.ivf import IvfShard, IvfSpec, TrainedIvf, check_limits, choose_index, train_index
 from curation.search.product import nonzero_rows
 from curation.search.recall import require_top_k_recall, top_k_recall
 from curation.search.topk import TopK
@@ -137,6 +137,7 @@ def _load_train(rule: SampleRetrieval, seed: int) -> Work:
         alive = np.flatnonzero(read_array(attempt.payload["clusters"].alive) & roles(parts, "uncurated"))
         dim = read_array(parts[0].embeddings).shape[1]
         spec = choose_index(rule.ivf, num_rows=len(alive), dim=dim)
+        check_limits(spec, k=rule.neighbours, device=rule.ivf.device)
         wanted = rule.ivf.sample_rows_per_list * spec.num_lists
         if spec.codes == "pq":
             wanted = max(wanted, 256 * rule.ivf.sample_rows_per_list)  # 256 centroids of each piece

@@ -3,7 +3,8 @@
     python tests/gpu/check_vectors.py
 
 It measures the bf16 product of the device, then how much of that rate the exact join, an iteration of
-k-means, and the embedding of JPEGs by a ViT-L reach, and whether edges and sums are those of the CPU. It
+k-means, the exact search for neighbours, and the embedding of JPEGs by a ViT-L reach, and whether edges, sums
+and neighbours are those of the CPU. It
 prints one line of JSON; the exit code is 0 when the results are equal. The same, small, without a GPU:
 
     python tests/gpu/check_vectors.py --device cpu --num-rows 3000 --clusters 50 --images 8 --arch vit_micro
@@ -34,6 +35,7 @@ from curation.cluster.sums import sum_arrays  # noqa: E402
 from curation.describe.describe import DescribeConfig, describe  # noqa: E402
 from curation.describe.torch_embedder import TorchEmbedder  # noqa: E402
 from curation.search.exact import cosine_pairs  # noqa: E402
+from curation.search.topk import TopK, top_k  # noqa: E402
 from pipelines.own_vit import ClassToken  # noqa: E402
 from pretrain.data.augment import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 from pretrain.evaluate.view import evaluation_view  # noqa: E402
@@ -64,9 +66,10 @@ def main() -> int:
     }
     line |= check_edges(vectors, is_gpu=is_gpu, roof=roof)
     line |= check_kmeans(vectors, given, roof=roof)
+    line |= check_neighbours(vectors, given.device, roof=roof)
     line |= measure_embedding(given, roof=roof)
     print(json.dumps(line))
-    return 0 if line["edges_equal"] and line["sums_equal"] else 1
+    return 0 if line["edges_equal"] and line["sums_equal"] and line["neighbours_equal"] else 1
 
 
 def draw_vectors(num_rows: int) -> np.ndarray:
@@ -129,6 +132,25 @@ def check_kmeans(vectors: np.ndarray, given: argparse.Namespace, *, roof: float)
     here, there = (nearest_distances(few, few[:300], device=device) for device in ("cpu", given.device))
     is_equal = is_equal and np.array_equal(here, there)
     return {"sums_equal": is_equal, "kmeans_of_roof": round(rate / roof, 3), "kmeans_s": round(spent, 3)}
+
+
+def check_neighbours(vectors: np.ndarray, device: Any, *, roof: float) -> dict[str, Any]:
+    """The four nearest of all vectors to a block of queries, as retrieval by sample asks for them."""
+    queries = vectors[: 1 << 16]
+
+    def search(asked: np.ndarray, pool: np.ndarray, on: Any) -> TopK:
+        return top_k(asked, [(np.arange(len(pool)), pool)], k=4, device=on)
+
+    few = vectors[:CHECKED_ROWS]
+    here, there = (search(few[:2000], few, on) for on in ("cpu", device))
+    is_equal = np.array_equal(here.index, there.index) and np.array_equal(here.score, there.score)
+    spent = seconds(lambda: search(queries, vectors, device), device)
+    rate = 2 * len(queries) * len(vectors) * DIM / spent
+    return {
+        "neighbours_equal": is_equal,
+        "neighbours_of_roof": round(rate / roof, 3),
+        "neighbours_s": round(spent, 3),
+    }
 
 
 def measure_embedding(given: argparse.Namespace, *, roof: float) -> dict[str, Any]:

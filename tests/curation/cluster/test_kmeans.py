@@ -197,24 +197,16 @@ def test_more_clusters_than_vectors_is_an_error():
         kmeans(in_parts(np.eye(4, dtype=np.float16)), num_clusters=5, seed=0)
 
 
-def test_parts_may_be_mapped_elsewhere_and_read_from_disk(tmp_path):
+def test_parts_may_be_read_from_disk(tmp_path):
     vectors = draw_vectors(1000, 16, num_concepts=9, seed=12)
     parts = []
     for number, rows in enumerate(np.split(vectors, 4)):
         np.save(tmp_path / f"{number}.npy", rows)
         parts.append(lambda number=number: np.load(tmp_path / f"{number}.npy", mmap_mode="r"))
-    calls = []
-
-    def map_parts(function, items):
-        for item in items:
-            calls.append(item)
-            yield function(item)
-
-    mapped = kmeans(parts, num_clusters=8, seed=0, iterations=3, map_parts=map_parts)
+    mapped = kmeans(parts, num_clusters=8, seed=0, iterations=3)
     np.testing.assert_array_equal(
         mapped.centroids, kmeans(in_parts(vectors), num_clusters=8, seed=0, iterations=3).centroids
     )
-    assert len(calls) == 4 * len(mapped.inertia)
 
 
 def test_default_number_of_clusters():
