@@ -204,7 +204,13 @@ def _leak(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any]:
         leak = table.slice(int(place[0]), 1).to_pylist()[0]
         leak["holdout"] = run.name(leak["holdout"])
     is_compared = run.config.is_decontaminated(pool)
-    return {"holdouts": holdouts, "thresholds": rule.thresholds, "is_compared": is_compared, "leak": leak}
+    return {
+        "holdouts": holdouts,
+        "thresholds": rule.thresholds,
+        "component_threshold": rule.component_threshold,
+        "is_compared": is_compared,
+        "leak": leak,
+    }
 
 
 def _cluster(run: Run, made: Made, row: int) -> dict[str, Any] | None:

@@ -192,7 +192,11 @@ def _decontaminate(found: Mapping[str, Any]) -> str:
     if found["leak"] is None:
         return f"No copy of an evaluation image of {pools} ({limits})."
     leak = found["leak"]
-    through = "through its component, by " if leak["by_component"] else "by "
+    through = "by "
+    if leak["by_component"]:
+        cosine = found["component_threshold"]
+        held = "" if cosine is None else f" of images that are alike from {cosine:.4g} by copy descriptor"
+        through = f"through its component{held}, by "
     return (
         f"It leaks the evaluation image {visible(leak['holdout'])}: score {score(leak['score'])} "
         f"{through}{KINDS[leak['kind']]} ({limits})."

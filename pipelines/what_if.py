@@ -75,7 +75,7 @@ def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
         "examples_newly_dropped": _copies_named(found.copies, newly_dropped, names),
         "examples_newly_kept": _copies_named(now, newly_kept, names),
         "edges": _edges_about(parts, copies, config.dedup, rule=rule, names=names),
-        "edges_dropped": num_edges_dropped(runner),
+        "edges_dropped": num_edges_dropped(runner, by_joins=True) + found.num_dropped,
         "recall": measured_recalls(runner),
         "num_alarms": int(found.health["alarm"].to_numpy().sum()),
         "alarms": alarms(found, names),

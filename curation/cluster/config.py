@@ -47,9 +47,8 @@ class ClusterConfig(BaseModel):
 
     def rows_of_group(self, num_clusters: int) -> int:
         """Rows of a unit of work, at least, where there are so many clusters."""
-        wanted = max(self.group_rows, _GROUP_ROWS_PER_CENTROID * num_clusters)
         in_minutes = max(_MAX_PRODUCTS // max(num_clusters, 1), _FEWEST_ROWS_PER_CENTROID * num_clusters)
-        return min(wanted, in_minutes)
+        return max(self.group_rows, min(_GROUP_ROWS_PER_CENTROID * num_clusters, in_minutes))
 
     def is_large(self, num_rows: int, num_clusters: int, *, clusterings: int = 1) -> bool:
         """Whether this is too much for one task, and goes in steps that are resumed one by one."""

@@ -104,13 +104,7 @@ def build_level(
         ConfigError: there are not more points than clusters.
     """
     k = level.num_clusters
-    if len(below) <= k:
-        raise ConfigError(
-            "A level of the hierarchy has no fewer clusters than the level below it",
-            got=f"num_clusters={k} above {len(below)} clusters",
-            expected=f"1 to {len(below) - 1}",
-            remedy="Lower hierarchy.levels, or raise cluster.num_clusters or hierarchy.splits",
-        )
+    check_level(len(below), k)
     points = below.astype(np.float16)
     closest = level.num_closest(len(points))
     kept = points
@@ -122,6 +116,21 @@ def build_level(
         if len(kept) < k:  # clusters came out empty, and what is left cannot fill so many again
             break
     return Level(found.centroids, cluster)
+
+
+def check_level(num_below: int, num_clusters: int) -> None:
+    """See that a level has fewer clusters than the level below.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if num_below <= num_clusters:
+        raise ConfigError(
+            "A level of the hierarchy has no fewer clusters than the level below it",
+            got=f"num_clusters={num_clusters} above {num_below} clusters",
+            expected=f"1 to {num_below - 1}",
+            remedy="Lower hierarchy.levels, or raise cluster.num_clusters or hierarchy.splits",
+        )
 
 
 def closest_points(

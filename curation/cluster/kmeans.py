@@ -54,9 +54,6 @@ class Evaluation:
     num_empty: int  # clusters that hold no vector
 
 
-# A builtin `map`, or an executor's: applies the function to every part, anywhere, and yields in part order.
-
-
 def kmeans(
     parts: Sequence[Part],
     *,

@@ -1,12 +1,13 @@
 """Exact nearest neighbours over vectors that stream by in blocks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float16, Float64, Int64
 from numpy import ndarray
+from torch import Tensor
 
 from curation.errors import ConfigError
 from curation.search.product import (
@@ -29,6 +30,7 @@ _TILE_ROWS = 4096
 # 1 GB of fp16 products.
 _GPU_TILE_QUERIES = 16_384
 _GPU_TILE_ROWS = 32_768
+_MAX_PROPOSED = _TILE_QUERIES * _TILE_ROWS  # scored and merged at once
 
 
 # What a product in 16 bits, summed in fp32, is rounded by, as a share, and no more than this near zero.
@@ -112,6 +114,15 @@ def merge_top_k(found: Sequence[TopK], *, tie_rank: Int64[ndarray, " n"] | None 
     return TopK(np.take_along_axis(index, order, axis=1), np.take_along_axis(score, order, axis=1))
 
 
+def _runs(passes: Tensor) -> list[slice]:
+    """Runs of queries with about as many proposals as memory should hold at once."""
+    if passes.numel() <= _MAX_PROPOSED:
+        return [slice(None)]
+    run = passes.sum(dim=1).cumsum(dim=0).cpu().numpy() // _MAX_PROPOSED
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(run)) + 1, [len(run)]]).tolist()
+    return list(map(slice, starts[:-1], starts[1:]))
+
+
 class _Search:
     """The best rows so far of every query."""
 
@@ -144,12 +155,13 @@ class _Search:
             columns = encode(tile, dtype=self._dtype, one_scale=True, device=self._device)
             for first in range(0, len(self._queries), self._num_queries):
                 chunk = slice(first, first + self._num_queries)
-                i, j = self._propose(self._codes[chunk], columns, floor=self.score[chunk, -1])
-                if len(i):
+                for i, j in self._propose(self._codes[chunk], columns, floor=self.score[chunk, -1]):
                     score = exact_scores(self._queries, tile, rows=i + first, columns=j)
                     self._merge(i + first, rows[start + j], score)
 
-    def _propose(self, codes: Codes, columns: Codes, *, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _propose(
+        self, codes: Codes, columns: Codes, *, floor: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         bound = error_bound(codes, columns)
         if rounding := _ROUNDING.get(self._buffer.dtype):
             bound += rounding * (codes.code_norm * columns.code_norm.max(initial=0) + bound) + _SMALLEST
@@ -159,15 +171,18 @@ class _Search:
         # Comparisons in fp64 are exact for every kind of product.
         hit = np.flatnonzero(products.amax(dim=1).cpu().double().numpy() >= reach)
         if not len(hit):
-            return hit, hit
+            return
         scores = products[torch.from_numpy(hit).to(products.device)]
         reach = reach[hit]
         if scores.shape[1] > (k := self.index.shape[1]):
             kth = scores.topk(k, dim=1, sorted=False).values.amin(dim=1).cpu().double().numpy()
             reach = np.maximum(reach, kth - 2 * bound[hit] / scale[hit])
         cut = round_down(reach, dtype=scores.dtype).to(scores.device)
-        query, row = (found.cpu().numpy() for found in torch.nonzero(scores >= cut[:, None], as_tuple=True))
-        return hit[query], row
+        passes = scores >= cut[:, None]
+        for some in _runs(passes):
+            query, row = (found.cpu().numpy() for found in torch.nonzero(passes[some], as_tuple=True))
+            if len(query):
+                yield hit[some][query], row
 
     def _merge(self, query: np.ndarray, row: np.ndarray, score: np.ndarray) -> None:
         """Take the best k of what was there and what is new, for the queries that have something new."""

@@ -73,10 +73,7 @@ def rates_of(known: Known) -> dict[str, Rate]:
     for name, of_step in works.items():
         receipts = pieces[name]
         units = sum(work.units for work in of_step)
-        in_pieces = name in ("cluster", "cluster_level", "retrieve") and any(
-            work.num_items > 1 for work in of_step
-        )
-        if not receipts or not units or in_pieces:
+        if not receipts or not units or any(work.in_steps for work in of_step):
             continue
         if name == "describe":
             rates[name] = _describe(known, receipts)

@@ -36,6 +36,7 @@ class StepWork:
         held_bytes: memory that a worker holds beside its code, models and libraries, bytes.
         grows: how the cost grows, in words.
         within: the step that it is a piece of, whose receipt stands for it; empty for a step of its own.
+        in_steps: whether it is done by steps of its own, so that its receipt is of its last piece alone.
     """
 
     name: str
@@ -47,6 +48,7 @@ class StepWork:
     held_bytes: float
     grows: str
     within: str = ""
+    in_steps: bool = False
 
     @property
     def key(self) -> str:
@@ -229,6 +231,7 @@ def _cluster(sizes: Sizes) -> Iterator[StepWork]:
     yield StepWork(
         "cluster", "cluster", groups, "row × cluster × iteration", rows * k, rows * 2.0 * dim,
         held + 25.0 * sizes.total, "per row, cluster and iteration at most, by group of rows",
+        in_steps=rule.is_large(sizes.total, k),
     )  # fmt: skip
     levels = sizes.config.hierarchy
     if levels is None:
@@ -251,11 +254,13 @@ def _cluster(sizes: Sizes) -> Iterator[StepWork]:
         # All points once, and what is kept of them for every resampling; after each, all points once more.
         rounds = levels.iterations * (below + again * kept) + below * (1 + again)
         groups = max(1, math.ceil((kept if again else below) / group_rows))
+        level_rule = rule.model_copy(update={"iterations": levels.iterations})
         level_held = 12.0 * dim * min(below, group_rows) + 16.0 * dim * level.num_clusters
         yield StepWork(
             "cluster_level", "cluster", groups, "row × cluster × iteration",
             level.num_clusters * rounds, 4.0 * dim * below, level_held,
             "per cluster below (or as many as a resampling keeps), cluster and iteration, by group of them",
+            in_steps=level_rule.is_large(below, level.num_clusters, clusterings=1 + again),
         )  # fmt: skip
         below = level.num_clusters
 
@@ -281,6 +286,7 @@ def _retrieve(sizes: Sizes) -> Iterator[StepWork]:
             "retrieve", "retrieve", cuts * groups, "query × row", queries * sizes.pool,
             vector * (cuts * sizes.pool + groups * queries), held,
             "per curated image and pool image, by block of both",
+            in_steps=cuts * groups > 1,
         )  # fmt: skip
 
 

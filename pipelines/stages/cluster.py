@@ -47,7 +47,9 @@ def cluster(
     load = partial(_load, rule, seed)
     step = Step("cluster", 3, settings_of(rule, seed), load, "task", "cluster", threads)
     item: Item = survivor_item(parts, copies, leaks)
-    if runner.has_to_do(step, item) and sum(part.num_rows for part in parts) > rule.group_rows:
+    num_rows = sum(part.num_rows for part in parts)
+    most = rule.num_clusters or default_num_clusters(num_rows)  # fewer where few rows survive
+    if runner.has_to_do(step, item) and rule.is_large(num_rows, most):
         receipt = _in_steps(runner, step, item, rule=rule, seed=seed)
     else:
         receipt = runner.run_one(step, item)

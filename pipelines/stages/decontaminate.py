@@ -49,7 +49,8 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
     settings = {**rule.model_dump(mode="json"), "searched": searched}
     makes_components: tuple[FileRef, ...] = (copies.copies,)
     if rule.component_threshold is not None:
-        settings |= {"thresholds": config.dedup.thresholds, "limit": config.dedup.max_edges_per_row}
+        held_by = config.dedup.thresholds | {"cosine": rule.component_threshold}
+        settings |= {"thresholds": held_by, "limit": config.dedup.max_edges_per_row}
         makes_components = (copies.firsts, *(edge_file.file for edge_file in copies.edges))
     load = partial(_load_leaks, rule, config.dedup, searched)
     step = Step("decontaminate_leaks", 3, settings, load, "task", "decontaminate")

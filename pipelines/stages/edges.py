@@ -52,7 +52,7 @@ class DecidingEdges:
         max_edges_per_row: the limit; None for none.
 
     Attributes:
-        num_dropped: edges that the limit let go of the union, which those of no block had.
+        num_dropped: edges that the limit lets go here, after those that it took within pairs of blocks.
     """
 
     def __init__(

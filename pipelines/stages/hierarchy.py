@@ -12,6 +12,7 @@ from curation.cluster.config import ClusterConfig, HierarchyConfig, LevelConfig
 from curation.cluster.hierarchy import (
     Level,
     build_level,
+    check_level,
     seed_of,
     split_clusters,
 )
@@ -87,6 +88,7 @@ def build_hierarchy(
 def _cluster_level(
     runner: Runner, settings: HierarchyConfig, plan: LevelPlan, below: FileRef, *, threads: int
 ) -> Receipt:
+    check_level(plan.num_points, plan.level.num_clusters)
     config = {
         **plan.level.model_dump(mode="json"),
         "resampling_steps": settings.resampling_steps,

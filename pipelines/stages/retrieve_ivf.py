@@ -98,8 +98,8 @@ def _make_search_step(step: Step, rule: SampleRetrieval, *, pool: str) -> Step:
     load = partial(_load_shard, pool, rule, step.config["seed"])
     num_gpus = int(rule.ivf.device == "gpu")
     # What is refused for too little recall is there when less is asked for.
-    asked = rule.model_dump(mode="json")
-    asked["ivf"].pop("min_recall")
+    asked = dict(step.config["rule"])
+    asked["ivf"] = {name: value for name, value in asked["ivf"].items() if name != "min_recall"}
     config = {**step.config, "rule": asked}
     return Step("retrieve_shards", 2, config, load, "task", "retrieve", step.threads, num_gpus=num_gpus)
 
@@ -137,7 +137,6 @@ def _load_train(rule: SampleRetrieval, seed: int) -> Work:
         alive = np.flatnonzero(read_array(attempt.payload["clusters"].alive) & roles(parts, "uncurated"))
         dim = read_array(parts[0].embeddings).shape[1]
         spec = choose_index(rule.ivf, num_rows=len(alive), dim=dim)
-        check_limits(spec, k=rule.neighbours, device=rule.ivf.device)
         wanted = rule.ivf.sample_rows_per_list * spec.num_lists
         if spec.codes == "pq":
             wanted = max(wanted, 256 * rule.ivf.sample_rows_per_list)  # 256 centroids of each piece
@@ -158,6 +157,7 @@ def _load_shard(pool: str, rule: SampleRetrieval, seed: int) -> Work:
         # An index is trained for any number of probes and candidates: these are the search's.
         searched = {"num_probes": min(rule.ivf.num_probes, payload["spec"]["num_lists"])}
         spec = replace(IvfSpec(**payload["spec"]), **searched)
+        check_limits(spec, k=k, device=rule.ivf.device)
         trained = TrainedIvf(spec, np.array(read_array(payload["index"])), payload["margin"])
         # Rows count within the group meanwhile, so that what breaks ties is of its size and not of the run's.
         rows, vectors = surviving(group, clusters)

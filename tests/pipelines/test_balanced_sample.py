@@ -283,3 +283,32 @@ def test_groups_close_once_they_are_full() -> None:
     assert hierarchy.group_clusters(starts, 1) == [(0, 1), (1, 3), (3, 4), (4, 5), (5, 6)]
     assert hierarchy.group_clusters(starts, 100) == [(0, 6)]
     assert hierarchy.group_clusters(np.array([0]), 100) == []
+
+
+@pytest.mark.parametrize("max_products", [1, 1 << 35])
+def test_a_level_above_too_few_clusters_is_refused(
+    balanced: Any, run_quietly: Any, monkeypatch: pytest.MonkeyPatch, max_products: int
+) -> None:
+    """Also where the level would go in steps. Fewer clusters than are configured: the pool is small."""
+    monkeypatch.setattr("curation.cluster.config._MAX_PRODUCTS", max_products)
+    with pytest.raises(ConfigError, match="no fewer clusters than the level below"):
+        run_quietly(balanced("cluster.num_clusters=400", "hierarchy.levels=[{num_clusters: 390}]"))
+
+
+def test_long_clusterings_go_in_steps_with_the_same_result(
+    balanced: Any, run_quietly: Any, digests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_quietly(balanced(name="at-once"))
+    asked: list[str] = []
+    find = Runner.run_inside
+
+    def noted(self: Runner, step: Step, items: Any, **more: Any) -> Any:
+        asked.append(step.name)
+        return find(self, step, items, **more)
+
+    monkeypatch.setattr(Runner, "run_inside", noted)
+    monkeypatch.setattr("curation.cluster.config._MAX_PRODUCTS", 1000)
+    config = balanced(name="in-steps")
+    run_quietly(config)
+    assert {"kmeans_sums", "cluster_labels", "level_states"} <= set(asked)
+    assert digests(Path(config.run_dir)) == digests(Path(config.run_dir).parent / "at-once")

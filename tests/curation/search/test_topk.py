@@ -80,6 +80,7 @@ def test_equals_a_full_sort(seed, k, size, num_distinct, dtype):
 def test_tiles_of_queries_and_rows(monkeypatch, dtype):
     monkeypatch.setattr(topk, "_TILE_QUERIES", 16)
     monkeypatch.setattr(topk, "_TILE_ROWS", 64)
+    monkeypatch.setattr(topk, "_MAX_PROPOSED", 40)
     rng = np.random.default_rng(0)
     vectors, queries = unit_vectors(rng, 1000, dim=384), unit_vectors(rng, 50, dim=384)
     best = top_k(queries, blocks_of(vectors, size=230), k=8, dtype=dtype)
