@@ -3,7 +3,7 @@
 Both the dedup step and the question what another threshold would decide come here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -60,11 +60,10 @@ class EveryEdge:
         *,
         num_rows: int,
         rule: DedupConfig,
-        thresholds: Mapping[str, float],
     ) -> "EveryEdge":
-        """Those at or above `thresholds`, of as many for each row as `rule` allows."""
+        """Those at or above the rule's thresholds, of as many for each row as it allows."""
         limit = rule.max_edges_per_row
-        found = DecidingEdges(files, thresholds, num_rows=num_rows, max_edges_per_row=limit)
+        found = DecidingEdges(files, rule.thresholds, num_rows=num_rows, max_edges_per_row=limit)
         return cls(_exact_edges(firsts), found)
 
     def __iter__(self) -> Iterator[Edges]:
@@ -141,7 +140,7 @@ def decide(
         rule: thresholds, at or above those that edges were saved from.
     """
     num_rows = parts[-1].offset + parts[-1].num_rows
-    edges = EveryEdge.of(firsts, files, num_rows=num_rows, rule=rule, thresholds=rule.thresholds)
+    edges = EveryEdge.of(firsts, files, num_rows=num_rows, rule=rule)
     comparer = Comparer(parts, rule)
     copies = choose_representatives(edges.components(num_rows), rank)
     members = comparer.compare(copies.row, copies.representative)

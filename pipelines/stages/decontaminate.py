@@ -48,11 +48,13 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
     searched = sorted(name for name in config.pools if config.is_decontaminated(name))
     settings = {**rule.model_dump(mode="json"), "searched": searched}
     makes_components: tuple[FileRef, ...] = (copies.copies,)
+    held_by: DedupConfig | None = None
     if rule.component_threshold is not None:
-        held_by = config.dedup.thresholds | {"cosine": rule.component_threshold}
-        settings |= {"thresholds": held_by, "limit": config.dedup.max_edges_per_row}
+        own = {"cosine_threshold": rule.component_threshold, "edge_floor": None}
+        held_by = config.dedup.model_copy(update=own)
+        settings |= {"thresholds": held_by.thresholds, "limit": held_by.max_edges_per_row}
         makes_components = (copies.firsts, *(edge_file.file for edge_file in copies.edges))
-    load = partial(_load_leaks, rule, config.dedup, searched)
+    load = partial(_load_leaks, rule, held_by, searched)
     step = Step("decontaminate_leaks", 3, settings, load, "task", "decontaminate")
     payload = {"parts": tuple(parts), "edges": edges, "rows": described, "copies": copies}
     files = (*makes_components, *(edge_file.file for edge_file in edges))
@@ -99,7 +101,7 @@ def _load_rows() -> Work:
     return work
 
 
-def _load_leaks(rule: DecontaminateConfig, dedup: DedupConfig, searched: Sequence[str]) -> Work:
+def _load_leaks(rule: DecontaminateConfig, held_by: DedupConfig | None, searched: Sequence[str]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         num_rows = parts[-1].offset + parts[-1].num_rows
@@ -122,7 +124,7 @@ def _load_leaks(rule: DecontaminateConfig, dedup: DedupConfig, searched: Sequenc
         )
         labels = None
         if rule.by == "component":
-            labels = _components(attempt.payload["copies"], rule, dedup, num_rows=num_rows)
+            labels = _components(attempt.payload["copies"], held_by, num_rows=num_rows)
         found = leaks(every, rank=rank, labels=labels, by=rule.by)
         found = found.filter(is_searched[found["row"].to_numpy()])  # a component reaches across pools
         storage.write_table(attempt.out / "leaks.parquet", found)
@@ -131,16 +133,12 @@ def _load_leaks(rule: DecontaminateConfig, dedup: DedupConfig, searched: Sequenc
     return work
 
 
-def _components(
-    copies: Copies, rule: DecontaminateConfig, dedup: DedupConfig, *, num_rows: int
-) -> Int64[np.ndarray, " n"]:
-    """A row of every row's component that is the same for all of it."""
-    if rule.component_threshold is None:
+def _components(copies: Copies, held_by: DedupConfig | None, *, num_rows: int) -> Int64[np.ndarray, " n"]:
+    """A row of every row's component that is the same for all of it: of dedup's, or of those by a rule."""
+    if held_by is None:
         labels = np.arange(num_rows)
         table = read_copies(copies)
         labels[table["row"].to_numpy()] = table["representative"].to_numpy()
         return labels
     firsts = np.asarray(read_array(copies.firsts))
-    thresholds = dedup.thresholds | {"cosine": rule.component_threshold}
-    edges = EveryEdge.of(firsts, copies.edges, num_rows=num_rows, rule=dedup, thresholds=thresholds)
-    return edges.components(num_rows)
+    return EveryEdge.of(firsts, copies.edges, num_rows=num_rows, rule=held_by).components(num_rows)

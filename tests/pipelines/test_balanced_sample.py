@@ -22,6 +22,7 @@ from pipelines.stages import hierarchy, level
 from pipelines.step import Item, Step
 from pipelines.verify import verify
 from tests.curation.cluster.long_tail import LongTail, balance_of, draw_long_tail
+from tests.fake_executor import Interrupted
 
 LEVELS = {"levels": [{"num_clusters": 16}, {"num_clusters": 8}], "resampling_steps": 3, "iterations": 5}
 
@@ -150,24 +151,9 @@ def test_split_clusters_are_leaves(
     assert sampled(balanced(*splits, "seed=1", name="seed")) != sampled(config)
 
 
-class Interrupted(BaseException):
-    """Stands for Ctrl-C or a kill."""
-
-
-def level_files(run_dir: str) -> dict[str, bytes]:
-    """What the levels are made of, by the files of their folders."""
-    files = Path(run_dir, "steps", "cluster_level").glob("*/*.npy")
-    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
-
-
-def test_levels_in_steps_give_the_bytes_of_one_task(
-    balanced: Any, run_quietly: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # 3 clusters want groups of 48 points, and there are 60: the first level is done in two groups.
-    levels = "hierarchy.levels=[{num_clusters: 3, closest: 18}, {num_clusters: 2}]"
-    at_once, in_steps = balanced(levels), balanced(levels, "cluster.group_rows=16", name="in_steps")
-    run_quietly(at_once)
-    monkeypatch.setattr(level, "POINT_ROWS", 12)
+@pytest.fixture
+def clusterings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What clusterings of levels note; before the third the run breaks off."""
     seen: list[str] = []
     inner = level.KMeansSteps.run
 
@@ -177,7 +163,25 @@ def test_levels_in_steps_give_the_bytes_of_one_task(
             raise Interrupted
         return inner(steps)
 
+    monkeypatch.setattr(level, "POINT_ROWS", 12)
     monkeypatch.setattr(level.KMeansSteps, "run", breaks_off)
+    return seen
+
+
+def level_files(run_dir: str) -> dict[str, bytes]:
+    """What the levels are made of, by the files of their folders."""
+    files = Path(run_dir, "steps", "cluster_level").glob("*/*.npy")
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
+
+
+def test_levels_in_steps_give_the_bytes_of_one_task(
+    balanced: Any, run_quietly: Any, clusterings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 3 clusters want groups of 48 points, and there are 60: the first level is done in two groups.
+    levels = "hierarchy.levels=[{num_clusters: 3, closest: 18}, {num_clusters: 2}]"
+    at_once, in_steps = balanced(levels), balanced(levels, "cluster.group_rows=16", name="in_steps")
+    run_quietly(at_once)
+    seen = clusterings
     with pytest.raises(Interrupted):
         run_quietly(in_steps)
     steps = Path(in_steps.run_dir, "steps")
@@ -205,20 +209,10 @@ def test_levels_in_steps_give_the_bytes_of_one_task(
 
 
 def test_nothing_of_another_version_of_a_level_is_taken(
-    balanced: Any, run_quietly: Any, monkeypatch: pytest.MonkeyPatch
+    balanced: Any, run_quietly: Any, clusterings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels = "hierarchy.levels=[{num_clusters: 3, closest: 18}, {num_clusters: 2}]"
     config = balanced(levels, "cluster.group_rows=16")
-    monkeypatch.setattr(level, "POINT_ROWS", 12)
-    inner, seen = level.KMeansSteps.run, []
-
-    def counts(steps: Any) -> Any:
-        seen.append("clustering")
-        if len(seen) == 3:
-            raise Interrupted
-        return inner(steps)
-
-    monkeypatch.setattr(level.KMeansSteps, "run", counts)
     with pytest.raises(Interrupted):
         run_quietly(config)
 
@@ -227,7 +221,7 @@ def test_nothing_of_another_version_of_a_level_is_taken(
 
     monkeypatch.setattr(hierarchy, "Step", newer)
     run_quietly(config)
-    assert seen.count("clustering") == 3 + 4  # all four, from the first
+    assert clusterings.count("clustering") == 3 + 4  # all four, from the first
 
 
 def test_a_sample_beside_what_is_retrieved(balanced: Any, run_quietly: Any, rows_of: Any) -> None:
