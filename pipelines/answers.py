@@ -8,6 +8,7 @@ from curation import storage
 from curation.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.lock import owner
+from pipelines.report.words import MEANING, visible
 from pipelines.run_dir import config_file, read_manifest, read_run_config
 from pipelines.runner import StepState
 from pipelines.text_table import table_lines
@@ -29,16 +30,46 @@ def summary(run_dir: str, manifest: dict[str, Any]) -> str:
     total = f"{manifest['counts']['dataset']:,} images in {len(manifest['shards'])} shards"
     lines.append(f"{total}, {num_bytes / 1e6:,.1f} MB")
     lines.append(f"report: {report_path(run_dir, manifest)}")
+    lines += _note_lines(manifest.get("notes", []))
+    lines += [loss_line(loss) for loss in manifest.get("losses", [])]
     if not manifest["complete"]:
         lines.append("DEGRADED: some sources could not be read; `--refresh` tries them again:")
         lines += [f"  {_unread_line(entry)}" for entry in manifest["unread"][:MAX_MATCHES]]
+    if not manifest["counts"]["dataset"]:
+        lines.append("EMPTY: no image is in the dataset.")
     return "\n".join(lines)
+
+
+def _note_lines(notes: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each kind of note, with the first of its kind."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for note in notes:
+        kinds.setdefault(note["what"], []).append(note)
+    return [
+        f"note: {_unread_line(first)}" + (f" (and {len(others):,} more, in manifest.json)" if others else "")
+        for first, *others in kinds.values()
+    ]
+
+
+def loss_line(loss: dict[str, Any]) -> str:
+    """What a stage took a pool away for, in a sentence or two."""
+    pool, stage, reason = visible(loss["pool"]), loss["stage"], loss["reason"]
+    if reason is None:
+        return f"NOTHING IN pool {pool}: its sources hold no image. Check their paths and kinds."
+    left = f"{loss['num_out']:,} of {loss['num_in']:,} are" if loss["num_out"] else "nothing is"
+    lines = f"LOST: of pool {pool} {left} left after {stage}: {loss['num_dropped']:,} × {reason}"
+    lines += f" ({MEANING[reason].rstrip('.')})"
+    if loss["example"] is not None:
+        lines += f", such as {visible(loss['example'])}"
+    if loss["survivor"] is not None:
+        lines += f"; {visible(loss['survivor'])} is left"
+    return f"{lines}."
 
 
 def _unread_line(entry: dict[str, Any]) -> str:
     where = entry.get("path") or entry.get("pool")
     at = f" at byte {entry['offset']}" if entry.get("offset") is not None else ""
-    return f"{where}: {entry['what']}{at}: {entry['detail']}"
+    return visible(f"{where}: {entry['what']}{at}: {entry['detail']}")
 
 
 def plan_lines(states: Sequence[StepState], to_come: Sequence[str]) -> list[str]:
@@ -92,6 +123,7 @@ def status(run_dir: str) -> dict[str, Any]:
         "finished": bool(states) and states[-1].num_done == states[-1].num_items,
         "counts": manifest and manifest["counts"],
         "complete": manifest and manifest["complete"],
+        "losses": manifest and manifest.get("losses", []),
         "config_is_same": manifest and manifest["config_sha256"] == hashlib.sha256(text).hexdigest(),
         "created": manifest and manifest["created"],
     }
@@ -105,4 +137,5 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         whole = "complete" if found["complete"] else "DEGRADED"
         older = "" if found["config_is_same"] else "; made with another config than the one now in run.yaml"
         lines.append(f"dataset of {found['created']}: {found['counts']['dataset']:,} images, {whole}{older}")
+        lines += [loss_line(loss) for loss in found["losses"]]
     return lines

@@ -74,6 +74,7 @@ def _add_run(commands: Any) -> None:
         description="Curate what CONFIG describes and, where it has a section `pretrain`, train on the "
         "dataset as `lvd pretrain CONFIG` does. Stopped or killed, the same command goes on where it was. "
         "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 done but some source could not be read, "
+        "4 done but the dataset is empty, "
         "130 stopped by Ctrl-C, 143 by SIGTERM.",
         epilog="example: lvd run curate.yaml --set pools.web.sources.0.path=/data/web --executor local",
     )
@@ -245,7 +246,7 @@ def _add_config_arguments(command: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pipelines.config import load_config, require_vector_files
-    from pipelines.run import run
+    from pipelines.run import EMPTY, run
 
     flags = {"kind": arguments.executor, "address": arguments.address, "workers": arguments.workers}
     overrides = [f"executor.{name}={value}" for name, value in flags.items() if value is not None]
@@ -257,7 +258,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
         print(summary(config.run_dir, result.manifest), flush=True)
     trained = {}
-    if config.pretrain is not None and arguments.until is None:
+    if config.pretrain is not None and arguments.until is None and result.exit_code != EMPTY:
         again = config_arguments(arguments.config, arguments.overrides + overrides)
         trained = {"checkpoint": str(pretrain_after(config, again))}
     if arguments.json:

@@ -23,6 +23,8 @@ from pipelines.runner import Executor, Runner, StepState, StopHereError
 from pipelines.stages.dataset import publish_dataset, report_path
 from pipelines.step import IN_FLIGHT
 
+EMPTY = 4  # the exit code of a run whose dataset has no image
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -33,8 +35,12 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when some source could not be read."""
-        return 0 if self.manifest is None or self.manifest["complete"] else 3
+        """0; 3 when some source could not be read; 4, whatever was read, when the dataset is empty."""
+        if self.manifest is None:
+            return 0
+        if not self.manifest["counts"]["dataset"]:
+            return EMPTY
+        return 0 if self.manifest["complete"] else 3
 
 
 def run(

@@ -24,7 +24,7 @@ Oddity = Literal[
     "empty_archive",
     "concatenated",  # another archive follows the end-of-archive mark; it was read too
     "trailing_data",  # bytes after the end-of-archive mark that are no archive
-    "not_regular",  # links, devices, pipes, sparse files: never read
+    "not_regular",  # links that lead to no member, devices, pipes, sparse files: never read
     "duplicate_name",
     "unsorted",  # the members of a sample are not adjacent
     "no_rows",  # lines of a list of URLs that are blank or comments

@@ -1,8 +1,9 @@
 """The members of a tar and where their bytes lie, read from its headers alone.
 
 Nothing is extracted and no member is read: a header is 512 bytes, and the next one's place follows from the
-member's size. Unlike `tarfile`, whatever stops the walk is reported with its offset, what was found before
-it is kept, and an archive after the end-of-archive mark (`cat a.tar b.tar`) is read on.
+member's size. A hard link is the member that it names once more. Unlike `tarfile`, whatever stops the walk is
+reported with its offset, what was found before it is kept, and an archive after the end-of-archive mark
+(`cat a.tar b.tar`) is read on.
 
 Source: POSIX.1-2024, `pax`, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar
 Format".
@@ -10,7 +11,7 @@ Format".
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from curation.ingest.problems import Problem, Unread
 
@@ -22,7 +23,6 @@ _REGULAR = frozenset((b"0", b"\0", b"7"))
 _EXTENSIONS = frozenset((b"x", b"X", b"g", b"L", b"K"))
 _WITHOUT_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))  # whatever size they claim, as tarfile has it
 _KINDS = {
-    b"1": "hard link",
     b"2": "symbolic link",
     b"3": "device",
     b"4": "device",
@@ -61,6 +61,8 @@ class TarWalk:
         self._pax_defaults: dict[str, str] = {}
         self._pax: dict[str, str] = {}  # of the next member
         self._long_name: str | None = None  # likewise, GNU's way
+        self._long_target: str | None = None  # likewise, of a link
+        self._named: dict[str, Member] | None = None  # the members so far, once a hard link has asked for one
         self._ended_at: int | None = None  # the end-of-archive mark just passed
         self._others: Counter[str] = Counter()
 
@@ -150,7 +152,9 @@ class TarWalk:
                 self._long_name = _text(data)
             elif header.kind == b"g":
                 self._pax_defaults.update(_parse_pax(data))
-            elif header.kind != b"K":  # a link's target: links are not read
+            elif header.kind == b"K":
+                self._long_target = _text(data)
+            else:
                 self._pax = _parse_pax(data)
         except ValueError as error:
             self._fail(
@@ -160,8 +164,8 @@ class TarWalk:
         return _padded(end)
 
     def _take_member(self, header: _Header, offset: int, block: bytes) -> int | None:
-        pax, long_name = self._pax_defaults | self._pax, self._long_name
-        self._pax, self._long_name = {}, None
+        pax, long_name, long_target = self._pax_defaults | self._pax, self._long_name, self._long_target
+        self._pax, self._long_name, self._long_target = {}, None, None
         name = pax.get("path", long_name if long_name is not None else header.name)
         claimed = pax.get("size", str(header.num_bytes))
         if not (claimed.isascii() and claimed.isdecimal() and len(claimed) < 20):
@@ -173,7 +177,9 @@ class TarWalk:
                 start += BLOCK
             start += BLOCK
         if header.kind in _REGULAR and not _is_sparse(pax):
-            self.members.append(Member(name, start, num_bytes))
+            self._add(Member(name, start, num_bytes))
+        elif header.kind == b"1":
+            self._add_link(name, pax.get("linkpath", long_target or _text(block[157:257])))
         elif header.kind != b"5":  # a folder holds nothing of its own
             self._others["sparse file" if _is_sparse(pax) else _KINDS.get(header.kind, "unknown member")] += 1
         end = start if header.kind in _WITHOUT_DATA else start + num_bytes
@@ -182,6 +188,25 @@ class TarWalk:
             self._fail("truncated", detail, offset)
             return None
         return _padded(end)
+
+    def _add(self, member: Member) -> None:
+        self.members.append(member)
+        if self._named is not None:
+            self._named[_plain_name(member.name)] = member
+
+    def _add_link(self, name: str, target: str) -> None:
+        """A hard link is another name of a member before it; one that names none is a stray."""
+        if self._named is None:
+            self._named = {_plain_name(member.name): member for member in self.members}
+        named = self._named.get(_plain_name(target))
+        if named is None:
+            self._others["stray hard link"] += 1
+        else:
+            self._add(replace(named, name=name))
+
+
+def _plain_name(name: str) -> str:
+    return name.lstrip("/").removeprefix("./")
 
 
 def _padded(offset: int) -> int:

@@ -63,5 +63,5 @@ def _environment() -> jinja2.Environment:
         words.shortened, words.measured,
     ):  # fmt: skip
         environment.filters[function.__name__] = function
-    environment.globals.update(percent=words.percent, stage_verb=words.STAGE_VERB)
+    environment.globals.update(percent=words.percent, stage_verb=words.STAGE_VERB, meanings=words.MEANING)
     return environment

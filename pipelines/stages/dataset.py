@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from curation import storage
 from curation.shard.layout import shard_name
@@ -14,6 +14,7 @@ from pipelines.config import RunConfig, config_sha256
 from pipelines.parts import check_file
 from pipelines.runner import Runner
 from pipelines.stages.cell_join import RECALL_SUFFIX
+from pipelines.stages.losses import as_data, find_losses
 from pipelines.stages.shard import Bucket
 from pipelines.step import FileRef, Receipt, digest_of
 
@@ -40,6 +41,7 @@ def publish_dataset(
         "selection": _link_tables(runner.run_dir, folder, lineage, "selection"),
         "counts": lineage.facts["counts"],
         "funnel": lineage.facts["funnel"],
+        "losses": as_data(find_losses(lineage.facts["funnel"], lineage.facts["examples"])),
         "recall": measured_recalls(runner),
         "edges_dropped": num_edges_dropped(runner),
         "shards": _link_shards(runner.run_dir, folder, config.name, buckets),
@@ -55,8 +57,8 @@ def report_path(run_dir: str, manifest: Mapping[str, Any]) -> str:
 
 
 def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
-    """Whether everything could be read, and what could not."""
-    unread = [problem for receipt in runner.receipts["ingest"] for problem in receipt.facts["unread"]]
+    """Whether everything could be read, what could not, and what was odd about the rest."""
+    unread, notes = _findings(runner, "unread"), _findings(runner, "notes")
     for level in lineage.facts["funnel"]:
         unread += [
             {
@@ -68,7 +70,13 @@ def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
             for reason in ("unreadable", "source_changed")
             if reason in level["dropped"]
         ]
-    return {"complete": not unread, "unread": unread}
+    return {"complete": not unread, "unread": unread, "notes": notes}
+
+
+def _findings(runner: Runner, kind: Literal["unread", "notes"]) -> list[dict[str, Any]]:
+    """What listings found; once, where two pools list the same source."""
+    listings = {receipt.identity: receipt for receipt in runner.receipts["ingest"]}
+    return [problem for receipt in listings.values() for problem in receipt.facts[kind]]
 
 
 def measured_recalls(runner: Runner) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ def write_lineage(
         "buckets": tuple(buckets),
     }
     settings = {"name": config.name, "pools": list(config.pools)}
-    step = Step("lineage", 1, settings, partial(_load, config.name, tuple(config.pools)), "task", "shard")
+    step = Step("lineage", 2, settings, partial(_load, config.name, tuple(config.pools)), "task", "shard")
     return runner.run_one(step, Item(tuple(inputs), payload))
 
 
@@ -80,6 +80,7 @@ def _load(name: str, pools: tuple[str, ...]) -> Work:
         causes = np.unique(found.by[found.by >= 0])
         cause_names = row_table(parts, causes)
         tally: dict[tuple[str, int], int] = {}
+        examples: dict[str, dict[str, str]] = {pool: {} for pool in pools}
         num_selected = []
         for part in parts:
             cut = slice(part.offset, part.offset + part.num_rows)
@@ -88,14 +89,18 @@ def _load(name: str, pools: tuple[str, ...]) -> Work:
             selection = _selection(lineage, found.outcome[cut])
             storage.write_table(attempt.out / f"selection-{part.number:06d}.parquet", selection)
             num_selected.append(selection.num_rows)
-            for code, count in zip(*np.unique(found.code[cut], return_counts=True), strict=True):
-                tally[part.pool, int(code)] = tally.get((part.pool, int(code)), 0) + int(count)
+            codes = np.unique(found.code[cut], return_index=True, return_counts=True)
+            for code, first, count in zip(*(values.tolist() for values in codes), strict=True):
+                tally[part.pool, code] = tally.get((part.pool, code), 0) + count
+                stage, reason = VERDICTS[code] or ("", "")
+                examples[part.pool].setdefault(f"{stage}.{reason}", lineage["key"][first].as_py())
         retrieved = {
             pool: sum(tally.get((pool, CODES[v]), 0) for v in _KEEPS if v[1] != "curated") for pool in pools
         }
         return {
             "funnel": funnel(tally, pools),
             "counts": counts(tally, pools, retrieved),
+            "examples": examples,
             "num_selected": num_selected,
             "num_lineage": [part.num_rows for part in parts],
         }

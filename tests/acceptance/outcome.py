@@ -36,7 +36,17 @@ class Outcome:
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name != "report.html"
         }
-        lists = ("counts", "funnel", "lineage", "selection", "shards", "complete", "unread")
+        lists = (
+            "counts",
+            "funnel",
+            "lineage",
+            "selection",
+            "shards",
+            "complete",
+            "unread",
+            "notes",
+            "losses",
+        )
         return files | {name: json.dumps(self.manifest[name]) for name in lists}
 
     def step_file(self, step: str, name: str) -> Path:

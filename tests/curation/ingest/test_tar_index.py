@@ -134,13 +134,50 @@ def test_a_lone_pax_default_is_taken(tmp_path: Path):
 def test_what_is_not_regular_is_counted(tmp_path: Path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.jpg").write_bytes(b"a")
-    (tmp_path / "d" / "b.jpg").hardlink_to(tmp_path / "d" / "a.jpg")
     (tmp_path / "d" / "c.jpg").symlink_to("a.jpg")
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         tar.add(tmp_path / "d", "d")
+        tar.addfile(link("stray.jpg", "d/nowhere.jpg"))
+        tar.addfile(link("itself.jpg", "itself.jpg"))
     index = index_of(tmp_path / "s.tar")
     assert len(index.table) == 1
-    assert [n.detail for n in index.notes] == ["left out: 1 hard link, 1 symbolic link"]
+    assert [n.detail for n in index.notes] == ["left out: 2 stray hard links, 1 symbolic link"]
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.LNKTYPE, target
+    return member
+
+
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_a_hard_link_is_the_member_that_it_names(tmp_path: Path, kind: int):
+    folder = "a folder/" if kind == tarfile.USTAR_FORMAT else "ä" * 120 + "/"
+    members = {"b.jpg": b"picture b", f"{folder}c.jpg": b"picture c", "b.txt": b"caption"}
+    with tarfile.open(tmp_path / "s.tar", "w", format=kind) as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        # of a member; of one with a long name; of a link; of a sidecar
+        for name, target in (
+            ("d.jpg", "./b.jpg"),
+            ("e.jpg", f"./{folder}c.jpg"),
+            ("f.jpg", "d.jpg"),
+            ("f.txt", "b.txt"),
+        ):
+            tar.addfile(link(name, target))
+    index = index_of(tmp_path / "s.tar")
+    assert [(n.what) for n in index.notes] == ["unsorted"]  # b.txt does not follow b.jpg
+    rows = {row["key"].rsplit("/", 1)[-1]: row for row in index.table.to_pylist()}
+    with RangeReader() as reader:
+        bytes_of = {key: read_sample(reader, row) for key, row in rows.items()}
+        captions = {key: read_sidecars(reader, row) for key, row in rows.items()}
+    b, c = b"picture b", b"picture c"
+    assert bytes_of == {"b.jpg": b, "c.jpg": c, "d.jpg": b, "e.jpg": c, "f.jpg": b}
+    assert captions == {
+        "b.jpg": {"txt": b"caption"}, "c.jpg": {}, "d.jpg": {}, "e.jpg": {}, "f.jpg": {"txt": b"caption"},
+    }  # fmt: skip
 
 
 def test_a_tar_that_vanished_or_shrank_is_a_problem(tmp_path: Path, write_tar: Callable[..., Path]):
