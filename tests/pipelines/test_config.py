@@ -198,3 +198,37 @@ def test_run_dir_has_a_default(tmp_path: Path) -> None:
 def test_configs_that_come_with_lvd_are_valid(name: str) -> None:
     config = load_config(name, ["root=/data"])
     assert resolved_yaml(config)
+
+
+TWICE = """\
+name: twice
+pools:
+  web: {role: uncurated, sources: [{kind: folder, path: a}]}
+  web: {role: uncurated, sources: [{kind: folder, path: b}]}
+judge: {min_side_px: 100}
+dedup: {phash_radius: 2}
+judge: {min_pixel_std: 2.0}
+"""
+
+
+@pytest.mark.xfail(strict=True, reason="of two equal keys the last one wins without a word")
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, TWICE), [])
+    text = str(caught.value)
+    assert "pools.web stands twice, in lines 3 and 4" in text
+    assert "judge stands twice, in lines 5 and 7" in text
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.xfail(strict=True, reason="a folder that is called ~ is made")
+def test_a_tilde_in_a_path_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert load_config(write(tmp_path, minimal(run_dir="~/runs/x")), []).run_dir == "/home/somebody/runs/x"
+
+
+@pytest.mark.xfail(strict=True, reason="the name of an Azure container is taken for a credential")
+def test_the_resolved_config_names_the_same_azure_container(tmp_path: Path) -> None:
+    url = "abfs://data@account.dfs.core.windows.net/web"
+    config = load_config(write(tmp_path, minimal()), [f"pools.web.sources.0.path={url}"])
+    assert load_config(write(tmp_path, resolved_yaml(config)), []) == config

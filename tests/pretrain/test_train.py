@@ -432,3 +432,12 @@ def test_metrics_have_each_step_once(tmp_path: Path) -> None:
     assert read_metrics(tmp_path)[3]["loss"] == 2.5
     MetricsLog(tmp_path, first_step=0)  # anew: what was measured before the first step is measured again
     assert read_metrics(tmp_path) == []
+
+
+@pytest.mark.xfail(strict=True, reason="the whole section is told twice")
+def test_one_number_that_changed_is_named_alone(drawn: Path, six_steps: Path, tmp_path: Path) -> None:
+    copy_of(six_steps, tmp_path)
+    with pytest.raises(ConfigError, match=r"schedule\.iterations: 6 -> 9") as refused:
+        train.train(alone(drawn, tmp_path, schedule={"iterations": 9}), quiet=True)
+    assert str(refused.value).count("schedule.") == 1
+    assert "base_lr" not in str(refused.value)

@@ -1,5 +1,6 @@
 """Files of every library, opened; and what is wrong with a file, named."""
 
+import argparse
 import json
 import os
 import pickle
@@ -370,3 +371,35 @@ def test_a_config_of_something_else_is_not_taken(tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "official.pth")
     (tmp_path / "config.json").write_text('{"model_type": "bert", "num_attention_heads": 8}')
     assert load_backbone(tmp_path / "official.pth").config == ViTConfig(128, 3, 2, grid=4)
+
+
+def dinov3_state(dim: int = 64) -> dict[str, Tensor]:
+    """Names of a DINOv3 backbone as its authors publish it: rotary embeddings, and no positions."""
+    return {
+        "cls_token": torch.zeros(1, 1, dim),
+        "storage_tokens": torch.zeros(1, 4, dim),
+        "mask_token": torch.zeros(1, dim),
+        "rope_embed.periods": torch.ones(16),
+        "patch_embed.proj.weight": torch.zeros(dim, 3, 8, 8),
+        "blocks.0.attn.qkv.weight": torch.zeros(3 * dim, dim),
+        "blocks.0.attn.qkv.bias_mask": torch.zeros(3 * dim),
+    }
+
+
+@pytest.mark.xfail(strict=True, reason="it is told of missing positions, and asks for the complete model")
+def test_rotary_embeddings_are_not_supported(tmp_path: Path) -> None:
+    torch.save(dinov3_state(), tmp_path / "dinov3.pth")
+    with pytest.raises(ModelError, match=r"rotary embeddings \(DINOv3\)") as caught:
+        load_backbone(tmp_path / "dinov3.pth")
+    assert "pos_embed" not in str(caught.value)
+
+
+@pytest.mark.xfail(strict=True, reason="torch's own text advises to run the file")
+def test_a_checkpoint_with_arguments_names_their_class(tmp_path: Path) -> None:
+    content = {"model": {"cls_token": torch.zeros(1, 1, 64)}, "args": argparse.Namespace(lr=1.0)}
+    torch.save(content, tmp_path / "withargs.pth")
+    with pytest.raises(ModelError, match=r"argparse\.Namespace") as caught:
+        load_backbone(tmp_path / "withargs.pth")
+    text = str(caught.value)
+    assert "\x1b" not in text
+    assert "weights_only" not in text
