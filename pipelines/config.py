@@ -1,11 +1,8 @@
 """The root config: what a run is made of. It is split into stage configs here, and never passed down."""
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curation import storage
@@ -22,14 +19,8 @@ from curation.schema import Role
 from curation.select import SelectConfig
 from curation.shard.layout import ShardConfig
 from pipelines.faults import fault_lines, redacted
-
-MAX_CONFIG_BYTES = 1 << 20
-# A megabyte of YAML can stand for any number of values: an alias of an alias of an alias.
-MAX_CONFIG_VALUES = 100_000
-
-# Where the configs lie that come with lvd: those of runs, and of both runs and trainings.
-FOLDERS = (Path(__file__).parent / "configs",)
-ALL_FOLDERS = (*FOLDERS, Path(__file__).parents[1] / "pretrain" / "configs")
+from pipelines.settings import read_config
+from pipelines.strict_yaml import dump_yaml
 
 
 class PoolConfig(BaseModel):
@@ -210,118 +201,12 @@ def load_config(path: str, overrides: list[str]) -> RunConfig:
     return validate(data, where=str(file))
 
 
-def read_config(
-    path: str, overrides: Sequence[str], *, folders: Sequence[Path] = FOLDERS
-) -> tuple[Path, dict[str, Any]]:
-    """The file that `path` names, itself or in one of the folders, and its settings with the overrides.
-
-    Raises:
-        ConfigError: when it cannot be read, or an override leads nowhere.
-    """
-    shipped = [folder / path for folder in folders if (folder / path).is_file()]
-    file = shipped[0] if shipped and not Path(path).is_file() else Path(path)
-    data = read_yaml(file, folders=folders)
-    for override in overrides:
-        apply_override(data, override)
-    return file, data
-
-
-def read_yaml(file: Path, *, folders: Sequence[Path] = FOLDERS) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigError: when there is no such file, it is too large, or no YAML mapping.
-    """
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(MAX_CONFIG_BYTES + 1)
-        if len(text) > MAX_CONFIG_BYTES:
-            raise ConfigError(
-                f"{file} is too large for a config", expected=f"at most {MAX_CONFIG_BYTES} bytes"
-            )
-        data = yaml.safe_load(text)
-    except OSError as error:
-        names = ", ".join(sorted(path.name for folder in folders for path in folder.glob("*.yaml")))
-        raise ConfigError(
-            f"No config can be read at {file}",
-            got=error.strerror,
-            expected=f"a YAML file, or one of lvd's own: {names}",
-        ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is not YAML", got=" ".join(str(error).split())) from error
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"{file} holds no settings", got=type(data).__name__, expected="a mapping of settings"
-        )
-    return data
-
-
-def _count_values(data: Any) -> int:
-    """How many values there are with all aliases written out; the counting ends where there are too many."""
-    waiting, count = [data], 0
-    while waiting and count <= MAX_CONFIG_VALUES:
-        value = waiting.pop()
-        count += 1
-        if isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    return count
-
-
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set one field in place: `pools.web.sources.0.path=/data/web`.
-
-    Raises:
-        ConfigError: when it is not of that form or leads into something that has no fields.
-    """
-    name, sep, text = override.partition("=")
-    if not sep or not name:
-        raise ConfigError(
-            "--set is not understood",
-            got=override,
-            expected="--set FIELD=VALUE, such as --set dedup.phash_radius=4",
-        )
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {name} has a value that is not YAML", got=text) from error
-    *path, last = name.split(".")
-    here: Any = data
-    for i, step in enumerate(path):
-        if isinstance(here, dict):
-            if here.get(step) is None:  # a stage that is named and left empty is a mapping too
-                here[step] = {}
-            here = here[step]
-        elif isinstance(here, list) and step.isdigit() and int(step) < len(here):
-            here = here[int(step)]
-        else:
-            raise _no_such_field(override, ".".join(path[: i + 1]))
-    if isinstance(here, dict):
-        here[last] = value
-    elif isinstance(here, list) and last.isdigit() and int(last) <= len(here):
-        here[int(last) : int(last) + 1] = [value]
-    else:
-        raise _no_such_field(override, name)
-
-
-def _no_such_field(override: str, at: str) -> ConfigError:
-    return ConfigError(
-        f"--set {override}: there is nothing at {at}", expected="the name of a field, or an index of a list"
-    )
-
-
 def validate(data: dict[str, Any], *, where: str) -> RunConfig:
     """The config that `data` is.
 
     Raises:
         ConfigError: with a line for every field that is wrong.
     """
-    if _count_values(data) > MAX_CONFIG_VALUES:
-        raise ConfigError(
-            f"{where} stands for too many values",
-            expected=f"at most {MAX_CONFIG_VALUES}, aliases written out",
-        )
     if "run_dir" not in data:
         data = {**data, "run_dir": f"runs/{data.get('name', 'dataset')}"}
     lines: list[str] = []
@@ -386,7 +271,7 @@ def _check_scheme(path: str, *, field: str, where: str) -> None:
 
 def resolved_yaml(config: RunConfig) -> str:
     """The config as `run.yaml` has it: every default spelled out, no credentials."""
-    return yaml.safe_dump(redacted(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    return dump_yaml(redacted(config.model_dump(mode="json")))
 
 
 def config_sha256(config: RunConfig) -> str:

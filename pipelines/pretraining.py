@@ -5,17 +5,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from curation import storage
 from curation.errors import ConfigError
-from pipelines import config as configs
 from pipelines import torchrun
 from pipelines.config import RunConfig
+from pipelines.config import validate as validate_run
 from pipelines.faults import fault_lines, redacted
 from pipelines.lock import lock
 from pipelines.run import stop_on_sigterm
+from pipelines.settings import ALL_FOLDERS, read_config
+from pipelines.strict_yaml import dump_yaml
 from pretrain.checkpoint import step_dir
 from pretrain.config import PretrainConfig
 from pretrain.train import train
@@ -33,10 +34,10 @@ def load_pretraining(path: str, overrides: Sequence[str]) -> PretrainConfig:
     Raises:
         ConfigError: naming the file, the field, the value and what is allowed.
     """
-    file, data = configs.read_config(path, overrides, folders=configs.ALL_FOLDERS)
+    file, data = read_config(path, overrides, folders=ALL_FOLDERS)
     if "pools" not in data and "pretrain" not in data:
         return require_data(validate(data, where=str(file)), where=str(file))
-    config = configs.validate(data, where=str(file))
+    config = validate_run(data, where=str(file))
     if config.pretrain is None:
         raise ConfigError(
             f"{file} is the config of a run without a training",
@@ -126,4 +127,4 @@ def pretrain(config: PretrainConfig, *, arguments: Sequence[str]) -> Path:
 
 def resolved_yaml(config: PretrainConfig) -> str:
     """The config as `pretrain.yaml` has it: every default spelled out, no credentials."""
-    return yaml.safe_dump(redacted(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    return dump_yaml(redacted(config.model_dump(mode="json")))

@@ -11,7 +11,8 @@ from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
-from pipelines.config import RunConfig, config_sha256, read_yaml, resolved_yaml, validate
+from pipelines.config import RunConfig, config_sha256, resolved_yaml, validate
+from pipelines.settings import read_yaml
 
 
 def read_run_config(run_dir: str) -> RunConfig:

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curation.errors import ConfigError
 from pipelines.config import RunConfig
+from pipelines.faults import fault_lines
 from pipelines.plan.sizes import Shares, Sizes
 from pipelines.plan.work import StepWork, forecast
 from pipelines.step import Receipt
+from pipelines.strict_yaml import parse_yaml
 
 MAX_FILE_BYTES = 1 << 20
 # Fewer pairs than this are mostly overhead, so they say little of a larger join: 6,000 images.
@@ -211,16 +212,15 @@ def read_rates(path: str) -> RatesFile:
         file = Path(__file__).parent / path
     try:
         with file.open("rb") as stream:
-            data = yaml.safe_load(stream.read(MAX_FILE_BYTES))
-        return RatesFile.model_validate(data)
+            text = stream.read(MAX_FILE_BYTES)
     except OSError as error:
         raise ConfigError(f"No rates can be read at {path}", got=error.strerror) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML", got=" ".join(str(error).split())) from error
+    data = parse_yaml(text, where=path)
+    try:
+        return RatesFile.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{path} is no file of rates: {field}", got=first["msg"]) from error
+        lines = fault_lines(error, RatesFile, data)
+        raise ConfigError(f"{path} is no file of rates: " + "; ".join(lines)) from error
 
 
 def given_rates(file: RatesFile, config: RunConfig, path: str) -> dict[str, Rate]:

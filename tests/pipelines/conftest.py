@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from curation import storage
-from pipelines.config import RunConfig, apply_override, validate
+from pipelines.config import RunConfig, validate
 from pipelines.demo.web import demo_config, draw_web
 from pipelines.progress import Progress
 from pipelines.run import RunResult, run
+from pipelines.settings import apply_override
 
 Configure = Callable[..., RunConfig]
 

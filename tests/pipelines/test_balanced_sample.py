@@ -16,8 +16,9 @@ from PIL import Image
 from curation.cluster.hierarchy import HierarchyConfig, build_levels
 from curation.cluster.sampling import Candidates, balanced_sample
 from curation.errors import ConfigError
-from pipelines.config import RunConfig, apply_override, validate
+from pipelines.config import RunConfig, validate
 from pipelines.runner import Runner
+from pipelines.settings import apply_override
 from pipelines.stages import hierarchy, level
 from pipelines.step import Item, Step
 from pipelines.verify import verify

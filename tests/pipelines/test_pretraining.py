@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from curation.errors import ConfigError
-from pipelines import config as configs
 from pipelines.cli import main
+from pipelines.config import RunConfig, load_config
 from pipelines.lock import lock
 from pipelines.pretraining import load_pretraining, pretraining_of, resolved_yaml
 from pipelines.run import plan
+from pipelines.settings import ALL_FOLDERS
 from pretrain.config import PretrainConfig
 from pretrain.schedules import scaled_lr
 from pretrain.weights import load_backbone
@@ -27,7 +28,7 @@ TRAINING = {
     "schedule": {"iterations": 2},
     "parallel": {"device": "cpu", "dtype": "fp32", "threads": 1},
 }
-SHIPPED = sorted(path.name for path in configs.ALL_FOLDERS[1].glob("*.yaml"))
+SHIPPED = sorted(path.name for path in ALL_FOLDERS[1].glob("*.yaml"))
 OFFICIAL = {
     "vitl16_short.yaml": {
         "arch": "vit_large", "patch_px": 16, "ffn": "mlp", "local_px": 96, "batch": 2048, "lr": 5.66e-3,
@@ -188,7 +189,7 @@ def test_one_training_at_a_time(tmp_path: Path, finished: Path, capsys: pytest.C
 def test_one_config_curates_and_trains(
     tmp_path: Path,
     config_file: Callable[..., Path],
-    configure: Callable[..., configs.RunConfig],
+    configure: Callable[..., RunConfig],
     run_quietly: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -197,7 +198,7 @@ def test_one_config_curates_and_trains(
     run_quietly(configure(run_dir))
     before = sorted((run_dir / "steps").rglob("*"))
     config = str(config_file(tmp_path / "c.yaml", run_dir, f"pretrain={json.dumps(TRAINING)}"))
-    loaded = configs.load_config(config, [])
+    loaded = load_config(config, [])
     assert [state.name for state in plan(loaded) if state.num_done < state.num_items] == []
     assert pretraining_of(loaded).data.path == str(run_dir)
     assert main(["run", config, "--until", "shard"]) == 0
