@@ -224,3 +224,11 @@ def test_a_value_that_all_rows_share_is_held_once(tmp_path: Path):
         peak, num_rows = max(peak, pa.total_allocated_bytes() - before), num_rows + 1
     assert num_rows == 500
     assert peak < 16 << 20
+
+
+@pytest.mark.xfail(strict=True, reason="the column is not found")
+def test_a_dictionary_of_images(tmp_path: Path):
+    images = pa.array([b"1", b"2", None, b"1"]).dictionary_encode()
+    path = write(tmp_path / "a.parquet", {"image": images, "label": [0, 1, 2, 3]})
+    found = [(i.data, i.reason) for i in images_of(path)]
+    assert found == [(b"1", None), (b"2", None), (None, "missing_image"), (b"1", None)]

@@ -386,3 +386,9 @@ def test_memory_does_not_grow_with_the_images(server: Loopback, tmp_path: Path):
     assert [len(fetched.data or b"") for fetched in found] == [3 << 20] * 4
     assert {path.name for path in tmp_path.iterdir()} == {"hosts"}
     assert threading.active_count() <= threads
+
+
+@pytest.mark.xfail(strict=True, reason="an http_error, which is asked for again for ever")
+def test_a_picture_that_is_sent_packed(server: Loopback, tmp_path: Path):
+    server.routes = {"/a": answer(gzip.compress(PICTURE), headers={"Content-Encoding": "gzip"})}
+    assert get([server.url("/a")], tmp_path) == [Fetched(PICTURE, None)]

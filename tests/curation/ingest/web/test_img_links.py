@@ -178,3 +178,9 @@ def test_what_is_left_out_of_pages_is_noted(tmp_path: Path):
     assert not findings.problems
     [note] = findings.notes
     assert (note.what, note.detail[:2]) == ("many_links", "6 ")
+
+
+@pytest.mark.xfail(strict=True, reason="`none` is found in it")
+def test_no_preview_in_a_search_is_no_opt_out():
+    assert not page_images('<meta name="robots" content="index, max-image-preview:none">', PAGE).opts_out
+    assert page_images('<meta name="robots" content="max-image-preview:none, NONE">', PAGE).opts_out

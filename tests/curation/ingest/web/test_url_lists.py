@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peak_memory import risen_mb
 
 from curation import storage
 from curation.errors import ConfigError
@@ -183,6 +184,53 @@ def test_a_name_that_tells_no_format(tmp_path: Path):
     with pytest.raises(ConfigError, match="format"):
         read(path)
     assert len(read(path, UrlSource(path=str(path), format="csv"))[0]) == len(ROWS)
+
+
+@pytest.mark.xfail(strict=True, reason="a bad quote ends the list")
+@pytest.mark.parametrize("kind", ["csv", "tsv", "csv.gz"])
+def test_a_bad_quote_costs_its_own_row(tmp_path: Path, kind: str):
+    text = 'url,caption\nhttp://a/1,plain\nhttp://a/2,"Foo" bar\nhttp://a/3,plain\nhttp://a/4,plain\n'
+    data = text.replace(",", "\t" if kind == "tsv" else ",").encode()
+    path = tmp_path / f"list.{kind}"
+    path.write_bytes(gzip.compress(data) if kind.endswith("gz") else data)
+    rows, findings = read(path)
+    assert [row.url for row in rows] == ["http://a/1", None, "http://a/3", "http://a/4"]
+    assert not findings.problems
+    assert "the first of them row 1" in findings.notes[0].detail
+
+
+@pytest.mark.xfail(strict=True, reason="every row is none")
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("kind", ["txt", "csv", "jsonl", "json", "csv.gz"])
+def test_lists_in_any_unicode(tmp_path: Path, kind: str, encoding: str):
+    made = FORMATS[kind.removesuffix(".gz")](ROWS) if kind != "txt" else b"http://a/1\r\nhttp://a/2\r\n"
+    data = made.decode().encode(encoding)
+    path = tmp_path / f"list.{kind}"
+    path.write_bytes(gzip.compress(data) if kind.endswith("gz") else data)
+    plain = tmp_path / f"plain.{kind.removesuffix('.gz')}"
+    plain.write_bytes(made)
+    assert read(path)[0] == read(plain)[0]
+    assert not read(path)[1].problems
+
+
+@pytest.mark.xfail(strict=True, reason="4,096 rows are held at once")
+def test_one_text_repeated_is_not_held_for_every_row(tmp_path: Path):
+    for name, size in (("small", 10), ("bomb", 100_000)):
+        columns = {"url": [f"http://h/{i}" for i in range(4096)], "caption": ["x" * size] * 4096}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet", store_schema=False)
+    assert (tmp_path / "bomb.parquet").stat().st_size < 200_000
+    setup = """
+        from curation import storage
+        from curation.ingest.problems import Findings
+        from curation.ingest.web.url_lists import list_rows
+        from curation.ingest.web.url_source import UrlSource
+    """
+    work = """
+        rows = list_rows(storage.stat(path), UrlSource(path=path), findings=Findings())
+        assert sum(1 for _ in rows) == 4096
+    """
+    tried = {"harmless": tmp_path / "small.parquet", "tried": tmp_path / "bomb.parquet"}
+    assert risen_mb(setup, work, **tried) < 100
 
 
 # --- the bad set ------------------------------------------------------------------------------------------
