@@ -4,18 +4,17 @@ The pictures have ranges and stay where they are; only the labels and metadata, 
 a folder with the pictures that lie directly in it.
 """
 
-import csv
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
-
-import pyarrow.parquet as pq
+from typing import Any, cast
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.csv_records import Records
+from curation.ingest.parquet_images import open_parquet
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.row_values import read_values, row_sidecars
 from curation.ingest.rows import as_text
@@ -23,10 +22,12 @@ from curation.ingest.sidecars import StoredFile
 from curation.ingest.sources import HuggingFaceSource
 from curation.ingest.staging import StagedImage
 from curation.ingest.table_images import READING_ERRORS, reading_problem
+from curation.ingest.text_lines import Lines, open_text
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FILE_NAME = "file_name"
+_BATCH_ROWS = 16  # one text may be that of every row, and is as large in each
 
 
 def is_image_name(key: str) -> bool:
@@ -166,42 +167,50 @@ def _read(file: storage.FileInfo, findings: Findings) -> Iterator[dict[str, Any]
         for row in _rows(file.path, findings):
             yield row
             num_rows += 1
-    except csv.Error as error:
-        findings.problems.append(Problem(file.path, "bad_list", f"rows from {num_rows} on: {error}"))
     except READING_ERRORS as error:
         findings.problems.append(reading_problem(file, error, num_rows))
 
 
 def _rows(path: str, findings: Findings) -> Iterator[dict[str, Any]]:
     if path.endswith(".parquet"):
-        with storage.open_seekable(path) as stream, pq.ParquetFile(stream) as file:
-            for batch in file.iter_batches(4096, use_threads=False):
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
                 columns = [read_values(column) for column in batch.columns]
                 yield from (
                     dict(zip(batch.schema.names, items, strict=True)) for items in zip(*columns, strict=True)
                 )
         return
     # Names of files may be other bytes than UTF-8, and so are they in a listing.
-    with (
-        storage.open_stream(path) as stream,
-        io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text,
-    ):
-        if path.endswith(".csv"):
-            yield from csv.DictReader(text)
-        else:
-            yield from _json_rows(text, path, findings)
-
-
-def _json_rows(lines: Iterable[str], path: str, findings: Findings) -> Iterator[dict[str, Any]]:
-    num_odd = 0
-    for line in lines:
-        try:
-            row = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError):
-            row = line
-        if isinstance(row, dict):
-            yield row
-        else:
-            num_odd += row is not None
+    with storage.open_stream(path) as stream:
+        lines = Lines(open_text(cast(io.IOBase, stream)))
+        rows = _csv_rows(lines) if path.endswith(".csv") else _json_rows(lines)
+        num_odd = 0
+        for row in rows:
+            if row is None:
+                num_odd += 1
+            else:
+                yield row
     if num_odd:
-        findings.notes.append(Problem(path, "odd_sidecar", f"{num_odd} lines are no JSON objects"))
+        detail = f"{num_odd} rows cannot be read: a bad quote, too many or too few fields, or no JSON object"
+        findings.notes.append(Problem(path, "bad_rows", detail))
+
+
+def _csv_rows(lines: Lines) -> Iterator[dict[str, Any] | None]:
+    """The rows, None for one that cannot be read; without names of columns there are none."""
+    first = next(Records(lines, ","), None)
+    header = first.fields if first is not None else []
+    for record in Records(lines, ",", header=header):
+        if record.fields or record.fault is not None:
+            is_whole = record.fault is None and len(record.fields) == len(header)
+            yield dict(zip(header, record.fields, strict=True)) if is_whole else None
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[dict[str, Any] | None]:
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        yield row if isinstance(row, dict) else None

@@ -17,7 +17,7 @@ Unread = Literal[
     "bad_header",  # what follows a damaged header cannot be found
     "no_end",  # every member is whole, but the end-of-archive mark is missing: was the writer killed?
     "unreadable",  # the file system or the object store failed
-    "bad_list",  # a line of a list of URLs cannot be read, and what follows it may be anything
+    "bad_list",  # a list of URLs cannot be read at all, or not from some place on
 ]
 # Nothing is missing, but the person who made the archive may want to know.
 Oddity = Literal[
@@ -28,6 +28,7 @@ Oddity = Literal[
     "duplicate_name",
     "unsorted",  # the members of a sample are not adjacent
     "no_rows",  # lines of a list of URLs that are blank or comments
+    "bad_rows",  # of a list or of metadata: each costs itself
     "long_sidecar",  # left out: longer than the cap
     "many_links",  # of a web page beyond the cap: left out
     "odd_sidecar",  # left out: holds what JSON has no form for, or cannot be read

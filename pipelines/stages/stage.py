@@ -50,7 +50,7 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
     units = iter(_list_units(runner, [source for source in listed if source], refresh=refresh))
     refs = [next(units) if source else None for source in listed]
     # One step for all sources, so that the units of all are staged side by side.
-    step = Step("ingest_stage", 2, {}, partial(_load_stage, runner.run_dir), "task", "ingest")
+    step = Step("ingest_stage", 3, {}, partial(_load_stage, runner.run_dir), "task", "ingest")
     places: list[tuple[int, int]] = []
     items: list[Item] = []
     for number, (source, ref) in enumerate(zip(listed, refs, strict=True)):
@@ -67,7 +67,7 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
 
 
 def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> list[FileRef]:
-    step = Step("ingest_units", 1, {}, _load_units, "task", "ingest")
+    step = Step("ingest_units", 2, {}, _load_units, "task", "ingest")
     items = []
     for source in sources:
         plain = source.model_dump(mode="json")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.text_lines import decode_text
 
 _ADDRESSES_OF_HOSTS_FILES = ("0.0.0.0", "127.0.0.1", "::", "::1")
 
@@ -27,14 +28,13 @@ def read_blocked(paths: Sequence[str]) -> tuple[frozenset[str], str]:
     domains: set[str] = set()
     for path in paths:
         try:
-            lines = storage.read_bytes(path).decode("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            domains.update(_domains(decode_text(storage.read_bytes(path)).splitlines()))
+        except (OSError, UnicodeError) as error:
             raise ConfigError(
                 f"A list of blocked domains cannot be read: {storage.redact(path)}",
                 got=error,
-                expected="a text file with a domain a line",
+                expected="a text file with a domain a line, in UTF-8, UTF-16 or UTF-32",
             ) from error
-        domains.update(_domains(lines))
     digest = hashlib.sha256("\n".join(sorted(domains)).encode()).hexdigest()
     return frozenset(domains), digest
 

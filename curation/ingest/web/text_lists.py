@@ -1,7 +1,6 @@
 """Rows of lists that are text: a URL a line, CSV, TSV, and JSON."""
 
 import codecs
-import csv
 import gzip
 import io
 import json
@@ -12,10 +11,10 @@ from typing import Any, cast
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.csv_records import Record, Records
+from curation.ingest.text_lines import MAX_LINE_BYTES, Lines, is_utf8, open_text
 from curation.ingest.web.url_source import ListFormat, UrlSource
 
-# A longer line is cut there, and is no URL any more. Fields of a CSV end at 131,072 characters.
-MAX_LINE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 18
 _WHITESPACE = " \t\r\n"
 
@@ -28,6 +27,7 @@ class ListRow:
     offset: int  # of its first byte, unpacked; 0 in a list that is read from its start
     url: str | None  # None: the row cannot be read
     values: Mapping[str, Any] = field(default_factory=dict)  # of the other columns
+    fault: str | None = None  # why the row cannot be read
 
 
 class ListError(Exception):
@@ -36,48 +36,13 @@ class ListError(Exception):
 
 @contextmanager
 def open_list(info: storage.FileInfo) -> Iterator[io.IOBase]:
-    """Open a list for one pass from its start, unpacked where its name ends in .gz."""
+    """Open a list, unpacked where its name ends in .gz, as the UTF-8 of `open_text`."""
     with storage.open_stream(info.path) as stream:
         if not info.key.lower().endswith(".gz"):
-            yield cast(io.IOBase, stream)
+            yield open_text(cast(io.IOBase, stream))
             return
         with gzip.open(stream, "rb") as unpacked:
-            yield unpacked
-
-
-class Lines:
-    """The lines of a list from some byte on, as text, and the byte at which the next one starts.
-
-    Bytes that are not UTF-8 become lone surrogates, so that the row that has them can be told.
-    """
-
-    def __init__(self, stream: io.IOBase, offset: int = 0) -> None:
-        self.offset = offset
-        self.number = 0  # lines given
-        self._stream = stream
-        stream.seek(offset)
-
-    def __iter__(self) -> "Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = self._stream.readline(MAX_LINE_BYTES)
-        if not line:
-            raise StopIteration
-        is_first = self.offset == 0
-        self.offset += len(line)
-        self.number += 1
-        rest = line
-        while rest and not rest.endswith(b"\n") and (rest := self._stream.readline(MAX_LINE_BYTES)):
-            self.offset += len(rest)
-        if is_first:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        return line.decode("utf-8", "surrogateescape")
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a text from `Lines` has no bytes that were not UTF-8."""
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+            yield open_text(unpacked)
 
 
 def text_rows(
@@ -117,45 +82,38 @@ def text_rows(
 def _text_row(text: str, number: int, offset: int) -> ListRow | None:
     if not text or text.startswith("#"):
         return None
-    return ListRow(number, offset, text if is_utf8(text) else None)
+    if is_utf8(text):
+        return ListRow(number, offset, text)
+    return ListRow(number, offset, None, fault="bytes that are no UTF-8")
 
 
 def _csv_rows(
     stream: io.IOBase, delimiter: str, source: UrlSource, *, where: str, start: tuple[int, int]
 ) -> Iterator[ListRow | None]:
-    lines = Lines(stream)
-    number, offset = 0, 0
-    try:
-        header = next(csv.reader(lines, delimiter=delimiter, strict=True), [])
-        require_columns(header, source, where=where)
-        number, offset = start if start[1] else (0, lines.offset)
-        lines = Lines(stream, offset)
-        for record in csv.reader(lines, delimiter=delimiter, strict=True):
-            yield _record_row(record, header, source, (number, offset))
-            number, offset = number + 1, lines.offset
-    except csv.Error as error:
-        line = _line_at(stream, offset)
-        raise ListError(f"line {line}: {error}; this record and what follows it were not read") from error
+    records = Records(Lines(stream), delimiter)
+    names = next(records, None)
+    if names is not None and names.fault is not None:
+        raise ListError(f"the names of the columns, in the first line, cannot be read: {names.fault}")
+    header = names.fields if names is not None else []
+    require_columns(header, source, where=where)
+    first_row, offset = start if start[1] else (0, records.offset)
+    records = Records(Lines(stream, offset), delimiter, header=header, url=source.url)
+    for number, record in enumerate(records, first_row):
+        yield _record_row(record, header, source, number)
 
 
-def _line_at(stream: io.IOBase, offset: int) -> int:
-    """The number, from 1, of the line that starts at a byte."""
-    stream.seek(0)
-    line, left = 1, offset
-    while left and (block := stream.read(min(left, MAX_LINE_BYTES))):
-        line, left = line + block.count(b"\n"), left - len(block)
-    return line
-
-
-def _record_row(
-    record: list[str], header: list[str], source: UrlSource, place: tuple[int, int]
-) -> ListRow | None:
-    if not record:
+def _record_row(record: Record, header: list[str], source: UrlSource, number: int) -> ListRow | None:
+    if not record.fields and record.fault is None:
         return None
-    values = dict(zip(header, record, strict=False))
-    if len(record) != len(header) or not all(map(is_utf8, record)):
-        return ListRow(*place, None)
-    return ListRow(*place, values.pop(source.url), values)
+    fault = record.fault
+    if fault is None and len(record.fields) != len(header):
+        fault = f"{len(record.fields)} fields, and {len(header)} columns"
+    if fault is None and not all(map(is_utf8, record.fields)):
+        fault = "bytes that are no UTF-8"
+    if fault is not None:
+        return ListRow(number, record.offset, None, fault=fault)
+    values = dict(zip(header, record.fields, strict=True))
+    return ListRow(number, record.offset, values.pop(source.url), values)
 
 
 def require_columns(names: list[str], source: UrlSource, *, where: str) -> None:
@@ -186,16 +144,18 @@ def _json_lines(lines: Lines, source: UrlSource, *, where: str, first: int) -> I
 def _json_row(line: str, source: UrlSource, place: tuple[int, int], *, where: str) -> ListRow | None:
     if not line.strip(_WHITESPACE):
         return None
+    if not is_utf8(line):
+        return ListRow(*place, None, fault="bytes that are no UTF-8")
     try:
-        values = json.loads(line) if is_utf8(line) else None
-    except (ValueError, RecursionError):
-        values = None
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return ListRow(*place, None, fault=f"no JSON: {error}")
     return _object_row(values, source, place, where=where)
 
 
 def _object_row(values: Any, source: UrlSource, place: tuple[int, int], *, where: str) -> ListRow:
     if not isinstance(values, dict):
-        return ListRow(*place, None)
+        return ListRow(*place, None, fault="no JSON object")
     if place[0] == 0:  # a name that no object has would be a list of nothing but bad rows
         require_columns(list(values), source, where=where)
     url = values.pop(source.url, None)
@@ -203,7 +163,7 @@ def _object_row(values: Any, source: UrlSource, place: tuple[int, int], *, where
 
 
 def _starts_with_array(stream: io.IOBase) -> bool:
-    start = stream.read(1 << 10).removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = stream.read(1 << 10).lstrip()
     stream.seek(0)
     return start.startswith(b"[")
 
@@ -218,7 +178,7 @@ def _array_rows(stream: io.IOBase, source: UrlSource, *, where: str, first: int)
 def _elements(stream: io.IOBase) -> Iterator[Any]:
     decoder = json.JSONDecoder()
     pieces = codecs.iterdecode(iter(lambda: stream.read(_CHUNK_BYTES), b""), "utf-8", "surrogateescape")
-    text, at, num_elements = next(pieces, "").removeprefix("\ufeff").lstrip()[1:], 0, 0
+    text, at, num_elements = next(pieces, "").lstrip()[1:], 0, 0
     while True:
         at = _skip(text, at)
         if text.startswith("]", at):

@@ -14,10 +14,10 @@ from curation.ingest.parquet_images import open_parquet
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.row_values import read_values
 from curation.ingest.table_images import READING_ERRORS
+from curation.ingest.text_lines import is_utf8
 from curation.ingest.web.text_lists import (
     ListError,
     ListRow,
-    is_utf8,
     open_list,
     require_columns,
     text_rows,
@@ -51,7 +51,8 @@ def list_rows(
 ) -> Generator[ListRow, None, None]:
     """Stream the rows of a list from one of them on.
 
-    A row that cannot be read (bytes that are not UTF-8, too few or too many fields, no JSON) has no URL.
+    A row that cannot be read (bytes that are not UTF-8, a bad quote, too few or too many fields, no JSON) has
+    no URL; such rows are counted in a note, with what is wrong with the first.
     Blank lines, and lines of a `.txt` that start with `#`, are no rows; they are counted in a note.
 
     Args:
@@ -63,19 +64,26 @@ def list_rows(
     Raises:
         ConfigError: when the list has not the columns that the source names.
     """
-    num_passed = 0
+    num_passed = num_bad = 0
+    first_bad = ""
     try:
         for row in _any_rows(info, source, start):
             if row is None:
                 num_passed += 1
-            else:
-                yield row
+                continue
+            if row.fault is not None:
+                num_bad += 1
+                first_bad = first_bad or f"row {row.number}: {row.fault}"
+            yield row
     except (ListError, *READING_ERRORS, EOFError, zlib.error) as error:
         findings.problems.append(_problem(info, error))
     finally:
         if num_passed:
             detail = f"{num_passed} lines are blank or comments"
             findings.notes.append(Problem(info.path, "no_rows", detail))
+        if num_bad:
+            detail = f"{num_bad} rows cannot be read, the first of them {first_bad}"
+            findings.notes.append(Problem(info.path, "bad_rows", detail))
 
 
 def _any_rows(info: storage.FileInfo, source: UrlSource, start: tuple[int, int]) -> Iterator[ListRow | None]:

@@ -183,7 +183,7 @@ def test_odd_metadata_cost_no_more_than_themselves(tmp_path: Path, pictures: lis
     assert not staged.problems
     notes = [(note.what, note.detail) for note in staged.notes]
     assert notes == [
-        ("odd_sidecar", "2 lines are no JSON objects"),
+        ("bad_rows", "2 rows cannot be read: a bad quote, too many or too few fields, or no JSON object"),
         ("odd_sidecar", "b.png: json is left out: values are nested more than 64 deep"),
     ]
     # Damage ends the metadata, and not the run.
@@ -193,6 +193,21 @@ def test_odd_metadata_cost_no_more_than_themselves(tmp_path: Path, pictures: lis
     staged = stage_unit(source, unit, place, before=None)
     assert [problem.what for problem in staged.problems] == ["corrupt"]
     assert staged.table.num_rows == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32-be"])
+def test_metadata_in_any_unicode_with_a_bad_quote(tmp_path: Path, pictures: list[bytes], encoding: str):
+    root = tmp_path / "set"
+    write_folder(root, pictures, ["a.png", "b.png", "c.png"])
+    text = 'file_name,text\na.png,one\nb.png,"Foo" bar\nc.png,"drei\nTöne"\n'
+    (root / "metadata.csv").write_bytes(text.encode(encoding))
+    [unit] = cut_units(HuggingFaceSource(path=str(root)))
+    place = Place(tmp_path / "out", ".")
+    place.out.mkdir()
+    staged = stage_unit(HuggingFaceSource(path=str(root)), unit, place, before=None)
+    texts = [[json.loads(read(place.out, s)) for s in row["sidecars"]] for row in staged.table.to_pylist()]
+    assert texts == [[{"text": "one"}], [], [{"text": "drei\nTöne"}]]
+    assert (staged.problems, [note.what for note in staged.notes]) == ([], ["bad_rows"])
 
 
 def test_a_folder_is_staged_without_a_look_at_others(

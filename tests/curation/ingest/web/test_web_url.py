@@ -1,9 +1,12 @@
 """What a line of a list asks for, or why it is never asked for."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from curation.errors import ConfigError
 from curation.ingest.web.addresses import parse_networks
 from curation.ingest.web.blocked_domains import is_blocked, read_blocked
 from curation.ingest.web.download_config import MAX_URL_CHARS
@@ -85,3 +88,18 @@ def test_blocked_domains(tmp_path):
     assert not is_blocked("notevil.example", blocked)
     assert not is_blocked("example", blocked)
     assert read("http://x.bücher.example/", blocked=blocked) == "blocked_domain"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_blocked_domains_in_any_unicode(tmp_path: Path, encoding: str):
+    path = tmp_path / "blocked.txt"
+    path.write_bytes("evil.example\r\nmüll.example\r\n".encode(encoding))
+    assert read_blocked([str(path)])[0] == {"evil.example", "xn--mll-hoa.example"}
+
+
+@pytest.mark.parametrize("data", [b"caf\xe9.example\n", "a..ü.example\n".encode(), b"\xff\xfeh"])
+def test_blocked_domains_that_cannot_be_read_are_named(tmp_path: Path, data: bytes):
+    path = tmp_path / "blocked.txt"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"blocked\.txt"):
+        read_blocked([str(path)])
