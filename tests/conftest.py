@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,15 @@ from jaxtyping import install_import_hook
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "tests"))
+
+from arithmetic import ARITHMETICS, force_whole_run, forced  # noqa: E402
+
 # Tests that run side by side share the cores; torch and FAISS read this when they are imported.
 if num_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_workers)))
 # Every jaxtyping annotation of the library is checked on every call that a test makes.
 install_import_hook(["curation", "pretrain"], "beartype.beartype")
+force_whole_run()
 # How long an example takes tells of the machine, not of the code.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -29,3 +34,10 @@ def shared_dir() -> Path:
             f"needs the development data (real photographs, bad files) in {path.name}/ beside the repository"
         )
     return path
+
+
+@pytest.fixture(scope="module", params=ARITHMETICS)
+def arithmetic(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each arithmetic of products in turn, on any machine, as what the machine itself would choose."""
+    with forced(request.param):
+        yield request.param

@@ -1,7 +1,9 @@
 import faiss
 import numpy as np
 import pytest
+from arithmetic import forced
 
+from curation.cluster import blocks
 from curation.cluster.config import ClusterConfig, default_num_clusters
 from curation.cluster.kmeans import (
     assign,
@@ -27,6 +29,29 @@ def in_parts(vectors: np.ndarray, *cuts: int) -> list:
 
 def exact_products(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     return vectors.astype(np.float64) @ centroids.astype(np.float64).T
+
+
+def lone_last_row(seed: int, *, num_rows: int, dim: int) -> np.ndarray:
+    """Vectors of which the last has its own direction, and so soon a centroid of its own."""
+    vectors = np.random.default_rng(seed).standard_normal((num_rows, dim))
+    vectors[-1] = np.eye(dim)[0]
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+@pytest.mark.xfail(strict=True, reason="fp32 does not multiply an empty selection", raises=RuntimeError)
+@pytest.mark.parametrize(
+    ("num_rows", "block_rows", "num_clusters", "dim"), [(2049, 2048, 40, 64), (65, 64, 8, 8)]
+)
+def test_a_block_may_have_no_row_left_to_look_at(num_rows, block_rows, num_clusters, dim, monkeypatch):
+    """What lies in a block of its own, next to its own centroid, is not looked at again."""
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", block_rows)
+    with forced("fp32"):
+        for seed in range(10):
+            vectors = lone_last_row(seed, num_rows=num_rows, dim=dim)
+            found = kmeans(in_parts(vectors), num_clusters=num_clusters, seed=seed)
+            cluster, _ = assign(vectors, found.centroids)
+            np.testing.assert_array_equal(cluster, exact_products(vectors, found.centroids).argmax(axis=1))
+            assert found.sizes.sum() == num_rows
 
 
 def test_two_clusters_by_hand():
