@@ -3,10 +3,11 @@
 The answer for a row is the centroid of the largest fp64 inner product, the lowest of equals, and nothing but
 the row and the centroids enters into it. Three sieves lead there, each with a bound on its own error:
 
-1. A product in int8 (fp32 where the CPU has no VNNI). Centroids are taken from their mean first, since what
-   all of them share orders nothing and would only widen the bound. With codes x' of a row x and c' of such a
-   centroid c, `|<x, c> - <x', c'>| <= |x - x'| |c| + |x'| |c - c'|` (`curation.search.product`), so the best
-   centroid is among those whose product lies within twice that bound of the row's largest: for most, one.
+1. A product in int8 (in bf16 or fp32 where the CPU has no VNNI). Centroids are taken from their mean first,
+   since what all of them share orders nothing and would only widen the bound. With codes x' of a row x and c'
+   of such a centroid c, `|<x, c> - <x', c'>| <= |x - x'| |c| + |x'| |c - c'|` (`curation.search.product`), so
+   the best centroid is among those whose product lies within twice that bound of the row's largest: for most,
+   one.
 2. Those few pairs in fp32, off by d·2^-24 at most.
 3. What is left within twice of that, in fp64.
 """
@@ -18,9 +19,16 @@ import torch
 from jaxtyping import Float16, Float32, Float64, Int32, Int64
 
 from curation.cluster.blocks import BLOCK_ROWS
-from curation.cpu import keeps_fp32
 from curation.search.pair_products import pair_products
-from curation.search.product import ProposeDtype, fastest_dtype
+from curation.search.product import (
+    ROUNDING,
+    ProposeDtype,
+    buffer_for,
+    fastest_dtype,
+    held_in,
+    multiply,
+    multiply_fp32,
+)
 
 TILE_CENTROIDS = 2048  # with 2048 rows 16 MB of products: read three times, so they should stay in a cache
 MAX_NORM = 1.01  # of a unit vector that fp16 has rounded
@@ -38,7 +46,7 @@ def exact_products(
 class RowCodes:
     """Rows in the arithmetic of the proposals; they depend on no centroid, so they may be kept."""
 
-    values: torch.Tensor  # (b, d or 2) int8 or fp32
+    values: torch.Tensor  # (b, d or 2) int8, bf16 or fp32
     scale: Float64[np.ndarray, "b"]  # code = scale * values
     residual: Float64[np.ndarray, "b"]  # |x - x'|
 
@@ -52,7 +60,7 @@ class _Tile:
     """A run of centroids in the arithmetic of the proposals."""
 
     first: int
-    values: torch.Tensor  # (t, d) int8 or fp32
+    values: torch.Tensor  # (t, d or 2) int8, bf16 or fp32
     scale: float  # code = scale * values
     norm: float  # the largest |c|, of centroids less their mean
     residual: float  # the largest |c - c'|
@@ -78,7 +86,8 @@ def search_for(
     Args:
         centroids: unit length.
         origin: taken off every centroid before it is coded; None: their mean.
-        dtype: arithmetic of the proposals, int8 or fp32; None: `fastest_dtype`. No result depends on it.
+        dtype: arithmetic of the proposals: int8, bf16 or fp32; None: `fastest_dtype`. No result depends on
+            it.
     """
     dtype = dtype or fastest_dtype()
     own = np.ascontiguousarray(centroids)
@@ -101,6 +110,10 @@ def _tile(moved: torch.Tensor, first: int, *, inverse: float, dtype: ProposeDtyp
     norm = torch.linalg.vector_norm(c, dim=1).amax().item() * (1 + _SLACK)
     if dtype == "fp32":
         return _Tile(first, c.contiguous(), 1.0, norm, 0.0)
+    if dtype == "bf16":
+        short = c.bfloat16()
+        lost = torch.linalg.vector_norm(c.double() - short.double(), dim=1).amax().item()
+        return _Tile(first, short.to(held_in(dtype)), 1.0, norm, lost * (1 + _SLACK))
     # At least two dimensions: torch 2.14's int8 product of width 1 is wrong.
     values = torch.zeros((len(c), max(c.shape[1], 2)), dtype=torch.int8)
     scaled = c * inverse
@@ -134,8 +147,7 @@ class Desk:
         dim = search.centroids.shape[1]
         self._wide, self._scaled, self._rounded = torch.empty((3, BLOCK_ROWS, dim))
         width = min(TILE_CENTROIDS, len(search.centroids))
-        kind = torch.int32 if search.dtype == "int8" else torch.float32
-        self._products = torch.empty(BLOCK_ROWS * width, dtype=kind)
+        self._products = buffer_for(search.dtype, num_products=BLOCK_ROWS * width)
 
     def encode(self, vectors: Float16[np.ndarray, "b d"]) -> RowCodes:
         """Put rows of unit length into the arithmetic of the proposals."""
@@ -145,6 +157,10 @@ class Desk:
         block.copy_(torch.from_numpy(vectors if vectors.flags.writeable else np.array(vectors)))
         if self._search.dtype == "fp32":
             return RowCodes(block.clone(), np.ones(num_rows), np.zeros(num_rows))
+        if self._search.dtype == "bf16":
+            short = block.bfloat16()
+            lost = torch.linalg.vector_norm(block.sub_(short), dim=1).double().numpy()
+            return RowCodes(short.to(held_in("bf16")), np.ones(num_rows), lost * (1 + _SLACK))
         inverse = 127 / torch.maximum(block.amax(dim=1), -block.amin(dim=1)).clamp_(min=1e-30)
         scaled = torch.mul(block, inverse[:, None], out=self._scaled[:num_rows])
         rounded = torch.round(scaled, out=self._rounded[:num_rows])
@@ -228,26 +244,20 @@ class Desk:
         """What a product of 1 stands for, by row, and twice the error bound in such units, rounded up."""
         tiles, dim = self._search.tiles, self._search.centroids.shape[1]
         norm = max(tile.norm for tile in tiles)
-        # What the mean of the centroids lost to fp32, and, in fp32, what the product loses on any hardware.
+        # What the mean of the centroids lost to fp32, what sums in fp32 lose on any hardware, and what 16
+        # bits make of these.
         loss = 2.0**-23 * (1 if self._search.dtype == "int8" else dim + 2)
+        loss += ROUNDING.get(self._products.dtype, 0.0) * (1 + _SLACK)
         worst = max(tile.residual for tile in tiles) + loss * norm
         bound = codes.residual * norm + (MAX_NORM + codes.residual) * worst
         unit = codes.scale * tiles[0].scale
         return unit, np.ceil(2 * bound / unit) if self._search.dtype == "int8" else 2 * bound / unit
 
     def _multiply(self, codes: RowCodes, tile: _Tile) -> np.ndarray:
-        num_rows, (width, dim) = len(codes.values), tile.values.shape
-        if self._search.dtype == "int8":
-            table = self._products[: num_rows * width].view(num_rows, width)
-            return torch._int_mm(codes.values, tile.values.T, out=table).numpy()
-        if not keeps_fp32("conv"):
-            return codes.values.numpy() @ tile.values.numpy().T
-        # A 1×1 convolution of at least 16 images is the same product by oneDNN: 215 GFLOP/s a core on AMD,
-        # where torch.mm (MKL) has 95.
-        padded = torch.nn.functional.pad(codes.values, (0, 0, 0, -num_rows % 16))
-        images = padded.view(16, -1, 1, dim).permute(0, 3, 1, 2)
-        products = torch.nn.functional.conv2d(images, tile.values.view(width, dim, 1, 1))
-        return products.permute(0, 2, 3, 1).reshape(-1, width)[:num_rows].numpy()
+        if codes.values.dtype == torch.float32:
+            return multiply_fp32(codes.values, tile.values).numpy()
+        table = multiply(codes.values, tile.values, out=self._products)
+        return (table.float() if table.is_floating_point() else table).numpy()
 
 
 def _as_kind(floor: Float64[np.ndarray, "c"], table: np.ndarray) -> np.ndarray:
@@ -280,4 +290,6 @@ def decide(
 
 def _starts(values: Int64[np.ndarray, "p"]) -> Int64[np.ndarray, "r"]:
     """Where each run of equal values begins."""
-    return np.concatenate([[0], 1 + np.flatnonzero(values[1:] != values[:-1])])
+    is_first = np.ones(len(values), bool)
+    is_first[1:] = values[1:] != values[:-1]
+    return np.flatnonzero(is_first)

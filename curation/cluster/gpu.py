@@ -16,7 +16,7 @@ from torch import Tensor
 from curation.cluster.assignment import MAX_NORM, decide, mean_of
 from curation.cluster.sums import PartSums
 from curation.errors import ConfigError
-from curation.search.product import sums_in_fp32
+from curation.search.product import multiply, sums_in_fp32
 
 BLOCK_ROWS = 65_536
 TILE_CENTROIDS = 8192  # with as many rows as a block 1 GB of products
@@ -82,8 +82,7 @@ class GpuDesk:
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for first in range(0, len(self._codes), TILE_CENTROIDS):
             tile = self._codes[first : first + TILE_CENTROIDS]
-            table = self._products[: len(x) * len(tile)].view(len(x), len(tile))
-            torch.mm(x, tile.T, out=table)
+            table = multiply(x, tile, out=self._products)
             top, column = table.max(dim=1)
             best = torch.maximum(best, top.float())
             found.append((every, column + first, top.float()))

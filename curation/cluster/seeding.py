@@ -79,10 +79,10 @@ def draw_seeds(
         seed: of all draws.
 
     Returns:
-        The new seeds; none where every vector of the sample equals a seed.
+        The new seeds; none where every vector of the sample equals a seed, as where there is none.
     """
     mass = np.cumsum(distance)
-    if not mass[-1]:
+    if not len(mass) or not mass[-1]:
         return vectors_at(np.zeros(0, np.int64))
     rng = np.random.default_rng([seed, 1 + num_chosen])  # [seed, 0] would draw what the sample was drawn by
     luck = rng.random(_batch(num_chosen, num_clusters)) * mass[-1]
@@ -100,7 +100,9 @@ def nearest_distances(
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Float64[np.ndarray, " m"]:
-    """The squared distance of every vector to the nearest of some seeds."""
+    """The squared distance of every vector to the nearest of some seeds; infinite where there is none."""
+    if not len(seeds):
+        return np.full(len(vectors), np.inf)
     others = torch.from_numpy(np.array(seeds)).to(device).double()
     squares = _squares(others)
     nearest = torch.empty(len(vectors), dtype=torch.float64, device=device)

@@ -18,7 +18,7 @@ from curation.search.cells_config import (  # noqa: F401  (who uses cells finds 
     CellsConfig,
     default_num_cells,
 )
-from curation.search.product import fastest_dtype
+from curation.search.product import buffer_for, fastest_dtype, multiply
 
 _TILE_ROWS = 1024
 _TILE_PRODUCTS = 1 << 20  # 4 MB in int32: still in the cache when the largest are looked for
@@ -94,18 +94,19 @@ def cell_products(
     Yields:
         rows, and int32 (or fp32, fp64 without VNNI: the same numbers) (t, c), valid until the next tile.
     """
-    columns = _codes(centroids, one_scale=True).T
-    num_rows = min(_TILE_ROWS, max(_TILE_PRODUCTS // len(centroids), 64), len(vectors))
-    out = torch.empty((num_rows, len(centroids)), dtype=torch.int32)
+    columns = _codes(centroids, one_scale=True)
+    num_rows = min(_TILE_ROWS, max(_TILE_PRODUCTS // max(len(centroids), 1), 64), len(vectors))
+    in_int8 = fastest_dtype() == "int8"
+    out = buffer_for("int8" if in_int8 else "fp32", num_products=num_rows * len(centroids))
     for start in range(0, len(vectors), max(num_rows, 1)):
         rows = slice(start, min(start + num_rows, len(vectors)))
         codes = _codes(vectors[rows], one_scale=False)
-        if fastest_dtype() == "int8":
-            yield rows, torch._int_mm(codes, columns, out=out[: len(codes)]).numpy()
+        if in_int8:
+            yield rows, multiply(codes, columns, out=out).numpy()
         else:
             # Sums of whole numbers below 2^24 are exact in fp32 too.
             wide = torch.float32 if 127 * 127 * vectors.shape[1] < 1 << 24 else torch.float64
-            yield rows, codes.to(wide).numpy() @ columns.to(wide).numpy()
+            yield rows, codes.to(wide).numpy() @ columns.to(wide).numpy().T
 
 
 def _codes(vectors: np.ndarray, *, one_scale: bool) -> torch.Tensor:
@@ -113,7 +114,7 @@ def _codes(vectors: np.ndarray, *, one_scale: bool) -> torch.Tensor:
     num_rows, dim = vectors.shape
     exact = torch.from_numpy(np.array(vectors)).float()
     largest = exact.abs().amax(dim=1, keepdim=True)
-    if one_scale:
+    if one_scale and num_rows:
         largest = largest.amax().expand(num_rows, 1)
     codes = exact.mul_(127 / largest.clamp(min=2.0**-24)).round_().to(torch.int8)
     # At least two dimensions: torch 2.14's int8 product of width 1 is wrong.

@@ -210,6 +210,8 @@ def propose(rows: Codes, columns: Codes, *, threshold: float, buffer: torch.Tens
     Yields:
         int64 (e,) twice, places among the rows and among the columns.
     """
+    if not len(rows) or not len(columns):
+        return
     reach = (threshold - error_bound(rows, columns)) / (rows.scale * columns.scale[:1])
     cut = round_down(reach, dtype=buffer.dtype).to(buffer.device)
     num_rows = max(len(buffer) // max(len(columns), 1), 1)

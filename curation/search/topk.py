@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curation.errors import ConfigError
 from curation.search.product import (
+    ROUNDING,
     Codes,
     Device,
     ProposeDtype,
@@ -31,11 +32,7 @@ _TILE_ROWS = 4096
 _GPU_TILE_QUERIES = 16_384
 _GPU_TILE_ROWS = 32_768
 _MAX_PROPOSED = _TILE_QUERIES * _TILE_ROWS  # scored and merged at once
-
-
-# What a product in 16 bits, summed in fp32, is rounded by, as a share, and no more than this near zero.
-_ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
-_SMALLEST = 2.0**-25
+_SMALLEST = 2.0**-25  # what a product in 16 bits is rounded by near zero, at most
 
 
 @dataclass(frozen=True)
@@ -162,8 +159,10 @@ class _Search:
     def _propose(
         self, codes: Codes, columns: Codes, *, floor: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if not len(codes) or not len(columns):
+            return
         bound = error_bound(codes, columns)
-        if rounding := _ROUNDING.get(self._buffer.dtype):
+        if rounding := ROUNDING.get(self._buffer.dtype):
             bound += rounding * (codes.code_norm * columns.code_norm.max(initial=0) + bound) + _SMALLEST
         scale = codes.scale * columns.scale[0]
         products = multiply(codes.values, columns.values, out=self._buffer)

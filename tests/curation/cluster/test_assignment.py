@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from curation.cluster import assignment, blocks
-from curation.cluster.assignment import Assigned, Desk, mean_of, search_for
+from curation.cluster.assignment import Assigned, Desk, decide, mean_of, search_for
 from curation.cluster.blocks import for_each_block
-from curation.search.product import fastest_dtype
 
-DTYPES = sorted({"fp32", fastest_dtype()})
+pytestmark = pytest.mark.usefixtures("arithmetic")
 
 
 def to_unit(vectors: np.ndarray) -> np.ndarray:
@@ -42,27 +41,52 @@ def assign_all(vectors: np.ndarray, centroids: np.ndarray, dtype: str) -> Assign
     return desk.assign(vectors, desk.encode(vectors))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nearest_is_the_exact_argmax_over_several_tiles(
-    kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, arithmetic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assignment, "TILE_CENTROIDS", 64)
     vectors = hard_vectors(kind, 900, 48, seed=1)
     centroids = to_unit(hard_vectors(kind, 200, 48, seed=2).astype(np.float32)).astype(np.float32)
     exact = vectors.astype(np.float64) @ centroids.astype(np.float64).T
-    np.testing.assert_array_equal(assign_all(vectors, centroids, dtype).cluster, exact.argmax(axis=1))
+    np.testing.assert_array_equal(assign_all(vectors, centroids, arithmetic).cluster, exact.argmax(axis=1))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [1, 2, 24])
+@pytest.mark.parametrize("num_centroids", [1, 2, 20, 129])
+@pytest.mark.parametrize("num_rows", [0, 1, 17])
+def test_any_number_of_rows_centroids_and_columns(
+    num_rows: int, num_centroids: int, dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assignment, "TILE_CENTROIDS", 64)
+    vectors = hard_vectors("round", num_rows, dim, seed=8)
+    centroids = to_unit(hard_vectors("round", num_centroids, dim, seed=9).astype(np.float32))
+    centroids = centroids.astype(np.float32)
+    exact = vectors.astype(np.float64) @ centroids.astype(np.float64).T
+    desk = Desk(search_for(centroids))
+    codes = desk.encode(vectors)
+    np.testing.assert_array_equal(desk.assign(vectors, codes).cluster, exact.argmax(axis=1))
+    from_origin = exact - (vectors.astype(np.float64) @ mean_of(centroids))[:, None]
+    assert (desk.ceiling(codes) >= from_origin.max(axis=1) - 1e-7).all()
+    nobody = np.zeros(0, np.int64)
+    assert len(desk.assign(vectors, codes[nobody], nobody).cluster) == 0
+    assert len(desk.ceiling(codes[nobody])) == 0
+
+
+def test_near_ties_among_none_are_decided_too() -> None:
+    nothing = np.zeros(0, np.int64)
+    vectors, centroids = np.zeros((0, 4), np.float16), np.eye(4, dtype=np.float32)
+    assert len(decide(vectors, centroids, nothing, nothing)) == 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_bounds_hold(kind: str, dtype: str) -> None:
+def test_bounds_hold(kind: str) -> None:
     vectors = hard_vectors(kind, 500, 96, seed=3)
     centroids = to_unit(hard_vectors(kind, 60, 96, seed=4).astype(np.float32)).astype(np.float32)
     origin = mean_of(centroids)
     exact = vectors.astype(np.float64) @ centroids.astype(np.float64).T
     from_origin = exact - (vectors.astype(np.float64) @ origin.astype(np.float64))[:, None]
-    desk = Desk(search_for(centroids, origin=origin, dtype=dtype))
+    desk = Desk(search_for(centroids, origin=origin))
     codes = desk.encode(vectors)
     found = desk.assign(vectors, codes)
     ranked = np.sort(exact, axis=1)

@@ -8,6 +8,8 @@ from curation.cluster.kmeans import assign, kmeans
 from curation.cluster.sampling import Candidates, balanced_sample
 from tests.curation.cluster.long_tail import balance_of, draw_long_tail
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_closer_to_uniform_than_flat_clusters_and_than_chance(seed):

@@ -10,6 +10,8 @@ from curation.cluster.gpu import GpuDesk, assign_on_gpu, sum_on_gpu
 from curation.cluster.sums import sum_arrays
 from curation.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nearest_is_the_exact_argmax_over_several_tiles_and_blocks(
@@ -37,6 +39,18 @@ def test_sums_are_those_of_a_cpu() -> None:
     ours, expected = sum_on_gpu(arrays, centroids, device="cpu"), sum_arrays(arrays, centroids)
     np.testing.assert_array_equal(ours.sums, expected.sums)
     np.testing.assert_array_equal(ours.counts, expected.counts)
+
+
+@pytest.mark.parametrize(("num_rows", "num_centroids", "dim"), [(0, 1, 1), (0, 9, 8), (1, 1, 1), (1, 9, 8)])
+def test_few_rows_centroids_and_columns(num_rows: int, num_centroids: int, dim: int) -> None:
+    vectors = hard_vectors("round", num_rows, dim, seed=8)
+    centroids = to_unit(hard_vectors("round", num_centroids, dim, seed=9).astype(np.float32))
+    centroids = centroids.astype(np.float32)
+    exact = vectors.astype(np.float64) @ centroids.astype(np.float64).T
+    desk = GpuDesk(centroids, device="cpu")
+    np.testing.assert_array_equal(desk.assign(vectors, desk.to_device(vectors)), exact.argmax(axis=1))
+    np.testing.assert_array_equal(assign_on_gpu(vectors, centroids, device="cpu"), exact.argmax(axis=1))
+    assert sum_on_gpu([vectors, vectors[:0]], centroids, device="cpu").counts.sum() == num_rows
 
 
 def test_most_rows_are_told_by_the_product_alone() -> None:

@@ -16,6 +16,8 @@ from curation.cluster.kmeans import assign, kmeans
 from curation.errors import ConfigError
 from tests.curation.cluster.long_tail import draw_long_tail
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 def unit(rows: list[list[float]] | np.ndarray) -> np.ndarray:
     rows = np.asarray(rows, np.float64)

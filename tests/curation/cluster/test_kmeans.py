@@ -1,7 +1,7 @@
 import faiss
 import numpy as np
 import pytest
-from arithmetic import forced
+from arithmetic import ARITHMETICS, forced
 
 from curation.cluster import blocks
 from curation.cluster.config import ClusterConfig, default_num_clusters
@@ -13,6 +13,8 @@ from curation.cluster.kmeans import (
 from curation.cluster.seeding import seed_centroids
 from curation.cluster.sums import partial_sums
 from curation.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
 
 
 def draw_vectors(num_rows: int, dim: int, *, num_concepts: int, seed: int, spread: float = 0.6) -> np.ndarray:
@@ -38,20 +40,49 @@ def lone_last_row(seed: int, *, num_rows: int, dim: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
-@pytest.mark.xfail(strict=True, reason="fp32 does not multiply an empty selection", raises=RuntimeError)
 @pytest.mark.parametrize(
     ("num_rows", "block_rows", "num_clusters", "dim"), [(2049, 2048, 40, 64), (65, 64, 8, 8)]
 )
 def test_a_block_may_have_no_row_left_to_look_at(num_rows, block_rows, num_clusters, dim, monkeypatch):
     """What lies in a block of its own, next to its own centroid, is not looked at again."""
     monkeypatch.setattr(blocks, "BLOCK_ROWS", block_rows)
-    with forced("fp32"):
-        for seed in range(10):
-            vectors = lone_last_row(seed, num_rows=num_rows, dim=dim)
-            found = kmeans(in_parts(vectors), num_clusters=num_clusters, seed=seed)
-            cluster, _ = assign(vectors, found.centroids)
-            np.testing.assert_array_equal(cluster, exact_products(vectors, found.centroids).argmax(axis=1))
-            assert found.sizes.sum() == num_rows
+    for seed in range(3):
+        vectors = lone_last_row(seed, num_rows=num_rows, dim=dim)
+        found = kmeans(in_parts(vectors), num_clusters=num_clusters, seed=seed)
+        cluster, _ = assign(vectors, found.centroids)
+        np.testing.assert_array_equal(cluster, exact_products(vectors, found.centroids).argmax(axis=1))
+        assert found.sizes.sum() == num_rows
+
+
+@pytest.mark.parametrize("dim", [1, 2, 16])
+@pytest.mark.parametrize("num_rows", [1, 2, 33])
+def test_few_rows_clusters_and_columns(num_rows, dim):
+    vectors = draw_vectors(num_rows, dim, num_concepts=3, seed=num_rows)
+    for num_clusters in {1, 2, num_rows} & set(range(num_rows + 1)):
+        whole = kmeans(in_parts(vectors), num_clusters=num_clusters, seed=1)
+        assert whole.sizes.sum() == num_rows
+        for cuts in ((0,), (num_rows,), (num_rows // 2, num_rows // 2)):  # parts without a row
+            cut = kmeans(in_parts(vectors, *cuts), num_clusters=num_clusters, seed=1)
+            np.testing.assert_array_equal(cut.centroids, whole.centroids)
+        cluster, _ = assign(vectors, whole.centroids)
+        np.testing.assert_array_equal(cluster, exact_products(vectors, whole.centroids).argmax(axis=1))
+        nobody, no_score = assign(vectors[:0], whole.centroids)
+        assert (len(nobody), len(no_score)) == (0, 0)
+
+
+def test_nobody_cannot_be_clustered():
+    with pytest.raises(ConfigError, match="num_clusters=1 for 0 vectors"):
+        kmeans(in_parts(np.zeros((0, 4), np.float16)), num_clusters=1, seed=0)
+
+
+def test_every_arithmetic_gives_the_same_bits():
+    vectors = draw_vectors(900, 24, num_concepts=12, seed=13)
+    found = kmeans(in_parts(vectors, 1, 400), num_clusters=15, seed=2)
+    for other in ARITHMETICS:
+        with forced(other):
+            again = kmeans(in_parts(vectors), num_clusters=15, seed=2)
+        np.testing.assert_array_equal(again.centroids, found.centroids)
+        np.testing.assert_array_equal(again.inertia, found.inertia)
 
 
 def test_two_clusters_by_hand():
@@ -164,31 +195,6 @@ def test_seed_decides():
     )
     np.testing.assert_array_equal(one.centroids, again.centroids)
     assert not np.array_equal(one.centroids, other.centroids)
-
-
-def test_seeds_are_drawn_by_squared_distance():
-    # Two far points and a crowd: after a first seed in the crowd, plain k-means++ takes a far one next.
-    vectors = np.array([[1, 0, 0]] * 98 + [[0, 1, 0], [0, 0, 1]], np.float16)
-    for seed in range(20):
-        seeds = seed_centroids(vectors, 3, seed=seed)
-        assert sorted(map(tuple, seeds.tolist())) == [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
-    # Squared distances from (1, 0) are 2 and 4, so the second seed is the opposite point 2 times of 3.
-    plane = np.array([[1, 0], [0, 1], [-1, 0]], np.float16)
-    runs = [seed_centroids(plane, 2, seed=seed).tolist() for seed in range(2000)]
-    from_first = [second for first, second in runs if first == [1, 0]]
-    share = np.mean([second == [-1, 0] for second in from_first])
-    assert share == pytest.approx(2 / 3, abs=0.06)
-
-
-def test_batches_of_draws_have_the_distribution_of_single_draws():
-    # Four groups of which three lie apart: drawn one at a time, the first four seeds are almost always
-    # of four groups; a batch without rejection would often take two of one.
-    rng = np.random.default_rng(0)
-    corners = np.eye(8)[np.repeat(np.arange(8), 50)] + 0.001 * rng.standard_normal((400, 8))
-    vectors = (corners / np.linalg.norm(corners, axis=1, keepdims=True)).astype(np.float16)
-    for seed in range(20):
-        groups = seed_centroids(vectors, 8, seed=seed).argmax(axis=1)
-        assert len(set(groups.tolist())) == 8
 
 
 def test_an_empty_cluster_takes_half_of_the_largest():

@@ -8,6 +8,7 @@ from curation.cluster.seeding import (
     num_rounds,
     sample_rows,
     seed_centroids,
+    to_unit_length,
 )
 
 
@@ -75,3 +76,41 @@ def test_rounds_are_few_however_many_clusters() -> None:
     assert num_rounds(1) == 1
     assert num_rounds(100_000) < 50
     assert num_rounds(1_000_000) < 150
+
+
+def test_nothing_and_next_to_nothing() -> None:
+    sample = unit_vectors(3, seed=6)
+    nobody = sample[:0]
+    assert np.isinf(nearest_distances(sample, nobody)).all()
+    assert len(nearest_distances(nobody, sample)) == 0
+    drawn = draw_seeds(np.zeros(0), nobody.__getitem__, num_chosen=0, num_clusters=1, seed=0)
+    assert drawn.shape == (0, 12)
+    np.testing.assert_array_equal(
+        seed_centroids(sample[:1], 1, seed=0), to_unit_length(sample[:1].astype(np.float64))
+    )
+    assert seed_centroids(np.array([[1], [-1]], np.float16), 2, seed=0).shape == (2, 1)
+
+
+def test_seeds_are_drawn_by_squared_distance():
+    # Two far points and a crowd: after a first seed in the crowd, plain k-means++ takes a far one next.
+    vectors = np.array([[1, 0, 0]] * 98 + [[0, 1, 0], [0, 0, 1]], np.float16)
+    for seed in range(20):
+        seeds = seed_centroids(vectors, 3, seed=seed)
+        assert sorted(map(tuple, seeds.tolist())) == [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
+    # Squared distances from (1, 0) are 2 and 4, so the second seed is the opposite point 2 times of 3.
+    plane = np.array([[1, 0], [0, 1], [-1, 0]], np.float16)
+    runs = [seed_centroids(plane, 2, seed=seed).tolist() for seed in range(2000)]
+    from_first = [second for first, second in runs if first == [1, 0]]
+    share = np.mean([second == [-1, 0] for second in from_first])
+    assert share == pytest.approx(2 / 3, abs=0.06)
+
+
+def test_batches_of_draws_have_the_distribution_of_single_draws():
+    # Four groups of which three lie apart: drawn one at a time, the first four seeds are almost always
+    # of four groups; a batch without rejection would often take two of one.
+    rng = np.random.default_rng(0)
+    corners = np.eye(8)[np.repeat(np.arange(8), 50)] + 0.001 * rng.standard_normal((400, 8))
+    vectors = (corners / np.linalg.norm(corners, axis=1, keepdims=True)).astype(np.float16)
+    for seed in range(20):
+        groups = seed_centroids(vectors, 8, seed=seed).argmax(axis=1)
+        assert len(set(groups.tolist())) == 8

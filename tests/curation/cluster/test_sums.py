@@ -9,6 +9,8 @@ from curation.cluster.kmeans import update_centroids
 from curation.cluster.seeding import seed_centroids
 from curation.cluster.sums import RunningSums, add_sums, partial_sums, sum_arrays
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 def draw_vectors(num_rows: int, dim: int, *, num_concepts: int, spread: float, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
@@ -84,3 +86,17 @@ def test_parts_add_up_in_any_cut() -> None:
     added = add_sums(partial_sums(rows, centroids) for rows in np.split(vectors, [1, 77, 400]))
     np.testing.assert_array_equal(added.sums, whole.sums)
     np.testing.assert_array_equal(added.counts, whole.counts)
+
+
+@pytest.mark.parametrize(("num_rows", "dim", "num_clusters"), [(1, 1, 1), (1, 8, 1), (9, 1, 2), (9, 8, 9)])
+def test_few_rows_clusters_and_columns(num_rows: int, dim: int, num_clusters: int) -> None:
+    vectors = draw_vectors(num_rows, dim, num_concepts=2, spread=0.5, seed=5)
+    nobody = vectors[:0]
+    running = RunningSums(lambda: [nobody, vectors, nobody], num_rows)
+    centroids = seed_centroids(vectors, num_clusters, seed=0)
+    for _ in range(4):
+        found, expected = running.under(centroids), partial_sums(vectors, centroids)
+        np.testing.assert_array_equal(found.sums, expected.sums)
+        np.testing.assert_array_equal(found.counts, expected.counts)
+        centroids = update_centroids(centroids, found.sums, counts=found.counts)
+    assert not partial_sums(nobody, centroids).sums.any()

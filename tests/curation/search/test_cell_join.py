@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from arithmetic import ARITHMETICS, forced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from curation.search.cell_join import Members, join_cells
 from curation.search.cells import nearest_cells, train_cells
 from curation.search.edges import Pairs, limit_edges
 from curation.search.exact import cosine_pairs
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
 
 
 def unit_vectors(rng: np.random.Generator, num_rows: int, *, dim: int, spread: float) -> np.ndarray:
@@ -101,9 +104,9 @@ def test_tiles_and_arithmetic_do_not_matter(tile, monkeypatch):
     monkeypatch.setattr(cell_join, "TILE_ROWS", tile)
     monkeypatch.setattr(cell_join, "TILE_COLUMNS", tile)
     assert_equal(join_all(everyone, [0, 7], threshold=0.6), expected)
-    for dtype in ("bf16", "fp32"):
-        monkeypatch.setattr(cell_join, "fastest_dtype", lambda dtype=dtype: dtype)
-        assert_equal(join_all(everyone, [0, 2, 7], threshold=0.6), expected)
+    for other in ARITHMETICS:
+        with forced(other):
+            assert_equal(join_all(everyone, [0, 2, 7], threshold=0.6), expected)
 
 
 def test_a_placeholder_costs_a_star():
@@ -141,3 +144,13 @@ def test_nobody_is_at_home():
     nobody = Members(np.zeros(0, np.int64), np.zeros((0, 4), np.float16), np.zeros((0, 2), np.uint16))
     pairs = join_cells(nobody, [nobody], cells=range(3), rows=nobody.rows, threshold=0.5)
     assert len(pairs.a) == 0
+
+
+@pytest.mark.parametrize("dim", [1, 2, 8])
+@pytest.mark.parametrize("num_rows", [1, 2])
+def test_few_rows_and_columns_and_empty_cells(num_rows, dim):
+    vectors = np.tile(np.eye(1, dim), (num_rows, 1)).astype(np.float16)
+    vectors[1:] *= np.float16(0.9)  # no copy
+    cells = np.array([[1, 2], [3, 1]], np.uint16)[:num_rows]  # nobody is at home in 0, 2 and 4
+    pairs = join_all(Members(np.arange(num_rows), vectors, cells), [0, 1, 2, 5], cuts=3, threshold=0.5)
+    assert list(zip(pairs.a, pairs.b, strict=True)) == [(0, 1)][: num_rows - 1]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from arithmetic import ARITHMETICS, forced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from curation.search.cells import (
     needed_probes,
     train_cells,
 )
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -65,9 +68,29 @@ def test_any_cut_and_any_machine_agree(monkeypatch):
     parts = [nearest_cells(sample[i : i + 93], centroids, num_probes=5) for i in range(0, 800, 93)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     monkeypatch.setattr(cells, "_TILE_ROWS", 50)
-    monkeypatch.setattr(cells, "fastest_dtype", lambda: "fp32")  # a CPU without VNNI
-    np.testing.assert_array_equal(train_cells(sample, 40, seed=3), centroids)
-    np.testing.assert_array_equal(nearest_cells(sample, centroids, num_probes=5), whole)
+    for other in ARITHMETICS:
+        with forced(other):
+            np.testing.assert_array_equal(train_cells(sample, 40, seed=3), centroids)
+            np.testing.assert_array_equal(nearest_cells(sample, centroids, num_probes=5), whole)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 700])  # of 700 numbers fp32 does not hold all sums
+@pytest.mark.parametrize(("num_rows", "num_cells"), [(0, 1), (0, 9), (1, 1), (1, 9), (30, 1)])
+def test_few_rows_cells_and_columns(num_rows, num_cells, dim):
+    rng = np.random.default_rng(4)
+    vectors, centroids = (unit(rng.standard_normal((n, dim))) for n in (num_rows, num_cells))
+    order = nearest_cells(vectors, centroids, num_probes=num_cells)
+    assert np.sort(order, axis=1).tolist() == [list(range(num_cells))] * num_rows
+    assert needed_probes(vectors, centroids, cell=order[:, -1]).tolist() == [num_cells] * num_rows
+    if num_rows >= num_cells:
+        assert train_cells(vectors, num_cells, seed=0).shape == (num_cells, dim)
+
+
+def test_no_cell_is_near():
+    vectors = unit(np.eye(3))
+    assert [(rows, found.shape) for rows, found in cells.cell_products(vectors, vectors[:0])] == [
+        (slice(0, 3), (3, 0))
+    ]
 
 
 def test_training_finds_the_concepts():

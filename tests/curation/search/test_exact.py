@@ -3,16 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from arithmetic import ARITHMETICS, forced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.errors import ConfigError, IntegrityError
 from curation.search import exact, product
 from curation.search.edges import Pairs, limit_edges
-from curation.search.exact import cosine_pairs, enough_leading
-from curation.search.product import encode, fastest_dtype, multiply
+from curation.search.exact import enough_leading
+from curation.search.product import encode, multiply
 
 ENGINES = [("torch", "int8"), ("torch", "bf16"), ("torch", "fp16"), ("torch", "fp32"), ("faiss", None)]
+
+
+def cosine_pairs(a: np.ndarray, b: np.ndarray, *, dtype: str | None = None, **more: object) -> Pairs:
+    """The join, in an arithmetic that this machine need not have."""
+    with forced(dtype):
+        return exact.cosine_pairs(a, b, dtype=dtype, **more)
 
 
 def unit_vectors(rng: np.random.Generator, num_rows: int, *, dim: int, spread: float = 1.0) -> np.ndarray:
@@ -132,6 +139,7 @@ def join_of_blocks(rows: np.ndarray, *, cuts: list[int], threshold: float, limit
     return Pairs(a[order], b[order], score[order])
 
 
+@pytest.mark.usefixtures("arithmetic")
 @settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -147,6 +155,7 @@ def test_union_of_blocks_is_the_whole(seed, cuts, limit, spread):
     assert_equal(join_of_blocks(rows, cuts=cuts, threshold=0.8, limit=limit), whole)
 
 
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("backend", ["torch", "faiss"])
 def test_hubs_are_tamed_and_reported(backend):
     rng = np.random.default_rng(1)
@@ -161,6 +170,7 @@ def test_hubs_are_tamed_and_reported(backend):
     assert set(pairs.b[np.isin(pairs.a, [20, 21, 22])]) | {20} == set(range(20, 120))
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_collector_limits_on_the_way(monkeypatch):
     monkeypatch.setattr(exact, "TILE_ROWS", 16)
     monkeypatch.setattr(exact, "TILE_COLUMNS", 16)
@@ -175,6 +185,7 @@ def test_collector_limits_on_the_way(monkeypatch):
     assert got.num_hub_rows == int((np.bincount(np.concatenate([full.a, full.b])) > 2).sum())
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_nothing_to_compare():
     none = np.zeros((0, 8), np.float16)
     zeros = np.zeros((5, 8), np.float16)
@@ -182,6 +193,17 @@ def test_nothing_to_compare():
         assert len(cosine_pairs(none, none, threshold=0.5, same=True, backend=backend).a) == 0
         assert len(cosine_pairs(zeros, none, threshold=0.5, same=False, backend=backend).a) == 0
         assert len(cosine_pairs(zeros, zeros, threshold=-1.0, same=True, backend=backend).a) == 0
+
+
+@pytest.mark.parametrize("dim", [1, 2, 9])
+@pytest.mark.parametrize(("backend", "dtype"), ENGINES)
+def test_one_row_and_one_column(backend, dtype, dim):
+    rng = np.random.default_rng(4)
+    one, many = unit_vectors(rng, 1, dim=dim), unit_vectors(rng, 40, dim=dim)
+    for a, b in ((one, one), (one, many), (many, one), (one, many[:0]), (many[:0], one)):
+        got = cosine_pairs(a, b, threshold=0.1, same=False, backend=backend, dtype=dtype)
+        assert_equal(got, reference(a, b, threshold=0.1, same=False))
+    assert len(cosine_pairs(one, one, threshold=-1.0, same=True, backend=backend, dtype=dtype).a) == 0
 
 
 @pytest.mark.parametrize(("backend", "dtype"), ENGINES)
@@ -229,7 +251,7 @@ def test_leading_numbers_lose_no_pair(same, monkeypatch):
     monkeypatch.setattr(exact, "TILE_COLUMNS", 48)
     for num in (64, 128, 192):
         monkeypatch.setattr(exact, "enough_leading", lambda *_, num=num, **__: num)
-        for dtype in ("bf16", "fp32", *(["int8"] if fastest_dtype() == "int8" else [])):
+        for dtype in ARITHMETICS:
             got = cosine_pairs(vectors, other, threshold=0.7, same=same, dtype=dtype)
             assert got.a.tolist() == expected.a.tolist()
             assert got.b.tolist() == expected.b.tolist()

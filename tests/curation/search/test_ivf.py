@@ -12,6 +12,8 @@ from curation.search.ivf import IvfConfig, choose_index, ivf_pairs, ivf_top_k, t
 from curation.search.recall import top_k_recall
 from curation.search.topk import top_k
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 def pool(seed: int, num_rows: int, *, dim: int = 32) -> np.ndarray:
     rng = np.random.default_rng(seed)
@@ -134,3 +136,15 @@ def test_limited_pairs_and_empty_shards():
     assert pairs.num_dropped == len(everything.a) - len(pairs.a) > 0
     nothing = ivf_pairs(vectors[:0], [], trained, threshold=0.5)
     assert len(nothing.a) == 0
+
+
+def test_one_row_one_list_and_nobody_who_asks():
+    vectors = pool(7, 40)
+    nobody = vectors[:0]
+    trained = train_index(vectors[:1], choose_index(IvfConfig(num_lists=1), num_rows=1, dim=32), seed=0)
+    found = ivf_top_k(vectors[:2], shards(vectors[:1]), trained, k=3)
+    assert found.index.tolist() == [[1000, -1, -1]] * 2
+    assert ivf_top_k(nobody, shards(vectors[:1]), trained, k=3).index.shape == (0, 3)
+    assert (ivf_top_k(vectors[:2], shards(nobody), trained, k=3).index == -1).all()
+    assert len(ivf_pairs(nobody, shards(vectors[:1]), trained, threshold=-1.0).a) == 0
+    assert ivf_pairs(vectors[:1], shards(vectors[:1]), trained, threshold=0.5).b.tolist() == [1000]

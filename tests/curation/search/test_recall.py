@@ -17,6 +17,8 @@ from curation.search.recall import (
     require_recall,
 )
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 def pool(seed: int, num_rows: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
@@ -104,3 +106,12 @@ def test_refuses_too_little():
     require_recall(Recall(None, 0.0, 1.0, 100, 0), min_recall=1.0, num_probes=8, num_cells=64)
     with pytest.raises(ConfigError, match=r"recall 0.9700 with 8 probes of 64.*at least 0.98.*num_probes"):
         require_recall(got, min_recall=0.98, num_probes=8, num_cells=64)
+
+
+@pytest.mark.parametrize(("num_sampled", "num_rows"), [(0, 0), (0, 9), (3, 0), (1, 1), (3, 9)])
+def test_nothing_is_near(num_sampled, num_rows):
+    vectors = np.eye(12, dtype=np.float16)
+    centroids = vectors[:2]
+    truth = exact_truth(vectors[:num_sampled], vectors[3 : 3 + num_rows], centroids, threshold=0.5)
+    assert len(truth.row) == len(truth.probes) == len(truth.count) == 0
+    assert measured_recall(truth, rows=np.ones(num_sampled, bool), num_probes=1).estimate is None

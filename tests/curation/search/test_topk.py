@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from arithmetic import forced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,21 +71,36 @@ def test_equals_a_full_sort(seed, k, size, num_distinct, dtype):
     queries = np.concatenate([unit_vectors(rng, 6, dim=24), vectors[:6]])
     rank = rng.permutation(150)
     rows = rng.permutation(150)  # the order in which rows stream by changes nothing
-    best = top_k(queries, blocks_of(vectors, size=size, rows=rows), k=k, tie_rank=rank, dtype=dtype)
+    with forced(dtype):
+        best = top_k(queries, blocks_of(vectors, size=size, rows=rows), k=k, tie_rank=rank, dtype=dtype)
     index, score = reference(queries, vectors, k=k, rank=rank)
     np.testing.assert_array_equal(best.index, index)
     np.testing.assert_array_equal(best.score, score)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("dtype", ["int8", "fp32", "fp16", "bf16"])
 def test_tiles_of_queries_and_rows(monkeypatch, dtype):
     monkeypatch.setattr(topk, "_TILE_QUERIES", 16)
     monkeypatch.setattr(topk, "_TILE_ROWS", 64)
     monkeypatch.setattr(topk, "_MAX_PROPOSED", 40)
     rng = np.random.default_rng(0)
     vectors, queries = unit_vectors(rng, 1000, dim=384), unit_vectors(rng, 50, dim=384)
-    best = top_k(queries, blocks_of(vectors, size=230), k=8, dtype=dtype)
+    with forced(dtype):
+        best = top_k(queries, blocks_of(vectors, size=230), k=8, dtype=dtype)
     index, score = reference(queries, vectors, k=8, rank=np.arange(1000))
+    np.testing.assert_array_equal(best.index, index)
+    np.testing.assert_array_equal(best.score, score)
+
+
+@pytest.mark.usefixtures("arithmetic")
+@pytest.mark.parametrize("dim", [1, 2, 9])
+@pytest.mark.parametrize(("num_queries", "num_rows"), [(0, 0), (0, 5), (3, 0), (1, 1), (1, 5), (3, 1)])
+def test_few_queries_rows_and_columns(num_queries, num_rows, dim):
+    rng = np.random.default_rng(1)
+    vectors, queries = unit_vectors(rng, num_rows, dim=dim), unit_vectors(rng, num_queries, dim=dim)
+    blocks = [(np.zeros(0, np.int64), vectors[:0]), *blocks_of(vectors, size=2)]
+    best = top_k(queries, blocks, k=2)
+    index, score = reference(queries, vectors, k=2, rank=np.arange(num_rows))
     np.testing.assert_array_equal(best.index, index)
     np.testing.assert_array_equal(best.score, score)
 
