@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,28 +13,71 @@ PLAIN_LINE_EVERY_S = 10.0
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` so far; an unfinished last one is left out."""
-    path = run_dir / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of `metrics.jsonl` so far; what is no whole line, at the end or within, is left out."""
+    return _read(run_dir / "metrics.jsonl")[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The whole lines of a file, and how many others it has; one that is being written is none of them."""
+    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    lines = [line for line in text.split("\n")[:-1] if line]
+    records = [record for line in lines if (record := _record(line)) is not None]
+    return records, len(lines) - len(records)
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 class MetricsLog:
-    """Appends to `RUN_DIR/metrics.jsonl`; a resumed training goes on right behind its checkpoint's step."""
+    """Appends to `RUN_DIR/metrics.jsonl`; a resumed training goes on right behind its checkpoint's step.
 
-    def __init__(self, run_dir: Path, *, first_step: int) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
+    It is for people and plots: what is damaged in it, or cannot be written, is said, and stops no training.
+    """
+
+    def __init__(self, run_dir: Path, *, first_step: int, warn: Callable[[str], None]) -> None:
         self._path = run_dir / "metrics.jsonl"
-        kept = [line for line in read_metrics(run_dir) if first_step and line["step"] <= first_step]
+        self._warn = warn
+        self._start = ""  # what ends a line that was torn
+        self._is_failing = False
         # What was logged after the checkpoint happens again.
         temp = self._path.with_suffix(".tmp")
-        temp.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        temp.replace(self._path)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            found, num_torn = _read(self._path)
+            kept = [line for line in found if first_step and line["step"] <= first_step]
+            temp.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            temp.replace(self._path)
+        except OSError as error:
+            self._start = "\n"  # what lies there has not been looked at
+            self._say_failing(error)
+            return
+        if num_torn and first_step:
+            warn(f"{self._path}: {num_torn} torn lines are left out; only the curves miss them")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one line; numbers that JSON does not have become null."""
-        with self._path.open("a") as out:
-            out.write(json.dumps({key: _plain(value) for key, value in record.items()}) + "\n")
+        line = json.dumps({key: _plain(value) for key, value in record.items()})
+        try:
+            with self._path.open("a") as out:
+                out.write(f"{self._start}{line}\n")
+        except OSError as error:
+            self._start = "\n"
+            self._say_failing(error)
+        else:
+            self._start, self._is_failing = "", False
+
+    def _say_failing(self, error: OSError) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            self._warn(
+                f"{self._path} cannot be written ({error.strerror}); the training goes on, and its curves "
+                "will miss these steps"
+            )
 
 
 def _plain(value: Any) -> Any:

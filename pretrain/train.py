@@ -74,7 +74,7 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
         state = build(config, where, is_new=folder is None)
         if folder is not None:
             _resume(folder, config, state, dataset=images.digest, where=where, warn=progress.say)
-        log = MetricsLog(run_dir, first_step=state.step) if is_first else None
+        log = MetricsLog(run_dir, first_step=state.step, warn=progress.say) if is_first else None
         probe = Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None
         return _loop(Session(config, run_dir, where, images, progress, log, probe, stop), state)
 

@@ -419,7 +419,7 @@ def test_no_local_crops_and_no_step_may_be_skipped(drawn: Path, tmp_path: Path) 
 
 
 def test_metrics_have_each_step_once(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path, first_step=0)
+    log = MetricsLog(tmp_path, first_step=0, warn=print)
     log.write({"step": 0, "knn_10": 0.5})
     for step in (1, 2, 3):
         log.write({"step": step, "loss": float("nan") if step == 2 else 1.5})
@@ -427,10 +427,12 @@ def test_metrics_have_each_step_once(tmp_path: Path) -> None:
         out.write('{"step": 4, "lo')  # killed while writing
     assert [line["step"] for line in read_metrics(tmp_path)] == [0, 1, 2, 3]
     assert read_metrics(tmp_path)[2]["loss"] is None
-    MetricsLog(tmp_path, first_step=2).write({"step": 3, "loss": 2.5})
+    MetricsLog(tmp_path, first_step=2, warn=print).write({"step": 3, "loss": 2.5})
     assert [line["step"] for line in read_metrics(tmp_path)] == [0, 1, 2, 3]
     assert read_metrics(tmp_path)[3]["loss"] == 2.5
-    MetricsLog(tmp_path, first_step=0)  # anew: what was measured before the first step is measured again
+    MetricsLog(
+        tmp_path, first_step=0, warn=print
+    )  # anew: what was measured before the first step is measured again
     assert read_metrics(tmp_path) == []
 
 

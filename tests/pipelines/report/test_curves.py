@@ -35,7 +35,7 @@ def test_running_mean_by_hand() -> None:
 def test_a_training_becomes_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], with_probe: bool
 ) -> None:
-    log = MetricsLog(tmp_path, first_step=0)
+    log = MetricsLog(tmp_path, first_step=0, warn=print)
     for step in range(1, 9):
         log.write(a_step(step))
         if with_probe and step % 4 == 0:
@@ -49,5 +49,5 @@ def test_a_training_becomes_a_picture(
 
 
 def test_a_training_without_a_step_is_an_error(tmp_path: Path) -> None:
-    MetricsLog(tmp_path, first_step=0)
+    MetricsLog(tmp_path, first_step=0, warn=print)
     assert main(["report", str(tmp_path)]) == ConfigError.exit_code
