@@ -2,8 +2,6 @@
 
 import faulthandler
 import multiprocessing
-import os
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,6 +10,7 @@ from typing import Any
 
 from curation import storage
 from curation.errors import ExecutorError, LvdError
+from curation.orphans import end_with_parent
 from pipelines.runner import Death
 from pipelines.step import IN_FLIGHT, Item, Receipt, Step, Work, perform
 from pipelines.threads import set_threads
@@ -76,7 +75,7 @@ def _note(step: Step, item: Item, run_dir: str) -> str:
 
 def _alone(pipe: Connection, perform_it: Callable[[Work], Receipt], step: Step) -> None:
     faulthandler.disable()  # a crash is expected here; its dump would only frighten
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     set_threads(step.threads)
     answer: Any
     try:
@@ -86,11 +85,3 @@ def _alone(pipe: Connection, perform_it: Callable[[Work], Receipt], step: Step) 
     except Exception:  # our own fault, and not the item's: the parent raises it
         answer = ExecutorError(f"Step {step.name} failed in a process of its own", got=traceback.format_exc())
     pipe.send(answer)
-
-
-def _end_with_parent() -> None:
-    """Leave no orphan behind when the parent is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -5,6 +5,7 @@ python -m pipelines.torchrun …    torchrun, without a traceback where a proces
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from curation.errors import ConfigError, ExecutorError, LvdError, StoppedError
+from curation.orphans import PARENT, end_with_parent, named_parent
 
 # Names the folder in which every process leaves its exit code: torchrun's own is 1, whatever happened.
 EXIT_CODES = "LVD_EXIT_CODES"
@@ -66,10 +68,10 @@ def launch(arguments: Sequence[str], *, num_processes: int, threads: int | None)
     command += ["-m", "pipelines.cli", "pretrain", *arguments]
     share = threads or max(1, (os.cpu_count() or 1) // num_processes)
     with tempfile.TemporaryDirectory(prefix="lvd-exit-codes-") as folder:
-        own = {EXIT_CODES: folder, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S)}
+        own = {EXIT_CODES: folder, PARENT: str(os.getpid()), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S)}
         environment = {"OMP_NUM_THREADS": str(share), **os.environ, **own}
         code, received = _wait_for(command, environment)
-        codes = {int(path.name): int(path.read_text()) for path in Path(folder).iterdir()}
+        codes = _read_codes(Path(folder))
     if code == 0:
         return
     if signal.SIGINT in received:
@@ -85,6 +87,12 @@ def launch(arguments: Sequence[str], *, num_processes: int, threads: int | None)
         got=", ".join(f"rank {number}: exit code {codes[number]}" for number in sorted(codes)) or None,
         remedy="See what it said above; the same command goes on from the last checkpoint",
     )
+
+
+def _read_codes(folder: Path) -> dict[int, int]:
+    """The exit code of each process that could leave one: it was killed, or the disk was full, if not."""
+    texts = {int(path.name): path.read_text() for path in folder.iterdir()}
+    return {number: int(text) for number, text in texts.items() if text.isdigit()}
 
 
 def _wait_for(command: Sequence[str], environment: dict[str, str]) -> tuple[int, list[int]]:
@@ -129,7 +137,10 @@ def exit_code_noted() -> Iterator[None]:
         code = 130
         raise
     finally:
-        (Path(os.environ[EXIT_CODES]) / str(rank())).write_text(str(code))
+        try:
+            (Path(os.environ[EXIT_CODES]) / str(rank())).write_text(str(code))
+        except OSError as error:  # it only tells the launcher what the error of this process was
+            print(f"lvd: The exit code of rank {rank()} cannot be noted: {error}.", file=sys.stderr)
 
 
 def let_first_speak() -> None:
@@ -146,6 +157,9 @@ def main() -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 
+    launcher = named_parent()
+    end_with_parent(by=signal.SIGTERM, parent=launcher)
+    os.environ[PARENT] = str(os.getpid())
     logging.disable(logging.CRITICAL)  # it would tell in its own words what the processes have said
     try:
         run(sys.argv[1:])
@@ -157,6 +171,9 @@ def main() -> int:
         return 1
     except SignalException:
         return 1
+    finally:
+        if launcher is not None and os.getppid() != launcher and is_launched_by_lvd():
+            shutil.rmtree(os.environ[EXIT_CODES], ignore_errors=True)  # nobody waits for them any more
     return 0
 
 

@@ -10,7 +10,6 @@ import ctypes
 import os
 import platform
 import signal
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from curation.cpu import has_bf16
 from curation.errors import ConfigError
+from curation.orphans import end_with_parent, named_parent
 from pretrain.loss.group import Alone, Group
 from pretrain.model.network import Network
 
@@ -242,7 +242,6 @@ def keep_freed_memory() -> None:
 
 
 def _stop_with_launcher() -> None:
-    """Ask for a SIGTERM when torchrun ends: one that is killed would leave its processes training on."""
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
-        set_death_signal = 1  # sys/prctl.h
-        ctypes.CDLL(None).prctl(set_death_signal, int(signal.SIGTERM), 0, 0, 0)
+    """Save and stop when torchrun ends: one that is killed would leave its processes training on."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent(by=signal.SIGTERM, parent=named_parent())

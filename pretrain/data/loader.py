@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from curation.describe.decode import DecodeConfig, decode
 from curation.errors import IntegrityError
+from curation.orphans import end_with_parent
 from pretrain.data.augment import CropConfig, Crops, MultiCrop
 from pretrain.data.images import Images
 from pretrain.data.masking import MaskingConfig, mask_batch
@@ -213,16 +214,16 @@ def _settle_worker(_number: int) -> None:
     child of the server, and they keep the server alive.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
+    threading.Thread(target=_end_when_asked, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_when_asked() -> None:
+    """End by the SIGTERM of the training itself, and by no other."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    while parent.is_alive():
-        asked = signal.sigtimedwait({signal.SIGTERM}, 1.0)
-        if asked is not None and asked.si_pid == parent.pid:
-            break
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
     os._exit(1)
 
 

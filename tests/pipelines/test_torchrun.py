@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from faults.processes import MARK, is_rank, is_torchrun, kill_marked, left_behind, marked, new_mark
 
 from curation.errors import ConfigError, ExecutorError, IntegrityError, StoppedError
 from pipelines import torchrun
@@ -143,3 +144,58 @@ def test_two_processes_say_once_what_is_wrong(tmp_path: Path, finished: Path) ->
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("cannot share a batch evenly") == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.accept
+@pytest.mark.parametrize("victim", ["launcher", "torchrun", "rank"])
+def test_whoever_is_killed_nobody_trains_on(victim: str, tmp_path: Path, finished: Path) -> None:
+    command, run_dir = _training(tmp_path, finished, num_steps=100_000)
+    metrics, mark = run_dir / "metrics.jsonl", new_mark()
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=os.environ | mark | {"TMPDIR": str(folder)}, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 600
+        while not (metrics.exists() and metrics.read_text().count("\n") > 3):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert sum(is_rank(words) for words in marked(mark[MARK]).values()) >= 2
+        if victim == "launcher":
+            process.kill()
+        elif victim == "torchrun":
+            assert len(kill_marked(mark[MARK], is_torchrun)) == 1
+        else:
+            rank = next(
+                pid for pid, words in marked(mark[MARK]).items() if is_rank(words) and pid != process.pid
+            )
+            os.kill(rank, signal.SIGKILL)
+        code = process.wait(120)
+    finally:
+        process.kill()
+        left = left_behind(mark[MARK], timeout_s=90)
+    assert not left
+    assert code == (-signal.SIGKILL if victim == "launcher" else 1)
+    if victim != "rank":  # they have been asked to stop, and have saved what they had
+        [saved] = (run_dir / "checkpoints").glob("step-*/training.json")
+        assert json.loads(saved.read_text())["step"] >= 3
+    if victim == "launcher":
+        assert not list(folder.glob("lvd-exit-codes-*"))
+
+
+def test_an_exit_code_that_was_torn_is_none(tmp_path: Path) -> None:
+    for name, text in (("0", "143"), ("1", ""), ("2", "14\n3")):
+        (tmp_path / name).write_text(text)
+    assert torchrun._read_codes(tmp_path) == {0: 143}
+
+
+def test_an_exit_code_that_cannot_be_left_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(torchrun.EXIT_CODES, str(tmp_path / "gone"))
+    with pytest.raises(ConfigError, match="no"), torchrun.exit_code_noted():
+        raise ConfigError("no")
+    assert "exit code of rank 0 cannot be noted" in capsys.readouterr().err
