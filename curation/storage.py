@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import io
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import drivers
+from curation import drivers, local_files
+from curation.disk_errors import naming, with_path
 from curation.errors import ConfigError, IntegrityError, SourceError
 
 # Anything else could start a program (`pipe:`), reach inside the network (`http:` has a module of its own,
@@ -188,7 +188,7 @@ def _list_remote(fs: Any, root: str, folder: str, prefix: str, *, deep: bool) ->
 def open_stream(path: str) -> Iterator[BinaryIO]:
     """Open `path` for one pass from start to end, read ahead in large pieces."""
     if is_local(path):
-        with local_path(path).open("rb", buffering=1 << 20) as stream:
+        with with_path(path), local_path(path).open("rb", buffering=1 << 20) as stream:
             yield stream
         return
     with _translated(path):
@@ -201,7 +201,7 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
 def open_seekable(path: str) -> Iterator[BinaryIO]:
     """Open `path` for a reader that seeks and buffers by itself; nothing is read ahead."""
     if is_local(path):
-        with local_path(path).open("rb", buffering=0) as stream:
+        with with_path(path), local_path(path).open("rb", buffering=0) as stream:
             yield cast(BinaryIO, stream)
         return
     with _translated(path):
@@ -217,21 +217,13 @@ def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> byte
         OSError: as the operating system or the object store says.
     """
     if is_local(path):
-        with local_path(path).open("rb") as stream:
+        with with_path(path), local_path(path).open("rb") as stream:
             stream.seek(offset)
             return stream.read(-1 if num_bytes is None else num_bytes)
     end = None if num_bytes is None else offset + num_bytes
     with _translated(path):
         fs, name = _remote(path)
         return bytes(fs.cat_file(name, start=offset or None, end=end)) if end != offset else b""
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def publish_bytes(path: str, data: bytes, *, replace: bool = False) -> None:
@@ -243,17 +235,7 @@ def publish_bytes(path: str, data: bytes, *, replace: bool = False) -> None:
         replace: whether a file there is replaced; otherwise it stays as it is (a twin was there first).
     """
     if is_local(path):
-        target = local_path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with temp.open("wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            _rename(temp, target, replace=replace)
-        finally:
-            temp.unlink(missing_ok=True)
+        local_files.publish_bytes(local_path(path), data, replace=replace)
         return
     with _translated(path), contextlib.suppress(FileExistsError):
         fs, name = _remote(path)
@@ -270,12 +252,7 @@ def publish_file(temp_path: str | Path, path: str, *, replace: bool = False) -> 
     """
     temp = Path(temp_path)
     if is_local(path):
-        target = local_path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temp.open("rb") as done:
-            os.fsync(done.fileno())
-        _rename(temp, target, replace=replace)
-        temp.unlink(missing_ok=True)
+        local_files.publish_file(temp, local_path(path), replace=replace)
         return
     with _translated(path), contextlib.suppress(FileExistsError):
         fs, name = _remote(path)
@@ -283,31 +260,13 @@ def publish_file(temp_path: str | Path, path: str, *, replace: bool = False) -> 
     temp.unlink()
 
 
-def _rename(temp: Path, target: Path, *, replace: bool) -> None:
-    if replace:
-        temp.replace(target)
-    else:
-        try:
-            os.link(temp, target)  # a rename that never replaces; the caller removes the temporary name
-        except FileExistsError:
-            return
-        except OSError:  # a file system without hard links
-            temp.rename(target)
-    _fsync_folder(target.parent)
-
-
 def link_or_copy(path: str, target: str) -> None:
     """Make the published file `path` appear at `target` too, without copying its bytes where that can be."""
     if is_local(path) and is_local(target):
-        local_path(target).parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(local_path(path), local_path(target))
-        except FileExistsError:
-            return
+            local_files.link(local_path(path), local_path(target))
         except OSError:  # another file system, or one without hard links
             publish_bytes(target, read_bytes(path))
-        else:
-            _fsync_folder(local_path(target).parent)
         return
     fs, name = _remote(target)
     if not fs.exists(name):
@@ -350,7 +309,8 @@ def sha256_file(path: str) -> tuple[str, int]:
 
 def write_table(path: str | Path, table: pa.Table) -> None:
     """Write a table to a local parquet file; equal tables give equal bytes."""
-    pq.write_table(table, str(path), compression="zstd", row_group_size=1 << 16, write_statistics=True)
+    with naming(path, num_bytes=table.nbytes):
+        pq.write_table(table, str(path), compression="zstd", row_group_size=1 << 16, write_statistics=True)
 
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
@@ -372,8 +332,12 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
 
 def write_vectors(path: str | Path, vectors: np.ndarray) -> None:
     """Write an array to a local `.npy` file."""
-    with Path(path).open("wb") as out:
-        np.lib.format.write_array(out, np.ascontiguousarray(vectors), allow_pickle=False)
+    if vectors.dtype.hasobject:
+        raise ValueError("Object arrays are pickles")
+    whole = np.ascontiguousarray(vectors)
+    with naming(path, num_bytes=whole.nbytes), Path(path).open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(whole))
+        out.write(whole.data)  # NumPy's own writer does not tell why a write has failed
 
 
 def read_vectors(path: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from curation import storage
+from curation.disk_errors import naming
 from curation.errors import IntegrityError
 
 RECEIPT = "receipt.json"  # of an item, in its folder
@@ -165,13 +166,17 @@ def perform(
 
     A file without a receipt is nobody's output: what a death left there is replaced. A twin that was faster
     has left a receipt: then its output stays, and ours goes.
+
+    Raises:
+        ExecutorError: when a file system refuses what the work wants of it.
     """
     identity = step.identity(item)
     folder = item_folder(step, identity)
     scratch = scratch_dir(run_dir)
     try:
         started, cpu = time.monotonic(), time.process_time()
-        facts = work(Attempt(item.payload, scratch, condemned or {}, folder))
+        with naming(scratch):
+            facts = work(Attempt(item.payload, scratch, condemned or {}, folder))
         worked, cpu_s = time.monotonic(), time.process_time() - cpu
         if not publish:
             return Receipt(step.name, identity, folder, {}, facts)
@@ -215,7 +220,9 @@ IN_FLIGHT = "in-flight-"
 def scratch_dir(run_dir: str) -> Path:
     """A fresh local folder, on the run directory's own file system where that is local."""
     if not storage.is_local(run_dir):
-        return Path(tempfile.mkdtemp(prefix="lvd-"))
+        with naming(tempfile.gettempdir()):
+            return Path(tempfile.mkdtemp(prefix="lvd-"))
     scratch = storage.local_path(run_dir) / "tmp" / uuid.uuid4().hex
-    scratch.mkdir(parents=True)
+    with naming(scratch):
+        scratch.mkdir(parents=True)
     return scratch

@@ -13,7 +13,6 @@ hash in it is right. One that is damaged is passed over for the one before.
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -28,7 +27,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from curation.disk_errors import naming
 from curation.errors import IntegrityError
+from curation.local_files import fsync
 from pretrain.model.network import Network
 from pretrain.objective import Centres
 from pretrain.parallel import assign, full
@@ -77,6 +78,9 @@ def save(
 
     Returns:
         The folder.
+
+    Raises:
+        ExecutorError: when the file system refuses; the checkpoints before stay.
     """
     files = {
         TEACHER: _state_of(teacher, is_writer),
@@ -87,17 +91,22 @@ def save(
     if not is_writer:
         return target
     temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    temp.mkdir(parents=True)
     metadata = {"format": "pt", "lvd": "1", "vit": json.dumps(asdict(student.backbone.config))}
-    for name, tensors in files.items():
-        save_file(tensors, temp / name, metadata=metadata)
-        _sort_metadata(temp / name)
-    (temp / "training.json").write_text(json.dumps({"step": step, **facts}, indent=1))
-    proof = {path.name: _proof_of(path) for path in sorted(temp.iterdir())}
-    _sync(temp)
-    shutil.rmtree(target, ignore_errors=True)  # a damaged one of this step, or one without its marker
-    temp.rename(target)
-    _publish_marker(target, proof)
+    num_bytes = sum(tensor.nbytes for tensors in files.values() for tensor in tensors.values())
+    try:
+        with naming(target, num_bytes=num_bytes):
+            temp.mkdir(parents=True)
+            for name, tensors in files.items():
+                save_file(tensors, temp / name, metadata=metadata)
+                _sort_metadata(temp / name)
+            (temp / "training.json").write_text(json.dumps({"step": step, **facts}, indent=1))
+            proof = {path.name: _proof_of(path) for path in sorted(temp.iterdir())}
+            _sync(temp)
+            shutil.rmtree(target, ignore_errors=True)  # a damaged one of this step, or one without its marker
+            temp.rename(target)
+            _publish_marker(target, proof)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)  # on a full disk, half a checkpoint would keep it full
     return target
 
 
@@ -255,21 +264,13 @@ def _fault_of(folder: Path) -> str | None:
 def _publish_marker(target: Path, proof: Mapping[str, Any]) -> None:
     temp = target / f".{MARKER}.tmp"
     temp.write_text(json.dumps(proof, indent=1))
-    _fsync(temp)
+    fsync(temp)
     temp.rename(target / MARKER)
-    _fsync(target)
-    _fsync(target.parent)
+    fsync(target)
+    fsync(target.parent)
 
 
 def _sync(folder: Path) -> None:
     for path in folder.iterdir():
-        _fsync(path)
-    _fsync(folder)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        fsync(path)
+    fsync(folder)

@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from curation.disk_errors import naming
 from curation.errors import ConfigError, ModelError
 from pretrain.model.keys import HEAD_DIM
 from pretrain.model.keys_huggingface import huggingface_config, to_huggingface
@@ -64,7 +65,7 @@ def export(path: str | Path, *, format: Format, out: str | Path, num_heads: int 
     _check_out(out, format)
     model = load_backbone(path, num_heads=num_heads)
     _check_expressible(model.config, format)
-    with _published(out) as draft:
+    with naming(out), _published(out) as draft:
         match format:
             case "huggingface":
                 _write_huggingface(model, draft)

@@ -9,6 +9,7 @@ import numpy as np
 from curation.batches import batches
 from curation.dedup.edges import Edges
 from curation.dedup.health import Placed, sort_in_memory
+from curation.disk_errors import naming
 
 _EDGE = np.dtype([("a", "<i8"), ("b", "<i8"), ("score", "<f8"), ("kind", "i1")])
 # Edges held before they are written, 25 bytes each: a bucket's file is opened once for all of them.
@@ -23,9 +24,9 @@ def spooled(pieces: Iterable[Placed], num_buckets: int) -> Iterator[Edges]:
         num_buckets: their number; buckets may be empty.
 
     Raises:
-        OSError: the temporary folder (`TMPDIR`) has no room for them, 25 bytes an edge.
+        ExecutorError: the temporary folder (`TMPDIR`) has no room for them, 25 bytes an edge.
     """
-    with tempfile.TemporaryDirectory(prefix="lvd-edges-") as folder:
+    with naming(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="lvd-edges-") as folder:
         files = [Path(folder, f"{number:06d}") for number in range(num_buckets)]
         for held in batches(pieces, size=lambda piece: len(piece[0]), least=_HELD_EDGES):
             for file, edges in zip(files, sort_in_memory(held, num_buckets), strict=True):

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from curation.disk_errors import naming
 from curation.errors import ConfigError
+from curation.local_files import fsync
 from curation.shard.read import ShardReader, fetch_shard, open_dataset
 
 _MAX_OPEN = 256  # a shuffle goes from shard to shard
@@ -132,7 +134,8 @@ class Images:
         except FileNotFoundError:
             with _one_at_a_time(path.with_suffix(".lock")):
                 if not path.exists():  # all processes of a machine want a new window's shards at once
-                    fetch_shard(self.reader.shards[shard], path)
+                    with naming(path, num_bytes=self.reader.shards[shard].num_bytes):
+                        fetch_shard(self.reader.shards[shard], path)
                     _make_room(self._spool, keep=path)
         return path
 
@@ -144,17 +147,21 @@ def _reopened(root: str) -> ShardReader:
 
 def _write_places(reader: ShardReader, path: Path) -> None:
     """Write the places of all images, whole or not at all; a twin that does the same is harmless."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    places = np.lib.format.open_memmap(temp, mode="w+", dtype=_PLACE, shape=(len(reader),))
-    start = 0
-    for number, shard in enumerate(reader.shards):
-        offsets, sizes = reader.image_ranges(number)
-        rows = places[start : start + shard.num_samples]
-        rows["shard"], rows["offset"], rows["num_bytes"] = number, offsets, sizes
-        start += shard.num_samples
-    places.flush()
-    temp.rename(path)
+    header = {"descr": np.lib.format.dtype_to_descr(_PLACE), "fortran_order": False, "shape": (len(reader),)}
+    with naming(path, num_bytes=_PLACE.itemsize * len(reader)), contextlib.ExitStack() as undo:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        undo.callback(temp.unlink, missing_ok=True)
+        # Not through a memory map: on a full disk the kernel ends who writes into one.
+        with temp.open("wb") as out:
+            np.lib.format.write_array_header_1_0(out, header)
+            for number in range(len(reader.shards)):
+                offsets, sizes = reader.image_ranges(number)
+                rows = np.empty(len(offsets), _PLACE)
+                rows["shard"], rows["offset"], rows["num_bytes"] = number, offsets, sizes
+                out.write(rows.tobytes())
+        fsync(temp)
+        temp.rename(path)
 
 
 @contextlib.contextmanager

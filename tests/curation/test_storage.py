@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation import storage
-from curation.errors import ConfigError, IntegrityError, SourceError
+from curation.errors import ConfigError, ExecutorError, IntegrityError, SourceError
 from curation.ranges import RangeReader
 
 FDS = Path("/proc/self/fd")  # of this process: every file that it has open
@@ -62,7 +62,7 @@ def test_a_failed_publish_leaves_the_old_state(tmp_path: Path, monkeypatch: pyte
                 raise OSError(28, "No space left on device")
 
             patch.setattr(os if call == "fsync" else Path, call, fail)
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(ExecutorError, match=f"The disk is full: {path}"):
                 storage.publish_bytes(str(path), b"new", replace=True)
         assert path.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [path]  # no temporary names either

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from curation.errors import ConfigError, ModelError
+from curation.errors import ConfigError, ExecutorError, ModelError
 from pretrain.export import Format, export
 from pretrain.model.vit import VisionTransformer, ViTConfig
 from pretrain.weights import load_backbone, metadata_of_config
@@ -259,7 +259,7 @@ def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ExecutorError, match="The disk is full"):
             export(file, format=kind, out=tmp_path / "deep" / OUT[kind])
     assert list((tmp_path / "deep").iterdir()) == []
     assert export(file, format=kind, out=tmp_path / "deep" / OUT[kind]).exists()

@@ -1,0 +1,76 @@
+"""Files of the operating system that appear whole or not at all: a temporary name, fsync, and rename."""
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+from curation.disk_errors import naming
+
+
+def publish_bytes(target: Path, data: bytes, *, replace: bool) -> None:
+    """Make `data` appear at `target`; where not `replace`, what is there stays.
+
+    Raises:
+        ExecutorError: when the file system refuses.
+    """
+    with naming(target, num_bytes=len(data)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with temp.open("wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            _rename(temp, target, replace=replace)
+        finally:
+            temp.unlink(missing_ok=True)
+
+
+def publish_file(temp: Path, target: Path, *, replace: bool) -> None:
+    """Move a finished file of the same file system to `target`; where not `replace`, what is there stays.
+
+    Raises:
+        ExecutorError: when the file system refuses.
+    """
+    with naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fsync(temp)
+        _rename(temp, target, replace=replace)
+        temp.unlink(missing_ok=True)
+
+
+def link(path: Path, target: Path) -> None:
+    """Make a published file appear at `target` too; what is there stays.
+
+    Raises:
+        OSError: where the file systems cannot do it.
+        ExecutorError: when there is no room even for a name.
+    """
+    with naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.link(path, target)
+        fsync(target.parent)
+
+
+def _rename(temp: Path, target: Path, *, replace: bool) -> None:
+    if replace:
+        temp.replace(target)
+    else:
+        try:
+            os.link(temp, target)  # a rename that never replaces; the caller removes the temporary name
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            temp.rename(target)
+    fsync(target.parent)
+
+
+def fsync(path: Path) -> None:
+    """See that a file, or the names in a folder, outlive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
