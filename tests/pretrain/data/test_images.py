@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -168,3 +169,54 @@ def test_an_interrupted_table_of_places_leaves_nothing(
     assert not list((tmp_path / "cache").glob("*.npy"))
     monkeypatch.undo()
     assert open_images(str(drawn), tmp_path).read(20) == draw_jpeg(20)
+
+
+@pytest.mark.xfail(strict=True, reason="local shards are read unhashed")
+def test_a_local_shard_that_is_damaged_is_refused_by_name(drawn: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(drawn, run_dir)
+    [shard] = run_dir.glob("dataset-*/x-000001.tar")
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(data)
+    images = open_images(str(run_dir), tmp_path)
+    assert images.read(0) == draw_jpeg(0)
+    with pytest.raises(IntegrityError, match=r"x-000001\.tar is not the shard that was written"):
+        images.read(15)
+
+
+@pytest.mark.xfail(strict=True, reason="locks of the spool follow links, and empty what they lead to")
+def test_a_lock_that_is_a_link_leaves_what_it_leads_to(remote: str, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("dear")
+    images = open_images(remote, tmp_path)
+    folder = tmp_path / "spool"
+    folder.mkdir(mode=0o700)
+    (folder / f"{images.reader.shards[0].sha256}.lock").symlink_to(victim)
+    assert images.read(0) == draw_jpeg(0)
+    assert victim.read_text() == "dear"
+
+
+@pytest.mark.xfail(strict=True, reason="what lies in the spool is trusted by its name")
+@pytest.mark.parametrize("how", ["file", "link", "old"])
+def test_what_lies_in_the_spool_is_hashed_before_it_is_used(
+    how: str, remote: str, fetches: list[str], tmp_path: Path
+) -> None:
+    images = open_images(remote, tmp_path)
+    folder = tmp_path / "spool"
+    folder.mkdir(mode=0o700)
+    path = folder / f"{images.reader.shards[0].sha256}.tar"
+    other = tmp_path / "other.tar"
+    other.write_bytes(bytes(images.reader.shards[0].num_bytes))
+    match how:
+        case "file":
+            shutil.copy(other, path)
+        case "link":
+            path.symlink_to(other)
+        case "old":
+            images.read(0)
+            fetches.clear()
+            path.write_bytes(other.read_bytes())
+    assert images.read(0) == draw_jpeg(0)
+    assert fetches == ["x-000000.tar"]
+    assert other.read_bytes() == bytes(images.reader.shards[0].num_bytes)
