@@ -37,6 +37,10 @@ def _rebuild(kind: type[LvdError], what: str, got: object, expected: object, rem
     return kind(what, got=got, expected=expected, remedy=remedy)
 
 
+def _rebuild_integrity(what: str, got: object, expected: object, remedy: str, path: str) -> "IntegrityError":
+    return IntegrityError(what, got=got, expected=expected, remedy=remedy, path=path)
+
+
 class ConfigError(LvdError):
     """A config, a flag or a combination of them that cannot mean anything."""
 
@@ -48,7 +52,20 @@ class SourceError(LvdError):
 
 
 class IntegrityError(LvdError):
-    """Bytes on disk that are not the bytes that were written (found by hash, count or format)."""
+    """Bytes on disk that are not the bytes that were written (found by hash, count or format).
+
+    `path` is the file where it is one that the run itself has written, and that may be made anew.
+    """
+
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, remedy: str = "", path: str = ""
+    ) -> None:
+        super().__init__(what, got=got, expected=expected, remedy=remedy)
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        fields = (self.what, self.got, self.expected, self.remedy, self.path)
+        return (_rebuild_integrity, fields)
 
 
 class LockedError(LvdError):

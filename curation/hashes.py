@@ -144,5 +144,5 @@ def stamp_of(path: str) -> str:
     if not storage.is_local(path):
         return storage.stat(path).version
     found = storage.local_path(path).stat()
-    # The time of the last change of the file's own record, which nobody can set back, beside that of its bytes.
+    # Beside the time of its bytes that of its record, which nobody can set back.
     return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"

@@ -306,9 +306,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
         path = write_curves(arguments.run_dir)
     else:
-        from pipelines.report.write import write_report
+        from pipelines.report.write import rewrite_report
 
-        path = write_report(arguments.run_dir)
+        path = rewrite_report(arguments.run_dir)
     _print(arguments, {"report": path}, [path])
     return 0
 

@@ -19,6 +19,7 @@ from curation.shard.sample import index_name
 from pipelines.arrow_columns import numbers, rows_at
 from pipelines.config import RunConfig
 from pipelines.find_image import Found, find_images, names_of
+from pipelines.listed import entry_of, read_listed
 from pipelines.made import Made, find_made
 from pipelines.parts import Part, gather_vectors, in_pools, read, read_array, roles, vector_blocks
 from pipelines.run_dir import read_dataset_config, read_manifest
@@ -108,7 +109,7 @@ def _members(run: Run, image: Mapping[str, Any]) -> list[dict[str, Any]]:
         return members
     columns = ["pool", "key", "decision", "reason", "score", "component"]
     for entry in run.manifest["lineage"]:
-        table = storage.read_table(storage.join(run.run_dir, entry["path"]), columns)
+        table = read_listed(run.run_dir, entry, columns)
         places = np.flatnonzero(numbers(table["component"]) == image["component"])
         members += rows_at(table, places[: MAX_MEMBERS - len(members)])
     return members
@@ -301,7 +302,9 @@ def _place(run: Run, image: Mapping[str, Any]) -> dict[str, Any] | None:
     if image["shard"] is None:
         return None
     dataset = storage.join(run.run_dir, run.manifest["dataset_dir"])
-    index = storage.read_table(storage.join(dataset, index_name(image["shard"])))
+    name = index_name(image["shard"])
+    entry = entry_of(run.manifest, f"{run.manifest['dataset_dir']}/{name}")
+    index = read_listed(run.run_dir, entry) if entry else storage.read_table(storage.join(dataset, name))
     places = np.flatnonzero(numbers(index["sample"]) == image["shard_index"])
     members = rows_at(index, places)
     return {

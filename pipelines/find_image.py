@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation import storage
 from curation.errors import ConfigError
 from pipelines.arrow_columns import places_of, places_with_prefix, rows_at
+from pipelines.listed import read_listed
 
 MAX_MATCHES = 20
 MIN_ID_DIGITS = 6
@@ -38,7 +38,7 @@ def find_images(
     """
     found: list[Found] = []
     is_uri = "://" in asked or asked.startswith("/")
-    for offset, path, table in _names(run_dir, manifest, with_uris=is_uri):
+    for offset, entry, table in _names(run_dir, manifest, with_uris=is_uri):
         if not _is_of(table, pool):
             continue
         match = set(places_of(table["key"], asked))
@@ -51,7 +51,7 @@ def find_images(
             match |= set(places_with_prefix(table["image_id"], asked.lower()))
         places = sorted(match)[: MAX_MATCHES - len(found)]
         if places:
-            rows = rows_at(storage.read_table(path), places)
+            rows = rows_at(read_listed(run_dir, entry), places)
             found += [Found(offset + place, row) for place, row in zip(places, rows, strict=True)]
     if not found:
         raise _nothing(run_dir, manifest, asked, pool=pool)
@@ -72,7 +72,7 @@ def names_of(run_dir: str, manifest: Mapping[str, Any], rows: list[int]) -> dict
     for entry in manifest["lineage"]:
         start, stop = np.searchsorted(wanted, [offset, offset + entry["rows"]])
         if stop > start:
-            table = storage.read_table(storage.join(run_dir, entry["path"]))
+            table = read_listed(run_dir, entry)
             mine = wanted[start:stop]
             found |= dict(zip(mine.tolist(), rows_at(table, mine - offset), strict=True))
         offset += entry["rows"]
@@ -81,13 +81,12 @@ def names_of(run_dir: str, manifest: Mapping[str, Any], rows: list[int]) -> dict
 
 def _names(
     run_dir: str, manifest: Mapping[str, Any], *, with_uris: bool = False
-) -> Iterator[tuple[int, str, pa.Table]]:
-    """Of every file of the lineage its first global row, its path, and the names in it."""
+) -> Iterator[tuple[int, Mapping[str, Any], pa.Table]]:
+    """Of every file of the lineage its first global row, its entry, and the names in it."""
     columns = ["pool", "key", "image_id", *(["uri"] if with_uris else [])]
     offset = 0
     for entry in manifest["lineage"]:
-        path = storage.join(run_dir, entry["path"])
-        yield offset, path, storage.read_table(path, columns)
+        yield offset, entry, read_listed(run_dir, entry, columns)
         offset += entry["rows"]
 
 

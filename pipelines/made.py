@@ -5,13 +5,13 @@ stage and seconds. A question about one image takes this file. It is a marker li
 clean` removes it, and then the flow is asked.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from curation import storage
 from curation.errors import IntegrityError
+from curation.sealed import seal, unseal
 from pipelines.config import RunConfig
 from pipelines.parts import Part
 from pipelines.step import FileRef
@@ -46,17 +46,13 @@ def save_made(run_dir: str, manifest: Mapping[str, Any], made: Made) -> None:
         "hits": {pool: _plain(file, run_dir) for pool, file in made.hits.items()},
         **{name: _plain(getattr(made, name), run_dir) for name in _FILES},
     }
-    text = json.dumps(data, ensure_ascii=False)
-    storage.publish_bytes(_path(run_dir, manifest), text.encode(), replace=True)
+    storage.publish_bytes(_path(run_dir, manifest), seal(data).encode(), replace=True)
 
 
 def find_made(run_dir: str, config: RunConfig, *, manifest: Mapping[str, Any]) -> Made | None:
     """What the dataset in `manifest` was made of: as it was saved, or else found by a dry run of the flow.
 
     None where the intermediate data is gone.
-
-    Raises:
-        IntegrityError: the saved file is damaged.
     """
     made = _read_made(run_dir, manifest)
     if made is not None and all(storage.exists(getattr(made, name).path) for name in _FILES):
@@ -74,9 +70,10 @@ _FILES = ("copies", "health", "leaks", "alive", "cluster", "closeness")
 
 
 def _read_made(run_dir: str, manifest: Mapping[str, Any]) -> Made | None:
+    """As it was saved; None where it was not, or is damaged: the flow tells the same, and takes longer."""
     path = _path(run_dir, manifest)
     try:
-        data = json.loads(storage.read_bytes(path))
+        data = unseal(storage.read_bytes(path), where=path)
         if data["schema"] != MADE_SCHEMA:
             return None
         return Made(
@@ -84,12 +81,8 @@ def _read_made(run_dir: str, manifest: Mapping[str, Any]) -> Made | None:
             hits={pool: _ref(file, run_dir) for pool, file in data["hits"].items()},
             **{name: _ref(data[name], run_dir) for name in _FILES},
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, IntegrityError, ValueError, KeyError, TypeError):
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(
-            f"A marker is damaged: {path}", got=error, remedy="Remove it: nothing is lost"
-        ) from error
 
 
 def _path(run_dir: str, manifest: Mapping[str, Any]) -> str:

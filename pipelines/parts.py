@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float16, Int64, UInt64
 
 from curation import storage
 from curation.errors import IntegrityError
+from curation.hashes import Hashes
 from curation.schema import IMAGES, Role
 from pipelines.step import FileRef, digest_of
 
@@ -47,40 +48,30 @@ class Part:
         return digest_of([file and file.sha256 for file in files])
 
 
-_verified: set[FileRef] = set()
+_HASHES = Hashes()  # of this process
 
 
-def verified(ref: FileRef) -> str:
+def verified(ref: FileRef, *, hashes: Hashes = _HASHES) -> str:
     """The path of a published file, once its bytes have been seen to be what the receipt says.
 
-    Each process hashes each file once: at over 1 GB/s this costs little beside what is done with the file.
+    Each process hashes each file once, and again when it has changed.
 
     Raises:
-        IntegrityError: naming the file, when its bytes have changed.
-    """
-    if ref not in _verified:
-        check_file(ref)
-        _verified.add(ref)
-    return ref.path
-
-
-def check_file(ref: FileRef) -> None:
-    """Hash a published file.
-
-    Raises:
-        IntegrityError: naming the file, when its bytes are not what the receipt says.
+        IntegrityError: naming the file, when its bytes are others.
     """
     try:
-        sha256, num_bytes = storage.sha256_file(ref.path)
+        sha256 = hashes.sha256(ref.path)
     except FileNotFoundError:
-        sha256, num_bytes = "no file", 0
+        sha256 = "none: there is no such file"
     if sha256 != ref.sha256:
         raise IntegrityError(
             f"A file of the run is damaged: {ref.path}",
-            got=f"{num_bytes} bytes, SHA-256 {sha256}",
+            got=f"SHA-256 {sha256}",
             expected=f"{ref.num_bytes} bytes, SHA-256 {ref.sha256}",
-            remedy="Remove the folder it lies in and run again: what is missing is made anew",
+            remedy="Run the same config again: what is damaged is set aside and made anew",
+            path=ref.path,
         )
+    return ref.path
 
 
 def read(ref: FileRef | None, columns: list[str] | None = None) -> pa.Table:

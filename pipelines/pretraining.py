@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.temporaries import remove_temporaries
 from pipelines import torchrun
 from pipelines.config import RunConfig
 from pipelines.config import validate as validate_run
@@ -120,6 +121,7 @@ def pretrain(config: PretrainConfig, *, arguments: Sequence[str]) -> Path:
     with ExitStack() as owned, stop_on_sigterm():
         if torchrun.rank() == 0:
             owned.enter_context(lock(config.run_dir))
+            remove_temporaries(storage.local_path(config.run_dir), deep=False)
             path = storage.join(config.run_dir, RESOLVED)
             storage.publish_bytes(path, resolved_yaml(config).encode(), replace=True)
         return train(config)

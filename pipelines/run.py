@@ -10,8 +10,10 @@ from typing import Any
 
 from curation import storage
 from curation.describe.embed import parse_embedder
-from curation.errors import ConfigError, LvdError, StoppedError
+from curation.errors import ConfigError, IntegrityError, LvdError, StoppedError
+from curation.temporaries import remove_temporaries
 from pipelines.config import ExecutorConfig, RunConfig, resolved_yaml
+from pipelines.heal import item_to_heal, set_aside
 from pipelines.lock import lock
 from pipelines.lvd import curate
 from pipelines.made import save_made
@@ -20,7 +22,7 @@ from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
 from pipelines.run_dir import read_manifest, save_config
 from pipelines.runner import Executor, Runner, StepState, StopHereError
-from pipelines.stages.dataset import publish_dataset, report_path
+from pipelines.stages.dataset import has_report, publish_dataset
 from pipelines.step import IN_FLIGHT
 
 EMPTY = 4  # the exit code of a run whose dataset has no image
@@ -66,7 +68,7 @@ def run(
     _require_copy_detector(config.describe.descriptor)
     run_dir = config.run_dir
     progress = progress or Progress()
-    with lock(run_dir), stop_on_sigterm():
+    with lock(run_dir) as owned, stop_on_sigterm():
         storage.publish_bytes(storage.join(run_dir, "run.yaml"), resolved_yaml(config).encode(), replace=True)
         before = _config_of_dataset(run_dir)
         remove_leftovers(run_dir)
@@ -74,25 +76,50 @@ def run(
         threads = config.describe.embed.threads
         with executor_for(config.executor, threads=threads) as executor, stop_on_sigterm():
             progress.log_to(storage.join(run_dir, "logs"))
-            runner = Runner(run_dir, executor, progress, until)
-            try:
-                made = curate(runner, config, refresh=refresh)
-                save_config(run_dir, config)
-                manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
-                save_made(run_dir, manifest, made.made())
-            except StopHereError:
-                manifest = None
+            runner = Runner(run_dir, executor, progress, until, owned=owned)
+            runner, manifest = _curate(runner, config, refresh=refresh)
         is_new = any(state.num_done < state.num_items for state in runner.states)
         if manifest is not None and (
             is_new
             or manifest["config_sha256"] != before  # a dataset that was made before, by another config
-            or not storage.exists(report_path(run_dir, manifest))
+            or not has_report(manifest)
         ):
             from pipelines.report.write import write_report  # which reads runs, as this module makes them
 
             write_report(run_dir)
+            manifest = read_manifest(run_dir)
         storage.remove_tree(storage.join(run_dir, "tmp"))
     return RunResult(manifest, runner.states)
+
+
+def _curate(runner: Runner, config: RunConfig, *, refresh: bool) -> tuple[Runner, dict[str, Any] | None]:
+    """The whole flow, and from its start again where a file is found damaged that can be made anew.
+
+    Returns:
+        The runner that came to the end, and the manifest; None where that was not the end of the flow.
+
+    Raises:
+        IntegrityError: what is damaged is no item's, or cannot be made anew.
+    """
+    run_dir = config.run_dir
+    healed: set[str] = set()
+    while True:
+        try:
+            made = curate(runner, config, refresh=refresh)
+            runner.require_owned()
+            save_config(run_dir, config)
+            manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
+            save_made(run_dir, manifest, made.made())
+        except StopHereError:
+            return runner, None
+        except IntegrityError as error:
+            folder = item_to_heal(run_dir, error, receipts=runner.receipts, healed=healed)
+            runner.progress.say(f"{error.what}. It is set aside, and {folder} is made anew")
+            set_aside(run_dir, folder)
+            healed.add(folder)
+            runner = runner.anew()
+        else:
+            return runner, manifest
 
 
 def _require_copy_detector(descriptor: str | None) -> None:
@@ -144,7 +171,12 @@ def executor_for(config: ExecutorConfig, *, threads: int) -> Iterator[Executor]:
 
 
 def remove_leftovers(run_dir: str) -> None:
-    """Remove scratch folders that dead workers left; called under the lock, before any worker is alive."""
+    """Remove what dead workers left half done; called under the lock, before any worker is alive."""
+    if storage.is_local(run_dir):  # on an object store nothing has another name before it is whole
+        root = storage.local_path(run_dir)
+        remove_temporaries(root, deep=False)  # a training below it may be alive
+        for folder in (root / "configs", root / "steps", *root.glob("dataset-*")):
+            remove_temporaries(folder, deep=True)
     tmp = storage.join(run_dir, "tmp")
     for name in storage.list_names(tmp):
         path = storage.join(tmp, name)

@@ -31,7 +31,7 @@ def read_run_config(run_dir: str) -> RunConfig:
 
 def save_config(run_dir: str, config: RunConfig) -> None:
     """Save the config of a dataset by the hash that its manifest names."""
-    file = _saved_config(run_dir, config_sha256(config))
+    file = Path(storage.local_path(run_dir), saved_config(config_sha256(config)))
     storage.publish_bytes(str(file), resolved_yaml(config).encode(), replace=True)
 
 
@@ -49,26 +49,36 @@ def dataset_config_file(run_dir: str, manifest: Mapping[str, Any]) -> Path:
 
     Raises:
         ConfigError: when it is not known any more.
+        IntegrityError: when it is there, and damaged.
     """
-    file = _saved_config(run_dir, manifest["config_sha256"])
-    if not file.is_file():
-        file = config_file(run_dir)
-        if not file.is_file() or storage.sha256_file(str(file))[0] != manifest["config_sha256"]:
-            raise ConfigError(
-                f"The config of the dataset in {run_dir} is not known any more",
-                got="a run.yaml of another config",
-                expected=f"one whose SHA-256 is {manifest['config_sha256']}",
-                remedy="Run the config that you want to ask about again: what is done is found",
-            )
-    return file
+    sha256 = manifest["config_sha256"]
+    saved, last = Path(storage.local_path(run_dir), saved_config(sha256)), config_file(run_dir)
+    for file in (saved, last):
+        if file.is_file() and storage.sha256_file(str(file))[0] == sha256:
+            return file
+    remedy = "Run the config that you want to ask about again: what is done is found"
+    if saved.is_file():
+        raise IntegrityError(
+            f"The config of the dataset in {run_dir} is damaged: {saved}",
+            got="a file that is not what its name says",
+            expected=f"one whose SHA-256 is {sha256}",
+            remedy=remedy,
+        )
+    raise ConfigError(
+        f"The config of the dataset in {run_dir} is not known any more",
+        got="a run.yaml of another config",
+        expected=f"one whose SHA-256 is {sha256}",
+        remedy=remedy,
+    )
 
 
 def _read(file: Path, run_dir: str) -> RunConfig:
     return validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
 
 
-def _saved_config(run_dir: str, sha256: str) -> Path:
-    return Path(storage.local_path(run_dir)) / "configs" / f"{sha256}.yaml"
+def saved_config(sha256: str) -> str:
+    """Where a config of this hash is saved, relative to the run directory."""
+    return f"configs/{sha256}.yaml"
 
 
 def config_file(run_dir: str) -> Path:

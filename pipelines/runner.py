@@ -1,15 +1,16 @@
 """Runs steps: finds what is done, hands the rest to an executor, and takes care of what kills a worker."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from curation import storage
 from curation.errors import ExecutorError, IntegrityError
+from curation.sealed import seal, unseal
 from pipelines.flow import FLOW
+from pipelines.lock import Owned
 from pipelines.progress import Progress
-from pipelines.step import RECEIPT, Item, Receipt, Step, digest_of, find_receipt, item_folder
+from pipelines.step import RECEIPT, SET_ASIDE, Item, Receipt, Step, digest_of, find_receipt, item_folder
 
 # An item is tried this often with its neighbours before it is taken aside.
 MAX_ATTEMPTS = 3
@@ -71,6 +72,9 @@ class Runner:
         until: the stage to stop after.
         passed: receipts of earlier generations, by which later ones are found; their files are not needed.
         latest: receipts of the latest generations: in use, or what the next generation begins from.
+        renewed: identities of the generations that this run has begun on its way so far; it begins no other
+            after them.
+        owned: the lock of the run directory, which must still be ours where work begins.
     """
 
     run_dir: str
@@ -81,6 +85,12 @@ class Runner:
     receipts: dict[str, list[Receipt]] = field(default_factory=dict)
     passed: list[Receipt] = field(default_factory=list)
     latest: list[Receipt] = field(default_factory=list)
+    renewed: frozenset[str] = frozenset()
+    owned: Owned | None = None
+    _begun: set[str] = field(default_factory=set)
+    _folders: dict[str, set[str]] = field(
+        default_factory=dict
+    )  # by step, as they were when it was first asked
 
     def run(self, step: Step, items: Sequence[Item]) -> list[Receipt]:
         """The receipts of all items, in their order; what is done already is not done again.
@@ -93,7 +103,7 @@ class Runner:
             raise StopHereError
         identities = [step.identity(item) for item in items]
         marker = f"steps/{step.name}/markers/{digest_of(identities)}.json"
-        done = self._read_marker(marker, len(items))
+        done = self._read_marker(marker, identities)
         is_marked = bool(done)
         there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
         for i, identity in enumerate(identities):
@@ -183,29 +193,68 @@ class Runner:
             storage.remove_file(storage.join(folder, RECEIPT))
             storage.remove_tree(folder)
 
-    def newest(self, step: Step, item: Item, *, again: Callable[[Receipt], bool]) -> Item:
+    def newest(
+        self,
+        step: Step,
+        item: Item,
+        *,
+        again: Callable[[Receipt], bool],
+        is_stale: Callable[[Receipt], bool] | None = None,
+    ) -> Item:
         """The latest generation of an item whose outside world may change under it.
 
         Args:
             step: the item's step.
             item: the item; its generation is added to its inputs, and the receipt before it to its payload.
-            again: whether the latest finished generation is to be followed by another.
+            again: whether the latest finished generation is to be followed by another, once in a run.
+            is_stale: whether it has to be, because what it was made from has changed.
         """
         generation = 0
         latest: Receipt | None = None
+        is_damaged = False
         while True:
             this = replace(item, inputs=(*item.inputs, f"generation {generation}"))
             receipt = self.find(step, this)
             if receipt is None:
+                is_damaged = self._was_set_aside(step, this)
                 break
             self.passed += [latest] if latest is not None else []
             latest, newest, generation = receipt, this, generation + 1
         self.latest += [latest] if latest is not None else []
-        if latest is None or again(latest):
+        if latest is None or is_damaged or self._is_followed(latest, again, is_stale):
+            self._begun.add(step.identity(this))
             return replace(this, payload={**item.payload, "before": latest})
         return newest
 
+    def _is_followed(
+        self, latest: Receipt, again: Callable[[Receipt], bool], is_stale: Callable[[Receipt], bool] | None
+    ) -> bool:
+        if is_stale is not None and is_stale(latest):
+            return True
+        return latest.identity not in self.renewed and again(latest)
+
+    def _was_set_aside(self, step: Step, item: Item) -> bool:
+        """Whether the output of an item was there, and damaged."""
+        identity = step.identity(item)
+        if step.name not in self._folders:
+            self._folders[step.name] = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
+        note = storage.join(self.run_dir, item_folder(step, identity), SET_ASIDE)
+        return identity in self._folders[step.name] and storage.exists(note)
+
+    def anew(self) -> "Runner":
+        """A runner for the same run from the start of its flow."""
+        renewed = self.renewed | self._begun
+        return Runner(
+            self.run_dir, self.executor, self.progress, self.until, renewed=renewed, owned=self.owned
+        )
+
+    def require_owned(self) -> None:
+        """See that no other run has taken the run directory over; raises as `Owned.require` does."""
+        if self.owned is not None:
+            self.owned.require()
+
     def _do(self, executor: Executor, step: Step, items: list[Item]) -> Iterator[tuple[int, Receipt]]:
+        self.require_owned()
         died: list[tuple[int, Death]] = []
         for position, outcome in executor.run(step, items, self.run_dir):
             if isinstance(outcome, Death):
@@ -215,27 +264,23 @@ class Runner:
         for position, death in died:
             yield position, rescue(executor, step, items[position], run_dir=self.run_dir, death=death)
 
-    def _read_marker(self, marker: str, num_items: int) -> dict[int, Receipt]:
+    def _read_marker(self, marker: str, identities: Sequence[str]) -> dict[int, Receipt]:
+        """The receipts of a marker. One that is damaged is passed over: the receipts themselves are there."""
         path = storage.join(self.run_dir, marker)
         try:
-            texts = json.loads(storage.read_bytes(path))["receipts"]
+            texts = unseal(storage.read_bytes(path), where=path)["receipts"]
+            found = {i: Receipt.from_json(text, where=path) for i, text in enumerate(texts)}
+            if [receipt.identity for receipt in found.values()] != list(identities):
+                raise IntegrityError(f"A marker is of other items: {path}")
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(
-                f"A marker is damaged: {path}", got=error, remedy="Remove it and rerun"
-            ) from error
-        if len(texts) != num_items:
-            raise IntegrityError(
-                f"A marker lists another number of items: {path}",
-                got=len(texts),
-                expected=num_items,
-                remedy="Remove it and rerun",
-            )
-        return {i: Receipt.from_json(text, where=path) for i, text in enumerate(texts)}
+        except (IntegrityError, KeyError, TypeError):
+            self.progress.say(f"A marker is damaged: {path}; the receipts are looked for one by one")
+            return {}
+        return found
 
     def _write_marker(self, marker: str, receipts: list[Receipt]) -> None:
-        text = json.dumps({"receipts": [r.to_json() for r in receipts]})
+        text = seal({"receipts": [r.to_json() for r in receipts]})
         storage.publish_bytes(storage.join(self.run_dir, marker), text.encode(), replace=True)
 
 

@@ -14,6 +14,7 @@ from curation.schema import image_id
 from curation.search.nearest import Nearest, candidates, no_rows, take_best
 from pipelines.explain import Run, open_run, part_of
 from pipelines.find_image import find_images, names_of, rows_of_id
+from pipelines.listed import read_listed
 from pipelines.made import Made
 from pipelines.parts import Part, read, read_array
 from pipelines.report.words import score, spaced, visible
@@ -148,11 +149,9 @@ def _of_file(run: Run, made: Made, asked: Asked) -> tuple[Float16[np.ndarray, " 
 
 def _kept_rows(run: Run) -> Int64[np.ndarray, " n"]:
     """Global rows of the dataset."""
-    from curation import storage
-
     kept, offset = [], 0
     for entry in run.manifest["lineage"]:
-        decision = storage.read_table(f"{run.run_dir}/{entry['path']}", ["decision"])["decision"].to_pylist()
+        decision = read_listed(run.run_dir, entry, ["decision"])["decision"].to_pylist()
         kept += [offset + i for i, word in enumerate(decision) if word == "kept"]
         offset += entry["rows"]
     return np.array(kept, np.int64)

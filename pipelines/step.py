@@ -19,8 +19,10 @@ from typing import Any, Literal, NamedTuple
 from curation import storage
 from curation.disk_errors import naming
 from curation.errors import IntegrityError
+from curation.sealed import seal, unseal
 
 RECEIPT = "receipt.json"  # of an item, in its folder
+SET_ASIDE = "receipt.damaged.json"  # in its place, where a file was found damaged: the item is done anew
 
 
 class FileRef(NamedTuple):
@@ -112,8 +114,7 @@ class Receipt:
         return FileRef(storage.join(run_dir, self.folder, name), *self.files[name])
 
     def to_json(self) -> str:
-        # Keys in their own order: facts that are read back must print as those that were just made.
-        return json.dumps(asdict(self))
+        return seal(asdict(self))
 
     @staticmethod
     def from_json(text: str | bytes, *, where: str) -> "Receipt":
@@ -122,13 +123,13 @@ class Receipt:
         Raises:
             IntegrityError: when the text is no receipt.
         """
+        data = unseal(text, where=where)
         try:
-            data = json.loads(text)
             data["files"] = {name: (int(size), str(sha)) for name, (size, sha) in data["files"].items()}
             return Receipt(**data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise IntegrityError(
-                f"A receipt is damaged: {where}", got=error, remedy="Remove it and rerun"
+                f"A receipt is damaged: {where}", got=error, remedy="Run the same config again", path=where
             ) from error
 
 

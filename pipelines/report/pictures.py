@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt64
 
-from curation import storage
+from pipelines.listed import read_listed
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Lineage:
     """
 
     def __init__(self, run_dir: str, entries: Sequence[Mapping[str, Any]]) -> None:
-        self.paths = [storage.join(run_dir, entry["path"]) for entry in entries]
+        self._run_dir, self._entries = run_dir, entries
         self.offsets = np.cumsum([0] + [entry["rows"] for entry in entries])
 
     @property
@@ -59,20 +59,20 @@ class Lineage:
 
     def columns(self, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
         """Some columns, file by file, each with the global row of its first row."""
-        for path, offset in zip(self.paths, self.offsets.tolist(), strict=False):
-            yield offset, storage.read_table(path, list(names))
+        for entry, offset in zip(self._entries, self.offsets.tolist(), strict=False):
+            yield offset, read_listed(self._run_dir, entry, list(names))
 
     def pictures(self, rows: Iterator[int] | Sequence[int]) -> dict[int, Picture]:
         """The pictures at some global rows; only the files that hold one are read."""
         wanted = np.unique(np.fromiter(rows, np.int64))
         bounds = np.searchsorted(wanted, self.offsets)
         found = {}
-        for path, offset, start, stop in zip(
-            self.paths, self.offsets.tolist(), bounds[:-1], bounds[1:], strict=False
+        for entry, offset, start, stop in zip(
+            self._entries, self.offsets.tolist(), bounds[:-1], bounds[1:], strict=False
         ):
             if stop > start:
                 mine = wanted[start:stop]
-                table = storage.read_table(path).take(pa.array(mine - offset))
+                table = read_listed(self._run_dir, entry).take(pa.array(mine - offset))
                 for row, fields in zip(mine.tolist(), table.to_pylist(), strict=True):
                     found[row] = Picture(row=row, **fields)
         return found

@@ -1,9 +1,13 @@
 """The report of a run: one self-contained HTML page beside the dataset."""
 
+import hashlib
+
 from curation import storage
 from curation.errors import ConfigError
+from pipelines.listed import entry_of, with_file, without_file, write_manifest
+from pipelines.lock import lock
 from pipelines.report.content import gather
-from pipelines.report.evidence import read_evidence
+from pipelines.report.evidence import Evidence, read_evidence
 from pipelines.report.render import render
 from pipelines.report.thumbnails import PAGE_BYTES, Originals, make_thumbnails
 from pipelines.stages.dataset import report_path
@@ -44,5 +48,25 @@ def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
         thumbnails = make_thumbnails(
             pictures, originals, config=evidence.config.describe.decode, max_bytes=max_thumbnail_bytes
         )
-    storage.publish_bytes(path, render(content, thumbnails).encode(), replace=True)
+    _publish(evidence, path, render(content, thumbnails).encode())
     return path
+
+
+def _publish(evidence: Evidence, path: str, page: bytes) -> None:
+    """Replace the report. The manifest never lists one that is another: it first forgets the one that was."""
+    run_dir, name = evidence.run_dir, path.removeprefix(storage.join(evidence.run_dir, ""))
+    if entry_of(evidence.manifest, name) is not None:
+        write_manifest(run_dir, without_file(evidence.manifest, name))
+    storage.publish_bytes(path, page, replace=True)
+    entry = {"path": name, "bytes": len(page), "sha256": hashlib.sha256(page).hexdigest()}
+    write_manifest(run_dir, with_file(evidence.manifest, entry))
+
+
+def rewrite_report(run_dir: str) -> str:
+    """Write the report of a run that is not going on; raises as `write_report` does.
+
+    Raises:
+        LockedError: a run is going on, which replaces the manifest too.
+    """
+    with lock(run_dir):
+        return write_report(run_dir)

@@ -1,17 +1,22 @@
 """dataset: everything is linked into one folder, and `manifest.json` is replaced, last."""
 
 import importlib.metadata
-import json
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from curation import storage
+from curation.errors import LvdError
+from curation.hashes import Hashes
 from curation.shard.layout import shard_name
 from curation.shard.sample import INDEX, index_name
 from curation.shard.write import ShardReceipt, index_json
 from pipelines.config import RunConfig, config_sha256
-from pipelines.parts import check_file
+from pipelines.listed import entry_of, file_entry, hashes_of, write_manifest
+from pipelines.parts import verified
+from pipelines.run_dir import read_manifest, saved_config
 from pipelines.runner import Runner
 from pipelines.stages.cell_join import RECALL_SUFFIX
 from pipelines.stages.losses import as_data, find_losses
@@ -19,15 +24,31 @@ from pipelines.stages.shard import Bucket
 from pipelines.step import FileRef, Receipt, digest_of
 
 MANIFEST_SCHEMA = 1
+REPORT = "report.html"
+_TABLES: tuple[Literal["lineage", "selection"], ...] = ("lineage", "selection")
+# Files of the dataset that are hashed side by side: as many as keep a disk busy.
+_NUM_HASHED_AT_ONCE = 8
 
 
 def publish_dataset(
     runner: Runner, config: RunConfig, *, lineage: Receipt, buckets: Sequence[Bucket]
 ) -> dict[str, Any]:
-    """Assemble `dataset-<identity>/` and replace the manifest; returns the manifest."""
-    shards = [ref for bucket in buckets for ref in bucket.shards]
-    identity = digest_of(config.name, lineage.digest, [ref.sha256 for ref in shards])
+    """Assemble `dataset-<identity>/` and replace the manifest; returns the manifest.
+
+    Every file is hashed before it is linked, or found to be right where it was linked before.
+
+    Raises:
+        IntegrityError: naming a file of a step that is damaged; the manifest is the one before.
+    """
+    sha256s = [ref.sha256 for bucket in buckets for ref in bucket.shards]
+    identity = digest_of(config.name, lineage.digest, sha256s)
     folder = f"dataset-{identity}"
+    run_dir = runner.run_dir
+    linked = _Linked(run_dir, folder, hashes_of(run_dir, writes=True))
+    tables: dict[str, Any] = {kind: _tables(linked, lineage, kind) for kind in _TABLES}
+    shards, indexes, listing = _shards(linked, config.name, buckets)
+    linked.place()
+    storage.publish_bytes(storage.join(run_dir, folder, "index.json"), listing, replace=True)
     manifest = {
         "schema": MANIFEST_SCHEMA,
         "name": config.name,
@@ -37,23 +58,27 @@ def publish_dataset(
         "seed": config.seed,
         **completeness(runner, lineage),
         "dataset_dir": folder,
-        "lineage": _link_tables(runner.run_dir, folder, lineage, "lineage"),
-        "selection": _link_tables(runner.run_dir, folder, lineage, "selection"),
+        **tables,
         "counts": lineage.facts["counts"],
         "funnel": lineage.facts["funnel"],
         "losses": as_data(find_losses(lineage.facts["funnel"], lineage.facts["examples"])),
         "recall": measured_recalls(runner),
         "edges_dropped": num_edges_dropped(runner),
-        "shards": _link_shards(runner.run_dir, folder, config.name, buckets),
+        "shards": shards,
+        "files": _files(linked, config, indexes),
     }
-    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    storage.publish_bytes(storage.join(runner.run_dir, "manifest.json"), text.encode(), replace=True)
+    write_manifest(run_dir, manifest)
     return manifest
 
 
 def report_path(run_dir: str, manifest: Mapping[str, Any]) -> str:
     """Where the report of a dataset lies."""
-    return storage.join(run_dir, manifest["dataset_dir"], "report.html")
+    return storage.join(run_dir, manifest["dataset_dir"], REPORT)
+
+
+def has_report(manifest: Mapping[str, Any]) -> bool:
+    """Whether a dataset's report is written, and is the one that was."""
+    return entry_of(manifest, f"{manifest['dataset_dir']}/{REPORT}") is not None
 
 
 def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
@@ -109,43 +134,87 @@ def num_edges_dropped(runner: Runner, *, by_joins: bool = False) -> int:
     )
 
 
-def _place(ref: FileRef, target: str) -> None:
-    """Link a published file into the dataset; what a rerun finds there is kept if its bytes are right."""
-    if storage.exists(target):
-        if storage.sha256_file(target)[0] == ref.sha256:
+@dataclass
+class _Linked:
+    """Files of steps that are to lie in the dataset.
+
+    Args:
+        run_dir: where both lie.
+        folder: of the dataset, relative to `run_dir`.
+        hashes: what is known of them.
+    """
+
+    run_dir: str
+    folder: str
+    hashes: Hashes
+    wanted: list[tuple[FileRef, str]] = field(default_factory=list)
+
+    def want(self, ref: FileRef, name: str) -> str:
+        """Note a file; returns its path in the dataset."""
+        path = f"{self.folder}/{name}"
+        self.wanted.append((ref, path))
+        return path
+
+    def place(self) -> None:
+        """Link them all. A damaged one is named before anything lies in its place."""
+        with ThreadPoolExecutor(_NUM_HASHED_AT_ONCE, "place") as threads:
+            for _ in threads.map(lambda one: self._place(*one), self.wanted):
+                pass
+
+    def _place(self, ref: FileRef, path: str) -> None:
+        target = storage.join(self.run_dir, path)
+        if self.hashes.holds(target, ref.sha256):
             return
+        source = verified(ref, hashes=self.hashes)
         storage.remove_file(target)
-        check_file(ref)  # the two may be one file, damaged for both
-    storage.link_or_copy(ref.path, target)
+        storage.link_or_copy(source, target)
+        # A link is the file that was hashed, and a store copies as it stores; a copy of our own is read back.
+        if not storage.is_local(target) or storage.local_path(source).samefile(storage.local_path(target)):
+            self.hashes.remember(target, ref.sha256)
+        verified(ref._replace(path=target), hashes=self.hashes)
 
 
-def _link_tables(run_dir: str, folder: str, receipt: Receipt, kind: str) -> list[dict[str, Any]]:
+def _tables(linked: _Linked, receipt: Receipt, kind: Literal["lineage", "selection"]) -> list[dict[str, Any]]:
     rows = receipt.facts[f"num_{'lineage' if kind == 'lineage' else 'selected'}"]
     entries = []
     for number, num_rows in enumerate(rows):
-        ref = receipt.file(run_dir, f"{kind}-{number:06d}.parquet")
-        path = f"{folder}/{kind}/part-{number:06d}.parquet"
-        _place(ref, storage.join(run_dir, path))
+        ref = receipt.file(linked.run_dir, f"{kind}-{number:06d}.parquet")
+        path = linked.want(ref, f"{kind}/part-{number:06d}.parquet")
         entries.append({"path": path, "rows": num_rows, "sha256": ref.sha256})
     return entries
 
 
-def _link_shards(run_dir: str, folder: str, name: str, buckets: Sequence[Bucket]) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = []
+def _shards(
+    linked: _Linked, name: str, buckets: Sequence[Bucket]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bytes]:
+    """The entries of the shards, those of their indexes, and the list of shards for readers."""
+    shards: list[dict[str, Any]] = []
+    indexes = []
     listed = []
     for bucket in buckets:
         for tar, index, num_samples in zip(bucket.shards, bucket.indexes, bucket.num_samples, strict=True):
-            shard = shard_name(name, len(entries))
-            _place(tar, storage.join(run_dir, folder, shard))
-            _place(index, storage.join(run_dir, folder, index_name(shard)))
+            shard = shard_name(name, len(shards))
+            path = linked.want(tar, shard)
+            beside = linked.want(index, index_name(shard))
             listed.append(ShardReceipt(shard, num_samples, tar.num_bytes, tar.sha256, INDEX.empty_table()))
-            entries.append(
-                {
-                    "path": f"{folder}/{shard}",
-                    "num_samples": num_samples,
-                    "bytes": tar.num_bytes,
-                    "sha256": tar.sha256,
-                }
+            shards.append(
+                {"path": path, "num_samples": num_samples, "bytes": tar.num_bytes, "sha256": tar.sha256}
             )
-    storage.publish_bytes(storage.join(run_dir, folder, "index.json"), index_json(name, listed), replace=True)
-    return entries
+            indexes.append({"path": beside, "bytes": index.num_bytes, "sha256": index.sha256})
+    return shards, indexes, index_json(name, listed)
+
+
+def _files(linked: _Linked, config: RunConfig, indexes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of all files of the dataset that are neither tables nor shards.
+
+    The report is among them as long as it is the one that was written for this dataset.
+    """
+    run_dir, hashes = linked.run_dir, linked.hashes
+    listing = file_entry(run_dir, f"{linked.folder}/index.json", hashes=hashes)
+    saved = file_entry(run_dir, saved_config(config_sha256(config)), hashes=hashes)
+    try:
+        report = entry_of(read_manifest(run_dir), f"{linked.folder}/{REPORT}")
+    except LvdError:  # none, or a damaged one: the report is written anew
+        report = None
+    is_whole = report is not None and hashes.holds(storage.join(run_dir, report["path"]), report["sha256"])
+    return [listing, *indexes, saved, *([dict(report)] if report is not None and is_whole else [])]

@@ -18,6 +18,7 @@ from pipelines.face_detectors import faces_identity, load_faces
 from pipelines.models import identity, load_embedder, resolve
 from pipelines.parts import Part, read
 from pipelines.runner import Runner
+from pipelines.stages.stage import prove_staged
 from pipelines.step import Attempt, Item, Receipt, Step, Work
 from pipelines.unique_keys import require_unique_keys
 from pipelines.watchdog import Watchdog
@@ -107,6 +108,7 @@ def _load(config: DescribeConfig, models: tuple[EmbedConfig, EmbedConfig | None,
     def work(attempt: Attempt) -> dict[str, Any]:
         part: Part = attempt.payload["part"]
         images = read(part.images)
+        prove_staged(images)
         rows = images.to_pylist()
         known = {i: reason for i, row in enumerate(rows) if (reason := _known(row, config))}
         known |= attempt.condemned

@@ -64,7 +64,8 @@ def _item(runner: Runner, step: Step, source: Source, staged: StagedSource | Non
     return runner.newest(
         step,
         Item((digest_of(plain),), payload),
-        again=lambda receipt: refresh or receipt.facts.get("staged") != digest,
+        again=lambda _: refresh,
+        is_stale=lambda receipt: receipt.facts.get("staged") != digest,
     )
 
 

@@ -25,6 +25,7 @@ from pipelines.runner import Runner
 from pipelines.stages.cluster import Clusters
 from pipelines.stages.edit_sample import edited, faces_by_row
 from pipelines.stages.select import Outcomes, origin_of
+from pipelines.stages.stage import prove_staged
 from pipelines.step import Attempt, FileRef, Item, Step, Work, digest_of
 
 EXTENSIONS = {
@@ -165,7 +166,9 @@ def _samples(
         rows = _within(parts[number], selected)
         metas = _metas(attempt, parts, parts[number], rows)
         local = pa.array(rows - parts[number].offset)
-        images = read(parts[number].images).take(local).to_pylist()
+        chosen = read(parts[number].images).take(local)
+        prove_staged(chosen)
+        images = chosen.to_pylist()
         described = read(parts[number].described, ["sha256", "format"]).take(local).to_pylist()
         faces = faces_by_row(parts[number]) if config.blur_faces is not None else {}
         order = sorted(range(len(rows)), key=lambda i: (images[i]["path"], images[i]["offset"]))

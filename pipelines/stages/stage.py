@@ -13,18 +13,22 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from curation import storage
+from curation.errors import IntegrityError
 from curation.ingest.problems import Problem
 from curation.ingest.sources import Source
 from curation.ingest.stage_unit import stage_unit, staged_settings
 from curation.ingest.staging import Place, StagedUnit
 from curation.ingest.units import Unit, cut_units, has_units, is_staged, read_units, units_table
 from curation.schema import IMAGES
-from pipelines.parts import read
+from pipelines.parts import read, verified
 from pipelines.runner import Runner
-from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
+from pipelines.step import RECEIPT, Attempt, FileRef, Item, Receipt, Step, Work, digest_of
+
+STEP = "ingest_stage"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
     units = iter(_list_units(runner, [source for source in listed if source], refresh=refresh))
     refs = [next(units) if source else None for source in listed]
     # One step for all sources, so that the units of all are staged side by side.
-    step = Step("ingest_stage", 3, {}, partial(_load_stage, runner.run_dir), "task", "ingest")
+    step = Step(STEP, 3, {}, partial(_load_stage, runner.run_dir), "task", "ingest")
     places: list[tuple[int, int]] = []
     items: list[Item] = []
     for number, (source, ref) in enumerate(zip(listed, refs, strict=True)):
@@ -122,9 +126,39 @@ def _keep_earlier(runner: Runner, receipts: Sequence[Receipt]) -> None:
     """What was staged in an earlier generation and is still pointed at is in use: `lvd clean` asks for it."""
     known = {receipt.folder for receipt in receipts}
     for folder in sorted({folder for receipt in receipts for folder in receipt.facts["earlier"]} - known):
-        path = storage.join(runner.run_dir, folder, "receipt.json")
+        path = storage.join(runner.run_dir, folder, RECEIPT)
         earlier = Receipt.from_json(storage.read_bytes(path), where=path)
         runner.receipts.setdefault(earlier.step, []).append(earlier)
+
+
+def prove_staged(images: pa.Table) -> None:
+    """See that the tars that rows lie in are those that were staged; files of sources have no known hash.
+
+    Args:
+        images: rows of `schema.IMAGES`, with absolute paths.
+
+    Raises:
+        IntegrityError: naming a tar whose bytes are others.
+    """
+    sidecars = pc.struct_field(pc.list_flatten(images["sidecars"]), "path")
+    paths = {*images["path"].unique().to_pylist(), *sidecars.unique().to_pylist()}
+    for path in sorted(path for path in paths if path and f"/steps/{STEP}/" in path):
+        folder, _, name = path.rpartition("/")
+        receipt = storage.join(folder, RECEIPT)
+        try:
+            files = Receipt.from_json(storage.read_bytes(receipt), where=receipt).files
+        except FileNotFoundError as error:
+            raise _no_receipt(path) from error
+        if name in files:  # a row without bytes names a tar that was never begun
+            verified(FileRef(path, *files[name]))
+
+
+def _no_receipt(path: str) -> IntegrityError:
+    return IntegrityError(
+        f"What was staged in {path} has no receipt",
+        expected=f"{RECEIPT} beside it",
+        remedy="Restore it, or remove the folder and run again: it is staged anew",
+    )
 
 
 def is_relative(path: str) -> bool:

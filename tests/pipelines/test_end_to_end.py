@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curation.errors import IntegrityError
 from curation.schema import LINEAGE, SELECTION
 from curation.shard.read import ShardReader
 from pipelines import runner
@@ -254,9 +253,7 @@ def test_a_damaged_shard_is_put_right_by_the_next_run(
     assert verify(str(damageable)) == []
 
     tar.write_bytes(b"damaged")  # and now the step's file, which is the same one by a hard link
-    with pytest.raises(IntegrityError, match="Remove the folder") as caught:
-        run_quietly(config)
-    shutil.rmtree(Path(caught.value.what.split(": ", 1)[1]).parent)
+    assert [one.read_bytes() for one in damageable.glob("steps/shard/*/*.tar")].count(b"damaged") == 1
     assert run_quietly(config).exit_code == 0
     assert verify(str(damageable)) == []
 

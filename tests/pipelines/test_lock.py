@@ -1,6 +1,9 @@
 """One run at a time on a run directory, and no stale locks."""
 
+import errno
+import fcntl
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +48,54 @@ def test_a_killed_owner_leaves_no_lock(tmp_path: Path) -> None:
     assert owner(str(tmp_path)) is None
     with lock(str(tmp_path)):
         assert f"process {os.getpid()}" in str(owner(str(tmp_path)))
+
+
+def test_a_lock_that_was_removed_is_still_a_lock(tmp_path: Path) -> None:
+    with lock(str(tmp_path)) as owned:
+        (tmp_path / "lock").unlink()
+        assert owner(str(tmp_path)) is not None
+        with pytest.raises(LockedError, match="Another run owns"), lock(str(tmp_path)):
+            pass
+        owned.require()  # puts it back
+        assert f"process {os.getpid()}" in str(owner(str(tmp_path)))
+    assert owner(str(tmp_path)) is None
+
+
+def test_a_lock_that_another_run_has_by_now_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where folders cannot be locked, the next run locks a new file: the first one must not go on."""
+    real = fcntl.flock
+
+    def only_files(handle: int, how: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EBADF, "as NFS says")
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", only_files)
+    with lock(str(tmp_path)) as first:
+        first.require()
+        (tmp_path / "lock").unlink()
+        with lock(str(tmp_path)) as second:
+            second.require()
+            with pytest.raises(LockedError, match="Another run owns"):
+                first.require()
+
+
+def test_a_run_directory_that_was_replaced_is_noticed(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with lock(str(run_dir)) as owned:
+        run_dir.rename(tmp_path / "away")
+        with pytest.raises(LockedError, match="removed, or replaced"):
+            owned.require()
+        with lock(str(run_dir)), pytest.raises(LockedError, match="removed, or replaced"):
+            owned.require()
+
+
+def test_a_lock_that_is_a_link_leaves_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("dear")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError), lock(str(tmp_path / "run")):
+        pass
+    assert (tmp_path / "victim").read_text() == "dear"

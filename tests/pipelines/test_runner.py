@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curation.errors import ExecutorError, IntegrityError
+from pipelines.heal import set_aside
 from pipelines.progress import Progress
 from pipelines.runner import (
     CONDEMNED_REASON,
@@ -85,12 +86,48 @@ def test_a_marker_is_enough_and_is_not_believed_about_what_is_gone(tmp_path: Pat
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"receipts": ["{}", "{}"]}', '{"receipts": []}', "[1]", "\xff"])
-def test_a_damaged_marker_is_named(tmp_path: Path, text: str) -> None:
-    runner(tmp_path, FakeExecutor()).run(step(), items(2))
+def test_a_damaged_marker_is_passed_over_and_said(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It only lists receipts, which are there."""
+    first = runner(tmp_path, FakeExecutor()).run(step(), items(2))
     [marker] = (tmp_path / "steps" / "describe_step" / "markers").iterdir()
+    whole = marker.read_bytes()
     marker.write_text(text, encoding="latin-1")
-    with pytest.raises(IntegrityError, match=str(marker)):
-        runner(tmp_path, FakeExecutor()).run(step(), items(2))
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "say", lambda _self, line: said.append(line))
+    idle = FakeExecutor()
+    assert runner(tmp_path, idle).run(step(), items(2)) == first
+    assert idle.done == []
+    assert str(marker) in said[0]
+    assert marker.read_bytes() == whole
+
+
+def test_a_marker_with_another_letter_is_damaged(tmp_path: Path) -> None:
+    """Facts have no hash but that of the receipt: a flipped digit must not pass for one."""
+    first = runner(tmp_path, FakeExecutor()).run(step(), items(2))
+    [marker] = (tmp_path / "steps" / "describe_step" / "markers").iterdir()
+    marker.write_text(marker.read_text().replace('num_rows\\": 1', 'num_rows\\": 2'))
+    assert runner(tmp_path, FakeExecutor()).run(step(), items(2)) == first
+    path = tmp_path / first[0].folder / "receipt.json"
+    path.write_text(path.read_text().replace('"num_rows": 1', '"num_rows": 2'))
+    with pytest.raises(IntegrityError, match=str(path)):
+        find_receipt(str(tmp_path), step(), first[0].identity)
+
+
+def test_what_is_set_aside_is_done_anew_in_its_own_generation(tmp_path: Path) -> None:
+    [item] = items(1)
+    for again in (False, True):
+        this = (one := runner(tmp_path, FakeExecutor())).newest(step(), item, again=lambda _, a=again: a)
+        [newest] = one.run(step(), [this])
+    set_aside(str(tmp_path), newest.folder)
+    healing = runner(tmp_path, FakeExecutor())
+    [redone] = healing.run(step(), [healing.newest(step(), item, again=lambda _: False)])
+    assert (redone.folder, redone.digest) == (newest.folder, newest.digest)
+    # A run that was asked to look again has done so: what it heals makes it not look a third time.
+    assert healing.anew().newest(step(), item, again=lambda _: True).inputs[-1] == "generation 1"
+    stale = healing.anew().newest(step(), item, again=lambda _: False, is_stale=lambda _: True)
+    assert stale.inputs[-1] == "generation 2"
 
 
 def test_a_dry_run_stops_at_the_first_step_not_done(tmp_path: Path) -> None:

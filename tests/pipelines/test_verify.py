@@ -10,6 +10,10 @@ import pytest
 from curation import storage
 from curation.errors import IntegrityError
 from pipelines.cli import main
+from pipelines.local import LocalExecutor
+from pipelines.lvd import curate
+from pipelines.progress import Progress
+from pipelines.runner import Runner
 from pipelines.verify import verify
 
 
@@ -94,9 +98,13 @@ def test_a_damaged_intermediate_file_is_found_before_it_is_used(
     damageable: Path, configure: Any, run_quietly: Any
 ) -> None:
     path = pick(damageable, "steps/describe/*/described.parquet")
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"\0")
+    config = configure(damageable, "judge.min_side_px=3")
     with pytest.raises(IntegrityError, match=str(path)):
-        run_quietly(configure(damageable, "judge.min_side_px=3"))
+        curate(Runner(str(damageable), LocalExecutor(), Progress(quiet=True)), config, refresh=False)
+    assert run_quietly(config).exit_code == 0
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

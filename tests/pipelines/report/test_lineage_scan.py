@@ -38,7 +38,8 @@ def write(folder: Path, table: list[dict], cuts: list[int]) -> Lineage:
     for start, stop in zip([0, *cuts], [*cuts, len(table)], strict=True):
         path = f"part-{len(entries)}.parquet"
         storage.write_table(folder / path, pa.Table.from_pylist(table[start:stop], schema=LINEAGE))
-        entries.append({"path": path, "rows": stop - start})
+        sha256, _ = storage.sha256_file(str(folder / path))
+        entries.append({"path": path, "rows": stop - start, "sha256": sha256})
     return Lineage(str(folder), entries)
 
 
