@@ -41,8 +41,8 @@ REASONS: dict[Stage, tuple[str, ...]] = {
         "file_too_large",  # more bytes than the hard cap
         "not_an_image",  # no known image format
         "unsupported_format",  # a known format outside the allow-list, or a pixel mode without an honest RGB
-        "too_many_pixels",  # the header promises more pixels than the hard cap (image bombs)
-        "metadata_bomb",  # compressed metadata that inflates beyond the decoder's limit
+        "too_many_pixels",  # the header, or a tile, promises more pixels than the hard cap (image bombs)
+        "metadata_bomb",  # metadata that costs more than any picture: compressed, or in very many pieces
         "truncated",  # the file ends before the picture does
         "corrupt",  # the picture cannot be decoded
         "crashed_decoder",  # its decoder's process died or hung twice with this image alone
@@ -119,6 +119,7 @@ DESCRIBED = pa.schema(
         pa.field("uniform_share", pa.float32()),  # of the pixels, within a few levels of the commonest
         pa.field("stroke_share", pa.float32()),  # of what is not plain ground, in thin strokes
         pa.field("has_embedding", pa.bool_(), nullable=False),
+        # single words of ours, joined by _ (`laid_on_black`), and decoders' own with a name: "libtiff: …"
         pa.field("warnings", pa.list_(pa.string()), nullable=False),
         pa.field("reason", pa.string()),  # one of REASONS["describe"], null where decoded
     ]

@@ -125,7 +125,8 @@ def _ingest(image: Mapping[str, Any], source: Mapping[str, Any]) -> str:
 
 def _describe(seen: Mapping[str, Any]) -> str:
     if seen["reason"] is not None:
-        return f"Refused: {spaced(seen['reason'])}. {MEANING[seen['reason']]}"
+        said = f" The decoder said: {_remarks(seen)}." if seen["warnings"] else ""
+        return f"Refused: {spaced(seen['reason'])}. {MEANING[seen['reason']]}{said}"
     measured = [
         f"{spaced(name)} {value:.4g}"
         for name, value in seen.items()
@@ -136,8 +137,13 @@ def _describe(seen: Mapping[str, Any]) -> str:
     has = f"An embedding of {seen['dim']:,} numbers by {visible(seen['embedder'])}."
     text += " " + (has if seen["has_embedding"] else f"No embedding by {visible(seen['embedder'])}.")
     if seen["warnings"]:
-        text += f" The decoder warned: {', '.join(map(spaced, seen['warnings']))}."
+        text += f" The decoder warned: {_remarks(seen)}."
     return text
+
+
+def _remarks(seen: Mapping[str, Any]) -> str:
+    """Our own words, and decoders' as they are: these have a name and a colon in front."""
+    return "; ".join(visible(said) if ": " in said else spaced(said) for said in seen["warnings"])
 
 
 def _judge(image: Mapping[str, Any], judged: Mapping[str, Any]) -> str:

@@ -1,36 +1,72 @@
 """Any picture that Pillow can open, as honest 8-bit RGB, and the right way up."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImagePalette
+
+from curation.describe.bands import Box, bands_of, extremes, grid, in_bands, part_of
+from curation.describe.ground import INVISIBLE, ON_BLACK, vanishes_on_white
+from curation.describe.levels import float_scaling_of, scaling_of
 
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, §4.6.4
+SAMPLE_FORMAT_TAG, UNSIGNED = 339, 1  # TIFF 6.0, §19
+COLOUR_MAP_TAG = 320
+
+Rgb = tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]  # with warnings that say what was chosen
 
 
-def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"] | None:
+def to_rgb(image: Image.Image) -> Rgb | None:
     """Convert a loaded picture to RGB.
 
     Pillow's own `convert("RGB")` clips 16-bit grey to white, truncates 0..1 floats to black and drops
-    transparency with whatever colour lies below it. Here 16-bit samples keep their high byte (as Pillow does
-    for 16-bit RGB), floats are taken as 0..1 or 0..255 by their range, and transparency is laid over white.
+    transparency with whatever colour lies below it. Here samples of more than 8 bits are taken by the range
+    that they use (`levels`), and transparency is laid over the ground on which most can be seen (`ground`).
     ICC profiles are ignored.
 
     Args:
         image: a picture whose pixels are loaded, any mode.
 
     Returns:
-        RGB, uint8, (h, w, 3), writable; None where the mode has no RGB that we could vouch for (LAB, 32-bit
-        integers, floats that are not finite or of unknown range).
+        RGB, uint8, (h, w, 3), writable, and warnings; None where the mode has no RGB that we could vouch for
+        (LAB, floats that are not finite or of unknown range).
     """
-    if image.mode.startswith("I;16"):
-        return _stack_grey((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "F":
-        return _float_to_rgb(np.asarray(image))
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _grey_to_rgb(image)
+    said = _mend_palette(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return np.array(_over_white(image))
+        pixels, on_ground = lay_on_ground(image.size, lambda box: _rgba(part_of(image, box)))
+        return pixels, (*said, *on_ground)
     if image.mode in ("RGB", "RGBX", "L", "1", "P", "CMYK", "YCbCr", "HSV"):
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        return in_bands(image.size, lambda box: _rgb(part_of(image, box))), said
     return None
+
+
+def lay_on_ground(size: tuple[int, int], read: Callable[[Box], Image.Image]) -> Rgb:
+    """Blend an RGBA picture with the ground that keeps it: white, or black for white strokes.
+
+    Args:
+        size: width and height, px.
+        read: gives a box of the picture, as RGBA.
+
+    Returns:
+        The pixels, and a warning where the ground is black or nothing is drawn at all.
+    """
+    some = grid(size, lambda box: np.asarray(read(box)))
+    is_opaque = some[..., 3].min() == 255
+    on_black = False if is_opaque else vanishes_on_white(some, num_pixels=some[..., 3].size)
+    if on_black is None:  # a grid may have missed all of it
+        on_black = vanishes_on_white(_drawn(size, read), num_pixels=size[0] * size[1])
+    ground = "black" if on_black else "white"
+
+    def blend(box: Box) -> UInt8[np.ndarray, "_ _ 3"]:
+        picture = read(box)
+        canvas = Image.new("RGB", picture.size, ground)
+        canvas.paste(picture, mask=picture.getchannel("A"))
+        return np.array(canvas)
+
+    return in_bands(size, blend), (INVISIBLE,) if on_black is None else (ON_BLACK,) if on_black else ()
 
 
 def orientation_of(exif: Image.Exif) -> int:
@@ -53,19 +89,59 @@ def turn_upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[
     return np.ascontiguousarray(pixels)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    picture = image.convert("RGBA")
-    canvas = Image.new("RGB", picture.size, "white")
-    canvas.paste(picture, mask=picture.getchannel("A"))
-    return canvas
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _float_to_rgb(values: np.ndarray) -> UInt8[np.ndarray, "h w 3"] | None:
-    low, high = float(values.min()), float(values.max())  # NaN anywhere makes both NaN
-    if not (low >= 0 and high <= 255):
+def _rgba(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGBA" else image.convert("RGBA")
+
+
+def _drawn(size: tuple[int, int], read: Callable[[Box], Image.Image]) -> UInt8[np.ndarray, "n 1 4"]:
+    """The pixels that are not clear, as a column."""
+    bands = (np.asarray(read(box)) for box in bands_of(size))
+    return np.concatenate([band[band[..., 3] > 0] for band in bands])[:, None]
+
+
+def _grey_to_rgb(image: Image.Image) -> Rgb | None:
+    kind = np.uint32 if image.mode == "I" and _is_unsigned(image) else None  # Pillow's own mode is signed
+
+    def read(box: Box) -> np.ndarray:
+        samples = np.asarray(part_of(image, box))
+        return samples if kind is None else samples.view(kind)
+
+    some, (least, most) = grid(image.size, read), extremes(image.size, read)
+    if image.mode == "F":
+        scaling = float_scaling_of(some, least=float(least), most=float(most))
+    else:
+        scaling = scaling_of(some, least=int(least), most=int(most))
+    if scaling is None:
         return None
-    scale = 255.0 if high <= 1 else 1.0
-    return _stack_grey(np.rint(values * scale).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return in_bands(image.size, lambda box: _stack_grey(scaling(read(box)))), scaling.said
+
+    def keyed(box: Box) -> Image.Image:
+        samples = read(box)
+        grey, opacity = scaling(samples), np.where(samples == clear, 0, 255).astype(np.uint8)
+        return Image.fromarray(np.dstack([grey, grey, grey, opacity]))
+
+    pixels, on_ground = lay_on_ground(image.size, keyed)
+    return pixels, (*scaling.said, *on_ground)
+
+
+def _is_unsigned(image: Image.Image) -> bool:
+    found = getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT_TAG, UNSIGNED)
+    return (found[0] if isinstance(found, tuple) and found else found) == UNSIGNED
+
+
+def _mend_palette(image: Image.Image) -> tuple[str, ...]:
+    """Palettes of TIFFs have 16 bits a colour; some programs fill in 8, and Pillow takes the high ones."""
+    colours = getattr(image, "tag_v2", {}).get(COLOUR_MAP_TAG, ()) if image.mode in ("P", "PA") else ()
+    if not colours or not 0 < max(colours) < 256:
+        return ()
+    image.putpalette(ImagePalette.raw("RGB;L", bytes(colours)))
+    return ("levels_from_8_bits",)
 
 
 def _stack_grey(grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,15 +1,18 @@
 """Bytes to upright RGB pixels, or the reason why not. Hard safety caps only; taste is judged elsewhere."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from curation.describe import formats, jpeg
+from curation.describe import deep, formats, jpeg
 from curation.describe.colour import orientation_of, to_rgb, turn_upright
+from curation.describe.costs import refuse_bmp, refuse_png
+from curation.describe.remarks import overheard, remark
+from curation.describe.tiff import refuse_tiff
 
 
 class DecodeConfig(BaseModel):
@@ -43,7 +46,7 @@ class Decoded:
     format: str | None  # as Pillow names them
     width: int | None  # of the original picture, upright, px
     height: int | None
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # single words of ours, joined by _, and decoders' own: "libtiff: …"
     reason: str | None  # one of REASONS["describe"]; None where decoded
 
 
@@ -84,53 +87,119 @@ def _refuse(
 
 
 def _decode_jpeg(data: bytes, *, need_side_px: int, config: DecodeConfig) -> Decoded:
-    header = jpeg.read_header(data)
+    try:
+        header = jpeg.read_header(data)
+    except ValueError as error:
+        return _refuse("metadata_bomb", file_format="JPEG", warnings=(remark("JPEG", str(error)),))
     if jpeg.has_more_scans(data, header.scan_start if header else 0, limit=config.max_jpeg_scans):
         return _refuse("corrupt", file_format="JPEG", warnings=("too_many_scans",))
-    if header is None or not header.is_plain:
+    if header is None:
         return _decode_with_pillow(data, config=config)
     size = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+    if header.foreign is not None:
+        words = (remark("JPEG", header.foreign),)
+        return _refuse("unsupported_format", file_format="JPEG", size=size, warnings=words)
     if header.width * header.height > config.max_pixels:
         return _refuse("too_many_pixels", file_format="JPEG", size=size)
+    if not header.is_plain:
+        said = jpeg.listen_in(data, header)
+        return _refuse_or_ask_pillow(said, data, size=size, config=config)
     reduction = jpeg.choose_reduction(min(size), need_side_px) if config.jpeg_scaling else 1
     try:
         pixels, is_complete = jpeg.decode_plain(data, header, reduction=reduction)
     except ValueError as error:
-        remark = str(error)
-        if jpeg.TRUNCATED in remark:
-            return _refuse("truncated", file_format="JPEG", size=size)
-        if any(words in remark for words in jpeg.DAMAGE):
-            return _refuse("corrupt", file_format="JPEG", size=size)
-        # The rest is harmless more often than not (stray bytes between segments). Pillow, whose idea of a
-        # readable picture most people share, has the last word.
-        return _decode_with_pillow(data, config=config, warnings=("libjpeg_remark",))
+        return _refuse_or_ask_pillow(str(error), data, size=size, config=config)
     return Decoded(pixels, "JPEG", *size, () if is_complete else ("missing_end_marker",), None)
 
 
+def _refuse_or_ask_pillow(
+    said: str | None, data: bytes, *, size: tuple[int, int], config: DecodeConfig
+) -> Decoded:
+    """What becomes of a JPEG on which libjpeg had this remark, or none."""
+    if said is None:
+        return _decode_with_pillow(data, config=config)
+    words = remark("libjpeg", said)
+    if jpeg.TRUNCATED in said:
+        return _refuse("truncated", file_format="JPEG", size=size, warnings=(words,))
+    if any(damage in said for damage in jpeg.DAMAGE):
+        return _refuse("corrupt", file_format="JPEG", size=size, warnings=(words,))
+    # The rest is harmless more often than not (stray bytes between segments). Pillow, whose idea of a
+    # readable picture most people share, has the last word.
+    return _decode_with_pillow(data, config=config, warnings=("libjpeg_remark", words))
+
+
 def _decode_with_pillow(data: bytes, *, config: DecodeConfig, warnings: tuple[str, ...] = ()) -> Decoded:
+    if (refusal := _refuse_unopened(data)) is not None:
+        return refusal
+    with overheard() as heard:
+        decoded = _open_and_load(data, heard, config=config)
+    return replace(decoded, warnings=tuple(dict.fromkeys((*warnings, *decoded.warnings, *heard))))
+
+
+def _refuse_unopened(data: bytes) -> Decoded | None:
+    """Refuse what would cost more than its picture is worth before Pillow sees it."""
+    match formats.sniff(data):
+        case "TIFF":
+            found, file_format = refuse_tiff(data), "TIFF"
+        case "PNG":
+            found, file_format = refuse_png(data), "PNG"
+        case "BMP":
+            found, file_format = refuse_bmp(data), "BMP"
+        case _:
+            return None
+    if found is None:
+        return None
+    reason, words = found
+    return _refuse(reason, file_format=file_format, warnings=(remark(file_format, words),))
+
+
+def _open_and_load(data: bytes, heard: list[str], *, config: DecodeConfig) -> Decoded:
     file_format, size = formats.sniff(data), (0, 0)
     try:
         with Image.open(io.BytesIO(data), formats=formats.ALLOWED) as image:
             file_format, size = formats.plain_name(image.format), image.size
             if image.width * image.height > config.max_pixels:
                 return _refuse("too_many_pixels", file_format=file_format, size=size)
+            is_deep = deep.is_deep(image)
             image.load()
             size = image.size  # TIFF turns itself upright here
-            pixels = to_rgb(image)
-            if pixels is None:
-                return _refuse("unsupported_format", file_format=file_format, size=size)
-            orientation = _read_orientation(image)
-            warnings += _remarks(image, data)
+            orientation, remarks = _read_orientation(image), _remarks(image, data)
+            made = deep.to_rgb_of_both_bytes(image, data, formats=formats.ALLOWED) if is_deep else None
+            if made is None:
+                made = to_rgb(image)
+            if made is None:
+                said = (remark("lvd", f"mode {image.mode} has no honest RGB"),)
+                return _refuse("unsupported_format", file_format=file_format, size=size, warnings=said)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return _refuse("too_many_pixels", file_format=file_format)
     except MemoryError:
         raise  # the machine's fault: the size of the picture was checked
     except UnidentifiedImageError:
-        return _refuse(formats.reason_unidentified(data), file_format=file_format)
+        words = _why_unidentified(data, file_format)
+        reason = formats.reason_unidentified(data, words)
+        return _refuse(reason, file_format=file_format, warnings=_said_by_pillow(words))
     except Exception as error:  # on bad data Pillow raises nearly anything: SyntaxError, struct.error, …
-        return _refuse(formats.reason_of(error, data), file_format=file_format, size=size)
-    pixels = turn_upright(pixels, orientation)
+        reason = formats.reason_of(error, data, heard=" ".join(heard))
+        words = str(error) or type(error).__name__
+        return _refuse(reason, file_format=file_format, size=size, warnings=_said_by_pillow(words))
+    pixels = turn_upright(made[0], orientation)
+    warnings = (*remarks, *made[1])
     return Decoded(pixels, file_format, pixels.shape[1], pixels.shape[0], warnings, None)
+
+
+def _said_by_pillow(words: str) -> tuple[str, ...]:
+    return (remark("Pillow", words),) if words else ()
+
+
+def _why_unidentified(data: bytes, claimed: str | None) -> str:
+    """What the one reader said that should have known; `Image.open` keeps it to itself."""
+    if claimed not in formats.ALLOWED or claimed not in Image.OPEN:
+        return ""
+    try:
+        Image.OPEN[claimed][0](io.BytesIO(data), "")
+    except Exception as error:
+        return str(error)
+    return ""
 
 
 def _read_orientation(image: Image.Image) -> int:

@@ -1,49 +1,116 @@
 """Which formats are read at all, and the reason that fits a file which could not be."""
 
+import re
+
 ALLOWED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
-# What a file says that it is, by its first bytes (offset, bytes).
+# What a file says that it is, by its first bytes (offset, bytes). The first that fits counts.
 SIGNATURES: tuple[tuple[str, int, bytes], ...] = (
     ("JPEG", 0, b"\xff\xd8"),
     ("PNG", 0, b"\x89PNG\r\n"),
     ("WEBP", 8, b"WEBP"),
     ("GIF", 0, b"GIF8"),
-    ("BMP", 0, b"BM"),
+    ("RAW", 8, b"CR\x02"),  # Canon's, in a TIFF's clothes
     ("TIFF", 0, b"II*\0"),
     ("TIFF", 0, b"MM\0*"),
+    ("TIFF", 0, b"II\0*"),  # these two stand in no book, but Pillow reads them
+    ("TIFF", 0, b"MM*\0"),
     ("TIFF", 0, b"II+\0"),
     ("TIFF", 0, b"MM\0+"),
     ("AVIF", 4, b"ftypavif"),
     ("AVIF", 4, b"ftypavis"),
-    ("HEIF", 4, b"ftyphei"),
-    ("HEIF", 4, b"ftypmif1"),
+    ("HEIF", 4, b"ftyphe"),
+    ("HEIF", 4, b"ftypmif"),
     ("HEIF", 4, b"ftypmsf1"),
+    ("HEIF", 4, b"ftypmiaf"),
+    ("RAW", 4, b"ftypcrx "),
     ("MP4", 4, b"ftyp"),
     ("JXL", 0, b"\xff\x0a"),
     ("JXL", 4, b"JXL \r\n\x87\n"),
     ("JPEG2000", 4, b"jP  \r\n\x87\n"),
     ("JPEG2000", 0, b"\xff\x4f\xff\x51"),
+    ("JXR", 0, b"II\xbc"),
     ("QOI", 0, b"qoif"),
     ("PSD", 0, b"8BPS"),
+    ("XCF", 0, b"gimp xcf"),
+    ("PSP", 0, b"Paint Shop Pro Image"),
     ("EPS", 0, b"%!PS"),
     ("EPS", 0, b"\xc5\xd0\xd3\xc6"),
-    ("ICO", 0, b"\0\0\1\0"),
+    ("ICNS", 0, b"icns"),
     ("DDS", 0, b"DDS "),
+    ("KTX", 0, b"\xabKTX "),
+    ("BLP", 0, b"BLP1"),
+    ("BLP", 0, b"BLP2"),
     ("EXR", 0, b"\x76\x2f\x31\x01"),
-    ("PPM", 0, b"P5\n"),
-    ("PPM", 0, b"P6\n"),
-    ("PPM", 0, b"P6 "),
+    ("HDR", 0, b"#?RADIANCE"),
+    ("HDR", 0, b"#?RGBE"),
+    ("FITS", 0, b"SIMPLE  ="),
+    ("DICOM", 128, b"DICM"),
+    ("SGI", 0, b"\x01\xda\0\1"),
+    ("SGI", 0, b"\x01\xda\0\2"),
+    ("SGI", 0, b"\x01\xda\1\1"),
+    ("SGI", 0, b"\x01\xda\1\2"),
+    ("SUN", 0, b"\x59\xa6\x6a\x95"),
+    ("MNG", 0, b"\x8aMNG\r\n"),
+    ("JNG", 0, b"\x8bJNG\r\n"),
+    ("BPG", 0, b"BPG\xfb"),
+    ("FLIF", 0, b"FLIF"),
+    ("DPX", 0, b"SDPX"),
+    ("DPX", 0, b"XPDS"),
+    ("CINEON", 0, b"\x80\x2a\x5f\xd7"),
+    ("FARBFELD", 0, b"farbfeld"),
+    ("DJVU", 0, b"AT&TFORM"),
+    ("ILBM", 8, b"ILBM"),
+    ("ILBM", 8, b"PBM "),
+    ("WMF", 0, b"\xd7\xcd\xc6\x9a"),
+    ("EMF", 40, b" EMF"),
+    ("XPM", 0, b"/* XPM */"),
+    ("MSP", 0, b"DanM"),
+    ("MSP", 0, b"LinS"),
+    ("RAW", 0, b"IIRO"),  # Olympus
+    ("RAW", 0, b"IIRS"),
+    ("RAW", 0, b"MMOR"),
+    ("RAW", 0, b"IIU\0"),  # Panasonic
+    ("RAW", 0, b"FUJIFILMCCD-RAW"),
+    ("RAW", 0, b"FOVb"),
+    ("RAW", 0, b"\0MRM"),
+    ("RAW", 0, b"II\x1a\0\0\0HEAPCCDR"),
 )
+# What stands at the start of formats that have more than a few fixed bytes there.
+NETPBM = re.compile(rb"P(?:[1-6](?:\s|#[^\n]*\n)+\d+\s|7\n(?:#|WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE))")
+ICO = re.compile(rb"\0\0\x01\0(?!\0\0)")  # a number of pictures, not none
+CUR = re.compile(rb"\0\0\x02\0(?!\0\0)")
+PFM = re.compile(rb"P[Ff]4?\s+\d+\s+\d+\s+[-+]?[\d.]")
+XBM = re.compile(rb"\s*(?:/\*.*?\*/\s*)?#define\s+\S*width\s+\d", re.DOTALL)
+PCX = re.compile(rb"\x0a[\0\2-\5][\0\1][\1\2\4\x08]", re.DOTALL)
+FLIC = re.compile(rb".{4}[\x11\x12\x44]\xaf", re.DOTALL)
+PATTERNS = (("PPM", NETPBM), ("ICO", ICO), ("CUR", CUR), ("PFM", PFM), ("XBM", XBM), ("PCX", PCX))
+BMP_HEADER_BYTES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
+TGA_FOOTER = b"TRUEVISION-XFILE.\0"
+TGA_DEPTHS = {1: (8, 16), 2: (15, 16, 24, 32), 3: (8, 16), 9: (8, 16), 10: (15, 16, 24, 32), 11: (8, 16)}
+
 CUT_SHORT = ("truncated", "unexpected end", "end of file", "not enough")  # words in Pillow's errors
+# Words of decoders about what they were never made for, as opposed to what is broken.
+NOT_MADE_FOR = ("unknown pixel mode", "unsupported", "not supported", "not configured", "cannot handle")
 
 
 def sniff(data: bytes) -> str | None:
     """The format that the first bytes claim; None where they claim none."""
     for name, offset, signature in SIGNATURES:
         if data.startswith(signature, offset):
+            return "AVIF" if name == "HEIF" and _is_avif_too(data) else name
+    head = data[:1024]
+    if head.startswith(b"BM") and (len(data) < 18 or _u32(data, 14) in BMP_HEADER_BYTES):
+        return "BMP"
+    for name, pattern in PATTERNS:
+        if pattern.match(head):
             return name
-    head = data[:1024].lstrip().lower()
-    if head.startswith((b"<svg", b"<?xml", b"<!doctype svg")) and b"<svg" in head:
+    if FLIC.match(head) and _u32(data, 0) <= len(data) + 1024 and data[6] + 256 * data[7] > 0:
+        return "FLI"
+    if _is_tga(data):
+        return "TGA"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in text:
         return "SVG"
     return None
 
@@ -53,25 +120,69 @@ def plain_name(pillow_format: str | None) -> str | None:
     return "JPEG" if pillow_format == "MPO" else pillow_format
 
 
-def reason_unidentified(data: bytes) -> str:
-    """Why no decoder on the list would open this file."""
+def reason_unidentified(data: bytes, words: str = "") -> str:
+    """Why no decoder on the list would open this file; `words` are the decoder's own, where there are any."""
     claimed = sniff(data)
     if claimed is None:
         return "not_an_image"
-    if claimed not in ALLOWED:
+    if claimed not in ALLOWED or _is_beyond_us(words):
         return "unsupported_format"
     return "truncated" if _ends_early(data, claimed) else "corrupt"
 
 
-def reason_of(error: Exception, data: bytes) -> str:
-    """The reason behind an exception that a decoder raised on an opened file."""
+def reason_of(error: Exception, data: bytes, *, heard: str = "") -> str:
+    """The reason behind an exception that a decoder raised on an opened file.
+
+    Args:
+        error: what was raised.
+        data: the file.
+        heard: what the libraries below said on the way.
+    """
     words = str(error).lower()
     if "max_text" in words:  # "… data too large for PngImagePlugin.MAX_TEXT_CHUNK", "… >MAX_TEXT_MEMORY"
         return "metadata_bomb"
+    if _is_beyond_us(f"{words} {heard.lower()}"):
+        return "unsupported_format"
     claimed = sniff(data)
+    if claimed is None:
+        return "not_an_image"
     if isinstance(error, EOFError) or any(cut in words for cut in CUT_SHORT):
         return "truncated"
-    return "truncated" if claimed and _ends_early(data, claimed) else "corrupt"
+    return "truncated" if _ends_early(data, claimed) else "corrupt"
+
+
+def _is_beyond_us(words: str) -> bool:
+    return any(word in words.lower() for word in NOT_MADE_FOR)
+
+
+def _u32(data: bytes, offset: int) -> int:
+    return int.from_bytes(data[offset : offset + 4], "little")
+
+
+def _is_avif_too(data: bytes) -> bool:
+    """Whether a HEIF names AVIF among the brands that it is compatible with (ISO/IEC 14496-12, §4.3)."""
+    num_bytes = int.from_bytes(data[:4], "big")
+    return b"avif" in data[16 : min(num_bytes, 256)]
+
+
+def _is_tga(data: bytes) -> bool:
+    """Whether it is Truevision's, by its last bytes or a header without a contradiction: it has no signature.
+
+    Source: Truevision TGA File Format Specification 2.0, §3.2 and appendix C.
+    """
+    if len(data) < 18 or data[2] not in TGA_DEPTHS or data[16] not in TGA_DEPTHS[data[2]]:
+        return False
+    if data.endswith(TGA_FOOTER):
+        return True
+    has_map = data[2] in (1, 9)
+    if data[1] != has_map or (not has_map and any(data[3:8])) or data[17] & 0xC0:
+        return False
+    width, height = data[12] + 256 * data[13], data[14] + 256 * data[15]
+    map_bytes = (data[5] + 256 * data[6]) * ((data[7] + 7) // 8) if has_map else 0
+    num_bytes = width * height * ((data[16] + 7) // 8)
+    behind = len(data) - 18 - data[0] - map_bytes
+    is_packed = data[2] >= 9  # at best 128 pixels in one count and one pixel
+    return num_bytes > 0 and (behind >= num_bytes if not is_packed else behind * 128 >= num_bytes)
 
 
 def _ends_early(data: bytes, claimed: str) -> bool:
@@ -79,7 +190,7 @@ def _ends_early(data: bytes, claimed: str) -> bool:
         case "JPEG":
             return data.rfind(b"\xff\xd9") < 0
         case "WEBP":
-            return len(data) < 8 + int.from_bytes(data[4:8], "little")
+            return len(data) < 8 + _u32(data, 4)
         case "TIFF":  # the directory often stands behind the pixels
             return len(data) < int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big")
         case "AVIF":

@@ -20,7 +20,7 @@ MEANING = {
     "not_an_image": "The file is of no known image format, whatever its name says.",
     "unsupported_format": "A known format that is not read here, or one without an honest conversion to RGB.",
     "too_many_pixels": "The header promises more pixels than the hard cap: a bomb, or a very large picture.",
-    "metadata_bomb": "Compressed metadata that inflates beyond the decoder's limit.",
+    "metadata_bomb": "Metadata that costs more than any picture: compressed, or in very many pieces.",
     "truncated": "The file ends before the picture does.",
     "corrupt": "The file is an image, but cannot be decoded.",
     "crashed_decoder": "Its decoder's process died or hung twice with this image alone.",

@@ -1,0 +1,43 @@
+"""PNGs and BMPs whose form costs more than their picture, found before a decoder walks through them."""
+
+PNG_SIGNATURE_BYTES = 8
+# Pillow takes 10 to 30 µs for each: three million empty ones, in 36 MB, took it 43 s. Encoders write pixels
+# in chunks of some kB.
+MAX_CHUNKS = 100_000
+# Pillow takes run lengths apart in Python: 40 MB of runs of one pixel took it 84 s.
+MAX_RUN_LENGTH_BYTES = 5 << 20
+RUN_LENGTHS = (1, 2)  # BI_RLE8, BI_RLE4
+
+
+def refuse_png(data: bytes) -> tuple[str, str] | None:
+    """Whether a PNG has so many chunks that they are the work.
+
+    Args:
+        data: the file, whole.
+
+    Returns:
+        A reason and what is wrong, in words; or None.
+    """
+    position, num_chunks = PNG_SIGNATURE_BYTES, 0
+    while position + 8 <= len(data):
+        if num_chunks == MAX_CHUNKS:
+            return "metadata_bomb", f"more than {MAX_CHUNKS} chunks"
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+        num_chunks += 1
+    return None
+
+
+def refuse_bmp(data: bytes) -> tuple[str, str] | None:
+    """Whether a BMP has more run lengths than can be decoded in some seconds.
+
+    Args:
+        data: the file, whole.
+
+    Returns:
+        A reason and what is wrong, in words; or None.
+    """
+    header_bytes = int.from_bytes(data[14:18], "little")
+    compression = int.from_bytes(data[30:34], "little")
+    if header_bytes >= 40 and compression in RUN_LENGTHS and len(data) > MAX_RUN_LENGTH_BYTES:
+        return "file_too_large", f"{len(data)} bytes of run lengths, of which {MAX_RUN_LENGTH_BYTES} are read"
+    return None

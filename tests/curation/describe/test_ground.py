@@ -1,0 +1,140 @@
+"""ground: transparent pictures are laid on what keeps them, and the row says so where that is not white."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from curation.describe.decode import DecodeConfig, Decoded, decode
+
+
+def _decode(image: Image.Image, file_format: str = "PNG", **options: object) -> Decoded:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)  # type: ignore[arg-type]
+    return decode(buffer.getvalue(), need_side_px=10_000, config=DecodeConfig())
+
+
+def _strokes(ink: tuple[int, ...], below: tuple[int, ...], *, seed: int = 0) -> Image.Image:
+    """Outlines of ellipses on a clear ground; `below` is the colour that the clear pixels have."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("RGBA", (160, 120), below)
+    pen = ImageDraw.Draw(picture)
+    for _ in range(6):
+        x, y = map(int, rng.integers(0, 100, 2))
+        pen.ellipse([x, y, x + 50, y + 30], outline=ink, width=5)
+    return picture
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("below", [(255, 255, 255, 0), (0, 0, 0, 0), (40, 90, 7, 0)])
+def test_white_strokes_are_laid_on_black(file_format: str, below: tuple[int, ...]) -> None:
+    options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+    seen = []
+    for seed in range(5):
+        picture = _strokes((255, 255, 255, 255), below, seed=seed)
+        decoded = _decode(picture, file_format, **options)
+        assert decoded.pixels is not None
+        assert decoded.warnings == ("laid_on_black",)
+        # Exactly the strokes: white on black.
+        assert np.array_equal(decoded.pixels[..., 0], np.asarray(picture.getchannel("A")))
+        assert decoded.pixels.std() > 50
+        seen.append(decoded.pixels.tobytes())
+    assert len(set(seen)) == 5
+
+
+@pytest.mark.parametrize("ink", [(0, 0, 0), (128, 128, 128), (255, 255, 0), (0, 255, 255), (200, 30, 40)])
+def test_any_other_colour_is_laid_on_white(ink: tuple[int, ...]) -> None:
+    decoded = _decode(_strokes((*ink, 255), (0, 0, 0, 0)))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ()
+    assert decoded.pixels[0, 0].tolist() == [255, 255, 255]
+    assert decoded.pixels.std() > 20
+
+
+@pytest.mark.parametrize("ink", [(250, 252, 255, 255), (255, 255, 255, 120), (255, 255, 255, 20)])
+def test_nearly_white_or_faint_strokes_are_seen(ink: tuple[int, ...]) -> None:
+    decoded = _decode(_strokes(ink, (255, 255, 255, 0)))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("laid_on_black",)
+    assert decoded.pixels.std() > 5
+
+
+def test_a_coloured_dot_does_not_hide_that_the_rest_is_white() -> None:
+    picture = _strokes((255, 255, 255, 255), (255, 255, 255, 0))
+    ImageDraw.Draw(picture).rectangle([2, 2, 8, 8], fill=(255, 0, 0, 255))
+    decoded = _decode(picture)
+    assert decoded.warnings == ("laid_on_black",)
+
+
+@pytest.mark.parametrize("mode", ["LA", "PA", "P", "L", "RGB"])
+def test_every_mode_with_transparency(mode: str) -> None:
+    """LA and PA, a palette with a clear entry, and a grey or colour that stands for clear."""
+    strokes = _strokes((255, 255, 255, 255), (0, 0, 0, 0))
+    drawn = np.asarray(strokes.getchannel("A")) > 0
+    options: dict[str, object] = {}
+    if mode in ("LA", "PA"):
+        picture, file_format = strokes.convert("LA"), "PNG"
+        if mode == "PA":
+            indices = np.dstack([drawn, drawn * 255]).astype(np.uint8)
+            picture, file_format = Image.frombytes("PA", strokes.size, indices.tobytes()), "TIFF"
+            picture.putpalette([9, 9, 9, 255, 255, 255])
+    elif mode == "P":
+        picture, file_format = Image.fromarray(drawn.astype(np.uint8), "P"), "PNG"
+        picture.putpalette([255, 255, 255, 255, 255, 255])
+        options["transparency"] = 0
+    else:
+        grey = Image.fromarray(np.where(drawn, 255, 254).astype(np.uint8))
+        picture, file_format = grey.convert(mode), "PNG"
+        options["transparency"] = 254 if mode == "L" else (254, 254, 254)
+    decoded = _decode(picture, file_format, **options)
+    assert decoded.pixels is not None
+    assert "laid_on_black" in decoded.warnings
+    assert np.array_equal(decoded.pixels[..., 0] > 128, drawn)
+
+
+def test_gif_of_white_strokes() -> None:
+    drawn = np.asarray(_strokes((255, 255, 255, 255), (0, 0, 0, 0)).getchannel("A")) > 0
+    picture = Image.fromarray(drawn.astype(np.uint8), "P")
+    picture.putpalette([9, 9, 9, 255, 255, 255])
+    decoded = _decode(picture, "GIF", transparency=0)
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("laid_on_black",)
+    assert np.array_equal(decoded.pixels[..., 0] > 128, drawn)
+
+
+def test_a_bright_photograph_with_clear_corners_stays_on_white() -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.full((120, 160, 4), 255, np.uint8)
+    pixels[..., :3] = rng.integers(225, 256, (120, 160, 3))
+    pixels[:20, :20, 3] = 0
+    decoded = _decode(Image.fromarray(pixels))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ()
+    assert (decoded.pixels[:20, :20] == 255).all()
+
+
+def test_a_page_with_a_clear_margin_stays_on_white() -> None:
+    pixels = np.full((120, 160, 4), 255, np.uint8)
+    pixels[20:100:4, 20:140:3, :3] = 0
+    pixels[:8, :, 3] = 0
+    decoded = _decode(Image.fromarray(pixels))
+    assert decoded.warnings == ()
+
+
+def test_nothing_drawn_is_said() -> None:
+    decoded = _decode(Image.new("RGBA", (40, 30), (255, 0, 0, 0)))
+    assert decoded.pixels is not None
+    assert (decoded.pixels == 255).all()
+    assert decoded.warnings == ("fully_transparent",)
+
+
+def test_large_pictures_are_measured_on_a_grid_that_loses_nothing() -> None:
+    """One white line, thinner than the grid and between its points, in 2.25 million pixels."""
+    for column in range(4):
+        pixels = np.zeros((1500, 1500, 4), np.uint8)
+        pixels[:, 100 + column] = 255
+        decoded = _decode(Image.fromarray(pixels))
+        assert decoded.pixels is not None
+        assert decoded.warnings == ("laid_on_black",)
+        assert (decoded.pixels[:, 100 + column] == 255).all()

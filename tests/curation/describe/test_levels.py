@@ -1,0 +1,202 @@
+"""levels: samples of more than 8 bits are taken by the range that they use; no picture goes black or flat."""
+
+import io
+
+import numpy as np
+import pytest
+from pictures import DATA, Tag, png_16, tiff
+from PIL import Image
+
+from curation.describe.bands import BAND_PX
+from curation.describe.decode import DecodeConfig, Decoded, decode
+from curation.describe.levels import float_scaling_of, scaling_of
+
+
+def _decode(data: bytes) -> Decoded:
+    return decode(data, need_side_px=10_000, config=DecodeConfig())
+
+
+def _encode(samples: np.ndarray, file_format: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(samples).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+def _scene(seed: int = 0, *, most: int = 255) -> np.ndarray:
+    """Rectangles of some grey levels, all of 0..most used."""
+    rng = np.random.default_rng(seed)
+    scene = np.full((120, 160), most // 3)
+    for _ in range(8):
+        x, y = rng.integers(0, 130), rng.integers(0, 90)
+        scene[y : y + 30, x : x + 30] = rng.integers(0, most + 1)
+    scene[:10, :10], scene[-10:, -10:] = most, 0
+    return scene
+
+
+def _tiff(samples: np.ndarray, *, order: str = "<", sample_format: int = 1) -> bytes:
+    height, width = samples.shape[:2]
+    bands, bits = samples.size // (width * height), 8 * samples.dtype.itemsize
+    data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    tags: dict[int, Tag] = {256: (4, [width]), 257: (4, [height]), 258: (3, [bits] * bands), 259: (3, [1])}
+    tags |= {262: (3, [1 if bands == 1 else 2]), 273: (4, [DATA]), 277: (3, [bands]), 278: (4, [height])}
+    tags |= {279: (4, [len(data)]), 339: (3, [sample_format] * bands)}
+    return tiff(tags if bands != 4 else tags | {338: (3, [2])}, data, order=order)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_eight_bits_in_a_container_of_sixteen_stay_what_they_are(file_format: str) -> None:
+    for seed in range(5):
+        scene = _scene(seed)
+        decoded = _decode(_encode(scene.astype(np.uint16), file_format))
+        assert decoded.pixels is not None
+        assert np.array_equal(decoded.pixels[..., 0], scene)
+        assert decoded.pixels.std() > 20
+        assert decoded.warnings == ("levels_from_8_bits",)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_cameras_of_fewer_bits(bits: int, order: str) -> None:
+    scene = _scene(most=(1 << bits) - 1)
+    decoded = _decode(_tiff(scene.astype(np.uint16), order=order))
+    assert decoded.pixels is not None
+    assert np.array_equal(decoded.pixels[..., 0], scene >> (bits - 8))
+    assert decoded.warnings == ((f"levels_from_{bits}_bits",) if bits < 16 else ())
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16, 31, 32])
+def test_integers_of_32_bits(bits: int) -> None:
+    scene = _scene(most=(1 << bits) - 1)
+    decoded = _decode(_tiff(scene.astype(np.uint32)))
+    assert decoded.pixels is not None
+    assert np.array_equal(decoded.pixels[..., 0], scene >> (bits - 8))
+    assert decoded.warnings == ((f"levels_from_{bits}_bits",) if bits < 32 else ())
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_signed_integers(kind: type, order: str) -> None:
+    """Tomography: -1,024 is air."""
+    scene = _scene(most=4095) - 1024
+    decoded = _decode(_tiff(scene.astype(kind), order=order, sample_format=2))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("levels_stretched",)
+    assert np.abs(decoded.pixels[..., 0] - (scene + 1024) / 4095 * 255).max() <= 0.5
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_colour_of_sixteen_bits(bands: int, bits: int) -> None:
+    scenes = [_scene(seed, most=(1 << bits) - 1) for seed in range(bands)]
+    samples = np.dstack(scenes).astype(np.uint16)
+    if bands in (2, 4):  # opaque
+        samples[..., -1] = (1 << bits) - 1
+    for data in (png_16(samples), *([_tiff(samples, order=order) for order in "<>"] if bands > 2 else [])):
+        decoded = _decode(data)
+        assert decoded.pixels is not None
+        colours = samples[..., :3] if bands > 2 else samples[..., [0, 0, 0]]
+        assert np.array_equal(decoded.pixels, colours >> (bits - 8))
+        # Pillow's high byte is enough from 13 bits on.
+        assert decoded.warnings == ((f"levels_from_{bits}_bits",) if bits < 16 else ())
+
+
+def test_white_strokes_of_sixteen_bits_on_a_clear_ground() -> None:
+    drawn = _scene() > 100
+    for full in (255, 4095, 65535):
+        grey = np.full(drawn.shape, full)
+        for samples in (np.dstack([grey, drawn * full]), np.dstack([grey, grey, grey, drawn * full])):
+            decoded = _decode(png_16(samples))
+            assert decoded.pixels is not None
+            assert "laid_on_black" in decoded.warnings
+            assert np.array_equal(decoded.pixels[..., 0] > 128, drawn)
+
+
+def test_a_palette_of_eight_bits_in_a_tiff() -> None:
+    """Its colours have 16 bits each, of which some programs fill in the low eight."""
+    indices = (np.indices((20, 30)).sum(axis=0) % 256).astype(np.uint8)
+    colours = np.zeros((3, 256), int)
+    colours[:] = np.arange(256)
+    tags: dict[int, Tag] = {256: (4, [30]), 257: (4, [20]), 258: (3, [8]), 259: (3, [1]), 262: (3, [3])}
+    tags |= {273: (4, [DATA]), 277: (3, [1]), 278: (4, [20]), 279: (4, [600])}
+    for scale in (1, 257):
+        decoded = _decode(tiff(tags | {320: (3, (colours * scale).reshape(-1))}, indices.tobytes()))
+        assert decoded.pixels is not None
+        assert np.array_equal(decoded.pixels[..., 1], indices)
+        assert decoded.warnings == (("levels_from_8_bits",) if scale == 1 else ())
+
+
+def test_a_narrow_range_is_stretched() -> None:
+    """A thermal camera: 200 steps around 30,000, which share one high byte."""
+    scene = 30_000 + _scene(most=199)
+    decoded = _decode(_encode(scene.astype(np.uint16), "PNG"))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("levels_stretched",)
+    assert decoded.pixels.min() == 0
+    assert decoded.pixels.max() == 255
+    # So are floats that all lie about a hundredth of their range apart.
+    values = 0.5 + _scene() / 25_500
+    decoded = _decode(_encode(values.astype(np.float32), "TIFF"))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("levels_stretched",)
+    assert decoded.pixels.std() > 20
+
+
+def test_a_hot_pixel_does_not_hide_the_rest() -> None:
+    scene = _scene()
+    scene[50, 60] = 65535
+    decoded = _decode(_encode(scene.astype(np.uint16), "PNG"))
+    assert decoded.pixels is not None
+    assert np.array_equal(decoded.pixels[..., 0], np.minimum(scene, 255))
+
+
+def _levels(samples: np.ndarray) -> np.ndarray:
+    scaling = scaling_of(samples, least=int(samples.min()), most=int(samples.max()))
+    return scaling(samples)
+
+
+@pytest.mark.parametrize("value", [0, 7, 255, 256, 30_000, 65_535])
+def test_a_flat_picture_stays_flat(value: int) -> None:
+    levels = _levels(np.full((9, 9), value, np.uint16))
+    assert (levels == levels[0, 0]).all()
+    noisy = (30_000 + np.indices((9, 9)).sum(axis=0)).astype(np.uint16)  # 17 steps of 65,536
+    assert np.ptp(_levels(noisy).astype(int)) <= 1
+
+
+def test_floats_keep_their_ranges() -> None:
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)
+    for scale in (1, 255):
+        scaling = float_scaling_of(ramp * np.float32(scale), least=0.0, most=float(scale))
+        assert scaling is not None
+        assert np.array_equal(scaling(ramp * np.float32(scale)), np.arange(256))
+        assert scaling.said == ()
+    assert float_scaling_of(ramp * 300, least=0.0, most=300.0) is None
+    assert float_scaling_of(ramp - 1, least=-1.0, most=0.0) is None
+
+
+@pytest.mark.parametrize("most", [4095, 65_535])
+def test_large_pictures_are_made_in_bands(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pixels as in one go: grey, colour, and with a clear ground."""
+    samples = np.dstack([_scene(seed, most=most) for seed in range(4)]).astype(np.uint16)
+    files = [
+        _encode(samples[..., 0], "PNG"),
+        png_16(samples[..., :3]),
+        png_16(samples),
+        png_16(samples[..., :2]),
+    ]
+    files.append(_tiff(samples[..., 1].astype(np.int32) - 2000, sample_format=2))
+    whole = [_decode(data) for data in files]
+    assert samples[..., 0].size < BAND_PX
+    monkeypatch.setattr("curation.describe.bands.BAND_PX", 1000)
+    for data, expected in zip(files, whole, strict=True):
+        decoded = _decode(data)
+        assert decoded.pixels is not None
+        assert np.array_equal(decoded.pixels, expected.pixels)
+        assert decoded.warnings == expected.warnings
+
+
+def test_a_value_that_is_no_number_is_found_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curation.describe.bands.GRID_PX", 16)
+    for bad in (np.nan, np.inf, -1.0, 256.0):
+        values = np.full((20, 20), 0.5, np.float32)
+        values[13, 17] = bad
+        assert _decode(_encode(values, "TIFF")).reason == "unsupported_format"
