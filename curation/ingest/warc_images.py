@@ -1,7 +1,7 @@
 """WARC files of a web crawl: the answers that are images."""
 
+import io
 import json
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +12,11 @@ from curation.ingest.problems import Findings, Problem, Unread
 from curation.ingest.rows import as_text
 from curation.ingest.sources import WarcSource
 from curation.ingest.staging import StagedImage
+from curation.ingest.web.content_coding import CodingError, codings_of, decode
 from curation.ingest.web.opt_out import opts_out
 from curation.ingest.web.robots import product_token
 
 _OK = 200
-_INFLATE = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # window bits of zlib; 47 takes gzip as well
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def _opts_out(headers: Any, user_agent: str) -> bool:
 
 
 def decode_payload(sent: bytes, headers: Any, *, limit: int) -> bytes:
-    """The body behind a payload as it was sent: chunks joined, gzip and deflate undone.
+    """The body behind a payload as it was sent: chunks joined, codings undone.
 
     Many archives keep the header of an encoding that they have undone: bytes that are not in the encoding
     that they claim are taken as they are.
@@ -139,13 +139,15 @@ def decode_payload(sent: bytes, headers: Any, *, limit: int) -> bytes:
     """
     if "chunked" in (headers.get("Transfer-Encoding") or "").lower():
         sent = _join_chunks(sent)
-    bits = _INFLATE.get((headers.get("Content-Encoding") or "").strip().lower())
-    if bits is None:
+    codings = codings_of(headers.get("Content-Encoding") or "")
+    if not codings:
         return sent
+    out = io.BytesIO()
     try:
-        return zlib.decompressobj(bits).decompress(sent, limit + 1)
-    except zlib.error:
+        decode(io.BytesIO(sent).read, codings, out.write, limit=limit + 1)
+    except CodingError:
         return sent
+    return out.getvalue()
 
 
 def _join_chunks(sent: bytes) -> bytes:

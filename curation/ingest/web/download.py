@@ -202,8 +202,8 @@ class _Downloader:
         Raises:
             FetchError: the reason why robots.txt could not be had, which is then that of the site's images.
         """
-        # Some servers pack every text, whatever is asked for; a site is not left out for that.
-        limit = BodyLimit(MAX_ROBOTS_BYTES, cuts=True, spool_dir=self._setting.folder, inflates=True)
+        # Rules that cannot be read are none that allow everything.
+        limit = BodyLimit(MAX_ROBOTS_BYTES, cuts=True, spool_dir=self._setting.folder, takes_odd=False)
         try:
             with await self._try_often(str(origin / "robots.txt"), limit, is_image=False) as body:
                 body.seek(0)

@@ -5,7 +5,6 @@ import email.utils
 import ssl
 import tempfile
 import time
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from curation.ingest.web.addresses import CheckedResolver, ForbiddenAddressError, Network, checked_socket
+from curation.ingest.web.content_coding import CodingError, codings_of, decode
 from curation.ingest.web.download_config import DownloadConfig
 from curation.ingest.web.opt_out import opts_out
 
@@ -24,8 +24,6 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
 _IN_MEMORY_BYTES = 1 << 20  # a larger body goes through a file: hundreds are under way at once
 _MAX_HEADER_BYTES = 16 << 10
-_PACKED = ("gzip", "x-gzip", "deflate")
-_ZLIB_OR_GZIP = 47  # window bits of zlib: 15, and 32 for telling the two by their headers
 # Looking up a name blocks a thread, and dead name servers block it for long.
 _RESOLVER_THREADS = 64
 
@@ -113,14 +111,14 @@ class BodyLimit:
         max_bytes: at most so much.
         cuts: a larger body is cut there; otherwise it is refused as `file_too_large`.
         spool_dir: for the bodies that are large.
-        inflates: whether a body that comes packed, though that was not asked for, is unpacked, up to as many
-            bytes; otherwise it is refused as `http_error`.
+        takes_odd: whether a body that is not in the coding that it claims, or in one that nobody knows, is
+            taken as it is; otherwise it is refused as `http_error`.
     """
 
     max_bytes: int
     cuts: bool
     spool_dir: Path
-    inflates: bool = False
+    takes_odd: bool = True
 
 
 async def ask(
@@ -149,11 +147,13 @@ async def ask(
             if response.status in _REDIRECTS and location is not None:
                 response.close()
                 return Answer(location, None)
-            _check_status(response, inflates=limit.inflates)
+            _check_status(response)
+            codings = codings_of(response.headers.get("Content-Encoding", ""))
+            if codings is None and not limit.takes_odd:
+                response.close()
+                raise FetchError("http_error", status=response.status)
             body = await _read_body(response, limit)
-            if _encoding(response) in _PACKED:
-                _inflate(body, limit)
-            return Answer(None, body)
+            return Answer(None, _decoded(body, codings, limit) if codings else body)
     except TimeoutError as error:
         raise FetchError("timeout", may_pass=True, of_host=True) from error
     except aiohttp.ClientConnectorError as error:
@@ -168,34 +168,44 @@ async def ask(
         raise FetchError("connection_failed", may_pass=True, of_host=True) from error
 
 
-def _check_status(response: aiohttp.ClientResponse, *, inflates: bool) -> None:
+def _check_status(response: aiohttp.ClientResponse) -> None:
     status = response.status
     if status == 200:
-        if _encoding(response) in ("identity", "") or (inflates and _encoding(response) in _PACKED):
-            return
-        response.close()
-        raise FetchError("http_error", status=status)
+        return
     response.close()
     retry_after_s = _retry_after_s(response) if status in _MAY_PASS else None
     reason = "not_found" if status in (404, 410) else "http_error"
     raise FetchError(reason, may_pass=status in _MAY_PASS, retry_after_s=retry_after_s, status=status)
 
 
-def _encoding(response: aiohttp.ClientResponse) -> str:
-    return response.headers.get("Content-Encoding", "identity").strip().lower()
-
-
-def _inflate(body: BinaryIO, limit: BodyLimit) -> None:
-    """Put what was packed in the place of a packed body, cut at the limit."""
-    body.seek(0)
+def _decoded(sent: BinaryIO, codings: Sequence[str], limit: BodyLimit) -> BinaryIO:
+    """What was coded, though that was not asked for: some servers pack everything."""
+    body = _spool(limit)
     try:
-        data = zlib.decompressobj(_ZLIB_OR_GZIP).decompress(body.read(), limit.max_bytes)
-    except zlib.error as error:
+        sent.seek(0)
+        decode(sent.read, codings, body.write, limit=limit.max_bytes + 1)
+    except CodingError as error:
         body.close()
+        if limit.takes_odd:
+            return sent
+        sent.close()
         raise FetchError("http_error", status=200) from error
-    body.seek(0)
-    body.truncate()
-    body.write(data)
+    except BaseException:
+        body.close()
+        sent.close()
+        raise
+    sent.close()
+    if body.tell() > limit.max_bytes:
+        if not limit.cuts:
+            body.close()
+            raise FetchError("file_too_large")
+        body.seek(limit.max_bytes)
+        body.truncate()
+    return body
+
+
+def _spool(limit: BodyLimit) -> BinaryIO:
+    return cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(limit.spool_dir)))
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
@@ -214,7 +224,7 @@ async def _read_body(response: aiohttp.ClientResponse, limit: BodyLimit) -> Bina
     if (response.content_length or 0) > limit.max_bytes and not limit.cuts:
         response.close()
         raise FetchError("file_too_large")
-    body = cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(limit.spool_dir)))  # noqa: SIM115
+    body = _spool(limit)
     left = limit.max_bytes
     try:
         async for chunk in response.content.iter_any():

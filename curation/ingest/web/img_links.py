@@ -17,7 +17,7 @@ from curation.ingest.web.img_tags import (
     base_of,
     best_link,
     decode_page,
-    forbids,
+    page_forbids,
     page_images,
     resolved,
 )
@@ -84,7 +84,7 @@ def _html_page(record: Any, url: str, product: str) -> PageImages:
     if http.status_code != 200 or kind.partition(";")[0].strip() not in _PAGES:
         return PageImages()
     data = decode_payload(record.reader.read(MAX_PAGE_BYTES), http, limit=MAX_PAGE_BYTES)
-    page = page_images(decode_page(data, http.get("Content-Type") or ""), url)
+    page = page_images(decode_page(data, http.get("Content-Type") or ""), url, product=product)
     tags = [value for name, value in http if name.lower() == "x-robots-tag"]
     page.opts_out |= opts_out({k.lower(): v for k, v in http}, robots_tags=tags, product=product)
     return page
@@ -106,13 +106,13 @@ def wat_images(data: bytes, url: str, product: str) -> PageImages:
         links = page.get("Links") or []
         base = base_of(url, str(head.get("Base") or ""))
         headers = {str(k).lower(): str(v) for k, v in (response.get("Headers") or {}).items()}
-        metas = [m for m in head.get("Metas") or [] if str(m.get("name", "")).lower() == "robots"]
+        metas = [(str(m.get("name", "")), str(m.get("content", ""))) for m in head.get("Metas") or []]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return PageImages()
     found = PageImages()
     tags = [headers["x-robots-tag"]] if "x-robots-tag" in headers else []
     found.opts_out = opts_out(headers, robots_tags=tags, product=product) or any(
-        forbids(str(meta.get("content", ""))) for meta in metas
+        page_forbids(name, content, product) for name, content in metas
     )
     for link in links if isinstance(links, list) else ():
         if isinstance(link, dict) and str(link.get("path", "")).lower().startswith("img@"):

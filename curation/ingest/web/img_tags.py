@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
 from curation.ingest.web.download_config import MAX_URL_CHARS
+from curation.ingest.web.opt_out import forbids, reserves
 
 MAX_PAGE_BYTES = 8 << 20
 # A page that shows more is a trap for crawlers, or might as well be one.
@@ -31,7 +32,6 @@ _ATTRIBUTE = re.compile(
 )
 # Where pages that load images lazily keep the real one.
 _LAZY = ("data-src", "data-original", "data-lazy-src")
-_OPT_OUTS = re.compile(r"\b(?:noai|noimageai|noindex|noimageindex|none)\b", re.I)
 
 
 @dataclass
@@ -40,7 +40,7 @@ class PageImages:
 
     Args:
         links: absolute URL and alternative text of every image, in the order of the page.
-        opts_out: whether the page forbids indexing or training in a `<meta name=robots>`.
+        opts_out: whether the page forbids indexing or training in a `<meta>`.
         num_left_out: images beyond the first `MAX_PAGE_LINKS`.
     """
 
@@ -56,7 +56,7 @@ class PageImages:
             self.num_left_out += 1
 
 
-def page_images(text: str, url: str) -> PageImages:
+def page_images(text: str, url: str, *, product: str = "robots") -> PageImages:
     """The images of a page.
 
     Of each `<img>` the largest candidate of its `srcset` is taken, else what it loads lazily, else its `src`.
@@ -65,6 +65,7 @@ def page_images(text: str, url: str) -> PageImages:
     Args:
         text: HTML.
         url: where the page lies; a `<base>` in it goes before.
+        product: the crawler's product token in lower case, which a `<meta>` may address.
     """
     found = PageImages()
     base = url
@@ -76,14 +77,19 @@ def page_images(text: str, url: str) -> PageImages:
                     found.add(joined, attributes.get("alt", ""))
             case "base" if base == url and attributes.get("href"):
                 base = base_of(url, attributes["href"])
-            case "meta" if attributes.get("name", "").strip().lower() == "robots":
-                found.opts_out |= forbids(attributes.get("content", ""))
+            case "meta":
+                content = attributes.get("content", "")
+                found.opts_out |= page_forbids(attributes.get("name", ""), content, product)
     return found
 
 
-def forbids(content: str) -> bool:
-    """Whether the content of a `<meta name=robots>` forbids indexing or training."""
-    return bool(_OPT_OUTS.search(content))
+def page_forbids(name: str, content: str, product: str) -> bool:
+    """Whether a `<meta>` of a page forbids indexing or training, to all robots, to us, or to miners."""
+    match name.strip().lower():
+        case "tdm-reservation":
+            return reserves(content)
+        case addressed:
+            return addressed in ("robots", product) and forbids(content, product)
 
 
 def _tags(text: str) -> Iterator[tuple[str, dict[str, str]]]:

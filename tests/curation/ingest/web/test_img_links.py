@@ -180,7 +180,22 @@ def test_what_is_left_out_of_pages_is_noted(tmp_path: Path):
     assert (note.what, note.detail[:2]) == ("many_links", "6 ")
 
 
-@pytest.mark.xfail(strict=True, reason="`none` is found in it")
 def test_no_preview_in_a_search_is_no_opt_out():
     assert not page_images('<meta name="robots" content="index, max-image-preview:none">', PAGE).opts_out
     assert page_images('<meta name="robots" content="max-image-preview:none, NONE">', PAGE).opts_out
+
+
+@pytest.mark.parametrize(
+    ("meta", "out"),
+    [
+        ('name="lvd" content="noai"', True),
+        ('name="googlebot" content="noindex"', False),
+        ('name="robots" content="googlebot: noindex"', False),
+        ('name="robots" content="NoIndex;nofollow"', True),
+        ('name="robots" content="max-snippet:0, max-image-preview: none"', False),
+        ('name="TDM-Reservation" content="1"', True),
+        ('name="tdm-reservation" content="0"', False),
+    ],
+)
+def test_whom_a_page_addresses(meta: str, out: bool):
+    assert page_images(f"<meta {meta}><img src=a.jpg>", PAGE, product="lvd").opts_out == out

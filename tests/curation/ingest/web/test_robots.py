@@ -159,6 +159,19 @@ def test_the_name_of_a_crawler():
         (["otherbot: noindex, lvd: noai"], True),
         (["unavailable_after: 25 Jun 2010 15:00:00 PST, noai"], True),
         (["max-image-preview: none"], False),
+        (["max-image-preview:none"], False),
+        (["MAX-IMAGE-PREVIEW : NONE, max-snippet:0, max-video-preview:-1"], False),
+        (["lvd: max-image-preview:none"], False),
+        (["max-image-preview:none, none"], True),
+        (["max-image-preview:none, googlebot: noindex"], False),
+        (["googlebot: noindex, lvd/1.0: noai"], True),
+        (["unavailable_after: Saturday, 01-Jan-2000 00:00:00 GMT, noindex"], True),
+        (["unavailable_after: 2000-01-01T00:00:00+01:00"], False),
+        (["noarchive, nosnippet; NOINDEX"], True),
+        (['"noindex"'], True),
+        (["'noai', 'noimageai'"], True),
+        (["nofollow noai"], True),
+        (["none-such, none2"], False),
         (["*: noai"], True),
         ([], False),
         (["noaix"], False),
@@ -171,4 +184,5 @@ def test_tags(tags: list[str], out: bool):
 
 def test_the_reservation_of_rights():
     assert opts_out(CIMultiDict({"TDM-Reservation": "1"}), robots_tags=[], product="lvd")
+    assert opts_out(CIMultiDict({"TDM-Reservation": '"1"'}), robots_tags=[], product="lvd")
     assert not opts_out(CIMultiDict({"TDM-Reservation": "0"}), robots_tags=[], product="lvd")
