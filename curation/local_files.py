@@ -8,8 +8,11 @@ from pathlib import Path
 from curation.disk_errors import naming
 
 
-def publish_bytes(target: Path, data: bytes, *, replace: bool) -> None:
-    """Make `data` appear at `target`; where not `replace`, what is there stays.
+def publish_bytes(target: Path, data: bytes, *, replace: bool) -> bool:
+    """Make `data` appear at `target`; where not `replace`, what is there stays, and nothing appears.
+
+    Returns:
+        Whether it appeared.
 
     Raises:
         ExecutorError: when the file system refuses.
@@ -22,13 +25,16 @@ def publish_bytes(target: Path, data: bytes, *, replace: bool) -> None:
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
-            _rename(temp, target, replace=replace)
+            return _rename(temp, target, replace=replace)
         finally:
             temp.unlink(missing_ok=True)
 
 
-def publish_file(temp: Path, target: Path, *, replace: bool) -> None:
+def publish_file(temp: Path, target: Path, *, replace: bool) -> bool:
     """Move a finished file of the same file system to `target`; where not `replace`, what is there stays.
+
+    Returns:
+        Whether it was moved; where not, it stays too.
 
     Raises:
         ExecutorError: when the file system refuses.
@@ -36,8 +42,10 @@ def publish_file(temp: Path, target: Path, *, replace: bool) -> None:
     with naming(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         fsync(temp)
-        _rename(temp, target, replace=replace)
-        temp.unlink(missing_ok=True)
+        is_moved = _rename(temp, target, replace=replace)
+        if is_moved:
+            temp.unlink(missing_ok=True)
+        return is_moved
 
 
 def link(path: Path, target: Path) -> None:
@@ -54,17 +62,18 @@ def link(path: Path, target: Path) -> None:
         fsync(target.parent)
 
 
-def _rename(temp: Path, target: Path, *, replace: bool) -> None:
+def _rename(temp: Path, target: Path, *, replace: bool) -> bool:
     if replace:
         temp.replace(target)
     else:
         try:
             os.link(temp, target)  # a rename that never replaces; the caller removes the temporary name
         except FileExistsError:
-            return
+            return False
         except OSError:  # a file system without hard links
             temp.rename(target)
     fsync(target.parent)
+    return True
 
 
 def fsync(path: Path) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -226,38 +226,52 @@ def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> byte
         return bytes(fs.cat_file(name, start=offset or None, end=end)) if end != offset else b""
 
 
-def publish_bytes(path: str, data: bytes, *, replace: bool = False) -> None:
+def publish_bytes(path: str, data: bytes, *, replace: bool = False) -> bool:
     """Make `data` appear at `path`, whole or not at all.
 
     Args:
         path: where to.
         data: what.
         replace: whether a file there is replaced; otherwise it stays as it is (a twin was there first).
+
+    Returns:
+        Whether it appeared.
     """
     if is_local(path):
-        local_files.publish_bytes(local_path(path), data, replace=replace)
-        return
-    with _translated(path), contextlib.suppress(FileExistsError):
-        fs, name = _remote(path)
-        fs.pipe_file(name, data, mode="overwrite" if replace else "create")
+        return local_files.publish_bytes(local_path(path), data, replace=replace)
+    mode = "overwrite" if replace else "create"
+    return _put(path, lambda fs, name: fs.pipe_file(name, data, mode=mode))
 
 
-def publish_file(temp_path: str | Path, path: str, *, replace: bool = False) -> None:
+def publish_file(temp_path: str | Path, path: str, *, replace: bool = False) -> bool:
     """Move a finished local file to `path`, whole or not at all.
 
     Args:
         temp_path: the file, on the file system of `path` when that is local.
         path: where to.
-        replace: whether a file there is replaced; otherwise it stays as it is.
+        replace: whether a file there is replaced; otherwise both stay as they are.
+
+    Returns:
+        Whether it was moved.
     """
     temp = Path(temp_path)
     if is_local(path):
-        local_files.publish_file(temp, local_path(path), replace=replace)
-        return
-    with _translated(path), contextlib.suppress(FileExistsError):
-        fs, name = _remote(path)
-        fs.put_file(str(temp), name, mode="overwrite" if replace else "create")
+        return local_files.publish_file(temp, local_path(path), replace=replace)
+    mode = "overwrite" if replace else "create"
+    if not _put(path, lambda fs, name: fs.put_file(str(temp), name, mode=mode)):
+        return False
     temp.unlink()
+    return True
+
+
+def _put(path: str, put: Callable[[Any, str], object]) -> bool:
+    """Whether a conditional put has put anything."""
+    try:
+        with _translated(path):
+            put(*_remote(path))
+    except FileExistsError:
+        return False
+    return True
 
 
 def link_or_copy(path: str, target: str) -> None:

@@ -1,7 +1,8 @@
 """What is damaged is set aside and made anew: the output of an item follows from what it was made from.
 
 An item is set aside by renaming its receipt, so that its files are nobody's, and by removing the markers that
-speak of it. Then the flow finds it not done. The files stay where they are until others take their place.
+speak of it. Then the flow finds it not done. Files that are damaged go, since no attempt replaces what lies
+in its way; those that are not are found again.
 """
 
 import posixpath
@@ -16,7 +17,7 @@ def damaged_item(run_dir: str, path: str) -> str | None:
     """The folder of the item that a file belongs to, relative to the run directory; None: of no item."""
     root = storage.join(run_dir, "steps")
     below = path.removeprefix(f"{root}/").split("/")
-    if not path.startswith(f"{root}/") or len(below) != 3 or below[1] == "markers":
+    if not path.startswith(f"{root}/") or len(below) not in (3, 4) or below[1] == "markers":
         return None
     return posixpath.join("steps", *below[:2])
 
@@ -67,3 +68,22 @@ def set_aside(run_dir: str, folder: str) -> None:
     )  # a marker may have held the only copy
     storage.publish_bytes(storage.join(run_dir, folder, SET_ASIDE), was, replace=True)
     storage.remove_file(receipt)
+    _remove_damaged(run_dir, folder, was)
+
+
+def _remove_damaged(run_dir: str, folder: str, receipt: bytes) -> None:
+    """Remove the files that are not as their receipt says; all, where it says nothing any more."""
+    try:
+        item = Receipt.from_json(receipt, where=folder)
+    except IntegrityError:
+        found = list(storage.list_files(storage.join(run_dir, folder)))
+        wrong = [info.path for info in found if info.key != SET_ASIDE]
+    else:
+        refs = [item.file(run_dir, name) for name in item.files]
+        wrong = [
+            ref.path
+            for ref in refs
+            if storage.exists(ref.path) and storage.sha256_file(ref.path) != (ref.sha256, ref.num_bytes)
+        ]
+    for path in wrong:
+        storage.remove_file(path)

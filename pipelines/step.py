@@ -103,6 +103,12 @@ class Receipt:
     files: dict[str, tuple[int, str]]  # name → bytes, sha256
     facts: dict[str, Any]
     timings: dict[str, float] = field(default_factory=dict)
+    aside: str = ""  # below `folder`: where the files lie, if another attempt's lay in their way
+
+    @property
+    def files_folder(self) -> str:
+        """Where the files lie, relative to the run directory."""
+        return storage.join(self.folder, self.aside) if self.aside else self.folder
 
     @property
     def digest(self) -> str:
@@ -111,7 +117,7 @@ class Receipt:
 
     def file(self, run_dir: str, name: str) -> FileRef:
         """One of the files, by its name."""
-        return FileRef(storage.join(run_dir, self.folder, name), *self.files[name])
+        return FileRef(storage.join(run_dir, self.files_folder, name), *self.files[name])
 
     def to_json(self) -> str:
         return seal(asdict(self))
@@ -165,8 +171,9 @@ def perform(
 ) -> Receipt:
     """Do the work of one item and publish it, receipt last; without `publish`, only do it.
 
-    A file without a receipt is nobody's output: what a death left there is replaced. A twin that was faster
-    has left a receipt: then its output stays, and ours goes.
+    A twin that was faster has left a receipt: then its output stays, and ours goes. Until there is one, a
+    twin may be at work too, and may have other bytes, where the world has changed in between. So no file is
+    ever replaced: see `_publish`.
 
     Raises:
         ExecutorError: when a file system refuses what the work wants of it.
@@ -183,22 +190,54 @@ def perform(
             return Receipt(step.name, identity, folder, {}, facts)
         if twin := find_receipt(run_dir, step, identity):
             return twin
-        files = {}
-        for path in sorted(scratch.iterdir()):
-            sha256, num_bytes = storage.sha256_file(str(path))
-            files[path.name] = (num_bytes, sha256)
-            storage.publish_file(path, storage.join(run_dir, folder, path.name), replace=True)
+        files, aside = _publish(scratch, storage.join(run_dir, folder))
         timings = {
             "work_s": worked - started,
             "cpu_s": cpu_s,  # of all cores; a machine that is shared makes the other longer
             "publish_s": time.monotonic() - worked,
             "ended": time.time(),
         }
-        receipt = Receipt(step.name, identity, folder, files, facts, timings)
-        storage.publish_bytes(storage.join(run_dir, folder, RECEIPT), receipt.to_json().encode())
-        return receipt
+        receipt = Receipt(step.name, identity, folder, files, facts, timings, aside)
+        if storage.publish_bytes(storage.join(run_dir, folder, RECEIPT), receipt.to_json().encode()):
+            return receipt
+        twin = find_receipt(run_dir, step, identity)
+        assert twin is not None, "a receipt that was in the way"
+        return twin
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(scratch: Path, folder: str) -> tuple[dict[str, tuple[int, str]], str]:
+    """Publish what lies in `scratch`, each file under its name in `folder`.
+
+    A file that lies there already, of an attempt that has died or is still at work, is taken for ours where
+    it has the same bytes, as it does wherever work can be repeated. Where it has others, all of ours go into
+    a folder of their own, named by what is in them: nobody else puts other bytes there.
+
+    Returns:
+        Bytes and SHA-256 of every file, and that folder's name; empty where there was no need for it.
+    """
+    files: dict[str, tuple[int, str]] = {}
+    for path in sorted(scratch.iterdir()):
+        sha256, num_bytes = storage.sha256_file(str(path))
+        files[path.name] = (num_bytes, sha256)
+    for name, (num_bytes, sha256) in files.items():
+        target = storage.join(folder, name)
+        if not storage.publish_file(scratch / name, target) and storage.sha256_file(target) != (
+            sha256,
+            num_bytes,
+        ):
+            break
+    else:
+        return files, ""
+    aside = _hash(sorted((name, *entry) for name, entry in files.items()))[:16]
+    for name in files:
+        target = storage.join(folder, aside, name)
+        if (scratch / name).exists():
+            storage.publish_file(scratch / name, target, replace=True)
+        else:  # published above
+            storage.link_or_copy(storage.join(folder, name), target)
+    return files, aside
 
 
 def find_receipt(run_dir: str, step: Step, identity: str) -> Receipt | None:

@@ -6,7 +6,7 @@ takes in the version of its file: a file that has not changed is not staged agai
 units that were in work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -126,8 +126,7 @@ def _keep_earlier(runner: Runner, receipts: Sequence[Receipt]) -> None:
     """What was staged in an earlier generation and is still pointed at is in use: `lvd clean` asks for it."""
     known = {receipt.folder for receipt in receipts}
     for folder in sorted({folder for receipt in receipts for folder in receipt.facts["earlier"]} - known):
-        path = storage.join(runner.run_dir, folder, RECEIPT)
-        earlier = Receipt.from_json(storage.read_bytes(path), where=path)
+        earlier = _receipt_in(runner.run_dir, folder)
         runner.receipts.setdefault(earlier.step, []).append(earlier)
 
 
@@ -143,10 +142,10 @@ def prove_staged(images: pa.Table) -> None:
     sidecars = pc.struct_field(pc.list_flatten(images["sidecars"]), "path")
     paths = {*images["path"].unique().to_pylist(), *sidecars.unique().to_pylist()}
     for path in sorted(path for path in paths if path and f"/steps/{STEP}/" in path):
-        folder, _, name = path.rpartition("/")
-        receipt = storage.join(folder, RECEIPT)
+        name = path.rpartition("/")[2]
+        root, steps, rest = path.rpartition(f"/steps/{STEP}/")
         try:
-            files = Receipt.from_json(storage.read_bytes(receipt), where=receipt).files
+            files = _receipt_in(f"{root}{steps}", rest.partition("/")[0]).files
         except FileNotFoundError as error:
             raise _no_receipt(path) from error
         if name in files:  # a row without bytes names a tar that was never begun
@@ -161,6 +160,11 @@ def _no_receipt(path: str) -> IntegrityError:
     )
 
 
+def _receipt_in(run_dir: str, folder: str) -> Receipt:
+    path = storage.join(run_dir, folder, RECEIPT)
+    return Receipt.from_json(storage.read_bytes(path), where=path)
+
+
 def is_relative(path: str) -> bool:
     """Whether a row's path is relative to the run directory; those of sources are absolute by now."""
     return storage.is_local(path) and not storage.local_path(path).is_absolute()
@@ -169,16 +173,19 @@ def is_relative(path: str) -> bool:
 def read_staged(receipt: Receipt, run_dir: str) -> StagedUnit:
     """What a unit gave, its paths made absolute."""
     table = read(receipt.file(run_dir, "images.parquet"))
+    receipts = [receipt, *(_receipt_in(run_dir, folder) for folder in receipt.facts["earlier"])]
+    folders = {one.folder: one.files_folder for one in receipts}
     problems = [Problem(**problem) for problem in receipt.facts["unread"]]
     notes = [Problem(**note) for note in receipt.facts["notes"]]
-    return StagedUnit(_placed(table, run_dir), problems, notes)
+    return StagedUnit(_placed(table, run_dir, folders), problems, notes)
 
 
-def _placed(table: pa.Table, run_dir: str) -> pa.Table:
-    full = {path: _full(path, run_dir) for path in table["path"].unique().to_pylist()}
+def _placed(table: pa.Table, run_dir: str, folders: Mapping[str, str]) -> pa.Table:
+    """The rows, their paths absolute; `folders`: those that rows name, and where their files lie."""
+    full = {path: _full(path, run_dir, folders) for path in table["path"].unique().to_pylist()}
     paths = pa.array([full[path] for path in table["path"].to_pylist()], pa.string())
     sidecars = [
-        [{**sidecar, "path": _full(sidecar["path"], run_dir)} for sidecar in row]
+        [{**sidecar, "path": _full(sidecar["path"], run_dir, folders)} for sidecar in row]
         for row in table["sidecars"].to_pylist()
     ]
     table = table.set_column(IMAGES.get_field_index("path"), IMAGES.field("path"), paths)
@@ -186,5 +193,8 @@ def _placed(table: pa.Table, run_dir: str) -> pa.Table:
     return table.set_column(IMAGES.get_field_index("sidecars"), IMAGES.field("sidecars"), column).cast(IMAGES)
 
 
-def _full(path: str, run_dir: str) -> str:
-    return storage.join(run_dir, path) if is_relative(path) else path
+def _full(path: str, run_dir: str, folders: Mapping[str, str]) -> str:
+    if not is_relative(path):
+        return path
+    folder, _, name = path.rpartition("/")
+    return storage.join(run_dir, folders.get(folder, folder), name)

@@ -38,17 +38,17 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def test_publish_keeps_or_replaces(root: str, tmp_path: Path) -> None:
     path = storage.join(root, "deep", "file")
-    storage.publish_bytes(path, b"first")
-    storage.publish_bytes(path, b"twin")
+    assert storage.publish_bytes(path, b"first")
+    assert not storage.publish_bytes(path, b"twin")
     assert storage.read_bytes(path) == b"first"
-    storage.publish_bytes(path, b"second", replace=True)
+    assert storage.publish_bytes(path, b"second", replace=True)
     assert storage.read_bytes(path) == b"second"
     for replace, expected in ((False, b"second"), (True, b"third")):
         temp = tmp_path / "temp"
         temp.write_bytes(b"third")
-        storage.publish_file(temp, path, replace=replace)
+        assert storage.publish_file(temp, path, replace=replace) == replace
         assert storage.read_bytes(path) == expected
-        assert not temp.exists()
+        assert temp.exists() != replace
     assert [info.key for info in storage.list_files(storage.join(root, "deep"))] == ["file"]
 
 

@@ -244,3 +244,38 @@ def test_workers_of_a_cluster_share_the_limits_of_a_host(
         ours[kind] = (digest, decisions(tmp_path / kind))
     assert ours["local"] == ours["ray"]
     assert len(server.requests) == 2 * (60 + 6)  # and robots.txt, once a unit
+
+
+def test_what_another_attempt_left_of_a_unit_is_in_nobody_s_way(
+    server: Loopback, tmp_path: Path, run_quietly: Callable[..., RunResult]
+):
+    server.routes = {f"/{i}.jpg": answer(jpeg(i)) for i in range(3)}
+    server.routes["/2.jpg"] = answer(b"", 503)
+    urls = tmp_path / "urls.txt"
+    urls.write_text("".join(server.url(f"/{i}.jpg") + "\n" for i in range(3)))
+    source = {"kind": "urls", "path": str(urls)}
+    config = config_for(source, tmp_path / "run", num_retries=0, honour_robots=False)
+    run_quietly(config, until="ingest")
+    staged = tmp_path / "run" / "steps" / "ingest_stage"
+    for path in [*staged.glob("*/receipt.json"), *staged.glob("markers/*")]:
+        path.unlink()
+    [left] = staged.glob("*/000000.tar")
+    before = left.read_bytes()
+    server.routes["/1.jpg"] = answer(jpeg(7))
+    run_quietly(config)
+    assert left.read_bytes() == before
+
+    def pictures() -> set[bytes]:
+        reader, _ = open_dataset(str(tmp_path / "run"))
+        with reader:
+            return {sample.data for sample in reader.iterate()}
+
+    assert pictures() == {jpeg(0), jpeg(7)}
+    server.routes["/2.jpg"] = answer(jpeg(2))
+    run_quietly(config, refresh=True)  # rows of the earlier generation are given on as they are
+    assert pictures() == {jpeg(0), jpeg(7), jpeg(2)}
+    assert main(["clean", str(tmp_path / "run"), "--keep-current", "--yes"]) == 0
+    server.requests.clear()
+    run_quietly(config)
+    assert not server.requests
+    assert pictures() == {jpeg(0), jpeg(7), jpeg(2)}
