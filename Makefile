@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # Where a shell forbids it, each of the many processes would compile all that it imports: over a second each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test accept lint format bench clean-venv
+.PHONY: demo test accept chaos lint format bench clean-venv
 
 demo: $(BASE)
 	$(BIN)/lvd demo
@@ -19,6 +19,10 @@ test: $(DEV)
 
 accept: $(DEV)
 	$(BIN)/python -m pytest -m accept --timeout 3600 -v
+
+# Every fault of the table, injected: needs root and strace (apt-get install strace).
+chaos: $(DEV)
+	$(BIN)/python -m tests.chaos
 
 lint: $(DEV)
 	$(BIN)/ruff check .
