@@ -1,46 +1,36 @@
-"""Disks that fill up: bytes or inodes of the run directory, and of the folder for temporaries."""
+"""Disks that fill up: bytes or inodes of the run directory."""
 
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from tests.chaos import forked
 from tests.chaos.bench import Workbench, last_words, unsaid
 from tests.chaos.trial import Trial
+from tests.faults.disks import enlarge, small_disk
 
-
-@contextmanager
-def tmpfs(folder: Path, options: str) -> Iterator[None]:
-    """A small file system of its own at `folder`; needs root."""
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+ROOM = 1 << 30  # more than a run needs
+WORDS = ("The disk is full: ", "has no inode left: ")
 
 
 def disks(bench: Workbench) -> Iterator[Trial]:
     """The run directory's disk is full at some point of a run, and has room again before the next."""
-    files = [path for path in bench.reference().rglob("*") if path.is_file()]
-    used = len({path.stat().st_ino for path in files}), sum(path.stat().st_size for path in files)
-    for share in (0.02, 0.2, 0.4, 0.6, 0.8):
-        yield _filled(bench, f"{share:.0%} of the bytes", f"size={int(used[1] * share) // 1024 + 4}k")
-        yield _filled(bench, f"{share:.0%} of the inodes", f"size=1g,nr_inodes={int(used[0] * share) + 4}")
+    files = {path.stat().st_ino: path.stat().st_size for path in bench.reference().rglob("*")}
+    for share in (0.02, 0.1, 0.2, 0.3, 0.4, 0.6):
+        num_bytes, num_inodes = int(sum(files.values()) * share) + 4096, int(len(files) * share) + 4
+        yield _filled(bench, f"{share:.0%} of the bytes", num_bytes, num_inodes=0)
+        yield _filled(bench, f"{share:.0%} of the inodes", ROOM, num_inodes=num_inodes)
 
 
-def _filled(bench: Workbench, what: str, options: str) -> Trial:
+def _filled(bench: Workbench, what: str, num_bytes: int, *, num_inodes: int) -> Trial:
     folder = bench.fresh("disk")
     run_dir, log = folder / "disk" / "run", folder / "log"
-    with tmpfs(folder / "disk", options):
+    with small_disk(folder / "disk", num_bytes=num_bytes, num_inodes=num_inodes):
         code = forked.run(bench.command(run_dir), log=log)
         text = log.read_text(errors="replace")
         said = unsaid(log)
         if code != 1:
             said = said or f"ended with {code}: {last_words(log)}"
-        if str(folder / "disk") not in text or "No space left" not in text:
+        if not any(f"{words}{folder / 'disk'}" in text for words in WORDS):
             said = said or f"neither path nor reason in: {last_words(log)}"
-        subprocess.run(["mount", "-o", "remount,size=1g,nr_inodes=100000", str(folder / "disk")], check=True)
+        enlarge(folder / "disk", num_bytes=ROOM)
         wrong = bench.resumed(run_dir, log=log)
     return Trial("full disks", f"a disk of {what}", not said, not wrong, said or wrong)
