@@ -1,19 +1,24 @@
 """Reads byte ranges of many files, from many threads."""
 
+import errno
 import os
 import threading
 from pathlib import Path
 
-from curation import storage
+from curation import local_reads, storage
 
 
 class _OpenFile:
     """A descriptor for `pread`, closed with the last reference to it; an `io.FileIO` would warn then."""
 
-    __slots__ = ("handle",)
+    __slots__ = ("handle", "num_bytes", "path")
 
     def __init__(self, path: Path) -> None:
-        self.handle = os.open(path, os.O_RDONLY)
+        self.path = path
+        self.handle, self.num_bytes = local_reads.in_time(path, lambda: local_reads.open_regular(path))
+
+    def read(self, offset: int, num_bytes: int) -> bytes:
+        return local_reads.read_range(self.path, self.handle, offset, num_bytes)
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
@@ -36,27 +41,29 @@ class RangeReader:
         """Exactly `num_bytes` from `offset`.
 
         Raises:
-            OSError: when the file cannot be read, or ends before the range does.
+            OSError: when the file cannot be read; ESTALE where it ends before the range does.
         """
         stream = self._open.get(path)
         if stream is None and not storage.is_local(path):
             data = storage.read_bytes(path, offset, num_bytes)
         else:
-            stream = stream or self._opened(path)
-            data = os.pread(stream.handle, num_bytes, offset)
-            while 0 < len(data) < num_bytes and (
-                more := os.pread(stream.handle, num_bytes - len(data), offset + len(data))
-            ):
-                data += more
+            data = (stream or self._opened(path)).read(offset, num_bytes)
         if len(data) != num_bytes:
-            raise OSError(f"{storage.redact(path)} ends at {offset + len(data)}, before {offset + num_bytes}")
+            ends = f"{storage.redact(path)} ends at {offset + len(data)}, before {offset + num_bytes}"
+            raise OSError(errno.ESTALE, ends)
         return data
+
+    def num_bytes(self, path: str) -> int | None:
+        """The size of a local file among those that were opened last; None of any other."""
+        stream = self._open.get(path)
+        return None if stream is None else stream.num_bytes
 
     def _opened(self, path: str) -> _OpenFile:
         with self._lock:
             stream = self._open.get(path)
-            if stream is None:
-                stream = self._open[path] = _OpenFile(storage.local_path(path))
+        opened = stream or _OpenFile(storage.local_path(path))  # without the lock: it may take its time
+        with self._lock:
+            stream = self._open.setdefault(path, opened)
             if len(self._open) > self._max_open:
                 self._open.pop(next(iter(self._open)))  # closed by its reference count, after the last pread
             return stream

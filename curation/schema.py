@@ -37,7 +37,9 @@ REASONS: dict[Stage, tuple[str, ...]] = {
     "describe": (
         "missing_image",  # a sample without an image member
         "empty",  # zero bytes
+        "name_not_utf8",  # of the file, or of a folder that it lies in: a row has no form of it that opens it
         "unreadable",  # the source failed while the bytes were read
+        "source_changed",  # the file is longer or shorter than it was when it was listed
         "file_too_large",  # more bytes than the hard cap
         "not_an_image",  # no known image format
         "unsupported_format",  # a known format outside the allow-list, or a pixel mode without an honest RGB

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import drivers, local_files
+from curation import drivers, local_files, local_reads
 from curation.disk_errors import naming, with_path
 from curation.errors import ConfigError, IntegrityError, SourceError
 
@@ -101,7 +101,7 @@ def stat(path: str) -> FileInfo:
         FileNotFoundError: when there is no such file.
     """
     if is_local(path):
-        found = local_path(path).stat()
+        found = local_reads.in_time(path, local_path(path).stat)
         return FileInfo(path, Path(path).name, found.st_size, f"{found.st_mtime_ns}-{found.st_size}")
     with _translated(path):
         fs, name = _remote(path)
@@ -112,7 +112,7 @@ def stat(path: str) -> FileInfo:
 def exists(path: str) -> bool:
     """Whether a file or folder lies at `path`."""
     if is_local(path):
-        return local_path(path).exists()
+        return local_reads.in_time(path, local_path(path).exists)
     with _translated(path):
         fs, name = _remote(path)
         return bool(fs.exists(name))
@@ -121,7 +121,7 @@ def exists(path: str) -> bool:
 def is_dir(path: str) -> bool:
     """Whether a folder (on an object store: a prefix with something below it) lies at `path`."""
     if is_local(path):
-        return local_path(path).is_dir()
+        return local_reads.in_time(path, local_path(path).is_dir)
     with _translated(path):
         fs, name = _remote(path)
         return bool(fs.isdir(name))
@@ -188,7 +188,7 @@ def _list_remote(fs: Any, root: str, folder: str, prefix: str, *, deep: bool) ->
 def open_stream(path: str) -> Iterator[BinaryIO]:
     """Open `path` for one pass from start to end, read ahead in large pieces."""
     if is_local(path):
-        with with_path(path), local_path(path).open("rb", buffering=1 << 20) as stream:
+        with with_path(path), io.BufferedReader(local_reads.RegularFile(local_path(path)), 1 << 20) as stream:
             yield stream
         return
     with _translated(path):
@@ -201,8 +201,8 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
 def open_seekable(path: str) -> Iterator[BinaryIO]:
     """Open `path` for a reader that seeks and buffers by itself; nothing is read ahead."""
     if is_local(path):
-        with with_path(path), local_path(path).open("rb", buffering=0) as stream:
-            yield cast(BinaryIO, stream)
+        with with_path(path), local_reads.RegularFile(local_path(path)) as raw:
+            yield cast(BinaryIO, raw)
         return
     with _translated(path):
         fs, name = _remote(path)
@@ -217,9 +217,9 @@ def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> byte
         OSError: as the operating system or the object store says.
     """
     if is_local(path):
-        with with_path(path), local_path(path).open("rb") as stream:
-            stream.seek(offset)
-            return stream.read(-1 if num_bytes is None else num_bytes)
+        with with_path(path), local_reads.RegularFile(local_path(path)) as raw:
+            raw.seek(offset)
+            return raw.readall() if num_bytes is None else raw.read(num_bytes) or b""
     end = None if num_bytes is None else offset + num_bytes
     with _translated(path):
         fs, name = _remote(path)

@@ -33,7 +33,9 @@ def summary(run_dir: str, manifest: dict[str, Any]) -> str:
     lines += _note_lines(manifest.get("notes", []))
     lines += [loss_line(loss) for loss in manifest.get("losses", [])]
     if not manifest["complete"]:
-        lines.append("DEGRADED: some sources could not be read; `--refresh` tries them again:")
+        may_mend = any(entry["what"] != "name_not_utf8" for entry in manifest["unread"])
+        again = "; `--refresh` tries them again" if may_mend else ""
+        lines.append(f"DEGRADED: some sources could not be read{again}:")
         lines += [f"  {_unread_line(entry)}" for entry in manifest["unread"][:MAX_MATCHES]]
     if not manifest["counts"]["dataset"]:
         lines.append("EMPTY: no image is in the dataset.")

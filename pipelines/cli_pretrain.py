@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipelines.config import RunConfig
     from pipelines.evaluate import Measured
 
+DEGRADED = 3  # the exit code of what is done, but for what could not be read
 FORMATS = ("huggingface", "timm", "official", "safetensors")
 
 
@@ -136,11 +137,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         print(json.dumps([asdict(measured) for measured in found], ensure_ascii=False))
     else:
         print("\n".join(measured_lines(found)))
-    return 0
+    return DEGRADED if any(measured.unread for measured in found) else 0
 
 
 def measured_lines(found: "Sequence[Measured]") -> list[str]:
     """A table of what was measured, and on how many images."""
+    from pipelines.report.words import visible
     from pipelines.text_table import table_lines
 
     rows = [("embedder", "dim", *(f"k-NN, k = {k}" for k in found[0].knn), "RankMe")]
@@ -150,7 +152,8 @@ def measured_lines(found: "Sequence[Measured]") -> list[str]:
     lines = table_lines(rows)
     lines.append(f"{found[0].num_test:,} images classified by {found[0].num_train:,}")
     if unreadable := max(one.num_unreadable for one in found):
-        lines.append(f"{unreadable:,} files cannot be decoded and are left out")
+        lines.append(f"{unreadable:,} files cannot be read or decoded and are left out")
+    lines += [f"not read: {visible(f'{one.path}: {one.what}: {one.detail}')}" for one in found[0].unread]
     return lines
 
 

@@ -1,5 +1,6 @@
 """What an embedder's vectors are worth: k-NN accuracy on labelled images, and their effective rank."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,18 @@ import torch
 from jaxtyping import Float16, UInt8
 from torch import Tensor
 
+from curation import storage
 from curation.describe.embed import EmbedConfig, Embedder, parse_embedder, unit_rows
 from curation.describe.views import View
 from curation.errors import ConfigError
+from curation.hidden import is_hidden
+from curation.ingest.links import LinkConfig
+from curation.ingest.problems import Findings, Problem
+from curation.ingest.walk import WalkRules, walk_source
 from pipelines.models import load_embedder
 from pretrain.data.augment import IMAGENET_MEAN
 from pretrain.evaluate.knn import knn_accuracy, rank_me
-from pretrain.evaluate.labelled import class_names, read_labelled
+from pretrain.evaluate.labelled import is_image_name, read_labelled, require_classes
 
 PIXELS = "pixels"
 PIXELS_SIDE_PX = 32
@@ -46,6 +52,7 @@ class Measured:
     num_train: int
     num_test: int
     num_unreadable: int  # in both folders
+    unread: tuple[Problem, ...]  # of both folders: what could not be listed
 
 
 def evaluate(
@@ -64,9 +71,12 @@ def evaluate(
         ConfigError: an unknown embedder, one that only looks vectors up, or folders without labelled images.
         ModelError: weights that cannot be loaded.
     """
-    model = _load(embedder, size_px)
-    classes = class_names(train)
-    known, asked = (read_labelled(folder, model.view, classes=classes) for folder in (train, test))
+    model, findings = _load(embedder, size_px), Findings()
+    listed = [(folder, _list_classes(folder, findings)) for folder in (train, test)]
+    known, asked = (
+        read_labelled(files, model.view, where=folder, read=storage.read_bytes, classes=tuple(listed[0][1]))
+        for folder, files in listed
+    )
     features, queries = (torch.from_numpy(_vectors(model, part.pixels)).float() for part in (known, asked))
     return Measured(
         embedder=embedder,
@@ -76,7 +86,29 @@ def evaluate(
         num_train=len(features),
         num_test=len(queries),
         num_unreadable=known.num_unreadable + asked.num_unreadable,
+        unread=tuple(findings.problems),
     )
+
+
+def _list_classes(folder: str, findings: Findings) -> dict[str, list[str]]:
+    """The images of each class, a folder in `folder`, in order; hidden ones are none, links are followed.
+
+    Raises:
+        ConfigError: when there is no class.
+    """
+    names = (name for name in sorted(storage.list_names(folder)) if not is_hidden(f"{name}/"))
+    classes: dict[str, list[str]] = {
+        name: []
+        for name in names
+        if os.path.isdir(storage.join(folder, name))  # noqa: PTH112 — raises nothing
+    }
+    require_classes(classes, folder)
+    # A class may be a link to another: each has its name.
+    for file in walk_source(folder, WalkRules(LinkConfig(), skip_inner=False), findings=findings):
+        name, slash, _ = file.key.partition("/")
+        if slash and is_image_name(file.key):
+            classes[name].append(file.path)
+    return classes
 
 
 def _load(spec: str, size_px: int | None) -> Embedder:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.errors import ConfigError
+from curation.ingest.rows import as_text
 from pipelines.arrow_columns import places_of, places_with_prefix, rows_at
 from pipelines.listed import read_listed
 
@@ -36,6 +37,7 @@ def find_images(
     Raises:
         ConfigError: there is none; names what comes near.
     """
+    asked = as_text(asked)  # a name that is not UTF-8 stands so in the lineage
     found: list[Found] = []
     is_uri = "://" in asked or asked.startswith("/")
     for offset, entry, table in _names(run_dir, manifest, with_uris=is_uri):

@@ -18,7 +18,7 @@ IMPURE = {
     "os", "pathlib", "shutil", "tempfile", "glob", "time", "datetime", "logging", "subprocess", "socket",
     "multiprocessing", "urllib", "requests", "random", "fsspec", "ray", "rich", "yaml", "open_clip", "timm",
     "curation.storage", "curation.ranges", "curation.ingest", "curation.shard", "pipelines", "pretrain",
-    "curation.disk_errors", "curation.local_files", "curation.orphans",
+    "curation.disk_errors", "curation.local_files", "curation.local_reads", "curation.orphans",
 }  # fmt: skip
 
 DEFINITIONS = (
@@ -77,7 +77,7 @@ def test_curation_knows_nothing_above_it(module: str) -> None:
     assert all(name.startswith("pretrain.model") for name in imports(module) if name.startswith("pretrain"))
 
 
-@pytest.mark.parametrize("module", ["curation.errors", "curation.schema"])
+@pytest.mark.parametrize("module", ["curation.errors", "curation.hidden", "curation.schema"])
 def test_the_bottom_does_no_io(module: str) -> None:
     assert not [name for name in imports(module) if name.split(".")[0] not in ("typing", "pyarrow")]
 
@@ -141,8 +141,8 @@ def test_pretrain_reads_shards_and_no_more(module: str) -> None:
     of_curation = [name for name in imports(module) if name.startswith("curation.")]
     # Through the same decoder and the same views the trainer sees exactly the pixels that curation saw.
     allowed = (
-        "curation.cpu", "curation.errors", "curation.orphans", "curation.schema", "curation.shard.read",
-        "curation.disk_errors", "curation.local_files",
+        "curation.cpu", "curation.errors", "curation.hidden", "curation.orphans", "curation.schema",
+        "curation.shard.read", "curation.disk_errors", "curation.local_files",
         "curation.describe.decode", "curation.describe.views",
     )  # fmt: skip
     assert all(name.startswith(allowed) for name in of_curation)

@@ -101,7 +101,8 @@ def describe(
 
     Args:
         num_rows: images in the part.
-        read: the bytes of a row; called from several threads; an OSError is that row's reason `unreadable`.
+        read: the bytes of a row; called from several threads; an OSError is that row's reason `unreadable`,
+            of the kind ESTALE `source_changed`.
         embedder, descriptor: models, or None; the same object for both is run once.
         config: what to measure.
         for_heads: the model whose vectors heads look at, where it is none of these two.

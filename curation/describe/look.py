@@ -1,5 +1,6 @@
 """One look at an image: read, hash, decode, measure, render; many at once, given in the order of rows."""
 
+import errno
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -54,7 +55,8 @@ class Look:
         try:
             data = self.read(row)
         except OSError as error:
-            return Seen("unreadable", read_error=f"{type(error).__name__}: {error}")
+            reason = "source_changed" if error.errno == errno.ESTALE else "unreadable"
+            return Seen(reason, read_error=f"{type(error).__name__}: {error}")
         sha256 = hashlib.sha256(data).digest()
         with self.guard(row) if self.guard is not None else nullcontext():
             decoded = decode(data, need_side_px=self._need_side_px(), config=self.config)

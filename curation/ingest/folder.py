@@ -5,30 +5,40 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 from curation import storage
+from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import ImageRow, as_text, rows_table
 from curation.ingest.sidecars import StoredFile, pair_sidecars, sample_key
 from curation.ingest.source_files import list_units
 from curation.ingest.sources import FolderSource
 
 
-def folder_rows(source: FolderSource, max_rows: int) -> Iterator[pa.Table]:
+def folder_rows(source: FolderSource, max_rows: int, findings: Findings) -> Iterator[pa.Table]:
     """Stream a folder as tables of at most `max_rows` rows.
 
-    Every regular file is one row, save the sidecars (`sidecars.py`), which travel with their images. A row's
-    key is `key_prefix` and the path below the folder, extension included. Rows come in the order of the
-    listing; where files of one sample stand around other names (`a`, `a-1.jpg`, `a.txt`, or a folder `a.d`
-    between `a.bmp` and `a.txt`), they come once the last of them has been seen. So no more is held than one
-    table and the samples that may still grow.
+    Every regular file that is not hidden is one row, save the sidecars (`sidecars.py`), which travel with
+    their images. A row's key is `key_prefix` and the path below the folder, extension included. Rows come in
+    the order of the listing; where files of one sample stand around other names (`a`, `a-1.jpg`, `a.txt`, or
+    a folder `a.d` between `a.bmp` and `a.txt`), they come once the last of them has been seen. So no more is
+    held than one table and the samples that may still grow.
+
+    Args:
+        source: the folder.
+        max_rows: rows of a table, at least 1.
+        findings: what could not be listed, or was passed over, is added here.
 
     Raises:
         SourceError: when the folder cannot be listed, or is empty.
     """
     rows: list[ImageRow] = []
-    for sample in _samples(list_units(source)):
-        rows.extend(_sample_rows(sample, source))
+    odd: list[str] = []
+    for sample in _samples(list_units(source, findings)):
+        rows.extend(_sample_rows(sample, source, odd))
         while len(rows) >= max_rows:
             yield rows_table(rows[:max_rows])
             del rows[:max_rows]
+    if odd:
+        detail = f"{len(odd)} names are not UTF-8: no row can have them; rename the files"
+        findings.notes.append(Problem(odd[0], "odd_name", detail))
     if rows:
         yield rows_table(rows)
 
@@ -58,13 +68,15 @@ def _may_grow(key: str, name: str) -> bool:
     return name.startswith(key) and (len(name) == len(key) or name[len(key)] <= "/")
 
 
-def _sample_rows(sample: list[storage.FileInfo], source: FolderSource) -> Iterator[ImageRow]:
+def _sample_rows(sample: list[storage.FileInfo], source: FolderSource, odd: list[str]) -> Iterator[ImageRow]:
+    """The rows of a sample; names that are not UTF-8 are added to `odd`."""
     position = {file.key: i for i, file in enumerate(sample)}
     stored = [StoredFile(file.key, file.path, 0, file.num_bytes) for file in sample]
     paired, left = pair_sidecars(stored, source.sidecar_rule)
     paired += [(file, []) for file in left]
     for file, sidecars in sorted(paired, key=lambda pair: position[pair[0].name]):
         path = as_text(file.path)
+        odd += [as_text(f.path) for f in (file, *(f for _, f in sidecars)) if as_text(f.path) != f.path]
         yield ImageRow(
             key=source.key_prefix + as_text(file.name),
             uri=storage.redact(path),
@@ -72,7 +84,7 @@ def _sample_rows(sample: list[storage.FileInfo], source: FolderSource) -> Iterat
             offset=0,
             num_bytes=file.num_bytes,
             version=sample[position[file.name]].version,
-            sidecars=sidecars,
             # A name that is not UTF-8 cannot be kept in a table in a form that opens the file again.
-            reason=None if path == file.path else "unreadable",
+            sidecars=[(name, f) for name, f in sidecars if as_text(f.path) == f.path],
+            reason=None if path == file.path else "name_not_utf8",
         )

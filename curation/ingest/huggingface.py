@@ -8,7 +8,10 @@ from dataclasses import replace
 from curation import storage
 from curation.errors import ConfigError, SourceError
 from curation.ingest.imagefolder import is_image_name, list_image_folders
+from curation.ingest.links import require_inside
+from curation.ingest.problems import Findings
 from curation.ingest.sources import HuggingFaceSource
+from curation.ingest.walk import WalkRules, walk_source
 
 _MAX_JSON_BYTES = 16 << 20
 # How `datasets` tells splits by the names of files and folders: these words, between anything but letters.
@@ -20,8 +23,12 @@ _WORDS = {
 _NUMBERED = re.compile(r"(?:^|/)([A-Za-z0-9_.]+)-\d{5}-of-\d{5}\b")
 
 
-def list_huggingface(source: HuggingFaceSource) -> Iterator[storage.FileInfo]:
+def list_huggingface(source: HuggingFaceSource, findings: Findings) -> Iterator[storage.FileInfo]:
     """Stream the files of the split in order: Arrow files, parquet files, or the folders of an imagefolder.
+
+    Args:
+        source: the data set.
+        findings: what could not be listed, or was passed over, is added here.
 
     Raises:
         SourceError: when there is nothing of this kind.
@@ -36,7 +43,7 @@ def list_huggingface(source: HuggingFaceSource) -> Iterator[storage.FileInfo]:
     elif "state.json" in names:
         yield from _saved(source, "")
     else:
-        yield from _loose(source)
+        yield from _loose(source, findings)
 
 
 def _saved(source: HuggingFaceSource, folder: str) -> Iterator[storage.FileInfo]:
@@ -47,20 +54,23 @@ def _saved(source: HuggingFaceSource, folder: str) -> Iterator[storage.FileInfo]
     for entry in state.get("_data_files", []):
         key = folder + _plain_name(str(entry.get("filename")), source)
         try:
-            yield replace(storage.stat(storage.join(source.path, key)), key=key)
+            file = storage.stat(storage.join(source.path, key))
+            yield replace(require_inside(file, source.links), key=key)
         except FileNotFoundError as error:
             raise SourceError(
                 f"A data set lacks a file that its state.json names: {storage.redact(source.path)}", got=key
             ) from error
 
 
-def _loose(source: HuggingFaceSource) -> Iterator[storage.FileInfo]:
+def _loose(source: HuggingFaceSource, findings: Findings) -> Iterator[storage.FileInfo]:
     parquet, has_images = [], False
-    for file in storage.list_files(source.path):
+    for file in walk_source(source.path, WalkRules(source.links), findings=findings):
         if file.key.lower().endswith(".parquet") and not file.key.rpartition("/")[2].startswith("metadata."):
             parquet.append(file)
         has_images = has_images or is_image_name(file.key)
-    units = parquet if parquet else list_image_folders(source.path) if has_images else []
+    units = parquet if parquet else list_image_folders(source, findings) if has_images else []
+    if not units and findings.problems:
+        return  # what might have been some is told
     if not units:
         raise SourceError(
             f"A folder holds no data set: {storage.redact(source.path)}",

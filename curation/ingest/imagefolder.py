@@ -14,6 +14,7 @@ from typing import Any, cast
 from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.csv_records import Records
+from curation.ingest.links import may_accompany
 from curation.ingest.parquet_images import open_parquet
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.row_values import read_values, row_sidecars
@@ -23,6 +24,7 @@ from curation.ingest.sources import HuggingFaceSource
 from curation.ingest.staging import StagedImage
 from curation.ingest.table_images import READING_ERRORS, reading_problem
 from curation.ingest.text_lines import Lines, open_text
+from curation.ingest.walk import WalkRules, walk_source
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -35,14 +37,22 @@ def is_image_name(key: str) -> bool:
     return key.lower().endswith(_IMAGES)
 
 
-def list_image_folders(root: str) -> list[storage.FileInfo]:
-    """The folders below `root` that hold pictures; a folder's version changes with each of its files."""
+def list_image_folders(source: HuggingFaceSource, findings: Findings) -> list[storage.FileInfo]:
+    """The folders of a source that hold pictures; a folder's version changes with each of its files.
+
+    Metadata that a link would fetch from elsewhere are noted in `findings`; what the walk finds was told when
+    the kind of the data set was looked for.
+    """
+    root = source.path
     hashes: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     metadata: dict[str, storage.FileInfo] = {}
-    for file in storage.list_files(root):
+    for file in walk_source(root, WalkRules(source.links), findings=Findings()):
         folder, _, name = file.key.rpartition("/")
-        if name in METADATA:
+        if name in METADATA and not may_accompany(file, root, source.links):
+            detail = "metadata that are a link out of the source's folder are left out (links.sidecars)"
+            findings.notes.append(Problem(as_text(file.path), "link_outside", detail))
+        elif name in METADATA:
             metadata.setdefault(folder, file)
         elif is_image_name(name):
             _take(hashes.setdefault(folder, hashlib.sha256()), file)
@@ -56,17 +66,23 @@ def list_image_folders(root: str) -> list[storage.FileInfo]:
     return found
 
 
-def folder_version(root: str, folder: storage.FileInfo) -> str:
+def folder_version(source: HuggingFaceSource, folder: storage.FileInfo) -> str:
     """The version that one of the folders of `list_image_folders` has now; no other folder is looked at.
 
     Raises:
         OSError: when the folder cannot be listed.
     """
     base, digest = folder.key.removeprefix("/"), hashlib.sha256()
-    for file in storage.list_files(folder.path, deep=False):
-        if is_image_name(file.key):
-            _take(digest, replace(file, key=base + file.key))
-    return _version(digest, _metadata_file(root, folder))
+    for file in _pictures_in(folder, source):
+        _take(digest, replace(file, key=base + file.key))
+    return _version(digest, _metadata_file(source, folder))
+
+
+def _pictures_in(folder: storage.FileInfo, source: HuggingFaceSource) -> Iterator[storage.FileInfo]:
+    """The pictures that lie directly in a folder; what else lies there was told when it was listed."""
+    rules = WalkRules(source.links, deep=False)
+    found = walk_source(folder.path, rules, findings=Findings())
+    return (file for file in found if is_image_name(file.key))
 
 
 def _version(pictures: Any, metadata: storage.FileInfo | None) -> str:
@@ -87,14 +103,16 @@ def _upwards(folder: str) -> Iterator[str]:
     yield ""
 
 
-def _metadata_file(root: str, folder: storage.FileInfo) -> storage.FileInfo | None:
+def _metadata_file(source: HuggingFaceSource, folder: storage.FileInfo) -> storage.FileInfo | None:
     """The metadata file of a folder, or of the nearest folder above that has one."""
     for above in _upwards(folder.key.rstrip("/")):
         base = f"{above}/" if above else ""
         for name in METADATA:
-            path = storage.join(root, base + name)
+            path = storage.join(source.path, base + name)
             if storage.exists(path) and not storage.is_dir(path):
-                return replace(storage.stat(path), key=base + name)
+                file = replace(storage.stat(path), key=base + name)
+                if may_accompany(file, source.path, source.links):
+                    return file
     return None
 
 
@@ -112,8 +130,8 @@ def imagefolder_images(
         ConfigError: when the metadata have no column `file_name`.
     """
     try:
-        files = [file for file in storage.list_files(folder.path, deep=False) if is_image_name(file.key)]
-        metadata = _metadata_file(source.path, folder)
+        files = list(_pictures_in(folder, source))
+        metadata = _metadata_file(source, folder)
     except OSError as error:
         findings.problems.append(Problem(folder.path, "unreadable", str(error)))
         return
@@ -129,7 +147,7 @@ def imagefolder_images(
             key=f"{source.key_prefix}{as_text(key)}",
             uri=storage.redact(path),
             data=StoredFile(file.key, path, 0, file.num_bytes) if is_readable else None,
-            reason=None if is_readable else "unreadable",
+            reason=None if is_readable else "name_not_utf8",
             sidecars=row_sidecars(
                 row,
                 (folder.path, as_text(file.key)),

@@ -9,8 +9,9 @@ import pyarrow as pa
 from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.folder import folder_rows
-from curation.ingest.problems import Problem
-from curation.ingest.source_files import list_units
+from curation.ingest.problems import Findings, Problem
+from curation.ingest.rows import rows_table
+from curation.ingest.source_files import list_units, named_in_utf8
 from curation.ingest.sources import FolderSource, Source, TarSource
 from curation.ingest.staging import StagedUnit
 from curation.ingest.tar_index import TarIndex, index_tar
@@ -47,16 +48,29 @@ def list_parts(source: Source, *, part_rows: int, map_units: MapUnits = map) -> 
     """
     match source:
         case FolderSource():
-            for table in folder_rows(source, part_rows):
-                yield Part(table, [], [])
+            yield from _folder_parts(source, part_rows)
         case TarSource():
-            yield from cut_parts(map_units(partial(index_tar, source=source), list_units(source)), part_rows)
+            found = Findings()
+            files = named_in_utf8(list_units(source, found), found)
+            yield from cut_parts(map_units(partial(index_tar, source=source), files), part_rows)
+            if found.problems or found.notes:
+                yield Part(rows_table([]), found.problems, found.notes)
         case _:
             raise ConfigError(
                 f"Sources of kind {source.kind!r} have no byte ranges to list",
                 got=source.path,
                 remedy="Stage their units first, and cut what that gives into parts (`cut_parts`)",
             )
+
+
+def _folder_parts(source: FolderSource, part_rows: int) -> Iterator[Part]:
+    findings = Findings()
+    for table in folder_rows(source, part_rows, findings):
+        yield Part(table, findings.problems[:], findings.notes[:])
+        findings.problems.clear()
+        findings.notes.clear()
+    if findings.problems or findings.notes:
+        yield Part(rows_table([]), findings.problems, findings.notes)
 
 
 def cut_parts(indexes: Iterable[TarIndex | StagedUnit], part_rows: int) -> Iterator[Part]:

@@ -17,6 +17,9 @@ Unread = Literal[
     "bad_header",  # what follows a damaged header cannot be found
     "no_end",  # every member is whole, but the end-of-archive mark is missing: was the writer killed?
     "unreadable",  # the file system or the object store failed
+    "dangling_link",  # it leads nowhere: is a disk missing?
+    "vanished",  # it went while its folder was listed
+    "name_not_utf8",  # of a file with many images: rows have no form of its path that opens it again
     "bad_list",  # a list of URLs cannot be read at all, or not from some place on
 ]
 # Nothing is missing, but the person who made the archive may want to know.
@@ -31,6 +34,11 @@ Oddity = Literal[
     "bad_rows",  # of a list or of metadata: each costs itself
     "long_sidecar",  # left out: longer than the cap
     "many_links",  # of a web page beyond the cap: left out
+    "hidden",  # passed over: see hidden.py
+    "link_ring",  # not followed: leads to a folder that it lies in
+    "link_repeated",  # not followed: the folder is listed under another name
+    "link_outside",  # not followed: leads out of where links may lead
+    "odd_name",  # images whose names are not UTF-8, and sidecars, which are left out
     "odd_sidecar",  # left out: holds what JSON has no form for, or cannot be read
 ]
 

@@ -1,11 +1,13 @@
 """Rows of the `images` table: made from files, and read back as bytes."""
 
+import errno
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from curation import storage
 from curation.ingest.sidecars import Sidecar
 from curation.ranges import RangeReader
 from curation.read_ahead import Range
@@ -13,6 +15,9 @@ from curation.schema import IMAGES
 
 # A store that stutters is asked again after so long; then the image is unreadable.
 RETRY_WAITS_S = (0.1, 1.0)
+# Waiting brings back no local file that is gone, has changed, or lies on a disk that does not answer.
+_GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_FINAL_HERE = (errno.ESTALE, errno.EINVAL, errno.ETIMEDOUT)
 
 
 class ImageRow(NamedTuple):
@@ -69,30 +74,58 @@ def read_sample(reader: RangeReader, row: Mapping[str, Any]) -> bytes:
         row: a row of `schema.IMAGES` whose `reason` is null.
 
     Raises:
-        OSError: when they cannot be read, or end early.
+        OSError: when they cannot be read; ESTALE where the file is another than the one that was listed.
     """
     return _read(reader, row["path"], row["offset"], row["num_bytes"])
 
 
-def read_sidecars(reader: RangeReader, row: Mapping[str, Any]) -> dict[str, bytes]:
+def read_sidecars(
+    reader: RangeReader, row: Mapping[str, Any], *, lost: list[tuple[str, OSError]] | None = None
+) -> dict[str, bytes]:
     """The bytes of an image's sidecars, by their names within the sample; ingest has capped their sizes.
 
     Args:
         reader: reads the ranges.
         row: a row of `schema.IMAGES`.
+        lost: files of those that cannot be read, and why, are added here: they cost the image nothing.
 
     Raises:
-        OSError: when one cannot be read, or ends early.
+        OSError: when one cannot be read, and there is no `lost`.
     """
-    return {s["name"]: _read(reader, s["path"], s["offset"], s["num_bytes"]) for s in row["sidecars"]}
+    found: dict[str, bytes] = {}
+    for sidecar in row["sidecars"]:
+        try:
+            found[sidecar["name"]] = _read(reader, sidecar["path"], sidecar["offset"], sidecar["num_bytes"])
+        except OSError as error:
+            if lost is None:
+                raise
+            lost.append((sidecar["path"], error))
+    return found
+
+
+def has_changed(error: OSError) -> bool:
+    """Whether a read failed since another file, or none, lies where one was read before."""
+    gone = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+    return gone or error.errno in (errno.ESTALE, errno.EINVAL)
 
 
 def _read(reader: RangeReader, path: str, offset: int, num_bytes: int) -> bytes:
     for wait_s in RETRY_WAITS_S:
         try:
-            return reader.read(path, offset, num_bytes)
-        except (FileNotFoundError, PermissionError):
-            raise  # waiting brings nothing back
-        except OSError:
+            return _read_once(reader, path, offset, num_bytes)
+        except _GONE:
+            raise
+        except OSError as error:
+            if error.errno in _FINAL_HERE and storage.is_local(path):
+                raise
             time.sleep(wait_s)
-    return reader.read(path, offset, num_bytes)
+    return _read_once(reader, path, offset, num_bytes)
+
+
+def _read_once(reader: RangeReader, path: str, offset: int, num_bytes: int) -> bytes:
+    data = reader.read(path, offset, num_bytes)
+    # What begins a file is all of it: a tar begins with a header.
+    now = reader.num_bytes(path) if offset == 0 else None
+    if now is not None and now != num_bytes:
+        raise OSError(errno.ESTALE, f"{storage.redact(path)} has {now} bytes; it was listed with {num_bytes}")
+    return data

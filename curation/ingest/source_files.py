@@ -1,66 +1,104 @@
 """The files that a source holds, in key order."""
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from braceexpand import braceexpand
 
 from curation import storage
 from curation.errors import ConfigError, SourceError
-from curation.ingest.sources import SUFFIXES, FolderSource, Source
+from curation.hidden import is_hidden
+from curation.ingest.huggingface import list_huggingface
+from curation.ingest.links import LinkConfig, real_path, require_inside
+from curation.ingest.problems import Findings, Problem
+from curation.ingest.rows import as_text
+from curation.ingest.sources import SUFFIXES, FolderSource, HuggingFaceSource, Source
+from curation.ingest.walk import WalkRules, walk_source
+
+_NUM_NOTES = 3  # that an empty source is told with
 
 
-def list_units(source: Source) -> Iterator[storage.FileInfo]:
+def list_units(source: Source, findings: Findings | None = None) -> Iterator[storage.FileInfo]:
     """Stream the files to read, in key order: all of a folder, or those of the source's kind.
 
     Beside tars (parquet files, …), files with other extensions are left alone: indexes and lists commonly lie
     there. A file that the path names as it stands is taken whatever its extension.
 
+    Args:
+        source: the source.
+        findings: what could not be listed, or was passed over, is added here.
+
     Raises:
         SourceError: when there is nothing at the path, or nothing of this kind in it.
-        ConfigError: for a path that cannot be meant.
+        ConfigError: for a path that cannot be meant, or lies out of where links may lead.
     """
-    suffixes = SUFFIXES.get(source.kind, ())
-    match source:
-        case FolderSource():
-            storage.require_dir(source.path)
-            units = storage.list_files(source.path)
-        case _:
-            units = _list_kind(source.path, suffixes)
-    empty = True
+    findings = Findings() if findings is None else findings
+    is_empty = True
     try:
-        for unit in units:
-            empty = False
+        for unit in _list(source, findings):
+            is_empty = False
             yield unit
+    except TimeoutError as error:  # its disk may be back when the source is asked again
+        findings.problems.append(Problem(as_text(source.path), "unreadable", str(error)))
     except OSError as error:
         raise SourceError(
             f"A source cannot be listed: {storage.redact(source.path)}",
             got=error,
             remedy="Check the permissions of the folder and what lies in it",
         ) from error
-    if empty:
-        raise SourceError(
-            f"A source is empty: {storage.redact(source.path)}",
-            got=f"no file that ends in {', '.join(suffixes)}" if suffixes else "no files",
-            expected="at least one",
-            remedy="Check the path and the kind of the source in the config",
-        )
+    if is_empty and not findings.problems:
+        raise _empty(source, findings)
 
 
-def _list_kind(path: str, suffixes: tuple[str, ...]) -> Iterator[storage.FileInfo]:
+def _list(source: Source, findings: Findings) -> Iterator[storage.FileInfo]:
+    if isinstance(source, FolderSource):
+        storage.require_dir(source.path)
+        rules = WalkRules(source.links, is_sidecar=source.sidecar_rule.admits)
+        yield from walk_source(source.path, rules, findings=findings)
+    elif isinstance(source, HuggingFaceSource):
+        yield from list_huggingface(source, findings)
+    else:
+        yield from _list_kind(source, findings)
+
+
+def _empty(source: Source, findings: Findings) -> SourceError:
+    suffixes = SUFFIXES.get(source.kind, ())
+    got = f"no file that ends in {', '.join(suffixes)}" if suffixes else "no files"
+    passed_over = "; ".join(f"{note.what}: {note.path}" for note in findings.notes[:_NUM_NOTES])
+    return SourceError(
+        f"A source is empty: {storage.redact(source.path)}",
+        got=f"{got} ({passed_over})" if passed_over else got,
+        expected="at least one",
+        remedy="Check the path and the kind of the source in the config",
+    )
+
+
+def named_in_utf8(files: Iterable[storage.FileInfo], findings: Findings) -> Iterator[storage.FileInfo]:
+    """The files that a table can name; the others are problems."""
+    for file in files:
+        if as_text(file.path) == file.path:
+            yield file
+        else:
+            detail = "its name, or that of its folder, is not UTF-8; rename it"
+            findings.problems.append(Problem(as_text(file.path), "name_not_utf8", detail))
+
+
+def _list_kind(source: Source, findings: Findings) -> Iterator[storage.FileInfo]:
+    path, suffixes = source.path, SUFFIXES.get(source.kind, ())
     # A path that exists is meant as it stands, brackets and all.
     if storage.is_dir(path):
-        yield from (f for f in storage.list_files(path) if f.key.lower().endswith(suffixes))
+        files = walk_source(path, WalkRules(source.links), findings=findings)
+        yield from (f for f in files if f.key.lower().endswith(suffixes))
     elif storage.exists(path):
-        yield storage.stat(path)
+        yield require_inside(storage.stat(path), source.links)
     elif any(c in path for c in "{*?["):
-        yield from _expand_pattern(path)
+        yield from _expand_pattern(path, source.links, findings)
     else:
         raise _missing(path)
 
 
-def _expand_pattern(pattern: str) -> Iterator[storage.FileInfo]:
+def _expand_pattern(pattern: str, links: LinkConfig, findings: Findings) -> Iterator[storage.FileInfo]:
     """The files that a pattern names, keyed relative to the folder before its first brace or wildcard."""
     first = min(pattern.index(c) for c in "{*?[" if c in pattern)
     root = pattern[: pattern.rfind("/", 0, first) + 1]
@@ -75,18 +113,44 @@ def _expand_pattern(pattern: str) -> Iterator[storage.FileInfo]:
     found: dict[str, storage.FileInfo] = {}
     for name in names:
         if any(c in name for c in "*?["):
-            found.update((f.key, f) for f in _match_wildcards(root, name))
+            found.update((f.key, f) for f in _match_wildcards(root, name, links=links, findings=findings))
         elif storage.exists(root + name):
-            found[name] = replace(storage.stat(root + name), key=name)
+            found[name] = require_inside(replace(storage.stat(root + name), key=name), links)
         else:
             raise _missing(root + name)
-    if not found:
+    if not found and not findings.problems:
         raise _missing(pattern)
-    for key in sorted(found, key=lambda k: k.split("/")):
-        yield found[key]
+    yield from _each_once(found, root, findings)
 
 
-def _match_wildcards(root: str, name: str) -> Iterator[storage.FileInfo]:
+def _each_once(
+    found: dict[str, storage.FileInfo], root: str, findings: Findings
+) -> Iterator[storage.FileInfo]:
+    """The files in key order; of those that links lead to again, the name without links, or the first."""
+    in_order = sorted(found, key=lambda key: key.split("/"))
+    if not storage.is_local(root):
+        yield from (found[key] for key in in_order)
+        return
+    top = real_path(str(storage.local_path(root or ".")))
+    real = {folder: real_path(storage.join(top, folder)) for folder in {_folder_of(key) for key in found}}
+    has_links = [real[_folder_of(key)] != storage.join(top, _folder_of(key)).rstrip("/") for key in in_order]
+    taken: dict[str, str] = {}
+    for _, key in sorted(zip(has_links, in_order, strict=True), key=lambda pair: pair[0]):
+        taken.setdefault(storage.join(real[_folder_of(key)], key.rpartition("/")[2]), key)
+    kept = set(taken.values())
+    yield from (found[key] for key in in_order if key in kept)
+    if again := [key for key in in_order if key not in kept]:
+        detail = f"{len(again)} files have a name without links, or an earlier one"
+        findings.notes.append(Problem(as_text(found[again[0]].path), "link_repeated", detail))
+
+
+def _folder_of(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
+def _match_wildcards(
+    root: str, name: str, *, links: LinkConfig, findings: Findings
+) -> Iterator[storage.FileInfo]:
     """Files below `root` that match `name`, folder by folder; a wildcard never spans a slash."""
     wanted = name.split("/")
     num_literal = next(i for i, part in enumerate(wanted) if any(c in part for c in "*?["))
@@ -94,7 +158,9 @@ def _match_wildcards(root: str, name: str) -> Iterator[storage.FileInfo]:
     top = root + below or "."
     if not storage.is_dir(top):
         raise _missing(top)
-    for file in storage.list_files(top):
+    asks_for_hidden = is_hidden("/".join(wanted[num_literal:]))
+    rules = WalkRules(links, skip_inner=False, skip_hidden=not asks_for_hidden)
+    for file in walk_source(top, rules, findings=findings):
         parts = file.key.split("/")
         if len(parts) == len(wanted) - num_literal and all(
             map(fnmatch.fnmatchcase, parts, wanted[num_literal:])

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from curation.ingest.links import LinkConfig
 from curation.ingest.sidecars import DEFAULT_EXTENSIONS, SidecarRule
 from curation.ingest.web.download_config import DownloadConfig
 from curation.ingest.web.url_source import LIST_SUFFIXES, UrlSource
@@ -34,6 +35,7 @@ class FolderSource(BaseModel):
     max_sidecar_bytes: int = Field(
         16 << 20, description="bytes; a larger file is no sidecar but a file of its own", ge=0
     )
+    links: LinkConfig = Field(LinkConfig(), description="where symbolic links may lead")
 
     @property
     def sidecar_rule(self) -> SidecarRule:
@@ -64,6 +66,7 @@ class TarSource(BaseModel):
     max_sidecar_bytes: int = Field(
         16 << 20, description="bytes; a larger member is no sidecar but a member of its own", ge=0
     )
+    links: LinkConfig = Field(LinkConfig(), description="where symbolic links may lead")
 
     @property
     def sidecar_rule(self) -> SidecarRule:
@@ -95,6 +98,7 @@ class TableSource(BaseModel):
     max_sidecar_bytes: int = Field(
         16 << 20, description="bytes; a row whose json is longer has none, which is noted", ge=0
     )
+    links: LinkConfig = Field(LinkConfig(), description="where symbolic links may lead")
 
 
 class ParquetSource(TableSource):
@@ -136,6 +140,7 @@ class WarcSource(BaseModel):
     download: DownloadConfig = Field(
         DownloadConfig(), description="how links are fetched; of images, whether opt-outs are honoured"
     )
+    links: LinkConfig = Field(LinkConfig(), description="where symbolic links may lead")
 
 
 Source = Annotated[

@@ -95,11 +95,14 @@ def _fetched(
 def staged_settings(source: Source) -> dict[str, Any]:
     """What of a source's settings changes what is staged of a unit, as plain data.
 
-    Not the path: a wider pattern finds the same files. Of the settings of downloads, those that say what is
-    left out, and not how fast or how patiently the rest is asked for.
+    Not the path: a wider pattern finds the same files; nor links, but for what of an imagefolder is read
+    when it is staged. Of the settings of downloads, those that say what is left out, and not how fast or how
+    patiently the rest is asked for.
     """
     plain = source.model_dump(mode="json")
     settings = {name: value for name, value in plain.items() if name not in ("path", "unit_rows", "download")}
+    if not isinstance(source, HuggingFaceSource):
+        del settings["links"]
     match source:
         case UrlSource() | WarcSource(take="links"):
             settings["download"] = download_settings(source.download)
@@ -114,9 +117,12 @@ def _is_folder(unit: Unit) -> bool:
 
 def _changed(source: Source, unit: Unit) -> Problem | None:
     """Whether another file lies there by now: rows were cut, and keys named, by the one that was listed."""
-    path, is_folder = unit.file.path, _is_folder(unit)
+    path = unit.file.path
     try:
-        version = folder_version(source.path, unit.file) if is_folder else storage.stat(path).version
+        if isinstance(source, HuggingFaceSource) and _is_folder(unit):
+            version = folder_version(source, unit.file)
+        else:
+            version = storage.stat(path).version
     except OSError as error:
         return Problem(path, "unreadable", str(error))
     if version == unit.file.version:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curation import storage
+from curation.hidden import is_hidden
 from curation.ingest.problems import Problem
 from curation.ingest.rows import ImageRow, as_text, rows_table
 from curation.ingest.sidecars import Sidecar, SidecarRule, StoredFile, pair_sidecars, sample_key
@@ -41,6 +42,8 @@ def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked |
     A row's key is `key_prefix`, the tar's key, a slash and the member's name with its extension: nothing is
     merged, whatever dots a name has, and equal names in two tars differ. A name that comes again in one tar
     gets `#2`, `#3`, … Rows are in the order of their names, folder by folder, as in a folder's listing.
+
+    Members that are hidden (`curation.hidden`) are no rows.
 
     Adjacent members with one name up to the first dot form a sample, as in webdataset; a name that comes
     again starts a new sample. Sidecars go to the sample's images by `sidecars.py`. Sidecars whose images lie
@@ -91,7 +94,8 @@ def _index_members(
     walk: TarWalk, info: storage.FileInfo, source: TarSource, plain: Unpacked
 ) -> tuple[pa.Table, list[Problem]]:
     rule = source.sidecar_rule
-    files = [StoredFile(as_text(m.name), plain.path, m.offset, m.num_bytes) for m in walk.members]
+    shown = [member for member in walk.members if not is_hidden(member.name)]
+    files = [StoredFile(as_text(m.name), plain.path, m.offset, m.num_bytes) for m in shown]
     if files and _is_torn(files[-1], plain) and rule.admits(files[-1].name, files[-1].num_bytes):
         files.pop()  # half a sidecar is none; the walk has named it
     samples, num_split = _rejoin(_group_adjacent(files), rule)
@@ -108,6 +112,10 @@ def _index_members(
             rows.append(_row(file, sidecars, keys.take(file.name), info=info, source=source, reason=reason))
     rows.sort(key=lambda row: row.key.split("/"))
     notes = []
+    if num_hidden := len(walk.members) - len(shown):
+        first = next(as_text(m.name) for m in walk.members if is_hidden(m.name))
+        detail = f"{num_hidden} members are passed over, the first {first}"
+        notes.append(Problem(info.path, "hidden", detail))
     if keys.num_repeated:
         detail = f"{keys.num_repeated} members have a name that came before; all are kept"
         notes.append(Problem(info.path, "duplicate_name", detail))

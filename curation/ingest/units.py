@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curation import storage
-from curation.ingest.huggingface import list_huggingface
 from curation.ingest.parquet_images import cut_parquet
-from curation.ingest.source_files import list_units
+from curation.ingest.problems import Findings
+from curation.ingest.source_files import list_units, named_in_utf8
 from curation.ingest.sources import (
     COMPRESSED_TAR_SUFFIXES,
     SUFFIXES,
@@ -57,15 +57,19 @@ def is_staged(source: Source, unit: Unit) -> bool:
     return not isinstance(source, TarSource) or unit.file.key.lower().endswith(COMPRESSED_TAR_SUFFIXES)
 
 
-def cut_units(source: Source) -> Iterator[Unit]:
+def cut_units(source: Source, findings: Findings | None = None) -> Iterator[Unit]:
     """Stream the units of a source, in the order of its rows.
+
+    Args:
+        source: the source.
+        findings: what could not be listed, or was passed over, is added here.
 
     Raises:
         SourceError: when there is nothing at the path, or nothing of this kind in it.
         ConfigError: for a path that cannot be meant.
     """
-    files = list_huggingface(source) if isinstance(source, HuggingFaceSource) else list_units(source)
-    for file in files:
+    findings = Findings() if findings is None else findings
+    for file in named_in_utf8(list_units(source, findings), findings):
         match source:
             case ParquetSource() | HuggingFaceSource() if is_parquet(file) and file.num_bytes > UNIT_BYTES:
                 for first, stop in cut_parquet(file, UNIT_BYTES):

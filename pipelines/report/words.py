@@ -15,6 +15,7 @@ MEANING = {
     "connection_failed": "No such host, nobody listens there, or the connection broke.",
     "timeout": "The server took too long.",
     "empty": "The file has no bytes.",
+    "name_not_utf8": "The name of the file, or of its folder, is not UTF-8: rename it, and list it again.",
     "unreadable": "The source failed while the file was read.",
     "file_too_large": "The file is over the hard cap on bytes.",
     "not_an_image": "The file is of no known image format, whatever its name says.",
@@ -43,7 +44,7 @@ MEANING = {
     "equal_id": "The same bytes as another selected image.",
     "holdout": "Evaluation images serve to find leaks and never enter the dataset.",
     "query_only": "A curated image that only served to find others: curated images were kept out.",
-    "source_changed": "Its bytes changed or vanished between describing and writing.",
+    "source_changed": "Its bytes changed or vanished after they were listed or described.",
 }
 STAGE_VERB = {
     "describe": "could not be decoded",

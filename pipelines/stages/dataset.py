@@ -84,6 +84,7 @@ def has_report(manifest: Mapping[str, Any]) -> bool:
 def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
     """Whether everything could be read, what could not, and what was odd about the rest."""
     unread, notes = _findings(runner, "unread"), _findings(runner, "notes")
+    unread += [problem for receipt in runner.receipts["shard"] for problem in receipt.facts["unread"]]
     for level in lineage.facts["funnel"]:
         unread += [
             {

@@ -33,7 +33,7 @@ def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple
     """
     settings = config.ingest.model_dump(mode="json")
     load = partial(_load, config.ingest.part_rows, runner.run_dir)
-    step = Step("ingest", 1, settings, load, "task", "ingest")
+    step = Step("ingest", 2, settings, load, "task", "ingest")
     sources = [(name, pool.role, s) for name, pool in config.pools.items() for s in pool.sources]
     staged = stage_sources(runner, [source for _, _, source in sources], refresh=refresh)
     items = [
@@ -54,11 +54,12 @@ def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple
 def _item(runner: Runner, step: Step, source: Source, staged: StagedSource | None, *, refresh: bool) -> Item:
     plain = source.model_dump(mode="json")
     digest = staged and staged.digest
-    payload = {
+    payload: dict[str, Any] = {
         "source": plain,
         "units": staged and staged.units,
         "staged": staged and staged.staged,
         "digest": digest,
+        "found": staged.found if staged else {"unread": [], "notes": []},
     }
     # A listing is made anew as well where what it lists has been staged anew.
     return runner.newest(
@@ -92,8 +93,8 @@ def _list(payload: Mapping[str, Any], *, part_rows: int, run_dir: str) -> Iterat
 
 def _load(part_rows: int, run_dir: str) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
-        unread: list[dict[str, Any]] = []
-        notes: list[dict[str, Any]] = []
+        unread: list[dict[str, Any]] = [*attempt.payload["found"]["unread"]]
+        notes: list[dict[str, Any]] = [*attempt.payload["found"]["notes"]]
 
         def tables() -> Iterator[pa.Table]:
             for part in _list(attempt.payload, part_rows=part_rows, run_dir=run_dir):

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import IO, Any
 
@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from curation import storage
 from curation.describe.decode import DecodeConfig
-from curation.ingest.rows import read_sample, read_sidecars, sample_ranges
+from curation.ingest.problems import Problem, Unread
+from curation.ingest.rows import has_changed, read_sample, read_sidecars, sample_ranges
 from curation.read_ahead import ReadAhead
 from curation.schema import image_id
 from curation.select import CURATED, SAMPLED
@@ -26,7 +27,7 @@ from pipelines.stages.cluster import Clusters
 from pipelines.stages.edit_sample import edited, faces_by_row
 from pipelines.stages.select import Outcomes, origin_of
 from pipelines.stages.stage import prove_staged
-from pipelines.step import Attempt, FileRef, Item, Step, Work, digest_of
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
 
 EXTENSIONS = {
     "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif",
@@ -64,7 +65,7 @@ def shard(
     settings = config.shard.model_dump(mode="json", exclude={"bucket_bytes"})
     settings |= {"seed": config.seed, "decode": config.describe.decode.model_dump(mode="json")}
     load = partial(_load, config.shard, config.seed, config.describe.decode)
-    step = Step("shard", 1, settings, load, "task", "shard")
+    step = Step("shard", 2, settings, load, "task", "shard")
     shared = {"parts": tuple(parts), "clusters": clusters, "outcomes": outcomes}
     # A sample names the key of the image that caused it, and that one may lie in any part.
     keys = digest_of([part.digest("images") for part in parts])
@@ -77,10 +78,14 @@ def shard(
         for bucket in buckets
     ]
     items = [
-        runner.newest(step, item, again=lambda receipt: refresh and receipt.facts["num_lost"] > 0)
-        for item in items
+        runner.newest(step, item, again=lambda receipt: refresh and _may_mend(receipt)) for item in items
     ]
     return [_bucket(receipt, runner.run_dir) for receipt in runner.run(step, items)]
+
+
+def _may_mend(receipt: Receipt) -> bool:
+    """Whether a bucket lost what another try may bring back."""
+    return receipt.facts["num_lost"] > 0 or bool(receipt.facts["unread"])
 
 
 def _selected(outcomes: Outcomes) -> np.ndarray:
@@ -125,10 +130,11 @@ class _Spooled:
 def _load(config: ShardConfig, seed: int, decoding: DecodeConfig) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         lost: dict[int, int] = {}
+        unread: list[Problem] = []
         # Unlinked at once: nothing to clean up, whatever happens.
         with tempfile.TemporaryFile(dir=attempt.out) as spool:
             waiting: list[_Spooled] = []
-            for row, sample in _samples(attempt, config, decoding, lost):
+            for row, sample in _samples(attempt, config, decoding, lost, unread):
                 waiting.append(_spool(spool, row, sample))
             ids = np.frombuffer(bytes.fromhex("".join(w.sample.key for w in waiting)), np.uint8).reshape(
                 -1, 16
@@ -151,15 +157,20 @@ def _load(config: ShardConfig, seed: int, decoding: DecodeConfig) -> Work:
             "num_samples": num_samples,
             "num_rows": len(rows),
             "num_lost": len(lost),
+            "unread": [asdict(problem) for problem in unread],
         }
 
     return work
 
 
 def _samples(
-    attempt: Attempt, config: ShardConfig, decoding: DecodeConfig, lost: dict[int, int]
+    attempt: Attempt,
+    config: ShardConfig,
+    decoding: DecodeConfig,
+    lost: dict[int, int],
+    unread: list[Problem],
 ) -> Iterator[tuple[int, Sample]]:
-    """The samples of a bucket, each part read once in the order of its bytes; notes what is lost."""
+    """The samples of a bucket, each part read once in the order of its bytes; notes what is missing."""
     parts: tuple[Part, ...] = attempt.payload["parts"]
     selected = _selected(attempt.payload["outcomes"])
     for number in attempt.payload["bucket"]:
@@ -177,14 +188,16 @@ def _samples(
             for i in order:
                 try:
                     data = read_sample(reader, images[i])
-                    sidecars = read_sidecars(reader, images[i])
-                except OSError as error:  # a file that has vanished has changed
-                    lost[int(rows[i])] = CHANGED if isinstance(error, FileNotFoundError) else UNREADABLE
+                except OSError as error:
+                    lost[int(rows[i])] = CHANGED if has_changed(error) else UNREADABLE
                     continue
                 if hashlib.sha256(data).digest() != described[i]["sha256"]:
                     lost[int(rows[i])] = CHANGED
                     continue
                 kind = described[i]["format"]
+                without: list[tuple[str, OSError]] = []
+                sidecars = read_sidecars(reader, images[i], lost=without)
+                unread += [_without_sidecar(path, error) for path, error in without]
                 sample = Sample(metas[i]["image_id"], EXTENSIONS[kind], data, metas[i], sidecars)
                 found = faces.get(int(local[i].as_py()))
                 made = edited(sample, config, decoding=decoding, file_format=kind, faces=found)
@@ -192,6 +205,11 @@ def _samples(
                     lost[int(rows[i])] = UNREADABLE
                     continue
                 yield int(rows[i]), made
+
+
+def _without_sidecar(path: str, error: OSError) -> Problem:
+    what: Unread = "changed" if has_changed(error) else "unreadable"
+    return Problem(path, what, f"a sidecar is left out: {error}")
 
 
 def _metas(attempt: Attempt, parts: Sequence[Part], part: Part, rows: np.ndarray) -> list[dict[str, Any]]:

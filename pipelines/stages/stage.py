@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from curation import storage
 from curation.errors import IntegrityError
-from curation.ingest.problems import Problem
+from curation.ingest.problems import Findings, Problem
 from curation.ingest.sources import Source
 from curation.ingest.stage_unit import stage_unit, staged_settings
 from curation.ingest.staging import Place, StagedUnit
@@ -37,12 +37,13 @@ class StagedSource:
 
     units: FileRef
     staged: dict[int, Receipt]
+    found: dict[str, list[dict[str, Any]]]  # unread and notes, of the listing of the units
 
     @property
     def digest(self) -> str:
         """Hash of what was listed and staged."""
         receipts = [(position, receipt.digest) for position, receipt in sorted(self.staged.items())]
-        return digest_of(self.units.sha256, receipts)
+        return digest_of(self.units.sha256, receipts, self.found)
 
 
 def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> list[StagedSource | None]:
@@ -52,7 +53,8 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
     """
     listed = [source if has_units(source) else None for source in sources]
     units = iter(_list_units(runner, [source for source in listed if source], refresh=refresh))
-    refs = [next(units) if source else None for source in listed]
+    lists = [next(units) if source else None for source in listed]
+    refs = [receipt.file(runner.run_dir, "units.parquet") if receipt else None for receipt in lists]
     # One step for all sources, so that the units of all are staged side by side.
     step = Step(STEP, 3, {}, partial(_load_stage, runner.run_dir), "task", "ingest")
     places: list[tuple[int, int]] = []
@@ -67,26 +69,35 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
     staged: list[dict[int, Receipt]] = [{} for _ in sources]
     for (number, position), receipt in zip(places, receipts, strict=True):
         staged[number][position] = receipt
-    return [StagedSource(ref, found) if ref else None for ref, found in zip(refs, staged, strict=True)]
+    return [
+        StagedSource(ref, found, {name: receipt.facts[name] for name in ("unread", "notes")})
+        if ref and receipt
+        else None
+        for ref, found, receipt in zip(refs, staged, lists, strict=True)
+    ]
 
 
-def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> list[FileRef]:
+def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> list[Receipt]:
     step = Step("ingest_units", 2, {}, _load_units, "task", "ingest")
     items = []
     for source in sources:
         plain = source.model_dump(mode="json")
         item = Item((digest_of(plain),), {"source": plain})
         items.append(runner.newest(step, item, again=lambda _: refresh))
-    receipts = runner.run(step, items) if items else []
-    return [receipt.file(runner.run_dir, "units.parquet") for receipt in receipts]
+    return runner.run(step, items) if items else []
 
 
 def _load_units() -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         source: Source = TypeAdapter(Source).validate_python(attempt.payload["source"])
-        table = units_table(cut_units(source))
+        findings = Findings()
+        table = units_table(cut_units(source, findings))
         storage.write_table(attempt.out / "units.parquet", table)
-        return {"num_units": table.num_rows}
+        return {
+            "num_units": table.num_rows,
+            "unread": [asdict(problem) for problem in findings.problems],
+            "notes": [asdict(note) for note in findings.notes],
+        }
 
     return work
 

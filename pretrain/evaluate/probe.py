@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pretrain.data.augment import normalise
 from pretrain.evaluate.knn import knn_accuracy, rank_me
-from pretrain.evaluate.labelled import Labelled, class_names, read_labelled
+from pretrain.evaluate.labelled import Labelled, list_labelled, read_file, read_labelled
 from pretrain.evaluate.view import evaluation_view
 from pretrain.model.vit import VisionTransformer
 from pretrain.parallel import Place
@@ -37,8 +37,12 @@ class Probe:
         self.every = config.every
         self._config = config
         view = evaluation_view(config.size_px or side_px)
-        self._train = read_labelled(config.train, view)
-        self._test = read_labelled(config.test, view, classes=class_names(config.train))
+        listed = [(folder, list_labelled(folder)) for folder in (config.train, config.test)]
+        classes = tuple(listed[0][1])
+        self._train, self._test = (
+            read_labelled(files, view, where=folder, read=read_file, classes=classes)
+            for folder, files in listed
+        )
 
     def measure(self, backbone: VisionTransformer, where: Place) -> dict[str, float]:
         """k-NN accuracy for each k, and RankMe of the test images' unit vectors. Every rank must call.

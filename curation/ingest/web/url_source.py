@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from curation.ingest.links import LinkConfig
 from curation.ingest.web.download_config import DownloadConfig
 
 ListFormat = Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"]
@@ -41,3 +42,4 @@ class UrlSource(BaseModel):
         10_000, ge=1, le=100_000, description="rows that are fetched as one unit of work and resume"
     )
     download: DownloadConfig = DownloadConfig()
+    links: LinkConfig = Field(LinkConfig(), description="where symbolic links may lead")

@@ -12,6 +12,7 @@ from curation import storage
 from curation.errors import SourceError
 from curation.ingest import rows
 from curation.ingest.folder import folder_rows
+from curation.ingest.problems import Findings
 from curation.ingest.rows import read_sample, read_sidecars
 from curation.ingest.sidecars import stem
 from curation.ingest.sources import FolderSource
@@ -28,7 +29,7 @@ def write_files(root: Path, names: list[str]) -> None:
 
 def rows_of(root: Path, **options: object) -> list[dict]:
     """All rows of a folder."""
-    tables = list(folder_rows(FolderSource(path=str(root), **options), 1000))
+    tables = list(folder_rows(FolderSource(path=str(root), **options), 1000, Findings()))
     assert all(t.schema.equals(IMAGES, check_metadata=True) for t in tables)
     return [row for table in tables for row in table.to_pylist()]
 
@@ -117,7 +118,7 @@ def test_a_large_sidecar_is_a_file_of_its_own(tmp_path: Path):
 def test_a_name_that_is_not_utf8_is_a_row(tmp_path: Path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).write_bytes(b"x")
     (row,) = rows_of(tmp_path)
-    assert (row["key"], row["reason"]) == ("caf%E9.jpg", "unreadable")
+    assert (row["key"], row["reason"]) == ("caf%E9.jpg", "name_not_utf8")
 
 
 def test_what_cannot_be_listed_says_so(tmp_path: Path):
@@ -133,7 +134,7 @@ def test_what_cannot_be_listed_says_so(tmp_path: Path):
 NAMES = st.text("ab.-", min_size=1, max_size=4).filter(lambda n: set(n) != {"."})
 TREES = st.sets(
     st.builds(
-        lambda folders, name, ext: "/".join([*(f"{f}_" for f in folders), name + ext]),
+        lambda folders, name, ext: "/".join([*(f"{f.lstrip('.')}_" for f in folders), name + ext]),
         st.lists(NAMES, max_size=2),
         NAMES,
         st.sampled_from(["", ".jpg", ".png", ".txt", ".json"]),
@@ -148,7 +149,7 @@ TREES = st.sets(
 def test_every_file_is_a_row_or_a_sidecar_of_its_stem(tmp_path: Path, names: set[str], max_rows: int):
     root = Path(tempfile.mkdtemp(dir=tmp_path))
     write_files(root, sorted(names))
-    tables = list(folder_rows(FolderSource(path=str(root)), max_rows))
+    tables = list(folder_rows(FolderSource(path=str(root)), max_rows, Findings()))
     assert all(len(t) == max_rows for t in tables[:-1])
     rows = [row for table in tables for row in table.to_pylist()]
     keys = [row["key"] for row in rows]

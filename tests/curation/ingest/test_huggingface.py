@@ -13,11 +13,14 @@ from PIL import Image
 
 from curation import storage
 from curation.errors import ConfigError, SourceError
+from curation.ingest import imagefolder
 from curation.ingest.huggingface import split_of
+from curation.ingest.problems import Findings
 from curation.ingest.sources import HuggingFaceSource
 from curation.ingest.stage_unit import stage_unit
 from curation.ingest.staging import Place
 from curation.ingest.units import cut_units
+from curation.ingest.walk import WalkRules, walk_source
 
 
 @pytest.fixture(scope="module")
@@ -221,14 +224,13 @@ def test_a_folder_is_staged_without_a_look_at_others(
     units = {unit.file.key: unit for unit in cut_units(source)}
     assert list(units) == ["/", "x/", "x/y/", "z/"]
     asked: list[str] = []
-    list_files = storage.list_files
 
-    def listed(folder: str, *, deep: bool = True) -> Any:
-        assert not deep
+    def listed(folder: str, rules: WalkRules, *, findings: Findings) -> Any:
+        assert not rules.deep
         asked.append(folder.removeprefix(str(root)))
-        return list_files(folder, deep=False)
+        return walk_source(folder, rules, findings=findings)
 
-    monkeypatch.setattr(storage, "list_files", listed)
+    monkeypatch.setattr(imagefolder, "walk_source", listed)
     for key, texts in (("/", [None]), ("x/y/", ["x/metadata.csv"]), ("z/", ["metadata.csv"])):
         asked.clear()
         place = Place(tmp_path / f"out-{len(key)}", ".")
@@ -245,12 +247,12 @@ def test_a_folder_is_staged_without_a_look_at_others(
     def failing(after: int) -> None:
         calls = iter(range(10))
 
-        def fail(folder: str, *, deep: bool = True) -> Any:
+        def fail(folder: str, rules: WalkRules, *, findings: Findings) -> Any:
             if next(calls) >= after:
                 raise OSError(5, "Input/output error")
-            return list_files(folder, deep=deep)
+            return walk_source(folder, rules, findings=findings)
 
-        monkeypatch.setattr(storage, "list_files", fail)
+        monkeypatch.setattr(imagefolder, "walk_source", fail)
 
     for after in (0, 1):
         failing(after)
