@@ -1,7 +1,13 @@
-"""Perceptual hash: the 64 signs of a picture's lowest frequencies, with the bits of `imagehash.phash`."""
+"""Perceptual hash: the 64 signs of a picture's lowest frequencies, with the bits of `imagehash.phash`.
+
+A hash says how much it knows. A bit is *certain* where its coefficient lies farther from the median than
+re-encoding or resizing moves it. Of 8,741 photographs all have 43 certain bits or more, and all but 5 have
+52; a flat picture has 1, and stripes, rainbows and flags 4 to 32: the rest of their bits is the same for all of
+them. A hash of fewer than `MIN_CERTAIN_BITS` is *poor*: that two of these are near says nothing.
+"""
 
 import numpy as np
-from jaxtyping import Float64, UInt8, UInt64
+from jaxtyping import Float64, Int8, UInt8, UInt64
 from PIL import Image
 
 SIDE_PX = 32
@@ -10,6 +16,12 @@ HASH_SIDE = 8  # 8 x 8 of the 32 x 32 frequencies make 64 bits
 # Coefficients lie on a grid this fine before they are compared: rounding noise (1e-11) of a flat or symmetric
 # picture, whose true coefficients equal their median 0, must not decide bits.
 GRID = 1e-6
+
+# Of the bits of 250 photographs at least so far from the median, in units of a coefficient (a pixel of the 32 x
+# 32 adds up to 4 levels to each), a JPEG of quality 45 flips 1 in 500 and a copy of half the side none;
+# of those between 64 and 128, 1 in 60 and 1 in 90.
+CERTAIN_MARGIN = 128.0
+MIN_CERTAIN_BITS = 52
 
 
 def grey32(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "32 32"]:
@@ -39,12 +51,30 @@ def phash(grey: UInt8[np.ndarray, "n 32 32"]) -> UInt64[np.ndarray, " n"]:
 
     Source: N. Krawetz, "Looks Like It" (2011), as in imagehash.phash(hash_size=8, highfreq_factor=4).
     """
+    bits = _above_median(grey) > 0
+    return np.packbits(bits, axis=1, bitorder="big").view(">u8").astype(np.uint64).reshape(len(grey))
+
+
+def certain_bits(grey: UInt8[np.ndarray, "n 32 32"]) -> Int8[np.ndarray, " n"]:
+    """Count the bits of hashes that re-encoding or resizing would not change.
+
+    Args:
+        grey: uint8, (n, 32, 32), from `grey32`.
+
+    Returns:
+        int8, (n,), 0 to 64; a row's count does not depend on the other rows.
+    """
+    is_certain = np.abs(_above_median(grey)) >= CERTAIN_MARGIN / GRID
+    return is_certain.sum(axis=1).astype(np.int8)
+
+
+def _above_median(grey: UInt8[np.ndarray, "n 32 32"]) -> Float64[np.ndarray, "n 64"]:
+    """How far each coefficient lies above their median, in whole multiples of `GRID` or halves of them."""
     basis = _lowest_cosines()
     # One small product a picture, always of one shape: BLAS cannot choose another kernel for another n.
     spectrum = basis @ grey.astype(np.float64) @ basis.T
     spectrum = np.rint(spectrum / GRID).reshape(len(grey), HASH_SIDE**2)
-    bits = spectrum > np.median(spectrum, axis=1, keepdims=True)
-    return np.packbits(bits, axis=1, bitorder="big").view(">u8").astype(np.uint64).reshape(len(grey))
+    return spectrum - np.median(spectrum, axis=1, keepdims=True)
 
 
 def _lowest_cosines() -> Float64[np.ndarray, "8 32"]:
