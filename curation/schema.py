@@ -9,10 +9,15 @@ global row      offset of the part + row, in the order of the run's parts; what 
 image_id        the first 128 bits of the SHA-256 of the file's bytes, 32 hex digits
 descriptor      a vector in which copies of one picture lie close together
 embedding       a vector in which pictures of like meaning lie close together
+certain bits    those of a perceptual hash that re-encoding or resizing would not change; of 64
+poor hash       one of which too few bits are certain: of such a picture neither hash nor descriptor is asked
+miniature       16 x 16 colours of a picture of poor hash, which then decides: equal pixels are copies
 edge            two rows and a score: these are copies of each other
 component       a connected set of rows over edges
 representative  the one row of a component that survives
-score           cosine for vectors; 1 - distance / 64 for hashes; 1 for equal bytes, hashes or descriptors
+score           cosine for vectors; 1 - distance / 64 for hashes; for miniatures 1 - w / 10, where w is
+                their largest difference as a share of what re-encoding may change; 1 for equal bytes,
+                hashes, descriptors or miniatures
 likeness        score / threshold of its kind, the best of all kinds: a pair from 1 on is an edge
 hub             a row with very many edges
 chain           edges that join two images of which nobody would say that they are alike
@@ -117,6 +122,8 @@ DESCRIBED = pa.schema(
         pa.field("width", pa.int32()),  # upright: after EXIF orientation
         pa.field("height", pa.int32()),
         pa.field("phash", pa.uint64()),
+        pa.field("certain_bits", pa.int8()),  # of the hash
+        pa.field("miniature", pa.binary()),  # null of a picture whose hash knows enough
         pa.field("pixel_std", pa.float32()),  # standard deviation of grey levels, 0–255
         pa.field("uniform_share", pa.float32()),  # of the pixels, within a few levels of the commonest
         pa.field("stroke_share", pa.float32()),  # of what is not plain ground, in thin strokes
@@ -147,7 +154,7 @@ FACES = pa.schema(
 VERDICTS = pa.schema([pa.field("reason", pa.string())])
 
 # dedup: scored pairs. By global rows, a before b; saved, a row counts from the first of its block.
-EDGE_KINDS = ("exact", "phash", "cosine", "pca_hash")
+EDGE_KINDS = ("exact", "phash", "cosine", "pca_hash", "pixels")
 EDGES = pa.schema(
     [
         pa.field("a", pa.int64(), nullable=False),
@@ -172,7 +179,7 @@ COPIES = pa.schema(
 HEALTH = pa.schema(
     [
         pa.field("size", pa.int64(), nullable=False),  # images
-        pa.field("distinct", pa.int64(), nullable=False),  # equal bytes, hashes and descriptors count once
+        pa.field("distinct", pa.int64(), nullable=False),  # what is equal (score 1) counts once
         pa.field("diameter", pa.int64(), nullable=False),  # longest shortest path of the distinct, edges
         pa.field("diameter_is_exact", pa.bool_(), nullable=False),  # false: a lower bound
         pa.field("end_a", pa.int64(), nullable=False),  # the two ends of such a path

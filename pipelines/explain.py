@@ -23,6 +23,7 @@ from pipelines.listed import entry_of, read_listed
 from pipelines.made import Made, find_made
 from pipelines.parts import Part, gather_vectors, in_pools, read, read_array, roles, vector_blocks
 from pipelines.run_dir import read_dataset_config, read_manifest
+from pipelines.stages.evidence import has_miniature, is_poor
 
 MAX_MEMBERS = 20
 MAX_HITS = 5
@@ -82,8 +83,8 @@ def _image(run: Run, found: Found) -> dict[str, Any]:
         story["ingest"] = _source(run.made, part, found.row - part.offset)
         story["describe"] = _described(run, part, found.row - part.offset)
         story["judge"] = judged(run.config.judge, part, found.row - part.offset)
-        story["dedup"] = _component(run, run.made, found.row, pool=part.pool)
-        story["decontaminate"] = _leak(run, run.made, found.row, pool=part.pool)
+        story["dedup"] = _component(run, run.made, found.row, part=part)
+        story["decontaminate"] = _leak(run, run.made, found.row, part=part)
         story["cluster"] = _cluster(run, run.made, found.row)
         story["retrieve"] = [
             answer
@@ -136,6 +137,8 @@ def _described(run: Run, part: Part, local: int) -> dict[str, Any]:
     if scores is not None:
         row |= read(scores).slice(local, 1).to_pylist()[0]
     row["sha256"] = row["sha256"] and row["sha256"].hex()
+    del row["miniature"]  # bytes, of which nobody reads anything
+    row["has_poor_hash"] = bool(is_poor([part])[local])
     row["phash"] = None if row["phash"] is None else f"{row['phash']:016x}"
     vectors = read_array(part.embeddings)
     row["embedder"], row["dim"] = run.config.describe.embed.embedder, vectors.shape[1]
@@ -164,13 +167,20 @@ def judged(config: JudgeConfig, part: Part, local: int) -> dict[str, Any]:
     return {"bounds": bounds}
 
 
-def _component(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any]:
+def _compared_by(thresholds: Mapping[str, float], part: Part, local: int) -> dict[str, float]:
+    """Those of the kinds of comparison that a picture of its hash takes part in."""
+    leaves = "pixels" if not has_miniature([part])[local] else ""
+    only = ("pixels",) if is_poor([part])[local] else tuple(thresholds)
+    return {kind: value for kind, value in thresholds.items() if kind in only and kind != leaves}
+
+
+def _component(run: Run, made: Made, row: int, *, part: Part) -> dict[str, Any]:
     """Its group of copies: who stays, how close it is, and the weakest edge that holds the group together."""
-    thresholds = run.config.dedup.thresholds
+    thresholds = _compared_by(run.config.dedup.thresholds, part, row - part.offset)
     copies = read(made.copies)
     place = np.flatnonzero(numbers(copies["row"]) == row)
     if not len(place):
-        is_compared = run.config.pools[pool].may_enter_dataset
+        is_compared = run.config.pools[part.pool].may_enter_dataset
         return {"component": None, "thresholds": thresholds, "is_compared": is_compared}
     mine = copies.slice(int(place[0]), 1).to_pylist()[0]
     health = read(made.health).slice(mine["component"], 1).to_pylist()[0]
@@ -195,7 +205,7 @@ def _component(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any]:
     }
 
 
-def _leak(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any]:
+def _leak(run: Run, made: Made, row: int, *, part: Part) -> dict[str, Any]:
     rule = run.config.decontaminate
     holdouts = [name for name, pool in run.config.pools.items() if pool.role == "holdout"]
     table = read(made.leaks)
@@ -204,10 +214,10 @@ def _leak(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any]:
     if len(place):
         leak = table.slice(int(place[0]), 1).to_pylist()[0]
         leak["holdout"] = run.name(leak["holdout"])
-    is_compared = run.config.is_decontaminated(pool)
+    is_compared = run.config.is_decontaminated(part.pool)
     return {
         "holdouts": holdouts,
-        "thresholds": rule.thresholds,
+        "thresholds": _compared_by(rule.thresholds, part, row - part.offset),
         "component_threshold": rule.component_threshold,
         "is_compared": is_compared,
         "leak": leak,

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from curation.describe.phash import MIN_CERTAIN_BITS
 from pipelines.report.words import MEANING, STAGE_VERB, counted, score, size, spaced, visible
 
 WIDTH = 108
@@ -13,6 +14,7 @@ KINDS = {
     "phash": "perceptual hash",
     "cosine": "copy descriptor",
     "pca_hash": "PCA hash",
+    "pixels": "pixels",
 }
 # Why an image is in the dataset.
 KEPT = {
@@ -24,7 +26,7 @@ KEPT = {
 # What describe measured that is said elsewhere, or says nothing to people.
 UNSAID = {
     "sha256", "num_bytes", "format", "width", "height", "reason", "warnings", "has_embedding", "phash",
-    "embedder", "dim",
+    "embedder", "dim", "certain_bits",
 }  # fmt: skip
 
 
@@ -132,8 +134,14 @@ def _describe(seen: Mapping[str, Any]) -> str:
         for name, value in seen.items()
         if name not in UNSAID and isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    measured.append(f"perceptual hash {seen['phash']}")
-    text = f"Decoded. Measured: {', '.join(measured)}."
+    hashed = f"perceptual hash {seen['phash']}, of which {seen['certain_bits']} bits of 64 are certain"
+    text = f"Decoded. Measured: {', '.join([*measured, hashed])}."
+    if seen["has_poor_hash"]:
+        text += (
+            f" That is a poor hash, as {MIN_CERTAIN_BITS} certain bits are asked for, so near hashes and "
+            "near descriptors say nothing here: only equal pixels, to within what re-encoding changes, make "
+            "a copy."
+        )
     has = f"An embedding of {seen['dim']:,} numbers by {visible(seen['embedder'])}."
     text += " " + (has if seen["has_embedding"] else f"No embedding by {visible(seen['embedder'])}.")
     if seen["warnings"]:

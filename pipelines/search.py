@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float16, Int64
+from jaxtyping import Bool, Float16, Int64
 
 from curation.errors import ConfigError, SourceError
 from curation.schema import image_id
@@ -18,6 +18,7 @@ from pipelines.listed import read_listed
 from pipelines.made import Made
 from pipelines.parts import Part, read, read_array
 from pipelines.report.words import score, spaced, visible
+from pipelines.stages.evidence import is_poor
 from pipelines.text_table import table_lines
 
 Vectors = Literal["embeddings", "descriptors"]
@@ -113,13 +114,24 @@ def _of_image(run: Run, made: Made, asked: Asked) -> tuple[int, Float16[np.ndarr
         names = [f"{one.lineage['pool']}/{one.lineage['key']} {one.lineage['image_id']}" for one in found[:5]]
         raise ConfigError(f"{asked.image!r} names several images", got="; ".join(names), expected="one id")
     row = found[0].row
-    vector = _vector_at(made, row, by=asked.by)
+    vector, part = _vector_at(made, row, by=asked.by), part_of(made, row)
+    if not _knows(part, asked.by)[row - part.offset]:
+        raise ConfigError(
+            f"{found[0].lineage['pool']}/{found[0].lineage['key']} has too little in it to search by this",
+            got="a picture of poor hash, whose copy descriptor says nothing",
+            remedy="Search without --descriptor",
+        )
     if not vector.any():
         raise ConfigError(
             f"{found[0].lineage['pool']}/{found[0].lineage['key']} has no vector to search by",
             got=f"{found[0].lineage['stage']}: {found[0].lineage['reason']}",
         )
     return row, vector, found[0].lineage
+
+
+def _knows(part: Part, by: Vectors) -> Bool[np.ndarray, " n"]:
+    """The rows whose vectors say something: all, but no copy descriptor of a picture of poor hash."""
+    return np.ones(part.num_rows, bool) if by == "embeddings" else ~is_poor([part])
 
 
 def _vector_at(made: Made, row: int, *, by: Vectors) -> Float16[np.ndarray, " d"]:
@@ -171,9 +183,10 @@ def _nearest(
             continue
         floor = float(best.score[-1]) if len(best.score) == asked.k else -np.inf
         vectors = _vectors_of(part, asked.by)
-        rows = np.arange(part.offset, part.offset + part.num_rows)
+        rows = part.offset + np.flatnonzero(_knows(part, asked.by))
         if kept is not None:
-            rows = kept[slice(*np.searchsorted(kept, [rows[0], rows[-1] + 1]))]
+            rows = np.intersect1d(rows, kept, assume_unique=True)
+        if len(rows) < part.num_rows:
             vectors = vectors[rows - part.offset]
         # One more: the image itself may be among them.
         near = candidates(vector, vectors, k=asked.k + 1, floor=floor)

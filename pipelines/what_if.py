@@ -186,7 +186,9 @@ def _edges_about(
     parts: Sequence[Part], copies: Copies, saved: DedupConfig, *, rule: DedupConfig, names: Names
 ) -> dict[str, Any]:
     """Of each kind, the edges just above the threshold and those just below that were saved."""
-    floors = saved.thresholds | ({"cosine": saved.saved_from} if saved.saved_from is not None else {})
+    # Equal pixels have one threshold, of which nobody asks another.
+    floors = {kind: value for kind, value in saved.thresholds.items() if kind != "pixels"}
+    floors |= {"cosine": saved.saved_from} if saved.saved_from is not None else {}
     none = Edges.joined([])
     above, below = dict.fromkeys(floors, none), dict.fromkeys(floors, none)
     for piece in DecidingEdges(copies.edges, floors, num_rows=parts[-1].offset + parts[-1].num_rows):
@@ -241,7 +243,8 @@ def what_if_lines(found: dict[str, Any]) -> list[str]:
     """The answer for people."""
     then, now = found["thresholds"]["then"], found["thresholds"]["now"]
     rows: list[tuple[str, ...]] = [("", "now", "then")]
-    rows += [(kind, _threshold(kind, now[kind]), _threshold(kind, then[kind])) for kind in now]
+    asked = [kind for kind in now if kind != "pixels"]
+    rows += [(kind, _threshold(kind, now[kind]), _threshold(kind, then[kind])) for kind in asked]
     for name in ("components", "dropped"):
         rows.append((name, f"{found[name]['now']:,}", f"{found[name]['then']:,}"))
     lines = table_lines(rows)

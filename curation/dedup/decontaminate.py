@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from curation import schema
 from curation.dedup.pairs import collapse_equal, thresholds
 
-# Of equal scores, the evidence that is stronger: equal bytes, then descriptors, then hashes.
-_STRENGTH = ("exact", "cosine", "phash", "pca_hash")
+# Of equal scores, the evidence that is stronger: equal bytes, then equal pixels, descriptors, hashes.
+_STRENGTH = ("exact", "pixels", "cosine", "phash", "pca_hash")
 
 
 class DecontaminateConfig(BaseModel):
@@ -102,9 +102,9 @@ def leaks(
 ) -> pa.Table:
     """Name for every leaking image the holdout image that it leaks.
 
-    The closest: by score (which equal bytes cannot lose: scores count up to 1), then kind (exact, cosine,
-    phash, pca_hash), then `rank`. By component, every member of a component with a leak is condemned; a
-    member without an edge of its own names the holdout image that is closest to any member.
+    The closest: by score (which equal bytes cannot lose: scores count up to 1), then kind (exact, pixels,
+    cosine, phash, pca_hash), then `rank`. By component, every member of a component with a leak is
+    condemned; a member without an edge of its own names the holdout image that is closest to any member.
 
     Args:
         edges: pairs at or above the thresholds, every described image against every holdout image.

@@ -8,6 +8,7 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curation.search.cells_config import CellsConfig
+from curation.search.miniatures import LEAST_SCORE
 
 
 class DedupConfig(BaseModel):
@@ -99,10 +100,15 @@ class DedupConfig(BaseModel):
 def thresholds(
     phash_radius: int | None, cosine_threshold: float | None, pca_radius: int | None
 ) -> dict[str, float]:
-    """The score from which a pair is an edge, by kind of edge; None switches a kind off."""
+    """The score from which a pair is an edge, by kind of edge; None switches a kind off.
+
+    Where any is on, pictures of poor hash are compared by their pixels.
+    """
     radii = {"phash": phash_radius, "pca_hash": pca_radius}
     found = {kind: 1 - radius / 64 for kind, radius in radii.items() if radius is not None}
-    return found if cosine_threshold is None else found | {"cosine": cosine_threshold}
+    if cosine_threshold is not None:
+        found["cosine"] = cosine_threshold
+    return found | {"pixels": LEAST_SCORE} if found else found
 
 
 def survivor_order(

@@ -207,6 +207,8 @@ def _table(
         "width": [image.width for image in seen],
         "height": [image.height for image in seen],
         "phash": pa.array(hashes, mask=is_lost),
+        "certain_bits": [image.certain_bits for image in seen],
+        "miniature": [image.miniature for image in seen],
         "pixel_std": pa.array(spreads, mask=is_lost),
         "uniform_share": [image.ground and image.ground[0] for image in seen],
         "stroke_share": [image.ground and image.ground[1] for image in seen],

@@ -13,7 +13,8 @@ from jaxtyping import UInt8
 
 from curation.describe.decode import DecodeConfig, decode
 from curation.describe.faces import Boxes, FaceFinder, in_original
-from curation.describe.phash import grey32
+from curation.describe.miniature import MAKE_BELOW_BITS, make_miniature
+from curation.describe.phash import certain_bits, grey32
 from curation.describe.strokes import measure_ground
 from curation.describe.views import View, render
 
@@ -32,6 +33,8 @@ class Seen:
     height: int | None = None
     warnings: tuple[str, ...] = ()
     grey: np.ndarray | None = None
+    certain_bits: int | None = None
+    miniature: bytes | None = None  # None where the hash knows enough
     ground: tuple[float, float] | None = None  # see `measure_ground`
     faces: Boxes | None = None  # in the original's pixels; None where none were looked for
     views: tuple[np.ndarray, ...] = ()
@@ -77,9 +80,13 @@ class Look:
 
     def _measured(self, seen: Seen, pixels: UInt8[np.ndarray, "h w 3"]) -> Seen:
         rendered = {view: render(pixels, view) for view in self.views}
+        grey = grey32(pixels)
+        num_certain = int(certain_bits(grey[None])[0])
         return replace(
             seen,
-            grey=grey32(pixels),
+            grey=grey,
+            certain_bits=num_certain,
+            miniature=make_miniature(pixels) if num_certain < MAKE_BELOW_BITS else None,
             ground=measure_ground(pixels),
             views=tuple(rendered[view] for view in self.views),
             faces=self._find_faces(seen, pixels),

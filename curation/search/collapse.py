@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float16, Int64, UInt64
+from jaxtyping import Bool, Float16, Int64, UInt8, UInt64
 from numpy import ndarray
 
 from curation.search.edges import Pairs
 
-Search = Callable[[Float16[ndarray, "n d"], Float16[ndarray, "m d"]], Pairs]
+# Descriptors, or miniatures.
+Rows = Float16[ndarray, "n d"] | UInt8[ndarray, "n d"]
+OtherRows = Float16[ndarray, "m d"] | UInt8[ndarray, "m d"]
+Search = Callable[[Rows, OtherRows], Pairs]
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def equal_codes(codes: UInt64[ndarray, " n"]) -> Groups:
     return Groups(first.astype(np.int64), group.astype(np.int64))
 
 
-def equal_vectors(vectors: Float16[ndarray, "n d"]) -> Groups:
+def equal_vectors(vectors: Rows) -> Groups:
     """Group rows by equal vectors, bit for bit."""
     prints = _fingerprints(vectors)
     by_print = np.lexsort((prints[:, 1], prints[:, 0]))
@@ -83,8 +86,8 @@ def with_stars(pairs: Pairs, groups: Groups, *, has: np.ndarray | None = None) -
 
 
 def collapsed_pairs(
-    a: Float16[ndarray, "n d"],
-    b: Float16[ndarray, "m d"],
+    a: Rows,
+    b: OtherRows,
     *,
     same: bool,
     every_a: bool = False,
@@ -98,8 +101,8 @@ def collapsed_pairs(
     linked. Components are those of all pairs.
 
     Args:
-        a: fp16 (n, d), unit rows, or zeros where there is no vector.
-        b: fp16 (m, d), likewise.
+        a: fp16 (n, d), unit rows, or zeros where there is no vector; or uint8 (n, d), miniatures.
+        b: (m, d), likewise.
         same: `b` is `a`.
         every_a: with same=False, link every row of `a`, not just the first of its group.
         search: joins the distinct rows: `curation.search.exact.cosine_pairs` with its settings.
@@ -143,7 +146,7 @@ def _with_equal(found: Pairs, a: np.ndarray, b: np.ndarray) -> Pairs:
     )
 
 
-def _is_vector(rows: Float16[ndarray, "n d"]) -> Bool[ndarray, " n"]:
+def _is_vector(rows: Rows) -> Bool[ndarray, " n"]:
     """False for a row of zeros: a slot that has no vector."""
     return np.asarray(rows.any(axis=1))
 
@@ -153,7 +156,7 @@ def _sorted(pairs: Pairs, *, a: np.ndarray, b: np.ndarray, score: np.ndarray) ->
     return replace(pairs, a=a[order], b=b[order], score=score[order])
 
 
-def _fingerprints(vectors: Float16[ndarray, "n d"]) -> UInt64[ndarray, "n 2"]:
+def _fingerprints(vectors: Rows) -> UInt64[ndarray, "n 2"]:
     """128 bits of BLAKE2b of every row: about 2 µs a row of 664 dimensions."""
     rows = np.ascontiguousarray(vectors)
     digests = (hashlib.blake2b(row, digest_size=16).digest() for row in rows)

@@ -154,6 +154,11 @@ def _rule(config: DedupConfig) -> str:
         makers.append(f"descriptors of a cosine of at least {config.cosine_threshold}")
     if config.pca_radius is not None:
         makers.append(f"PCA hashes at most {config.pca_radius} of 64 bits apart")
+    if "pixels" in config.thresholds:
+        makers.append(
+            "where a picture has too little in it for hashes and descriptors, equal pixels, to within what "
+            "re-encoding changes"
+        )
     return (
         f"An edge is made by {', or '.join(makers)}. The score of hashes is 1 − distance / 64; a cosine of "
         "fp16 vectors may pass 1 by their rounding."

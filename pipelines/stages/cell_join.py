@@ -30,6 +30,7 @@ from curation.search.recall import (
 )
 from pipelines.parts import gather_vectors, read_array
 from pipelines.runner import Runner
+from pipelines.stages.evidence import is_poor
 from pipelines.stages.join import Block, EdgeFile, JoinRule, copy_file, edge_table, joined_rows
 from pipelines.step import Attempt, Item, Receipt, Step, Work, digest_of
 
@@ -115,7 +116,7 @@ class _Steps:
         self._name, self._stage, self._rule, self._search, self._seed = name, stage, rule, search, seed
 
     def _step(self, suffix: str, config: dict[str, Any], load: Any) -> Step:
-        return Step(f"{self._name}{suffix}", 2, config, load, "task", self._stage, self._rule.threads)
+        return Step(f"{self._name}{suffix}", 3, config, load, "task", self._stage, self._rule.threads)
 
     def train(self) -> Step:
         fields = {"num_cells", "sample_rows_per_cell", "recall_rows", "group_rows"}
@@ -175,7 +176,7 @@ def _load_train(search: CellsConfig, seed: int) -> Work:
 def _sample(
     blocks: Sequence[Block], ends: Int64[np.ndarray, " b"], num_rows: int, *, rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, " s"], Float16[np.ndarray, "s d"]]:
-    """Some of all rows, ascending, and their vectors; those without a vector fall away.
+    """Some of all rows, ascending, and their vectors; those without one, or of poor hash, fall away.
 
     Every draw takes one row of each of equal runs of rows, so that no list of all rows is held.
     """
@@ -188,7 +189,7 @@ def _sample(
         joined = joined_rows(block)
         mine = joined[own - (ends[len(vectors)] - len(joined))]
         found = gather_vectors(block.parts, copy_file(block.parts[0]), mine)
-        has = nonzero_rows(found)
+        has = nonzero_rows(found) & ~is_poor(block.parts)[mine - block.first_row]
         rows.append(mine[has])
         vectors.append(found[has])
     return np.concatenate(rows), np.concatenate(vectors)
@@ -197,7 +198,7 @@ def _sample(
 def _with_vectors(block: Block) -> tuple[Int64[np.ndarray, " m"], Float16[np.ndarray, "m d"]]:
     rows = joined_rows(block)
     vectors = gather_vectors(block.parts, copy_file(block.parts[0]), rows)
-    has = nonzero_rows(vectors)
+    has = nonzero_rows(vectors) & ~is_poor(block.parts)[rows - block.first_row]
     return (rows, vectors) if has.all() else (rows[has], vectors[has])
 
 

@@ -19,8 +19,10 @@ from curation.dedup.health import component_edges, component_health, health_tabl
 from curation.dedup.likeness import Likeness, compare, cosine_scores, hash_scores
 from curation.dedup.pairs import DedupConfig
 from curation.schema import HUBS
+from curation.search.miniatures import miniature_scores
 from pipelines.parts import Part, as_numpy, column, gather_vectors, sha256_words
 from pipelines.stages.edges import DecidingEdges
+from pipelines.stages.evidence import gather_miniatures, has_miniature, is_poor
 from pipelines.stages.join import EdgeFile, copy_file
 from pipelines.stages.spool import spooled
 
@@ -90,11 +92,13 @@ class Comparer:
         self._parts = parts
         self._thresholds = rule.thresholds
         self._words = sha256_words(parts)
+        self._is_poor, self._has_miniature = is_poor(parts), has_miniature(parts)
         self._hashes = {}
         for kind, file in (("phash", "described"), ("pca_hash", "pca_hashes")):
             if kind in self._thresholds:
                 hashes = column(parts, file, kind)
-                self._hashes[kind] = as_numpy(hashes, null=0), hashes.is_valid().to_numpy()
+                has = hashes.is_valid().to_numpy() & ~self._is_poor
+                self._hashes[kind] = as_numpy(hashes, null=0), has
 
     def compare(self, rows: Int64[np.ndarray, " r"], others: Int64[np.ndarray, " r"]) -> Likeness:
         """Each row with the other of its place."""
@@ -111,6 +115,8 @@ class Comparer:
             by_kind[kind] = hash_scores(hashes[rows], hashes[others], has=has[rows] & has[others])
         if "cosine" in self._thresholds:
             by_kind["cosine"] = cosine_scores(self._vectors(rows), self._vectors(others))
+        if "pixels" in self._thresholds:
+            by_kind["pixels"] = self._pixel_scores(rows, others)
         return compare(by_kind, is_exact=self.is_exact(rows, others), thresholds=self._thresholds)
 
     def is_exact(self, rows: np.ndarray, others: np.ndarray) -> Bool[np.ndarray, " r"]:
@@ -119,7 +125,16 @@ class Comparer:
 
     def _vectors(self, rows: np.ndarray) -> np.ndarray:
         ascending, place = np.unique(rows, return_inverse=True)
-        return gather_vectors(self._parts, copy_file(self._parts[0]), ascending)[place]
+        vectors = gather_vectors(self._parts, copy_file(self._parts[0]), ascending)
+        vectors[self._is_poor[ascending]] = 0
+        return vectors[place]
+
+    def _pixel_scores(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        scores = np.full(len(rows), -np.inf)
+        both = np.flatnonzero(self._has_miniature[rows] & self._has_miniature[others])
+        left, right = (gather_miniatures(self._parts, ends[both]) for ends in (rows, others))
+        scores[both] = miniature_scores(left, right)
+        return scores
 
 
 def decide(

@@ -24,8 +24,9 @@ from pipelines.stages.components import EveryEdge
 from pipelines.stages.dedup import Copies, read_copies
 from pipelines.stages.edges import read_edges
 from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
+from pipelines.stages.pixel_blocks import pixel_blocks, write_pixel_rows
 from pipelines.stages.ranks import id_rank
-from pipelines.step import Attempt, FileRef, Item, Step, Work
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
     """Find the images that leak an evaluation image, and name it."""
     rule = config.decontaminate
     inputs = tuple(part.digest("described") for part in parts)
-    rows_step = Step("decontaminate_rows", 1, {}, _load_rows, "task", "decontaminate")
+    rows_step = Step("decontaminate_rows", 2, {}, _load_rows, "task", "decontaminate")
     rows = runner.run_one(rows_step, Item(inputs, {"parts": tuple(parts)}))
     described = rows.file(runner.run_dir, "described.npy")
     edges = _join(runner, config, parts, rows=described, digests=rows.facts["digests"])
+    edges += _pixel_join(runner, config, parts, rows=rows)
 
     searched = sorted(name for name in config.pools if config.is_decontaminated(name))
     settings = {**rule.model_dump(mode="json"), "searched": searched}
@@ -55,7 +57,7 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
         settings |= {"thresholds": held_by.thresholds, "limit": held_by.max_edges_per_row}
         makes_components = (copies.firsts, *(edge_file.file for edge_file in copies.edges))
     load = partial(_load_leaks, rule, held_by, searched)
-    step = Step("decontaminate_leaks", 3, settings, load, "task", "decontaminate")
+    step = Step("decontaminate_leaks", 4, settings, load, "task", "decontaminate")
     payload = {"parts": tuple(parts), "edges": edges, "rows": described, "copies": copies}
     files = (*makes_components, *(edge_file.file for edge_file in edges))
     receipt = runner.run_one(step, Item((*inputs, rows.digest, *(f.sha256 for f in files)), payload))
@@ -91,12 +93,28 @@ def _join(
     return edges
 
 
+def _pixel_join(
+    runner: Runner, config: RunConfig, parts: Sequence[Part], *, rows: Receipt
+) -> tuple[EdgeFile, ...]:
+    """The pictures of poor hash, by their pixels."""
+    if "pixels" not in config.decontaminate.thresholds:
+        return ()
+    searched, holdout = [
+        pixel_blocks(rows, runner.run_dir, parts, takes=takes, block_rows=config.dedup.block_rows)
+        for takes in (config.is_decontaminated, lambda pool: config.pools[pool].role == "holdout")
+    ]
+    pairs = list(product(searched, holdout))
+    rule = JoinRule(pixels=True, every_left=True)
+    return join(runner, "decontaminate_pixel_edges", "decontaminate", pairs, rule) if pairs else ()
+
+
 def _load_rows() -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
         rows = np.flatnonzero(is_null(parts, "described", "reason"))
         storage.write_vectors(attempt.out / "described.npy", rows)
-        return {"digests": row_digests(parts, rows), "num_rows": len(rows)}
+        facts = {"digests": row_digests(parts, rows), **write_pixel_rows(attempt.out, parts, rows)}
+        return facts | {"num_rows": len(rows)}
 
     return work
 

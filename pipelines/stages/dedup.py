@@ -32,7 +32,8 @@ from pipelines.runner import Runner
 from pipelines.stages.cell_join import cell_join
 from pipelines.stages.components import decide
 from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
-from pipelines.step import Attempt, FileRef, Item, Step, Work
+from pipelines.stages.pixel_blocks import pixel_blocks, write_pixel_rows
+from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,15 @@ def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
     rule = config.dedup
     inputs = tuple(part.digest("described", "verdicts") for part in parts)
     aside = frozenset(name for name, pool in config.pools.items() if not pool.may_enter_dataset)
-    rows_step = Step("dedup_rows", 2, {"aside": sorted(aside)}, partial(_load_rows, aside), "task", "dedup")
+    rows_step = Step("dedup_rows", 3, {"aside": sorted(aside)}, partial(_load_rows, aside), "task", "dedup")
     rows = runner.run_one(rows_step, Item(inputs, {"parts": tuple(parts)}))
     joined, digests = rows.file(runner.run_dir, "joined.npy"), rows.facts["digests"]
     edges = _join(runner, config, parts, rows=joined, digests=digests)
+    edges += _pixel_join(runner, config, parts, rows=rows)
 
     in_edges = {"edge_floor", "backend", "block_rows", "pca_sample_rows"}  # what the edges hold already
     settings = rule.model_dump(mode="json", exclude=in_edges)
-    step = Step("dedup_components", 2, settings, partial(_load_components, rule), "task", "dedup")
+    step = Step("dedup_components", 3, settings, partial(_load_components, rule), "task", "dedup")
     firsts = rows.file(runner.run_dir, "firsts.npy")
     payload = {"parts": tuple(parts), "edges": edges, "firsts": firsts}
     copies = runner.run_one(step, Item((*inputs, rows.digest, *(e.file.sha256 for e in edges)), payload))
@@ -112,6 +114,24 @@ def _join(
     return edges
 
 
+def _pixel_join(
+    runner: Runner, config: RunConfig, parts: Sequence[Part], *, rows: Receipt
+) -> tuple[EdgeFile, ...]:
+    """The pictures of poor hash, by their pixels."""
+    if "pixels" not in config.dedup.thresholds:
+        return ()
+    blocks = pixel_blocks(
+        rows,
+        runner.run_dir,
+        parts,
+        takes=lambda pool: config.pools[pool].may_enter_dataset,
+        block_rows=config.dedup.block_rows,
+    )
+    rule = JoinRule(pixels=True, max_edges_per_row=config.dedup.max_edges_per_row)
+    pairs = list(combinations_with_replacement(blocks, 2))
+    return join(runner, "dedup_pixel_edges", "dedup", pairs, rule) if pairs else ()
+
+
 def usable(parts: Sequence[Part]) -> Bool[np.ndarray, " n"]:
     """Rows that were decoded and judged good."""
     return is_null(parts, "described", "reason") & is_null(parts, "verdicts", "reason")
@@ -145,7 +165,8 @@ def _load_rows(aside: frozenset[str]) -> Work:
         joined = candidates[first == candidates]
         storage.write_vectors(attempt.out / "joined.npy", joined)
         storage.write_vectors(attempt.out / "firsts.npy", np.stack([candidates, first], axis=1))
-        return {"digests": row_digests(parts, joined), "num_rows": len(candidates), "num_joined": len(joined)}
+        facts = {"digests": row_digests(parts, joined), **write_pixel_rows(attempt.out, parts, joined)}
+        return facts | {"num_rows": len(candidates), "num_joined": len(joined)}
 
     return work
 

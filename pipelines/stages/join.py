@@ -1,8 +1,8 @@
 """Joins blocks of rows into edges: each pair of blocks is a unit of work and of resume of its own.
 
-Rows with equal hashes, or equal descriptors, are collapsed within a block before it is joined with another,
-each kind for itself, so that a placeholder a million times over adds a star to each block and an edge to each
-pair of blocks.
+Rows with equal hashes, descriptors or miniatures are collapsed within a block before it is joined with
+another, each kind for itself, so that a placeholder a million times over adds a star to each block and an
+edge to each pair of blocks. A picture of poor hash has edges by its pixels alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,10 @@ from curation.search.binary import hamming_pairs
 from curation.search.collapse import collapsed_pairs
 from curation.search.edges import Pairs
 from curation.search.exact import Backend, cosine_pairs
+from curation.search.miniatures import miniature_pairs
 from pipelines.parts import Part, as_numpy, column, gather_vectors, read, read_array, sha256_words
 from pipelines.runner import Runner
+from pipelines.stages.evidence import gather_miniatures, is_poor
 from pipelines.step import Attempt, FileRef, Item, Step, Work, digest_of
 
 
@@ -57,6 +59,7 @@ class JoinRule:
     """What makes an edge; None switches a kind off.
 
     Args:
+        pixels: whether rows, all of which have one, are compared by their miniatures.
         every_left: whether each row of the left block wants edges of its own, not one row for its hash. Of
             rows of the right block that are equal, the one with the smallest image id stands for all.
     """
@@ -64,6 +67,7 @@ class JoinRule:
     phash_radius: int | None = None
     cosine_from: float | None = None
     pca_radius: int | None = None
+    pixels: bool = False
     max_edges_per_row: int | None = None
     every_left: bool = False
     backend: Backend = "torch"
@@ -77,6 +81,7 @@ def make_blocks(
     *,
     block_rows: int,
     files: Sequence[str] = (),
+    counts: Sequence[int] | None = None,
 ) -> list[Block]:
     """Cut parts into runs of about `block_rows` rows.
 
@@ -86,16 +91,18 @@ def make_blocks(
         digests: for each part, the hash of which of its rows take part.
         block_rows: a run closes once it has so many.
         files: names of the parts' files that are joined; none: those of perceptual hashes and descriptors.
+        counts: for each part, how many of its rows take part, where that may be few of them; None: all.
     """
     blocks: list[Block] = []
     run: list[tuple[Part, str]] = []
     num_rows = 0
-    for part, digest in zip(parts, digests, strict=True):
+    counts = [part.num_rows for part in parts] if counts is None else counts
+    for part, digest, count in zip(parts, digests, counts, strict=True):
         if run and (num_rows >= block_rows or part.pool != run[-1][0].pool):
             blocks.append(_block(run, rows, files))
             run, num_rows = [], 0
         run.append((part, digest))
-        num_rows += part.num_rows
+        num_rows += count
     return [*blocks, _block(run, rows, files)] if run else blocks
 
 
@@ -124,11 +131,12 @@ def join(
         "phash_radius": rule.phash_radius,
         "cosine_from": rule.cosine_from,
         "pca_radius": rule.pca_radius,
+        "pixels": rule.pixels,
         "max_edges_per_row": rule.max_edges_per_row,
         "every_left": rule.every_left,
     }
     num_gpus = int(rule.backend == "cuda" and rule.cosine_from is not None)
-    step = Step(name, 3, config, partial(_load, rule), "task", stage, rule.threads, num_gpus=num_gpus)
+    step = Step(name, 4, config, partial(_load, rule), "task", stage, rule.threads, num_gpus=num_gpus)
     items = [
         Item((left.digest, right.digest, f"same: {left is right}"), {"left": left, "right": right})
         for left, right in pairs
@@ -183,6 +191,8 @@ def _search(left: Block, right: Block, *, rule: JoinRule) -> Iterator[tuple[str,
                 max_edges_per_row=rule.max_edges_per_row,
             )
             yield kind, replace(pairs, a=a[pairs.a], b=b[pairs.b])
+    if rule.pixels:
+        yield "pixels", _pixel_pairs(left, right, rows_a, rows_b, rule=rule)
     if rule.cosine_from is not None:
         v = _vectors(left, rows_a)
         w = v if left == right else _vectors(right, rows_b)
@@ -195,6 +205,21 @@ def _search(left: Block, right: Block, *, rule: JoinRule) -> Iterator[tuple[str,
         )
         pairs = collapsed_pairs(v, w, same=left == right, every_a=rule.every_left, search=search)
         yield "cosine", replace(pairs, a=rows_a[pairs.a], b=rows_b[pairs.b])
+
+
+def _pixel_pairs(
+    left: Block, right: Block, rows_a: np.ndarray, rows_b: np.ndarray, *, rule: JoinRule
+) -> Pairs:
+    """Pairs of pictures with equal pixels, to within what re-encoding changes."""
+    small_a = gather_miniatures(left.parts, rows_a)
+    pairs = miniature_pairs(
+        small_a,
+        small_a if left == right else gather_miniatures(right.parts, rows_b),
+        same=left == right,
+        every_a=rule.every_left,
+        max_edges_per_row=rule.max_edges_per_row,
+    )
+    return replace(pairs, a=rows_a[pairs.a], b=rows_b[pairs.b])
 
 
 def joined_rows(block: Block) -> Int64[np.ndarray, " m"]:
@@ -214,16 +239,20 @@ def _by_id(block: Block, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m
 def _hashes(
     block: Block, rows: Int64[np.ndarray, " m"], *, file: str, name: str
 ) -> tuple[Int64[np.ndarray, " k"], UInt64[np.ndarray, " k"]]:
-    """The rows that have a hash, and their hashes."""
+    """The rows that have a hash that knows enough, and their hashes."""
     hashes = column(block.parts, file, name)
-    has = hashes.is_valid().to_numpy()[rows - block.first_row]
+    has = hashes.is_valid().to_numpy()
+    if file == "described":  # PCA hashes are not made of the others
+        has &= ~is_poor(block.parts)
+    has = has[rows - block.first_row]
     return rows[has], as_numpy(hashes, null=0)[rows[has] - block.first_row]
 
 
 def _vectors(block: Block, rows: Int64[np.ndarray, " m"]) -> np.ndarray:
-    """The copy descriptors of rows in any order."""
+    """The copy descriptors of rows in any order; zeros for pictures of poor hash."""
     ascending = np.argsort(rows)
     vectors = gather_vectors(block.parts, copy_file(block.parts[0]), rows[ascending])
+    vectors[is_poor(block.parts)[rows[ascending] - block.first_row]] = 0
     if (ascending[1:] > ascending[:-1]).all():
         return vectors
     place = np.empty(len(rows), np.int64)

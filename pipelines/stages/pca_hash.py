@@ -15,6 +15,7 @@ from curation.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.parts import Part, gather_vectors, is_null, read_array, roles
 from pipelines.runner import Runner
+from pipelines.stages.evidence import is_poor
 from pipelines.stages.join import copy_file
 from pipelines.step import Attempt, FileRef, Item, Step, Work
 
@@ -28,13 +29,17 @@ def hash_descriptors(runner: Runner, config: RunConfig, parts: Sequence[Part]) -
         return tuple(parts)
     num, seed = config.dedup.pca_sample_rows, config.seed
     settings = {"sample_rows": num, "seed": seed}
-    fit_step = Step("pca_fit", 2, settings, partial(_load_fit, num, seed), "task", "dedup")
+    fit_step = Step("pca_fit", 3, settings, partial(_load_fit, num, seed), "task", "dedup")
     inputs = tuple(part.digest("described", copy_file(part)) for part in parts)
     fit = runner.run_one(fit_step, Item(inputs, {"parts": tuple(parts)}))
     fitted = fit.file(runner.run_dir, "fit.npy")
-    step = Step("pca_hash", 1, {}, _load_hashes, "map", "dedup")
+    step = Step("pca_hash", 2, {}, _load_hashes, "map", "dedup")
     items = [
-        Item((fitted.sha256, part.content(copy_file(part))), {"part": part, "fit": fitted}, part.num_rows)
+        Item(
+            (fitted.sha256, part.content("described", copy_file(part))),
+            {"part": part, "fit": fitted},
+            part.num_rows,
+        )
         for part in parts
     ]
     receipts = runner.run(step, items)
@@ -47,7 +52,8 @@ def hash_descriptors(runner: Runner, config: RunConfig, parts: Sequence[Part]) -
 def _load_fit(num: int, seed: int) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
-        candidates = np.flatnonzero(is_null(parts, "described", "reason") & ~roles(parts, "holdout"))
+        is_sound = is_null(parts, "described", "reason") & ~is_poor(parts)
+        candidates = np.flatnonzero(is_sound & ~roles(parts, "holdout"))
         drawn = candidates[sample_rows(len(candidates), num, seed=seed)]
         sample = gather_vectors(parts, copy_file(parts[0]), drawn)
         fitted = fit_pca_hash(sample)
@@ -70,7 +76,7 @@ def _load_hashes() -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         part: Part = attempt.payload["part"]
         vectors = np.asarray(read_array(part.descriptors or part.embeddings))
-        has = vectors.any(axis=1)
+        has = vectors.any(axis=1) & ~is_poor([part])
         hashes = pca_hash(vectors, read_fit(attempt.payload["fit"]))
         table = pa.table({"pca_hash": pa.array(hashes, mask=~has)})
         storage.write_table(attempt.out / "hashes.parquet", table)

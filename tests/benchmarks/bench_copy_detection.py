@@ -4,9 +4,10 @@
 
 N photographs are edited in eight ways at three strengths; every copy is compared with every original and with
 M photographs that were not edited (the PCA hash is fitted on all of these). Recall is the share of copies
-that are linked to their own original, precision the share of the links of such copies that lead there. A
-table comes first, then one JSON line. What people took for near duplicates (cifar10_pairs), and what another
-tool made of a photograph (pdq_edits), is counted likewise.
+that are linked to their own original, precision the share of the links of such copies that lead there.
+`pHash` is what a run does: hashes where they know enough, pixels where not; `every pHash` would believe all.
+A table comes first, then one JSON line. What people took for near duplicates (cifar10_pairs), and what
+another tool made of a photograph (pdq_edits), is counted likewise.
 
 A descriptor is any spec of describe.descriptor, with the cosine that makes a link and, after a comma, the
 side of the model's input: `--descriptor gist=0.95 --descriptor sscd:FILE=0.75,64`. With `auto` for the cosine
@@ -21,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +36,10 @@ from graded_edits import STRENGTHS, graded_edit
 from curation.dedup.pca_hash import fit_pca_hash, pca_hash
 from curation.describe.describe import DescribeConfig, Described, describe
 from curation.describe.embed import EmbedConfig, Embedder
+from curation.describe.phash import MIN_CERTAIN_BITS
 from curation.search.binary import hamming_pairs
 from curation.search.exact import cosine_pairs
+from curation.search.miniatures import LEAST_SCORE, miniature_scores
 from pipelines.demo.edits import EDITS
 from pipelines.models import load_embedder, resolve
 
@@ -49,6 +53,8 @@ class Collection:
     """Pictures with hashes and, by spec, descriptors."""
 
     phash: np.ndarray
+    certain_bits: np.ndarray
+    miniatures: list[bytes | None]
     descriptors: dict[str, np.ndarray]
 
 
@@ -57,6 +63,7 @@ class Detector:
     """A name, and the links that it sees between the pictures of two collections (rows, columns)."""
 
     name: str
+    in_a_run: bool  # a part of the union
     links: Callable[[Collection, Collection], tuple[np.ndarray, np.ndarray]]
 
 
@@ -144,9 +151,10 @@ def _collect(data: Sequence[bytes], models: dict[str, Embedder]) -> Collection:
         spec: describe(len(data), data.__getitem__, embedder=None, descriptor=model, config=DescribeConfig())
         for spec, model in models.items()
     }
-    hashes = next(iter(found.values())).table["phash"].to_numpy()
+    table = next(iter(found.values())).table
+    hashes, bits = table["phash"].to_numpy(), table["certain_bits"].to_numpy()
     vectors = {spec: each.descriptors for spec, each in found.items() if each.descriptors is not None}
-    return Collection(hashes, vectors)
+    return Collection(hashes, bits, table["miniature"].to_pylist(), vectors)
 
 
 def _detectors(
@@ -155,7 +163,12 @@ def _detectors(
     def phash(a: Collection, b: Collection) -> tuple[np.ndarray, np.ndarray]:
         return _near(a.phash, b.phash, radius=given.phash_radius)
 
-    detectors = [Detector("pHash", phash)]
+    def believed(a: Collection, b: Collection) -> tuple[np.ndarray, np.ndarray]:
+        by_hash, by_pixels = _near_where_known(a, b, radius=given.phash_radius), _equal_pixels(a, b)
+        rows, columns = (np.concatenate(ends) for ends in zip(by_hash, by_pixels, strict=True))
+        return rows, columns
+
+    detectors = [Detector("every pHash", False, phash), Detector("pHash", True, believed)]
     for spec, threshold in thresholds.items():
         fitted = fit_pca_hash(originals.descriptors[spec])
         name = spec.partition(":")[0]
@@ -170,8 +183,28 @@ def _detectors(
             pairs = cosine_pairs(a.descriptors[spec], b.descriptors[spec], threshold=least, same=False)
             return pairs.a, pairs.b
 
-        detectors += [Detector(f"PCA({name})", hashes), Detector(name, cosines)]
+        detectors += [Detector(f"PCA({name})", True, hashes), Detector(name, True, cosines)]
     return detectors
+
+
+def _near_where_known(a: Collection, b: Collection, *, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = (np.flatnonzero(side.certain_bits >= MIN_CERTAIN_BITS) for side in (a, b))
+    i, j = _near(a.phash[rows], b.phash[columns], radius=radius)
+    return rows[i], columns[j]
+
+
+def _equal_pixels(a: Collection, b: Collection) -> tuple[np.ndarray, np.ndarray]:
+    """Every pair, one by one: there are few pictures with a miniature."""
+    sides = [[i for i, data in enumerate(side.miniatures) if data is not None] for side in (a, b)]
+    pairs = np.array(list(product(*sides)), np.int64).reshape(-1, 2)
+    if not len(pairs):
+        return pairs[:, 0], pairs[:, 1]
+    left, right = (
+        np.stack([np.frombuffer(side.miniatures[i] or b"", np.uint8) for i in ends.tolist()])
+        for side, ends in zip((a, b), pairs.T, strict=True)
+    )
+    alike = miniature_scores(left, right) >= LEAST_SCORE
+    return pairs[alike, 0], pairs[alike, 1]
 
 
 def _near(a: np.ndarray, b: np.ndarray, *, radius: int) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +238,7 @@ def _score(detectors: list[Detector], copies: Collection, originals: Collection)
     for detector in detectors:
         seen = np.zeros_like(union)
         seen[detector.links(copies, originals)] = True
-        union |= seen
+        union |= seen & detector.in_a_run
         scores[detector.name] = _count(seen)
     return scores | {"union": _count(union)}
 
@@ -254,7 +287,7 @@ def _among(
     for detector in detectors:
         ends = zip(*(x.tolist() for x in detector.links(pictures, pictures)), strict=True)
         seen = {frozenset(pair) for pair in ends if pair[0] != pair[1]}
-        union |= seen
+        union |= seen if detector.in_a_run else set()
         scores[detector.name] = count(seen)
     return scores | {"union": count(union)}
 

@@ -1,5 +1,6 @@
 """No picture is dropped as a copy on a hash, or a descriptor, that knows nothing of it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from curation.errors import ConfigError
 from pipelines.config import apply_override, validate
+from pipelines.explain import explain
+from pipelines.explain_words import explain_lines
+from pipelines.search import Asked, search
 
 BY_GIST = ("describe.descriptor=gist", "dedup.cosine_threshold=0.95", "decontaminate.cosine_threshold=0.95")
 ALONE = (*BY_GIST, "dedup.phash_radius=null", "decontaminate.phash_radius=null")
@@ -43,7 +48,6 @@ def dropped(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     return [(row["key"], row["reason"], row["by_key"]) for row in rows if row["stage"] in stages]
 
 
-@pytest.mark.xfail(strict=True, reason="a hash that knows nothing makes edges")
 def test_a_placeholder_in_a_holdout_condemns_nothing(tmp_path: Path, rows_of: Any, run_quietly: Any) -> None:
     save(tmp_path / "holdout", {"placeholder": plain_pictures.flat_colours()["pale"]})
     chosen = ("red", "blue", "black", "nl", "rainbow", "columns 1")
@@ -51,19 +55,16 @@ def test_a_placeholder_in_a_holdout_condemns_nothing(tmp_path: Path, rows_of: An
     assert dropped(lineage(tmp_path, rows_of, run_quietly)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a hash that knows nothing makes edges")
 def test_flat_colours_are_no_copies(tmp_path: Path, rows_of: Any, run_quietly: Any) -> None:
     save(tmp_path / "pool", plain_pictures.flat_colours())
     assert dropped(lineage(tmp_path, rows_of, run_quietly)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a hash that knows nothing makes edges")
 def test_of_unlike_pictures_none_is_dropped(tmp_path: Path, rows_of: Any, run_quietly: Any) -> None:
     save(tmp_path / "pool", plain_pictures.all_unlike())
     assert dropped(lineage(tmp_path, rows_of, run_quietly)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="hashes and descriptors that know nothing make edges")
 @pytest.mark.parametrize("settings", [BY_GIST, ALONE, BY_CELLS])
 def test_no_descriptor_drops_a_picture_with_nothing_in_it(
     settings: tuple[str, ...], tmp_path: Path, rows_of: Any, run_quietly: Any
@@ -72,3 +73,48 @@ def test_no_descriptor_drops_a_picture_with_nothing_in_it(
     save(tmp_path / "pool", plain)
     save(tmp_path / "holdout", plain_pictures.flags())
     assert dropped(lineage(tmp_path, rows_of, run_quietly, *settings)) == []
+
+
+def test_equal_pixels_are_copies_and_leaks(tmp_path: Path, rows_of: Any, run_quietly: Any) -> None:
+    plain = plain_pictures.flat_colours() | plain_pictures.flags() | plain_pictures.patterns()
+    save(tmp_path / "pool", plain)
+    for name in ("red", "de", "rows 1"):
+        plain[name].save(tmp_path / "pool" / f"{name} again.png", compress_level=0)
+    plain["nl"].resize((70, 90)).save(tmp_path / "pool" / "nl again.jpg", quality=80)
+    save(tmp_path / "holdout", {"pale": plain["pale"].resize((300, 200))})
+    found = {(key, reason, by) for key, reason, by in dropped(lineage(tmp_path, rows_of, run_quietly))}
+    assert {(reason, frozenset((key, by))) for key, reason, by in found} == {
+        ("near_copy", frozenset(("red.png", "red again.png"))),
+        ("near_copy", frozenset(("de.png", "de again.png"))),
+        ("near_copy", frozenset(("rows 1.png", "rows 1 again.png"))),
+        ("near_copy", frozenset(("nl.png", "nl again.jpg"))),
+        ("leaks_holdout", frozenset(("pale.png",))),
+    }
+
+
+def test_it_is_told_why_a_near_hash_makes_no_copy(tmp_path: Path, rows_of: Any, run_quietly: Any) -> None:
+    save(tmp_path / "pool", plain_pictures.flat_colours() | plain_pictures.drawings())
+    lineage(tmp_path, rows_of, run_quietly, *BY_GIST)
+    told = {
+        key: " ".join(" ".join(explain_lines(explain(str(tmp_path / "run"), key, pool=None))).split())
+        for key in ("blue.png", "code 0.png")
+    }
+    assert "1 bits of 64 are certain. That is a poor hash, as 52 certain bits are" in told["blue.png"]
+    assert "No other image is a copy of it (a copy is one from 0.9 by pixels)." in told["blue.png"]
+    assert "poor hash" not in told["code 0.png"]
+    assert "(a copy is one from 0.9062 by perceptual hash or 0.95 by copy descriptor)" in told["code 0.png"]
+    json.dumps(explain(str(tmp_path / "run"), "blue.png", pool=None))
+
+
+def test_a_search_by_descriptor_leaves_out_what_descriptors_know_nothing_of(
+    tmp_path: Path, rows_of: Any, run_quietly: Any
+) -> None:
+    save(tmp_path / "pool", plain_pictures.flat_colours() | plain_pictures.drawings())
+    lineage(tmp_path, rows_of, run_quietly, *BY_GIST)
+    run_dir = str(tmp_path / "run")
+    hits = search(run_dir, Asked(image="code 0.png", by="descriptors", k=100)).hits
+    assert {"code 1.png", "page 0.png"} <= {hit["key"] for hit in hits}
+    assert not {f"{name}.png" for name in plain_pictures.flat_colours()} & {hit["key"] for hit in hits}
+    with pytest.raises(ConfigError, match="too little in it"):
+        search(run_dir, Asked(image="blue.png", by="descriptors"))
+    assert len(search(run_dir, Asked(image="blue.png", k=100)).hits) > len(hits)

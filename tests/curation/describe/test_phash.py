@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from curation.describe.decode import DecodeConfig, decode
-from curation.describe.phash import grey32, phash
+from curation.describe.phash import CERTAIN_MARGIN, MIN_CERTAIN_BITS, certain_bits, grey32, phash
 
 
 def test_first_bit_is_the_constant_term() -> None:
@@ -81,3 +81,33 @@ def test_distance_to_imagehash_at_full_resolution(
     counts = {bits: int(num) for bits, num in enumerate(table) if num}
     print(f"enlarged {enlarge} x, {need_side_px} px needed: pictures by bits of distance {counts}")
     assert table[:5].sum() >= 0.99 * table.sum()
+
+
+def test_certain_bits_by_hand() -> None:
+    flat = np.full((32, 32), 100, np.uint8)
+    ramp = np.broadcast_to(np.arange(32, dtype=np.uint8) * 8, (32, 32))
+    faint = np.broadcast_to(np.arange(32, dtype=np.uint8) // 16, (32, 32))  # one level more on the right
+    # Of a flat picture the constant term alone is no 0; of a ramp the odd waves from left to right are not:
+    # all but the seventh are far from it, for lengths fall with the square of the wave's number.
+    spectrum = [
+        2 * 2 * 32 * float((ramp[0] * np.cos(np.pi * k * (2 * np.arange(32) + 1) / 64)).sum())
+        for k in range(8)
+    ]
+    num_far = sum(abs(value) >= CERTAIN_MARGIN for value in spectrum)
+    assert certain_bits(np.stack([flat, flat * 0, ramp])).tolist() == [1, 0, num_far]
+    assert certain_bits(faint[None]).tolist() == [5]
+
+
+def test_noise_on_a_flat_picture_makes_few_bits_certain() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.5, (50, 32, 32))
+    assert certain_bits(np.rint(100 + noise).astype(np.uint8)).max() < MIN_CERTAIN_BITS / 4
+
+
+def test_photographs_have_hashes_that_know_enough(shared_dir: Path) -> None:
+    pictures = [
+        decode(data, need_side_px=64, config=DecodeConfig()).pixels
+        for data in _real_pictures(shared_dir, 300)
+    ]
+    bits = certain_bits(np.stack([grey32(pixels) for pixels in pictures if pixels is not None]))
+    print(f"certain bits: least {bits.min()}, median {np.median(bits):.0f}")
+    assert (bits >= MIN_CERTAIN_BITS).mean() >= 0.99

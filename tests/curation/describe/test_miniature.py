@@ -1,0 +1,67 @@
+"""Miniatures of drawn pictures: unlike ones never meet, and what re-encoding and resizing leave of them."""
+
+import io
+
+import numpy as np
+import plain_pictures
+import pytest
+from PIL import Image
+
+from curation.describe.miniature import make_miniature
+from curation.describe.phash import MIN_CERTAIN_BITS, certain_bits, grey32
+from curation.search.miniatures import FINE, LEAST_SCORE, NUM_BYTES, miniature_pairs, miniature_scores
+
+
+def rows_of(pictures: list[Image.Image]) -> np.ndarray:
+    made = [make_miniature(np.array(picture)) for picture in pictures]
+    assert {len(row) for row in made} == {NUM_BYTES}
+    return np.stack([np.frombuffer(row, np.uint8) for row in made])
+
+
+def poor() -> dict[str, Image.Image]:
+    """Those whose hashes know too little."""
+    pictures = plain_pictures.all_unlike()
+    grey = np.stack([grey32(np.array(picture)) for picture in pictures.values()])
+    bits = dict(zip(pictures, certain_bits(grey), strict=True))
+    return {name: picture for name, picture in pictures.items() if bits[name] < MIN_CERTAIN_BITS}
+
+
+def test_no_two_unlike_pictures_meet() -> None:
+    rows = rows_of(list(plain_pictures.all_unlike().values()))
+    assert len(miniature_pairs(rows, rows, same=True).a) == 0
+
+
+def test_what_is_finer_than_a_cell_has_a_digest_of_its_pixels() -> None:
+    pictures = plain_pictures.patterns()
+    marks = dict(zip(pictures, rows_of(list(pictures.values()))[:, 0], strict=True))
+    assert {name for name, mark in marks.items() if mark == FINE} == {
+        f"{kind} {width}" for kind in ("rows", "columns", "board") for width in (1, 2, 4)
+    }
+    again = rows_of([pictures["rows 2"], pictures["rows 2"].copy()])
+    assert miniature_scores(again[:1], again[1:]).tolist() == [1.0]
+
+
+def as_jpeg(picture: Image.Image) -> Image.Image:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=85)
+    return Image.open(data).convert("RGB")
+
+
+def halved(picture: Image.Image) -> Image.Image:
+    return picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(("edit", "least"), [(as_jpeg, 0.85), (halved, 0.95)])
+def test_a_copy_is_found(edit, least: float) -> None:
+    pictures = poor()
+    before, after = rows_of(list(pictures.values())), rows_of([edit(one) for one in pictures.values()])
+    is_plain = before[:, 0] != FINE
+    assert is_plain.sum() > 50
+    found = miniature_scores(before, after)[is_plain] >= LEAST_SCORE
+    print(f"{edit.__name__}: {found.sum()} of {len(found)} found")
+    assert found.mean() >= least
+
+
+def test_pixels_of_any_size() -> None:
+    for size in ((1, 1), (1, 3000), (3000, 1), (2, 2), (15, 17)):
+        assert len(make_miniature(np.zeros((*size, 3), np.uint8))) == NUM_BYTES
