@@ -12,6 +12,7 @@ from pipelines.lock import Owned
 from pipelines.progress import Progress
 from pipelines.step import RECEIPT, SET_ASIDE, Item, Receipt, Step, digest_of, find_receipt, item_folder
 
+MARKERS = "markers"  # the folder of a step's markers, beside those of its items
 # An item is tried this often with its neighbours before it is taken aside.
 MAX_ATTEMPTS = 3
 # A row is condemned when it has killed its process this often, alone, in a fresh process.
@@ -87,6 +88,7 @@ class Runner:
     latest: list[Receipt] = field(default_factory=list)
     renewed: frozenset[str] = frozenset()
     owned: Owned | None = None
+    _is_said: bool = False
     _begun: set[str] = field(default_factory=set)
     _folders: dict[str, set[str]] = field(
         default_factory=dict
@@ -102,7 +104,7 @@ class Runner:
         if self._is_behind(step):
             raise StopHereError
         identities = [step.identity(item) for item in items]
-        marker = f"steps/{step.name}/markers/{digest_of(identities)}.json"
+        marker = f"steps/{step.name}/{MARKERS}/{digest_of(identities)}.json"
         done = self._read_marker(marker, identities)
         is_marked = bool(done)
         there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
@@ -120,6 +122,7 @@ class Runner:
             self.receipts.setdefault(step.name, []).extend(done.values())
             raise StopHereError
         if todo and self.executor is not None:
+            self._say_what_is_anew(step, items, there.difference(identities) if not done else set())
             with self.progress.step(step.name, total=len(items), done=len(done)) as advance:
                 for position, receipt in self._do(self.executor, step, [items[i] for i in todo]):
                     done[todo[position]] = receipt
@@ -130,6 +133,22 @@ class Runner:
         # Several curated pools retrieve in a step each, of one name.
         self.receipts.setdefault(step.name, []).extend(receipts)
         return receipts
+
+    def _say_what_is_anew(self, step: Step, items: Sequence[Item], others: set[str]) -> None:
+        """Say, once, from which step on nothing that lies there is used, and where that can be told why."""
+        has_begun = any(item.payload.get("before") for item in items)  # another generation: asked for
+        if self._is_said or has_begun or not others - {MARKERS}:
+            return
+        self._is_said = True
+        earlier = [replace(step, version=version) for version in range(1, step.version)]
+        versions = [old.version for old in earlier if any(old.identity(item) in others for item in items)]
+        if versions:
+            why = f"an earlier lvd (version {versions[-1]} of this step; it has {step.version} now)"
+        else:
+            why = "another config, from other sources or by another lvd"
+        self.progress.say(
+            f"{step.name}, and what follows from it, is done anew: what is there was made by {why}"
+        )
 
     def run_one(self, step: Step, item: Item) -> Receipt:
         """`run` for a step of a single item."""
@@ -245,7 +264,13 @@ class Runner:
         """A runner for the same run from the start of its flow."""
         renewed = self.renewed | self._begun
         return Runner(
-            self.run_dir, self.executor, self.progress, self.until, renewed=renewed, owned=self.owned
+            self.run_dir,
+            self.executor,
+            self.progress,
+            self.until,
+            renewed=renewed,
+            owned=self.owned,
+            _is_said=True,
         )
 
     def require_owned(self) -> None:

@@ -1,6 +1,7 @@
 """What is done is not done again, what kills its worker is found, and an interruption leaves no trace."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,34 @@ def test_nothing_is_done_twice_and_what_grows_is_added(tmp_path: Path) -> None:
     changed = FakeExecutor()
     runner(tmp_path, changed).run(step(config=2), items(3))
     assert len(changed.done) == 3
+
+
+def test_it_is_said_once_what_is_done_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "say", lambda _self, text: said.append(text))
+    later = step("judge")
+
+    def run(first: Step, num: int = 3) -> None:
+        everything = runner(tmp_path, FakeExecutor())
+        everything.run(first, items(num))
+        everything.run(replace(later, config=first.config, version=first.version), items(num))
+
+    run(step())
+    run(step())
+    run(step(), 5)  # a pool that grows
+    assert said == []
+    run(step(config=2))
+    run(replace(step(config=2), version=3))
+    assert [text.partition(": ")[::2] for text in said] == [
+        (
+            "describe_step, and what follows from it, is done anew",
+            "what is there was made by another config, from other sources or by another lvd",
+        ),
+        (
+            "describe_step, and what follows from it, is done anew",
+            "what is there was made by an earlier lvd (version 1 of this step; it has 3 now)",
+        ),
+    ]
 
 
 def test_items_of_one_identity_are_done_once(tmp_path: Path) -> None:
