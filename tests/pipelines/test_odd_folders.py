@@ -149,3 +149,95 @@ def test_a_file_that_became_shorter_has_changed(tmp_path: Path, run_quietly: Run
     assert run_quietly(checked(config_of(tmp_path))).exit_code == 3
     reasons = {row["key"]: row["reason"] for row in rows_of(tmp_path / "run", "lineage").to_pylist()}
     assert {key for key, reason in reasons.items() if reason == "source_changed"} == {"00.jpg", "01.jpg"}
+
+
+@pytest.mark.parametrize(("until", "reason"), [("ingest", "unreadable"), ("cluster", "source_changed")])
+def test_a_pipe_in_place_of_an_image_stops_nothing(
+    tmp_path: Path, run_quietly: Run, rows_of: Rows, until: str, reason: str
+):
+    write(tmp_path / "in", *(f"{number}.jpg" for number in range(4)))
+    (tmp_path / "in/1.txt").write_text("of one")
+    (tmp_path / "in/2.txt").write_text("of two")
+    assert run_quietly(checked(config_of(tmp_path)), until=until).exit_code == 0
+    for name in ("0.jpg", "1.txt"):
+        (tmp_path / "in" / name).unlink()
+        os.mkfifo(tmp_path / "in" / name)
+    (tmp_path / "in/2.txt").write_text("of two, and more")
+    result = run_quietly(checked(config_of(tmp_path)))
+    assert result.exit_code == 3
+    assert keys_of(rows_of, tmp_path) == ["1.jpg", "2.jpg", "3.jpg"]
+    rows = {row["key"]: row["reason"] for row in rows_of(tmp_path / "run", "lineage").to_pylist()}
+    assert rows["0.jpg"] == reason
+    # A caption costs its image nothing, and is told.
+    told = {(entry["path"], entry["what"]) for entry in result.manifest["unread"]}
+    assert {(f"{tmp_path}/in/1.txt", "changed"), (f"{tmp_path}/in/2.txt", "changed")} <= told
+
+
+def test_an_image_that_changed_before_it_was_described_has_changed(
+    tmp_path: Path, run_quietly: Run, rows_of: Rows
+):
+    write(tmp_path / "in", "0.jpg", "1.jpg", "2.jpg", "3.jpg")
+    assert run_quietly(checked(config_of(tmp_path)), until="ingest").exit_code == 0
+    (tmp_path / "in/0.jpg").write_bytes(picture(50, side_px=64))
+    (tmp_path / "in/1.jpg").write_bytes(picture(51, side_px=160))  # the first half of it would be `truncated`
+    assert run_quietly(checked(config_of(tmp_path))).exit_code == 3
+    rows = {row["key"]: row for row in rows_of(tmp_path / "run", "lineage").to_pylist()}
+    for key in ("0.jpg", "1.jpg"):
+        assert (rows[key]["stage"], rows[key]["reason"]) == ("describe", "source_changed")
+    assert run_quietly(checked(config_of(tmp_path)), refresh=True).exit_code == 0
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1])
+def test_a_tar_that_was_written_anew_has_changed(tmp_path: Path, run_quietly: Run, rows_of: Rows, size: int):
+    def write_tar(first: int, num: int) -> None:
+        with tarfile.open(tmp_path / "in/a.tar", "w") as tar:
+            for number in range(first, first + num):
+                member = tarfile.TarInfo(f"{number - first}.jpg")
+                member.size = len(picture(number))
+                tar.addfile(member, io.BytesIO(picture(number)))
+
+    (tmp_path / "in").mkdir()
+    write_tar(0, 4)
+    assert run_quietly(checked(config_of(tmp_path, kind="tars")), until="cluster").exit_code == 0
+    write_tar(10, 4 + size)
+    result = run_quietly(checked(config_of(tmp_path, kind="tars")))
+    assert {row["reason"] for row in rows_of(tmp_path / "run", "lineage").to_pylist()} == {"source_changed"}
+    assert [entry["what"] for entry in result.manifest["unread"]] == ["source_changed"]
+
+
+def test_a_closed_caption_costs_itself(tmp_path: Path):
+    write(tmp_path / "in", "0.jpg", "1.jpg")
+    (tmp_path / "in/0.txt").write_text("a caption")
+    (tmp_path / "in/0.txt").chmod(0)
+    ended = without_rights(tmp_path, config_of(tmp_path))
+    assert ended.returncode == 3, ended.stderr
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert manifest["counts"]["dataset"] == 2
+    assert [(entry["path"], entry["what"]) for entry in manifest["unread"]] == [
+        (f"{tmp_path}/in/0.txt", "unreadable")
+    ]
+
+
+def test_classes_behind_links_count_and_what_is_closed_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for folder, first in (("train", 0), ("test", 20)):
+        write(tmp_path / folder, "cat/0.jpg", "cat/1.jpg", first=first)
+        write(tmp_path / "disk" / folder, "more/2.jpg", "more/3.jpg", first=first + 5)
+        (tmp_path / folder / "dog").symlink_to(tmp_path / "disk" / folder)
+        (tmp_path / folder / "bird").symlink_to("/nonexistent")
+    os.mkfifo(tmp_path / "train/cat/9.jpg")
+    arguments = [
+        "evaluate",
+        "pixels",
+        "--train",
+        f"{tmp_path}/train",
+        "--test",
+        f"{tmp_path}/test",
+        "--k",
+        "1",
+    ]
+    assert cli.main(arguments) == 3
+    said = capsys.readouterr().out
+    assert "4 images classified by 4" in said
+    assert said.count("dangling_link") == 2
