@@ -262,3 +262,16 @@ def test_a_hidden_files_dot_is_no_extension():
         "d.x/.hidden",
         "d.x/noext",
     ]
+
+
+def test_hidden_members_are_passed_over(tmp_path: Path):
+    names = ("./a.jpg", "._a.jpg", "__MACOSX/._a.jpg", ".ipynb_checkpoints/a.jpg", ".b.jpg", "c/Thumbs.db")
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            tar.addfile(member, io.BytesIO(b"abc"))
+    index = index_of(tmp_path / "s.tar")
+    assert index.table["key"].to_pylist() == ["s.tar/./a.jpg", "s.tar/.b.jpg"]
+    [note] = index.notes
+    assert (note.what, note.detail) == ("hidden", "4 members are passed over, the first ._a.jpg")
