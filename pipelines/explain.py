@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from curation import storage
 from curation.describe.filters import JudgeConfig, filters, measurements
+from curation.describe.miniature import MAKE_BELOW_BITS
+from curation.describe.phash import MIN_CERTAIN_BITS, NUM_BITS
 from curation.retrieve import ClusterRetrieval, SampleRetrieval
 from curation.schema import SCORES
 from curation.shard.sample import index_name
@@ -23,7 +25,6 @@ from pipelines.listed import entry_of, read_listed
 from pipelines.made import Made, find_made
 from pipelines.parts import Part, gather_vectors, in_pools, read, read_array, roles, vector_blocks
 from pipelines.run_dir import read_dataset_config, read_manifest
-from pipelines.stages.evidence import has_miniature, is_poor
 
 MAX_MEMBERS = 20
 MAX_HITS = 5
@@ -83,8 +84,8 @@ def _image(run: Run, found: Found) -> dict[str, Any]:
         story["ingest"] = _source(run.made, part, found.row - part.offset)
         story["describe"] = _described(run, part, found.row - part.offset)
         story["judge"] = judged(run.config.judge, part, found.row - part.offset)
-        story["dedup"] = _component(run, run.made, found.row, part=part)
-        story["decontaminate"] = _leak(run, run.made, found.row, part=part)
+        story["dedup"] = _component(run, run.made, found.row, part=part, described=story["describe"])
+        story["decontaminate"] = _leak(run, run.made, found.row, part=part, described=story["describe"])
         story["cluster"] = _cluster(run, run.made, found.row)
         story["retrieve"] = [
             answer
@@ -138,7 +139,7 @@ def _described(run: Run, part: Part, local: int) -> dict[str, Any]:
         row |= read(scores).slice(local, 1).to_pylist()[0]
     row["sha256"] = row["sha256"] and row["sha256"].hex()
     del row["miniature"]  # bytes, of which nobody reads anything
-    row["has_poor_hash"] = bool(is_poor([part])[local])
+    row["has_poor_hash"] = _most(row) < MIN_CERTAIN_BITS
     row["phash"] = None if row["phash"] is None else f"{row['phash']:016x}"
     vectors = read_array(part.embeddings)
     row["embedder"], row["dim"] = run.config.describe.embed.embedder, vectors.shape[1]
@@ -167,16 +168,21 @@ def judged(config: JudgeConfig, part: Part, local: int) -> dict[str, Any]:
     return {"bounds": bounds}
 
 
-def _compared_by(thresholds: Mapping[str, float], part: Part, local: int) -> dict[str, float]:
-    """Those of the kinds of comparison that a picture of its hash takes part in."""
-    leaves = "pixels" if not has_miniature([part])[local] else ""
-    only = ("pixels",) if is_poor([part])[local] else tuple(thresholds)
-    return {kind: value for kind, value in thresholds.items() if kind in only and kind != leaves}
+def _compared_by(thresholds: Mapping[str, float], described: Mapping[str, Any]) -> dict[str, float]:
+    """Those of the kinds of comparison that a picture takes part in: see `pipelines.stages.evidence`."""
+    by_pixels = _most(described) < MAKE_BELOW_BITS
+    by_others = not described["has_poor_hash"]
+    return {k: value for k, value in thresholds.items() if (by_pixels if k == "pixels" else by_others)}
 
 
-def _component(run: Run, made: Made, row: int, *, part: Part) -> dict[str, Any]:
+def _most(described: Mapping[str, Any]) -> int:
+    """The certain bits of its hash; all, where it has none."""
+    return NUM_BITS if described["certain_bits"] is None else described["certain_bits"]
+
+
+def _component(run: Run, made: Made, row: int, *, part: Part, described: Mapping[str, Any]) -> dict[str, Any]:
     """Its group of copies: who stays, how close it is, and the weakest edge that holds the group together."""
-    thresholds = _compared_by(run.config.dedup.thresholds, part, row - part.offset)
+    thresholds = _compared_by(run.config.dedup.thresholds, described)
     copies = read(made.copies)
     place = np.flatnonzero(numbers(copies["row"]) == row)
     if not len(place):
@@ -205,7 +211,7 @@ def _component(run: Run, made: Made, row: int, *, part: Part) -> dict[str, Any]:
     }
 
 
-def _leak(run: Run, made: Made, row: int, *, part: Part) -> dict[str, Any]:
+def _leak(run: Run, made: Made, row: int, *, part: Part, described: Mapping[str, Any]) -> dict[str, Any]:
     rule = run.config.decontaminate
     holdouts = [name for name, pool in run.config.pools.items() if pool.role == "holdout"]
     table = read(made.leaks)
@@ -217,7 +223,7 @@ def _leak(run: Run, made: Made, row: int, *, part: Part) -> dict[str, Any]:
     is_compared = run.config.is_decontaminated(part.pool)
     return {
         "holdouts": holdouts,
-        "thresholds": _compared_by(rule.thresholds, part, row - part.offset),
+        "thresholds": _compared_by(rule.thresholds, described),
         "component_threshold": rule.component_threshold,
         "is_compared": is_compared,
         "leak": leak,

@@ -30,7 +30,7 @@ def _certain_bits(parts: Sequence[Part]) -> Int8[np.ndarray, " n"]:
     """Of every row; more than there are where there is no picture."""
     bits = column(parts, "described", "certain_bits")
     found = np.full(len(bits), NUM_BITS + 1, np.int8)
-    found[bits.is_valid().to_numpy()] = bits.drop_null().to_numpy()  # to fill nulls imports pandas
+    found[bits.is_valid().to_numpy()] = bits.drop_null().to_numpy()
     return found
 
 

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from curation.errors import ConfigError
-from pipelines.config import apply_override, validate
+from pipelines.config import validate
 from pipelines.explain import explain
 from pipelines.explain_words import explain_lines
 from pipelines.search import Asked, search
+from pipelines.settings import apply_override
 
 BY_GIST = ("describe.descriptor=gist", "dedup.cosine_threshold=0.95", "decontaminate.cosine_threshold=0.95")
 ALONE = (*BY_GIST, "dedup.phash_radius=null", "decontaminate.phash_radius=null")
