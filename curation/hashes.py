@@ -68,7 +68,7 @@ class Hashes:
         stamp = stamp_of(path)
         if (known := self._known(path, stamp)) is not None:
             return known
-        with self._locks[hash(path) % _NUM_LOCKS], self._alone(path):
+        with self._locks[hash(path) % _NUM_LOCKS], self.alone(path):
             self._read_record()
             if (known := self._known(path, stamp)) is not None:
                 return known
@@ -78,8 +78,9 @@ class Hashes:
             return sha256
 
     def remember(self, path: str, sha256: str) -> None:
-        """Note the hash of a file whose bytes have just been seen."""
-        self._note(path, _Seen(stamp_of(path), sha256))
+        """Note the hash of a file whose bytes have just been seen; one that is gone by now is forgotten."""
+        with contextlib.suppress(FileNotFoundError):
+            self._note(path, _Seen(stamp_of(path), sha256))
 
     def _known(self, path: str, stamp: str) -> str | None:
         seen = self._seen.get(path)
@@ -120,8 +121,8 @@ class Hashes:
             return self._handle
 
     @contextlib.contextmanager
-    def _alone(self, path: str) -> Iterator[None]:
-        """Let no other process that writes the record hash the same file meanwhile."""
+    def alone(self, path: str) -> Iterator[None]:
+        """Let no other process that writes the record hash, or make, the same file meanwhile."""
         handle = self._opened()
         if handle is None or not self._writes:
             yield

@@ -68,6 +68,11 @@ class RangeReader:
                 self._open.pop(next(iter(self._open)))  # closed by its reference count, after the last pread
             return stream
 
+    def forget(self, path: str) -> None:
+        """Close a file: another lies there by now."""
+        with self._lock:
+            self._open.pop(path, None)
+
     def close(self) -> None:
         """Forget every open file."""
         with self._lock:

@@ -143,7 +143,7 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
     """
     steps = complete_steps(run_dir)
     for folder in sorted(run_dir.glob("checkpoints/step-*"), reverse=True):
-        fault = _fault_of(folder)
+        fault = fault_of(folder)
         if fault is None:
             return folder
         warn(f"{folder} is damaged ({fault}); the one before is tried")
@@ -243,13 +243,15 @@ def _proof_of(path: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": path.stat().st_size}
 
 
-def _fault_of(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+def fault_of(folder: Path, *, only: str | None = None) -> str | None:
+    """What is wrong with a checkpoint, or with one of its files alone; None: nothing."""
     if not (folder / MARKER).is_file():
         return f"{MARKER} is missing"
     try:
         proof = json.loads((folder / MARKER).read_text())
         for name, expected in proof.items():
+            if only not in (None, name):
+                continue
             if not (folder / name).is_file():
                 return f"{name} is missing"
             if _proof_of(folder / name) != expected:
@@ -258,7 +260,7 @@ def _fault_of(folder: Path) -> str | None:
         return f"{MARKER} cannot be read"
     except OSError as error:  # a bad sector is damage as well
         return str(error)
-    return None if "training.json" in proof else f"{MARKER} lists too little"
+    return None if only is not None or "training.json" in proof else f"{MARKER} lists too little"
 
 
 def _publish_marker(target: Path, proof: Mapping[str, Any]) -> None:

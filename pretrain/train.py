@@ -1,7 +1,6 @@
 """The training: a teacher, a student, and the loop that moves them; a stopped one goes on bit for bit."""
 
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from curation.errors import ConfigError, ExecutorError, StoppedError
 from pretrain import checkpoint
 from pretrain.config import PretrainConfig
 from pretrain.data.augment import normalise
-from pretrain.data.images import Images, Spool
-from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_of, seed_of
+from pretrain.data.images import Images
+from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_of, raised, seed_of
+from pretrain.data.spool import own_spool
 from pretrain.evaluate.probe import Probe, is_collapsed
 from pretrain.loss.group import Group
 from pretrain.metrics import MetricsLog, ProgressLine
@@ -30,8 +30,6 @@ from pretrain.schedules import scheduled
 from pretrain.start import start_from
 
 _MODEL_SEED, _STEP_SEED = 2, 3  # apart from those of the data
-# Of this machine: the run_dir may be a folder that many machines share.
-_SPOOL = Path(tempfile.gettempdir()) / "lvd-spool"
 
 
 @dataclass
@@ -68,7 +66,8 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
     with place(config.parallel) as where, _stop_flag() as stop:
         is_first = where.group.rank == 0
         progress = ProgressLine(config.schedule.iterations, quiet=quiet or not is_first)
-        spool = Spool(Path(config.data.spool_dir or _SPOOL), config.data.spool_bytes)
+        # Of this machine: the run_dir may be a folder that many machines share.
+        spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
         images = Images(config.data.path, cache=run_dir / "cache", spool=spool)
         folder = _newest_checkpoint(run_dir, where, warn=progress.say)
         state = build(config, where, is_new=folder is None)
@@ -252,7 +251,7 @@ def load_batches(
         read_threads=config.data.read_threads,
     )
     steps = range(first_step, config.schedule.iterations)
-    return batches(dataset, config.data, steps=steps, pin_memory=device.type == "cuda")
+    return raised(batches(dataset, config.data, steps=steps, pin_memory=device.type == "cuda"))
 
 
 def _look(session: Session, state: State) -> None:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from curation.errors import ModelError
-from pretrain.checkpoint import MARKER, TEACHER, complete_steps, step_dir
+from pretrain.checkpoint import MARKER, TEACHER, complete_steps, fault_of, step_dir
 from pretrain.model.keys import Converted, check_fit, hollow_backbone, infer_config, to_official
 from pretrain.model.keys_huggingface import read_huggingface_config
 from pretrain.model.keys_timm import read_timm_config
@@ -126,10 +126,11 @@ def load_backbone(path: str | Path, *, num_heads: int | None = None) -> VisionTr
         num_heads: of the attention, for tensors without a config whose heads are not of 64 channels.
 
     Raises:
-        ModelError: nothing is there, it cannot be read, or it is not exactly one backbone; then every
-            missing, unexpected or misshapen tensor is named.
+        ModelError: nothing is there, it cannot be read, it is a damaged checkpoint of ours, or it is not
+            exactly one backbone; then every missing, unexpected or misshapen tensor is named.
     """
     file = find_weights(path)
+    _require_proven(file)
     content, metadata = read_state(file)
     try:
         if METADATA_KEY in metadata:
@@ -148,6 +149,21 @@ def load_backbone(path: str | Path, *, num_heads: int | None = None) -> VisionTr
     copied = {name: tensor.to(torch.float32, copy=True) for name, tensor in converted.state.items()}
     model.load_state_dict(copied, assign=True)
     return model.eval()
+
+
+def _require_proven(file: Path) -> None:
+    """See that weights of a checkpoint of ours are those that were written, where its proof lies beside them.
+
+    Raises:
+        ModelError: they are not.
+    """
+    if (fault := fault_of(file.parent, only=file.name)) is not None and (file.parent / MARKER).is_file():
+        raise ModelError(
+            f"The checkpoint {file.parent} is damaged",
+            got=fault,
+            expected=f"the bytes that {MARKER} has the SHA-256 of",
+            remedy="Give an earlier checkpoint, or restore this one",
+        )
 
 
 def metadata_of_config(config: ViTConfig) -> dict[str, str]:

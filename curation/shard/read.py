@@ -8,89 +8,22 @@ import hashlib
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from jaxtyping import Int32, Int64
+from jaxtyping import Int64
 
 from curation import storage
 from curation.errors import IntegrityError, SourceError
+from curation.hashes import Hashes, stamp_of
 from curation.ranges import RangeReader
+from curation.shard.index import REMEDY, Shard, ShardIndex, listed_shard, not_written, read_index
 from curation.shard.layout import TAR_BLOCK_BYTES
 from curation.shard.sample import Sample, decode_members
 
 # What `iterate` reads at once: enough to hide an object store's round trip, little beside a decoded batch.
 _SPAN_BYTES = 8 << 20
-_REMEDY = "Restore the file, or rerun the shard stage"
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One shard as `index.json` lists it."""
-
-    name: str
-    path: str
-    index_path: str
-    num_samples: int
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ShardIndex:
-    """The byte range of every member of one shard; sample i has the members first[i] … first[i + 1] - 1."""
-
-    keys: pa.Array
-    first: Int64[np.ndarray, "num_samples_plus_1"]
-    names: list[str]
-    name_code: Int32[np.ndarray, "num_members"]
-    offset: Int64[np.ndarray, "num_members"]
-    num_bytes: Int64[np.ndarray, "num_members"]
-
-    @cached_property
-    def images(self) -> tuple[memoryview, memoryview]:
-        """First byte and length of every sample's image, to be asked for one by one: an element of a view is
-        an int three times as fast as an array's.
-        """
-        first = self.first[:-1]
-        return memoryview(self.offset[first]).toreadonly(), memoryview(self.num_bytes[first]).toreadonly()
-
-
-def read_index(shard: Shard) -> ShardIndex:
-    """Load the index of a shard, and check that it is the shard's and fits its length.
-
-    Raises:
-        IntegrityError: when index, shard list and tar contradict one another.
-    """
-    table = storage.read_table(shard.index_path)
-    proof = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    got = (proof.get("num_samples"), proof.get("num_bytes"), proof.get("sha256"))
-    expected = (str(shard.num_samples), str(shard.num_bytes), shard.sha256)
-    if got != expected:
-        raise IntegrityError(
-            f"{shard.index_path} is not the index of {shard.name}", got=got, expected=expected, remedy=_REMEDY
-        )
-    found = storage.stat(shard.path).num_bytes
-    if found != shard.num_bytes:
-        raise IntegrityError(
-            f"{shard.path} has changed its length", got=found, expected=shard.num_bytes, remedy=_REMEDY
-        )
-    table = table.unify_dictionaries().combine_chunks()
-    sample = table["sample"].to_numpy()
-    name = table["name"].chunk(0)
-    first = np.searchsorted(sample, np.arange(shard.num_samples + 1)).astype(np.int64)
-    return ShardIndex(
-        keys=table["key"].take(pa.array(first[:-1])).combine_chunks(),
-        first=first,
-        names=name.dictionary.to_pylist(),
-        name_code=name.indices.to_numpy(),
-        offset=table["offset"].to_numpy(),
-        num_bytes=table["num_bytes"].to_numpy(),
-    )
 
 
 class ShardReader:
@@ -100,18 +33,32 @@ class ShardReader:
         root: the dataset's folder (`dataset-<identity>`): a path or a URL.
         max_open: shards whose files are kept open.
         max_indexes: shards whose indexes are held, of about 0.5 MB for 10,000 samples.
+        proof: SHA-256 of the list of shards and of their indexes, by path below `root`, as far as known.
+        record: where hashes of shards are remembered (see `curation.hashes`).
 
     Raises:
-        IntegrityError: when `index.json` cannot be understood.
+        IntegrityError: when `index.json` cannot be understood, or is another than `proof` has.
     """
 
-    def __init__(self, root: str, *, max_open: int = 8, max_indexes: int = 256) -> None:
-        self.root = root
+    def __init__(
+        self,
+        root: str,
+        *,
+        max_open: int = 8,
+        max_indexes: int = 256,
+        proof: Mapping[str, str] | None = None,
+        record: Path | None = None,
+    ) -> None:
+        self.root, self.proof, self.hashes = root, dict(proof or {}), Hashes(record)
         path = storage.join(root, "index.json")
+        text = storage.read_bytes(path)
+        expected = self.proof.get("index.json")
+        if expected is not None and hashlib.sha256(text).hexdigest() != expected:
+            raise not_written(path, "list of shards", expected=expected)
         try:
-            listing = json.loads(storage.read_bytes(path))
+            listing = json.loads(text)
             self.name: str = listing["name"]
-            self.shards = tuple(_listed_shard(root, entry) for entry in listing["shardlist"])
+            self.shards = tuple(listed_shard(root, entry, self.proof) for entry in listing["shardlist"])
         except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError(
                 f"{path} is not a list of shards", got=repr(error), expected="a dataset's index.json"
@@ -120,6 +67,7 @@ class ShardReader:
         self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
         self._max_indexes = max_indexes
         self._ranges = RangeReader(max_open)
+        self._stamps: dict[str, str] = {}  # of shards as they were when their hash was right
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -137,7 +85,7 @@ class ShardReader:
         if index is None:
             if not 0 <= shard < len(self.shards):
                 raise IndexError(f"shard {shard} of {len(self.shards)}")
-            index = self._indexes[shard] = read_index(self.shards[shard])
+            index = self._indexes[shard] = read_index(self.shards[shard], self.hashes)
             while len(self._indexes) > self._max_indexes:
                 self._indexes.popitem(last=False)
         return index
@@ -152,6 +100,36 @@ class ShardReader:
         offset, num_bytes = self.index(shard).images
         return np.asarray(offset), np.asarray(num_bytes)
 
+    def is_sound(self, shard: int, *, path: str | None = None) -> bool:
+        """Whether a shard, or a copy of it at `path`, is there and has the bytes that were written.
+
+        It is hashed once, and again when it has changed.
+
+        Raises:
+            OSError: when it cannot be read.
+        """
+        path = path or self.shards[shard].path
+        try:
+            stamp = stamp_of(path)
+        except FileNotFoundError:
+            return False
+        if self._stamps.get(path) != stamp:
+            self._ranges.forget(path)
+            if not self.hashes.holds(path, self.shards[shard].sha256):
+                return False
+            self._stamps[path] = stamp
+        return True
+
+    def require_sound(self, shard: int) -> None:
+        """See that a shard has the bytes that were written.
+
+        Raises:
+            IntegrityError: when it has not, or is gone.
+        """
+        if not self.is_sound(shard):
+            listed = self.shards[shard]
+            raise not_written(listed.path, "shard", expected=listed.sha256)
+
     def read_range(self, shard: int, offset: int, num_bytes: int, *, path: str | None = None) -> bytes:
         """Bytes of a shard, or of a copy of it at `path`.
 
@@ -165,12 +143,19 @@ class ShardReader:
 
         Raises:
             OSError: when they cannot be read.
-            IntegrityError: when the shard is not what its index says.
+            IntegrityError: when the shard is not what its index says, or the image is not the one of its key.
         """
         offset, num_bytes = self.index(shard).images
         if not 0 <= sample < len(offset):
             raise IndexError(f"sample {sample} of {len(offset)} in {self.shards[shard].name}")
-        return self._ranges.read(self.shards[shard].path, offset[sample], num_bytes[sample])
+        data = self._ranges.read(self.shards[shard].path, offset[sample], num_bytes[sample])
+        sha256, key = hashlib.sha256(data).hexdigest(), self.index(shard).keys[sample].as_py()
+        # A picture that was changed on its way into the shard keeps its key, and KEY.json has its hash.
+        if not sha256.startswith(key) and self.read(shard, sample).meta.get("content_sha256") != sha256:
+            raise not_written(
+                f"{self.shards[shard].path}, image {key}", "image", expected="the one of its key"
+            )
+        return data
 
     def read(self, shard: int, sample: int) -> Sample:
         """One whole sample, by one positioned read; raises as `read_image` does."""
@@ -216,18 +201,6 @@ class ShardReader:
         self.close()
 
 
-def _listed_shard(root: str, entry: dict[str, object]) -> Shard:
-    name = str(entry["url"])
-    return Shard(
-        name=name,
-        path=storage.join(root, name),
-        index_path=storage.join(root, str(entry["index"])),
-        num_samples=int(str(entry["nsamples"])),
-        num_bytes=int(str(entry["filesize"])),
-        sha256=str(entry["sha256"]),
-    )
-
-
 def verify_shard(path: str, *, sha256: str, num_samples: int) -> None:
     """Read a whole shard and prove that it is the one that was written.
 
@@ -243,9 +216,7 @@ def verify_shard(path: str, *, sha256: str, num_samples: int) -> None:
             header = stream.read(TAR_BLOCK_BYTES)
             digest.update(header)
             if len(header) < TAR_BLOCK_BYTES:
-                raise IntegrityError(
-                    f"{path} ends before its end mark", got="a truncated tar", remedy=_REMEDY
-                )
+                raise IntegrityError(f"{path} ends before its end mark", got="a truncated tar", remedy=REMEDY)
             if not any(header):
                 break
             key, num_bytes = _parse_header(path, header)
@@ -262,7 +233,7 @@ def verify_shard(path: str, *, sha256: str, num_samples: int) -> None:
             f"{path} is not the shard that was written",
             got=got,
             expected=(sha256, num_samples),
-            remedy=_REMEDY,
+            remedy=REMEDY,
         )
 
 
@@ -275,7 +246,7 @@ def _parse_header(path: str, header: bytes) -> tuple[str, int]:
         return name.split(".", 1)[0], int(header[124:135], 8)
     except ValueError as error:
         raise IntegrityError(
-            f"{path} has a damaged tar header", got=repr(header[:40]), remedy=_REMEDY
+            f"{path} has a damaged tar header", got=repr(header[:40]), remedy=REMEDY
         ) from error
 
 
@@ -297,6 +268,13 @@ def open_dataset(path: str) -> tuple[ShardReader, str]:
         manifest = json.loads(storage.read_bytes(file))
         root = storage.join(file.rpartition("/")[0] or ".", manifest["dataset_dir"])
         listed = [(entry["path"].rpartition("/")[2], entry["sha256"]) for entry in manifest["shards"]]
+        # Manifests of earlier versions list no other files.
+        within = f"{manifest['dataset_dir']}/"
+        proof = {
+            entry["path"].removeprefix(within): entry["sha256"]
+            for entry in manifest.get("files", ())
+            if entry["path"].startswith(within)
+        }
     except FileNotFoundError as error:
         raise SourceError(
             f"There is no dataset at {storage.redact(path)}",
@@ -305,15 +283,15 @@ def open_dataset(path: str) -> tuple[ShardReader, str]:
             remedy="Curate first: lvd run CONFIG",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{file} is no manifest", got=repr(error), remedy=_REMEDY) from error
-    reader = ShardReader(root)
+        raise IntegrityError(f"{file} is no manifest", got=repr(error), remedy=REMEDY) from error
+    reader = ShardReader(root, proof=proof)
     found = [(shard.name, shard.sha256) for shard in reader.shards]
     if found != listed:
         raise IntegrityError(
             f"{root}/index.json lists other shards than {file}",
             got=f"{len(found)} shards",
             expected=f"the {len(listed)} of the manifest",
-            remedy=_REMEDY,
+            remedy=REMEDY,
         )
     return reader, hashlib.sha256("".join(sha256 for _, sha256 in listed).encode()).hexdigest()
 
@@ -334,12 +312,7 @@ def fetch_shard(shard: Shard, target: Path) -> None:
                 digest.update(block)
                 out.write(block)
         if digest.hexdigest() != shard.sha256:
-            raise IntegrityError(
-                f"{storage.redact(shard.path)} is not the shard that was written",
-                got=digest.hexdigest(),
-                expected=shard.sha256,
-                remedy=_REMEDY,
-            )
+            raise not_written(shard.path, "shard", expected=shard.sha256)
         temp.rename(target)
     finally:
         temp.unlink(missing_ok=True)

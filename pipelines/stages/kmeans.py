@@ -107,7 +107,9 @@ class KMeansSteps:
 
     def _newest(self) -> int:
         states = [self._state(number) for number in range(self._config.iterations + 2)]
-        return self._runner.last_done(self._update, states)
+        newest = self._runner.last_done(self._update, states)
+        # The result is that of the state before the last: one that was set aside as damaged is made again.
+        return newest if newest < 1 or self._runner.find(self._update, states[newest - 1]) else -1
 
     def _receipt(self, number: int) -> Receipt:
         receipt = self._runner.find(self._update, self._state(number))

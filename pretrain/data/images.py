@@ -1,11 +1,9 @@
 """The images of a data set by row: where the bytes of each lie, and how they are read."""
 
 import contextlib
-import fcntl
 import os
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,11 @@ from curation.disk_errors import naming
 from curation.errors import ConfigError
 from curation.local_files import fsync
 from curation.shard.read import ShardReader, fetch_shard, open_dataset
+from pretrain.data.spool import Spool, make_room, one_at_a_time, require_own
 
 _MAX_OPEN = 256  # a shuffle goes from shard to shard
 _MAX_OPEN_SPOOLED = 8  # an open file keeps its room on the disk after it was removed
 _PLACE = np.dtype([("shard", "<i4"), ("num_bytes", "<i4"), ("offset", "<i8")])
-
-
-@dataclass(frozen=True)
-class Spool:
-    """Where shards of an object store are kept while they are in use.
-
-    Attributes:
-        folder: of this machine, for all processes on it.
-        max_bytes: of all shards in it; the ones used longest ago go first.
-    """
-
-    folder: Path
-    max_bytes: int
 
 
 class Images:
@@ -43,7 +29,7 @@ class Images:
 
     Args:
         dataset: a run directory, or its `manifest.json`: a path or a URL.
-        cache: a folder for the file of places.
+        cache: a folder for the file of places; beside it is remembered which local shards were hashed.
         spool: for shards of an object store; unused for local ones.
 
     Attributes:
@@ -55,15 +41,16 @@ class Images:
 
     def __init__(self, dataset: str, *, cache: Path, spool: Spool) -> None:
         reader, self.digest = open_dataset(dataset)
-        self.reader = _reopened(reader.root)
+        self._record = (cache.parent if reader.is_local else spool.folder) / "hashes.jsonl"
+        if not reader.is_local:
+            require_own(spool.folder)
+        self.reader = _reopened(reader.root, reader.proof, self._record, is_local=reader.is_local)
         if not len(self.reader):
             raise ConfigError(
                 "There is nothing to train on", got=f"{dataset} has no image", expected="one at least"
             )
         self._spool = spool
-        self._places_path = cache / f"places-{self.digest[:16]}.npy"
-        if not self._places_path.exists():
-            _write_places(self.reader, self._places_path)
+        self._places_path = _places_file(self.reader, cache, name=f"places-{self.digest[:16]}")
         self._places = np.load(self._places_path, mmap_mode="r")
 
     def __len__(self) -> int:
@@ -71,11 +58,16 @@ class Images:
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker opens and maps the files itself."""
-        return {**self.__dict__, "_places": None, "reader": self.reader.root}
+        return {
+            **self.__dict__,
+            "_places": None,
+            "reader": (self.reader.root, self.reader.proof, self.is_local),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.reader = _reopened(state["reader"])
+        root, proof, is_local = state["reader"]
+        self.reader = _reopened(root, proof, self._record, is_local=is_local)
         self._places = np.load(self._places_path, mmap_mode="r")
 
     @property
@@ -111,11 +103,12 @@ class Images:
 
         Raises:
             OSError: when they cannot be read.
-            IntegrityError: when a shard that was fetched is not the one that the index names.
+            IntegrityError: when the shard is not the one that was written.
         """
         place = self._places[row]
         shard, offset, num_bytes = int(place["shard"]), int(place["offset"]), int(place["num_bytes"])
         if self.is_local:
+            self.reader.require_sound(shard)
             return self.reader.read_range(shard, offset, num_bytes)
         while True:
             path = str(self._spooled(shard))
@@ -129,28 +122,48 @@ class Images:
 
     def _spooled(self, shard: int) -> Path:
         path = self._spool.folder / f"{self.reader.shards[shard].sha256}.tar"
-        try:
-            os.utime(path)  # used now
-        except FileNotFoundError:
-            with _one_at_a_time(path.with_suffix(".lock")):
-                if not path.exists():  # all processes of a machine want a new window's shards at once
-                    with naming(path, num_bytes=self.reader.shards[shard].num_bytes):
-                        fetch_shard(self.reader.shards[shard], path)
-                    _make_room(self._spool, keep=path)
+        lock = path.with_suffix(".lock")
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(lock, follow_symlinks=False)  # used now
+            if self._is_spooled(shard, path):
+                return path
+        with one_at_a_time(lock):
+            # All processes of a machine want the shards of a new window at once.
+            if not self._is_spooled(shard, path):
+                for stale in (path, *path.parent.glob(f".{path.name}.*.tmp")):
+                    stale.unlink(missing_ok=True)
+                fetch_shard(self.reader.shards[shard], path)
+                self.reader.hashes.remember(str(path), self.reader.shards[shard].sha256)
+                make_room(self._spool, keep=path)
         return path
 
-
-def _reopened(root: str) -> ShardReader:
-    reader = ShardReader(root, max_open=_MAX_OPEN)
-    return reader if reader.is_local else ShardReader(root, max_open=_MAX_OPEN_SPOOLED)
+    def _is_spooled(self, shard: int, path: Path) -> bool:
+        return not path.is_symlink() and self.reader.is_sound(shard, path=str(path))
 
 
-def _write_places(reader: ShardReader, path: Path) -> None:
-    """Write the places of all images, whole or not at all; a twin that does the same is harmless."""
-    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+def _reopened(root: str, proof: Mapping[str, str], record: Path, *, is_local: bool) -> ShardReader:
+    max_open = _MAX_OPEN if is_local else _MAX_OPEN_SPOOLED
+    return ShardReader(root, max_open=max_open, proof=proof, record=record)
+
+
+def _places_file(reader: ShardReader, cache: Path, *, name: str) -> Path:
+    """The file of places: `NAME-SHA256.npy`; one that is not what its name says is made anew."""
+    with reader.hashes.alone(str(cache / name)):
+        for path in sorted(cache.glob(f"{name}-*.npy")):
+            if path.stem == f"{name}-{reader.hashes.sha256(str(path))[:16]}":
+                return path
+            path.unlink()
+        for stale in cache.glob(f".{name}.*.tmp"):
+            stale.unlink()
+        return _write_places(reader, cache, name=name)
+
+
+def _write_places(reader: ShardReader, cache: Path, *, name: str) -> Path:
+    """Write the places of all images, whole or not at all."""
+    temp = cache / f".{name}.{uuid.uuid4().hex}.tmp"
     header = {"descr": np.lib.format.dtype_to_descr(_PLACE), "fortran_order": False, "shape": (len(reader),)}
-    with naming(path, num_bytes=_PLACE.itemsize * len(reader)), contextlib.ExitStack() as undo:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(temp, num_bytes=_PLACE.itemsize * len(reader)), contextlib.ExitStack() as undo:
+        cache.mkdir(parents=True, exist_ok=True)
         undo.callback(temp.unlink, missing_ok=True)
         # Not through a memory map: on a full disk the kernel ends who writes into one.
         with temp.open("wb") as out:
@@ -161,29 +174,6 @@ def _write_places(reader: ShardReader, path: Path) -> None:
                 rows["shard"], rows["offset"], rows["num_bytes"] = number, offsets, sizes
                 out.write(rows.tobytes())
         fsync(temp)
+        path = cache / f"{name}-{reader.hashes.sha256(str(temp))[:16]}.npy"
         temp.rename(path)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Keep other processes of this machine, and other threads, from what happens inside."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _make_room(spool: Spool, *, keep: Path) -> None:
-    """Remove the shards used longest ago until the rest fits. One that is needed again is fetched again."""
-    found = []
-    for path in spool.folder.glob("*.tar"):
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            info = path.stat()
-            found.append((info.st_mtime_ns, info.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total <= spool.max_bytes:
-            break
-        if path != keep:
-            path.unlink(missing_ok=True)
-            total -= size
+        return path

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from curation.describe.decode import DecodeConfig, decode
-from curation.errors import IntegrityError
+from curation.errors import IntegrityError, LvdError
 from curation.orphans import end_with_parent
 from pretrain.data.augment import CropConfig, Crops, MultiCrop
 from pretrain.data.images import Images
@@ -47,8 +47,8 @@ class DataConfig(BaseModel):
     )
     spool_dir: str | None = Field(
         None,
-        description="shards on an object store: where copies lie while in use; null: in the "
-        "machine's temporary folder",
+        description="shards on an object store: copies lie, while in use, in a folder of the user's own in "
+        "this one; null: in the machine's temporary folder",
     )
     spool_bytes: int = Field(50_000_000_000, ge=1, description="bytes of those copies at most")
 
@@ -177,8 +177,8 @@ def order_of(images: Images, config: DataConfig, *, seed: int) -> Order:
 
 def batches(
     dataset: StepDataset, config: DataConfig, *, steps: Sequence[int], pin_memory: bool
-) -> Iterator[CropBatch]:
-    """The batches of some steps, in order, made ahead by worker processes.
+) -> Iterator[CropBatch | LvdError]:
+    """The batches of some steps, in order, made ahead by worker processes; `raised` raises the errors in it.
 
     The processes are forked from a server that has imported this module and has no threads; forked from this
     process, whose threads may hold locks, they could hang.
@@ -194,7 +194,7 @@ def batches(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return iter(
         DataLoader(
-            dataset,
+            _Carried(dataset),
             batch_size=None,
             sampler=steps,
             num_workers=config.workers,
@@ -204,6 +204,27 @@ def batches(
             pin_memory=pin_memory,
         )
     )
+
+
+@dataclass
+class _Carried(Dataset[CropBatch | LvdError]):
+    """A data set whose own errors are values: torch would put a worker's traceback into their words."""
+
+    dataset: Dataset[CropBatch]
+
+    def __getitem__(self, step: int) -> CropBatch | LvdError:
+        try:
+            return self.dataset[step]
+        except LvdError as error:
+            return error
+
+
+def raised(made: Iterator[CropBatch | LvdError]) -> Iterator[CropBatch]:
+    """The batches; an error among them is raised."""
+    for batch in made:
+        if isinstance(batch, LvdError):
+            raise batch
+        yield batch
 
 
 def _settle_worker(_number: int) -> None:

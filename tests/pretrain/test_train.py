@@ -16,7 +16,7 @@ from ranks import children_of_server, run_ranks
 from tiny import tiny_config
 from torch import Tensor
 
-from curation.errors import ConfigError, ExecutorError, IntegrityError, StoppedError
+from curation.errors import ConfigError, ExecutorError, IntegrityError, ModelError, StoppedError
 from pretrain import checkpoint, train
 from pretrain.checkpoint import CheckpointConfig, complete_steps, newest_sound, prune, step_dir
 from pretrain.config import PretrainConfig
@@ -24,6 +24,7 @@ from pretrain.loss.group import Alone
 from pretrain.metrics import MetricsLog, read_metrics
 from pretrain.objective import Losses
 from pretrain.parallel import Place
+from pretrain.weights import load_backbone
 
 TIMINGS = {"images_per_s", "step_s", "data_wait"}
 FILES = ["teacher.safetensors", "student.safetensors", "training.safetensors", "training.json"]
@@ -279,6 +280,30 @@ def test_all_checkpoints_damaged(drawn: Path, six_steps: Path, tmp_path: Path) -
         flip(step_dir(tmp_path, step) / "training.json")
     with pytest.raises(IntegrityError, match="Every checkpoint"):
         train.train(alone(drawn, tmp_path), quiet=True)
+
+
+@pytest.mark.parametrize("given", ["run", "checkpoint", "file"])
+def test_weights_of_a_damaged_checkpoint_are_refused(given: str, six_steps: Path, tmp_path: Path) -> None:
+    """Its proof lies beside it: who exports, evaluates or embeds with it asks that, as a resume does."""
+    copy_of(six_steps, tmp_path)
+    folder = step_dir(tmp_path, 6)
+    path = {"run": tmp_path, "checkpoint": folder, "file": folder / checkpoint.TEACHER}[given]
+    load_backbone(path)
+    flip(folder / checkpoint.TEACHER)
+    with pytest.raises(ModelError, match="step-00000006 is damaged"):
+        load_backbone(path)
+    load_backbone(step_dir(tmp_path, 4))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_shard_ends_the_training_with_its_name(workers: int, drawn: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(drawn, run_dir)
+    for shard in run_dir.glob("dataset-*/*.tar"):
+        flip(shard)
+    with pytest.raises(IntegrityError, match=r"x-00000\d\.tar is not the shard that was written") as refused:
+        train.train(alone(run_dir, tmp_path / "t", data={"workers": workers}), quiet=True)
+    assert "Traceback" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Images by row: from local shards, and from an object store through a spool."""
 
+import json
 import os
 import pickle
 import shutil
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 from drawn_dataset import draw_jpeg, write_dataset_of
 
+from curation import storage
 from curation.errors import ConfigError, IntegrityError, SourceError
 from curation.shard import read
+from curation.shard.index import Shard
 from pretrain.data import images as module
-from pretrain.data.images import Images, Spool
+from pretrain.data.images import Images
+from pretrain.data.spool import Spool, own_spool, require_own
 
 SIZES = (13, 7, 17)
 
@@ -39,7 +43,7 @@ def fetches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the shards fetched so far."""
     found: list[str] = []
 
-    def fetch(shard: read.Shard, target: Path) -> None:
+    def fetch(shard: Shard, target: Path) -> None:
         found.append(shard.name)
         read.fetch_shard(shard, target)
 
@@ -117,7 +121,7 @@ def test_the_shards_used_longest_ago_go_first(remote: str, fetches: list[str], t
         images.read(row)
     for number, path in enumerate(sorted((tmp_path / "spool").glob("*.tar"))):
         is_first = probe.reader.shards[0].sha256 in path.name
-        os.utime(path, ns=(number, 2 if is_first else 1))
+        os.utime(path.with_suffix(".lock"), ns=(number, 2 if is_first else 1))
     images.read(20)  # makes room by the second shard, which was used before the first
     kept = {path.stem for path in (tmp_path / "spool").glob("*.tar")}
     assert kept == {probe.reader.shards[n].sha256 for n in (0, 2)}
@@ -171,7 +175,6 @@ def test_an_interrupted_table_of_places_leaves_nothing(
     assert open_images(str(drawn), tmp_path).read(20) == draw_jpeg(20)
 
 
-@pytest.mark.xfail(strict=True, reason="local shards are read unhashed")
 def test_a_local_shard_that_is_damaged_is_refused_by_name(drawn: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     shutil.copytree(drawn, run_dir)
@@ -185,26 +188,22 @@ def test_a_local_shard_that_is_damaged_is_refused_by_name(drawn: Path, tmp_path:
         images.read(15)
 
 
-@pytest.mark.xfail(strict=True, reason="locks of the spool follow links, and empty what they lead to")
 def test_a_lock_that_is_a_link_leaves_what_it_leads_to(remote: str, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("dear")
     images = open_images(remote, tmp_path)
     folder = tmp_path / "spool"
-    folder.mkdir(mode=0o700)
     (folder / f"{images.reader.shards[0].sha256}.lock").symlink_to(victim)
     assert images.read(0) == draw_jpeg(0)
     assert victim.read_text() == "dear"
 
 
-@pytest.mark.xfail(strict=True, reason="what lies in the spool is trusted by its name")
 @pytest.mark.parametrize("how", ["file", "link", "old"])
 def test_what_lies_in_the_spool_is_hashed_before_it_is_used(
     how: str, remote: str, fetches: list[str], tmp_path: Path
 ) -> None:
     images = open_images(remote, tmp_path)
     folder = tmp_path / "spool"
-    folder.mkdir(mode=0o700)
     path = folder / f"{images.reader.shards[0].sha256}.tar"
     other = tmp_path / "other.tar"
     other.write_bytes(bytes(images.reader.shards[0].num_bytes))
@@ -220,3 +219,106 @@ def test_what_lies_in_the_spool_is_hashed_before_it_is_used(
     assert images.read(0) == draw_jpeg(0)
     assert fetches == ["x-000000.tar"]
     assert other.read_bytes() == bytes(images.reader.shards[0].num_bytes)
+
+
+def test_a_shard_that_changes_is_hashed_again(drawn: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(drawn, run_dir)
+    images = open_images(str(run_dir), tmp_path)
+    assert images.read(15) == draw_jpeg(15)
+    [shard] = run_dir.glob("dataset-*/x-000001.tar")
+    was, whole = shard.stat(), shard.read_bytes()
+    with shard.open("r+b") as file:
+        file.seek(700)
+        file.write(bytes([whole[700] ^ 1]))
+    os.utime(shard, ns=(was.st_atime_ns, was.st_mtime_ns))  # the size and the time that it had
+    again = open_images(str(run_dir), tmp_path)
+    for reader in (images, again):
+        with pytest.raises(IntegrityError, match=r"x-000001\.tar is not the shard that was written"):
+            reader.read(15)
+    shard.unlink()
+    shard.write_bytes(whole)
+    assert [reader.read(15) for reader in (images, again)] == [draw_jpeg(15)] * 2
+
+
+def test_a_shard_is_hashed_once_for_all(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(drawn, run_dir)
+    hashed: list[str] = []
+    real = storage.sha256_file
+
+    def noted(path: str) -> tuple[str, int]:
+        hashed.append(Path(path).name)
+        return real(path)
+
+    monkeypatch.setattr(storage, "sha256_file", noted)
+    for images in (open_images(str(run_dir), tmp_path) for _ in range(2)):
+        for one in (images, pickle.loads(pickle.dumps(images))):
+            assert [one.read(row) for row in (0, 15, 1)] == [draw_jpeg(row) for row in (0, 15, 1)]
+    assert sorted(name for name in hashed if name.endswith(".tar")) == ["x-000000.tar", "x-000001.tar"]
+
+
+def test_places_that_are_damaged_are_made_anew(drawn: Path, tmp_path: Path) -> None:
+    open_images(str(drawn), tmp_path)
+    [file] = (tmp_path / "cache").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7] + b"\7" + whole[-6:])
+    left = tmp_path / "cache" / f".{file.stem.rpartition('-')[0]}.{'0' * 32}.tmp"
+    left.touch()
+    images = open_images(str(drawn), tmp_path)
+    assert [images.read(row) for row in range(37)] == [draw_jpeg(n) for n in range(37)]
+    assert [one.read_bytes() for one in (tmp_path / "cache").iterdir()] == [whole]
+
+
+def test_an_index_that_is_damaged_is_refused_by_name(drawn: Path, tmp_path: Path) -> None:
+    """Its bytes decide which ranges are read, and the manifest has their hash."""
+    for number, name in enumerate(("index/x-000001.parquet", "index.json")):
+        run_dir = tmp_path / f"run{number}"
+        shutil.copytree(drawn, run_dir)
+        [root] = run_dir.glob("dataset-*")
+        manifest = json.loads((run_dir / "manifest.json").read_text())
+        manifest["files"] = [
+            {
+                "path": str(path.relative_to(run_dir)),
+                "bytes": path.stat().st_size,
+                "sha256": storage.sha256_file(str(path))[0],
+            }
+            for path in (root / "index.json", *(root / "index").iterdir())
+        ]
+        (run_dir / "manifest.json").write_text(json.dumps(manifest))
+        assert open_images(str(run_dir), tmp_path / f"before{number}").read(15) == draw_jpeg(15)
+        with (root / name).open("ab") as file:
+            file.write(b" ")
+        with pytest.raises(IntegrityError, match=Path(name).name):
+            open_images(str(run_dir), tmp_path / f"after{number}")
+
+
+def test_the_spool_is_a_folder_of_the_users_own(
+    tmp_path: Path, remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = own_spool(str(tmp_path / "shared" / "tmp"), max_bytes=1)
+    require_own(spool.folder)
+    require_own(spool.folder)
+    assert spool.folder.stat().st_mode & 0o777 == 0o700
+    spool.folder.chmod(0o777)
+    require_own(spool.folder)
+    assert spool.folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "link").symlink_to(tmp_path / "shared", target_is_directory=True)
+    (tmp_path / "file").touch()
+    for wrong in ("link", "file"):
+        with pytest.raises(ConfigError, match=r"data\.spool_dir"):
+            require_own(tmp_path / wrong)
+    # Another user has a folder of another name; and one who has taken ours is told from us.
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    other = own_spool(str(tmp_path / "shared" / "tmp"), max_bytes=1)
+    assert other.folder.name == "lvd-spool-4711"
+    with pytest.raises(ConfigError, match="a folder of user"):
+        Images(remote, cache=tmp_path / "cache", spool=spool)
+
+
+def test_what_a_killed_fetch_left_is_removed(remote: str, tmp_path: Path) -> None:
+    images = open_images(remote, tmp_path)
+    left = tmp_path / "spool" / f".{images.reader.shards[0].sha256}.tar.{'0' * 32}.tmp"
+    left.write_bytes(b"half")
+    assert images.read(0) == draw_jpeg(0)
+    assert not left.exists()
