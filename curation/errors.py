@@ -4,6 +4,8 @@ A bad image is data (a reason in a row), a bad step raises one of these. Each me
 that says what went wrong, what was found, what was expected and what to do about it.
 """
 
+from curation.printed import printable, redact
+
 
 class LvdError(Exception):
     """The root of the tree; `exit_code` is what the command line ends with."""
@@ -22,7 +24,8 @@ class LvdError(Exception):
             parts.append(f"Expected: {expected}.")
         if remedy:
             parts.append(_sentence(remedy))
-        super().__init__(" ".join(parts))
+        # Names and URLs in it come from strangers, and it goes to terminals and logs.
+        super().__init__(printable(redact(" ".join(parts)), keep="\n\t"))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the four fields when the error crosses a process border."""

@@ -21,11 +21,13 @@ import pyarrow.parquet as pq
 from curation import drivers, local_files, local_reads
 from curation.disk_errors import naming, with_path
 from curation.errors import ConfigError, IntegrityError, SourceError
+from curation.printed import redact_url
 
 # Anything else could start a program (`pipe:`), reach inside the network (`http:` has a module of its own,
 # with its own checks) or read another file through a chain (`zip::…`).
 ALLOWED_SCHEMES = ("file", "s3", "s3a", "gs", "gcs", "az", "abfs", "memory")
 _COPY_BYTES = 4 << 20
+redact = redact_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,6 @@ def check_scheme(url: str) -> str:
             expected="a plain path or one of " + ", ".join(f"{s}://" for s in ALLOWED_SCHEMES),
         )
     return scheme
-
-
-def redact(url: str) -> str:
-    """`url` without the credentials it may carry (`scheme://user:password@host/…`)."""
-    scheme, sep, rest = url.partition("://")
-    host, slash, tail = rest.partition("/")
-    return f"{scheme}{sep}***@{host.rpartition('@')[2]}{slash}{tail}" if sep and "@" in host else url
 
 
 def is_local(path: str) -> bool:

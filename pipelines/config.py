@@ -14,11 +14,12 @@ from curation.describe.embed import parse_embedder
 from curation.describe.filters import JudgeConfig
 from curation.errors import ConfigError
 from curation.ingest.sources import Source
+from curation.printed import redacted
 from curation.retrieve import Retrieval, SampleRetrieval
 from curation.schema import Role
 from curation.select import SelectConfig
 from curation.shard.layout import ShardConfig
-from pipelines.faults import fault_lines, redacted
+from pipelines.faults import fault_lines, secret_lines
 from pipelines.settings import read_config
 from pipelines.strict_yaml import dump_yaml
 
@@ -217,6 +218,8 @@ def validate(data: dict[str, Any], *, where: str) -> RunConfig:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
         lines = fault_lines(error, RunConfig, data) + lines
+    else:
+        lines += secret_lines(config.model_dump(mode="json"))
     if lines:
         raise ConfigError(f"{where} is not a valid config: " + "; ".join(lines))
     for name, pool in config.pools.items():

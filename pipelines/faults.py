@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from curation import storage
+from curation.printed import HIDDEN, redact_url, redacted
 
 _MAX_FAULTS = 20
 
@@ -105,13 +105,21 @@ def _kinds(model: type[BaseModel]) -> set[object]:
     return {value for field in fields for value in get_args(field.annotation) if isinstance(value, str)}
 
 
-def redacted(data: Any) -> Any:
-    """Plain data without the credentials that its URLs may carry."""
+def secret_lines(data: Any, *, at: str = "") -> list[str]:
+    """One line for every field whose URL carries credentials.
+
+    No driver of a store takes them from a path, and a config is written into the run directory: without them
+    it would name another source, with them it would publish them.
+    """
     match data:
         case dict():
-            return {key: redacted(value) for key, value in data.items()}
-        case list() | tuple():
-            return [redacted(value) for value in data]
-        case str():
-            return storage.redact(data)
-    return data
+            return [line for key, value in data.items() for line in secret_lines(value, at=f"{at}{key}.")]
+        case list():
+            return [line for i, value in enumerate(data) for line in secret_lines(value, at=f"{at}{i}.")]
+        case str() if (shown := redact_url(data)) != data or f"{HIDDEN}@" in data:
+            return [
+                f"{at.removesuffix('.')}: it carries credentials ({shown}), and no store takes them so; "
+                "give them where the store's own tools look for them, such as AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, on every worker"
+            ]
+    return []

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from curation.errors import ConfigError
 from curation.ingest.rows import as_text
+from curation.printed import redact_url
 from pipelines.arrow_columns import places_of, places_with_prefix, rows_at
 from pipelines.listed import read_listed
 
@@ -45,7 +46,7 @@ def find_images(
             continue
         match = set(places_of(table["key"], asked))
         if is_uri:
-            match |= set(places_of(table["uri"], asked))
+            match |= set(places_of(table["uri"], redact_url(asked)))
         first, _, key = asked.partition("/")
         if key and _is_of(table, first):
             match |= set(places_of(table["key"], key))

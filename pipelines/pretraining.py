@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.printed import redacted
 from curation.temporaries import remove_temporaries
 from pipelines import torchrun
 from pipelines.config import RunConfig
 from pipelines.config import validate as validate_run
-from pipelines.faults import fault_lines, redacted
+from pipelines.faults import fault_lines, secret_lines
 from pipelines.lock import lock
 from pipelines.run import stop_on_sigterm
 from pipelines.settings import ALL_FOLDERS, read_config
@@ -69,6 +70,8 @@ def validate(data: dict[str, Any], *, where: str) -> PretrainConfig:
     except ValidationError as error:
         lines = fault_lines(error, PretrainConfig, data)
         raise ConfigError(f"{where} is not a valid config of a training: " + "; ".join(lines)) from error
+    if lines := secret_lines(config.model_dump(mode="json")):
+        raise ConfigError(f"{where} is not a valid config of a training: " + "; ".join(lines))
     config = config.model_copy(update={"run_dir": config.run_dir or f"runs/{config.name}"})
     _require_local(config, where=where)
     return config

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.errors import ConfigError
+from pipelines.path_text import expand_paths
 from pipelines.strict_yaml import parse_yaml
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -19,14 +20,17 @@ def read_config(
 ) -> tuple[Path, dict[str, Any]]:
     """The file that `path` names, itself or in one of the folders, and its settings with the overrides.
 
+    `~` and variables in its paths are worked in.
+
     Raises:
-        ConfigError: when it cannot be read, or an override leads nowhere.
+        ConfigError: when it cannot be read, an override leads nowhere, or a variable is not set.
     """
     shipped = [folder / path for folder in folders if (folder / path).is_file()]
     file = shipped[0] if shipped and not Path(path).is_file() else Path(path)
     data = read_yaml(file, folders=folders)
     for override in overrides:
         apply_override(data, override)
+    expand_paths(data, where=str(file))
     return file, data
 
 

@@ -55,12 +55,9 @@ class _Dumper(yaml.SafeDumper):
 
     yaml_implicit_resolvers = _resolvers(yaml.SafeDumper.yaml_implicit_resolvers)
 
-    def represent_str(self, data: str) -> yaml.ScalarNode:
+    def represent_scalar(self, tag: str, value: Any, style: str | None = None) -> yaml.ScalarNode:
         """PyYAML writes the rarer line breaks as they are, where a reader takes them for spaces."""
-        style = '"' if _BREAKS.search(data) else None
-        return self.represent_scalar(_TEXT, data, style=style)
-
-    yaml_representers = {**yaml.SafeDumper.yaml_representers, str: represent_str}  # noqa: RUF012 — PyYAML's way
+        return super().represent_scalar(tag, value, '"' if _BREAKS.search(value) else style)
 
 
 def parse_yaml(text: bytes | str, *, where: str) -> Any:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from curation.printed import redact, redact_url
+
 # Bytes that may hold images and could not be read: the run ends degraded and names them.
 Unread = Literal[
     "empty_file",  # zero bytes where a tar or another container was promised
@@ -51,6 +53,11 @@ class Problem:
     what: Unread | Oddity
     detail: str
     offset: int | None = None  # of the first byte concerned
+
+    def __post_init__(self) -> None:
+        # It goes into receipts, the manifest and the report.
+        object.__setattr__(self, "path", redact_url(self.path))
+        object.__setattr__(self, "detail", redact(self.detail))
 
 
 @dataclass(frozen=True, slots=True)

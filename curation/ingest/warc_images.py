@@ -101,7 +101,8 @@ def _is_image(record: Any) -> bool:
 def _image(record: Any, key: str, source: WarcSource) -> tuple[StagedImage, bool]:
     """The image of a record, and whether the file ends before the record does."""
     url = as_text(record.headers.get("WARC-Target-URI", "").strip("<>"))
-    kept = {"url": url, "date": record.headers.get("WARC-Date"), "content_type": record.http_content_type}
+    shown = storage.redact(url)
+    kept = {"url": shown, "date": record.headers.get("WARC-Date"), "content_type": record.http_content_type}
     sidecars = {"json": json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()}
     limit = source.max_image_bytes
     data, reason, is_torn = None, None, False
@@ -117,7 +118,7 @@ def _image(record: Any, key: str, source: WarcSource) -> tuple[StagedImage, bool
             data, reason = None, "truncated"
         elif len(data) > limit:
             data, reason = None, "file_too_large"
-    return StagedImage(key, storage.redact(url), data, reason, sidecars), is_torn
+    return StagedImage(key, shown, data, reason, sidecars), is_torn
 
 
 def _opts_out(headers: Any, user_agent: str) -> bool:

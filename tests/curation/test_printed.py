@@ -1,0 +1,109 @@
+"""What text may show: no credentials, and nothing that a terminal obeys."""
+
+import pickle
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curation.errors import ConfigError
+from curation.ingest.problems import Problem
+from curation.printed import printable, redact, redact_url
+
+# A URL, and how it may be shown.
+URLS = [
+    ("s3://key:secret@bucket/x", "s3://***@bucket/x"),
+    ("s3://key:sec/ret@bucket/x", "s3://***@bucket/x"),
+    ("s3://key:sec/r/et@bucket/x/y", "s3://***@bucket/x/y"),
+    ("s3://key:12/secret@bucket/x", "s3://***@bucket/x"),
+    ("s3://key:se?cret@bucket/x", "s3://***@bucket/x"),
+    ("s3://k@y:sec/ret@bucket/x", "s3://***@bucket/x"),
+    ("https://user:sec/ret@host/x?w=1", "https://***@host/x?w=1"),
+    ("https://token@host/x", "https://***@host/x"),
+    ("precomputed:s3://key:secret@b/x.parquet", "precomputed:s3://***@b/x.parquet"),
+    ("abfs://key:secret@account.dfs.core.windows.net/x", "abfs://***@account.dfs.core.windows.net/x"),
+    ("az://c/x?sv=2022&sig=secret%2Fa%3D&se=1", "az://c/x?sv=2022&sig=***&se=1"),
+    ("https://h/x?X-Amz-Credential=secret&X-Amz-Signature=secret", "https://h/x?X-Amz-Credential=***&X-Amz-Signature=***"),
+    ("https://h/x?w=3&X-Goog-Signature=secret", "https://h/x?w=3&X-Goog-Signature=***"),
+    ("https://h/x?GoogleAccessId=secret&Expires=1&Signature=secret", "https://h/x?GoogleAccessId=***&Expires=1&Signature=***"),
+    ("https://h/x?AWSAccessKeyId=secret&id=7", "https://h/x?AWSAccessKeyId=***&id=7"),
+    ("https://h/x?Policy=secret&Key-Pair-Id=secret", "https://h/x?Policy=***&Key-Pair-Id=***"),
+    ("https://h/x?access_token=secret#id_token=secret", "https://h/x?access_token=***#id_token=***"),
+    ("https://h/x;jsessionid=secret;w=1", "https://h/x;jsessionid=***;w=1"),
+    ("https://h/x?api%5Fkey=secret", "https://h/x?api%5Fkey=***"),
+    ("https://h/x?url=" + quote("https://o/y?sig=secret", safe=""), "https://h/x?url=***"),
+    ("https://h/x?password=sec ret", "https://h/x?password=***"),
+]  # fmt: skip
+PLAIN = [
+    "abfs://data@account.dfs.core.windows.net/web",
+    "az://data@account/web",
+    "s3://bucket/x@y",
+    "s3://bucket/key=2024/x.tar",
+    "http://host:8080/x@y",
+    "http://[::1]:8080/x@y",
+    "https://h/x?w=300&id=7&v=2#top",
+    "https://h/x?token=",
+    "/plain@path?token=1",
+    "a:b@c",
+    "",
+]
+
+
+@pytest.mark.parametrize(("url", "shown"), URLS)
+def test_credentials_are_hidden(url: str, shown: str) -> None:
+    assert redact_url(url) == shown
+    assert redact_url(shown) == shown
+    if " " not in url:
+        assert redact(f"It failed: <{url}>, twice ({url})") == f"It failed: <{shown}>, twice ({shown})"
+
+
+@pytest.mark.parametrize("url", PLAIN)
+def test_what_is_no_credential_stays(url: str) -> None:
+    assert redact_url(url) == url
+    assert redact(f"see {url} there") == f"see {url} there"
+
+
+@given(st.text(st.characters(exclude_characters="@"), min_size=3).map(lambda t: f"Zq{t}qZ"))
+def test_no_password_survives(password: str) -> None:
+    shown = redact_url(f"s3://key:{password}@bucket/x")
+    assert shown == "s3://***@bucket/x"
+
+
+@given(st.text(max_size=20))
+def test_hiding_twice_is_hiding_once(rest: str) -> None:
+    for scheme in ("s3", "abfs", "https"):
+        shown = redact_url(f"{scheme}://{rest}")
+        assert redact_url(shown) == shown
+
+
+def test_errors_and_problems_hide_them() -> None:
+    error = ConfigError(
+        "No s3://k:secret@b/x", got=OSError("https://h/?sig=secret"), remedy="Not az://u:secret@c"
+    )
+    assert "secret" not in str(error)
+    assert "secret" not in str(pickle.loads(pickle.dumps(error)))
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    problem = Problem("s3://k:secret@b/x", "unreadable", "no answer from https://h/?sig=secret")
+    assert (problem.path, problem.detail) == ("s3://***@b/x", "no answer from https://h/?sig=***")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J\x1b]0;title\x07", "\\x1b[2J\\x1b]0;title\\x07"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\nlvd: done\r", "a\\nlvd: done\\r"),
+        ("a\u202egnp.exe", "a\\u202egnp.exe"),
+        ("\u2028", "\\u2028"),
+        ("\udcff.jpg", "\\udcff.jpg"),
+        ("čeština 猫 🐱 a\u200db", "čeština 猫 🐱 a\u200db"),
+    ],
+)
+def test_control_characters_are_spelled_out(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+def test_an_error_keeps_its_lines_and_nothing_else() -> None:
+    assert str(ConfigError("one\n\ttwo\x1b[1m")) == "one\n\ttwo\\x1b[1m."

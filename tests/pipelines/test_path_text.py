@@ -1,0 +1,142 @@
+"""`~` and variables mean what they mean in a shell, in every path of every config, or are refused by name."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from curation.errors import ConfigError
+from pipelines.config import load_config, resolved_yaml
+from pipelines.path_text import EMBEDDERS, PATHS, expand_embedder, expand_path
+from pipelines.paths import absolute
+from pipelines.pretraining import load_pretraining, pretraining_of
+
+DIGEST = "a" * 64
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "/data/$RAW")
+    monkeypatch.setenv("BUCKET", "pictures")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("NOT_SET", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "expanded"),
+    [
+        ("~", "/home/me"),
+        ("~/runs/x", "/home/me/runs/x"),
+        ("~root/x", f"{os.path.expanduser('~root')}/x"),  # noqa: PTH111
+        ("file://~/x", "file:///home/me/x"),
+        ("$DATA/x", "/data/$RAW/x"),  # a value is taken as it stands
+        ("${DATA}x/$BUCKET", "/data/$RAWx/pictures"),
+        ("s3://$BUCKET/{000..099}.tar", "s3://pictures/{000..099}.tar"),
+        ("/a/$$DATA", "/a/$DATA"),
+        ("/a/$folder$", None),
+        ("/a/x$", "/a/x$"),
+        ("/a/$1", "/a/$1"),
+        ("/a/~/b", "/a/~/b"),
+        ("./~", "./~"),
+        ("a~", "a~"),
+        ("", ""),
+    ],
+)
+def test_a_path(path: str, expanded: str | None) -> None:
+    if expanded is None:
+        with pytest.raises(ConfigError, match=r"\$folder is not set"):
+            expand_path(path, at="")
+    else:
+        assert expand_path(path, at="") == expanded
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("$NOT_SET/x", r"run_dir: \$NOT_SET is not set, or empty\. Got: \$NOT_SET/x.*\$\$"),
+        ("/a/${NOT_SET}", r"\$NOT_SET is not set"),
+        ("$EMPTY/x", r"\$EMPTY is not set, or empty"),
+        ("${DATA:-x}", r"\$DATA:-x is not set"),
+        ("~nobody-of-this-name/x", r"~nobody-of-this-name is nobody's home"),
+    ],
+)
+def test_what_means_nothing_is_refused_by_name(path: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_config("dedup_only.yaml", [f"run_dir={path}"])
+    assert "dedup_only.yaml: run_dir: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expanded"),
+    [
+        ("gist", "gist"),
+        ("vit:~/run", "vit:/home/me/run"),
+        ("timm:vit_small@$BUCKET.pth", "timm:vit_small@pictures.pth"),
+        ("open_clip:ViT-B-32/~/b.pt", "open_clip:ViT-B-32//home/me/b.pt"),
+        ("open_clip:ViT-B-32/laion2b", "open_clip:ViT-B-32/laion2b"),
+        ("sscd:~/a.pt,whitening=$BUCKET/w.pt", "sscd:/home/me/a.pt,whitening=pictures/w.pt"),
+        ("precomputed:s3://$BUCKET/e.parquet", "precomputed:s3://pictures/e.parquet"),
+    ],
+)  # fmt: skip
+def test_an_embedder(spec: str, expanded: str) -> None:
+    assert expand_embedder(spec, at="") == expanded
+
+
+SETTINGS = f"""
+run_dir: ~/run
+root: ~/root
+pools:
+  web: {{role: uncurated, sources: [{{kind: urls, path: $BUCKET/l.txt, download: {{user_agent: "me (+https://me.example)",
+    blocked_domains: [~/blocked.txt]}}}}, {{kind: folder, path: ~/pictures}}]}}
+describe:
+  embed: {{embedder: "open_clip:ViT-B-32/~/b.pt"}}
+  descriptor: "sscd:~/a.pt@{DIGEST}"
+  heads:
+    embedder: "precomputed:~/e.parquet"
+    nsfw: {{kind: weights, weights: "~/n.pt@{DIGEST}", form: linear}}
+  faces: {{model: ~/faces.onnx}}
+dedup: {{cosine_threshold: 0.9}}
+pretrain:
+  batch_images: 2
+  schedule: {{iterations: 1}}
+  run_dir: ~/vit
+  data: {{path: ~/run, spool_dir: ~/spool}}
+  model: {{weights: ~/w.pth}}
+  probe: {{train: ~/train, test: ~/test}}
+"""
+
+
+def test_every_path_of_a_config(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(SETTINGS)
+    config = load_config(str(file), [])
+    text = resolved_yaml(config)
+    assert "~" not in text
+    assert "$" not in text
+    file.write_text(text)
+    assert load_config(str(file), []) == config
+    assert [source.path for source in absolute(config).pools["web"].sources] == [
+        "/home/me/root/pictures/l.txt",
+        "/home/me/pictures",
+    ]
+    # As many as there are: the table of fields names none in vain.
+    assert text.count("/home/me") == SETTINGS.count("~")
+    assert len(PATHS) + len(EMBEDDERS) == 20
+    training = pretraining_of(config)
+    assert training.data.path == "/home/me/run"
+
+
+def test_every_path_of_a_training(tmp_path: Path) -> None:
+    file = tmp_path / "training.yaml"
+    start = SETTINGS.index("  batch_images")
+    file.write_text("\n".join(line[2:] for line in SETTINGS[start:].splitlines()))
+    found = load_pretraining(str(file), ["data.path=$DATA"])
+    assert found.probe is not None
+    assert (found.run_dir, found.data.path) == ("/home/me/vit", "/data/$RAW")
+    assert found.data.spool_dir == "/home/me/spool"
+    assert (found.model.weights, found.probe.train, found.probe.test) == (
+        "/home/me/w.pth",
+        "/home/me/train",
+        "/home/me/test",
+    )
