@@ -20,6 +20,7 @@ from curation.describe.sscd import sscd_view
 from curation.describe.torch_embedder import TorchEmbedder
 from curation.describe.views import View
 from curation.errors import ConfigError, ModelError
+from pretrain.pickled import fault_of
 
 # Pickle is code: these are read as safetensors, or by torch with weights_only.
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -264,7 +265,7 @@ def _unknown(library: str, name: str, known: list[str]) -> ConfigError:
 
 def no_fit(spec: EmbedderSpec, error: Exception) -> ModelError:
     """The error for weights that a library could not load."""
-    text = " ".join(str(error).split())
+    text = fault_of(spec.weights, error) if spec.weights else " ".join(str(error).split())
     if missing := re.search(r"Missing key\(s\) in state_dict: (.*?\")\. ", text + " "):
         text = f"missing {missing[1]}" + text.replace(missing[0].strip(), "; also")
     return ModelError(

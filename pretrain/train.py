@@ -1,5 +1,6 @@
 """The training: a teacher, a student, and the loop that moves them; a stopped one goes on bit for bit."""
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -339,14 +340,20 @@ def _identity(config: PretrainConfig, dataset: str) -> dict[str, Any]:
 
 def _require_same(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     """Refuse to go on with another training than was begun."""
-    changed = [name for name in now if now[name] != saved.get(name)]
-    if changed:
+    if changed := list(_changes(saved, now)):
         raise ConfigError(
-            f"{folder} was written by another training",
-            got={name: now[name] for name in changed},
-            expected={name: saved.get(name) for name in changed},
+            f"{folder} was written by another training: {', '.join(changed)}",
             remedy="Change it back, or give the new training a run_dir of its own",
         )
+
+
+def _changes(saved: Any, now: Any, name: str = "") -> Iterator[str]:
+    """The settings that differ, each alone: `schedule.iterations: 4 -> 6`."""
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for key in [*now, *(key for key in saved if key not in now)]:
+            yield from _changes(saved.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif saved != now:
+        yield f"{name}: {json.dumps(saved)} -> {json.dumps(now)}"
 
 
 def _diverged(state: State, record: dict[str, Any]) -> ExecutorError:

@@ -6,7 +6,6 @@ backbone or fails with the names of all that are missing.
 
 import json
 import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,11 +21,12 @@ from pretrain.model.keys import Converted, check_fit, hollow_backbone, infer_con
 from pretrain.model.keys_huggingface import read_huggingface_config
 from pretrain.model.keys_timm import read_timm_config
 from pretrain.model.vit import VisionTransformer, ViTConfig
+from pretrain.pickled import read_pickled
 
 CHECKPOINTS = "checkpoints"
 SHARD_INDEX = "model.safetensors.index.json"
 LIBRARY_FILES = ("model.safetensors", SHARD_INDEX, "pytorch_model.bin")
-# Pickle is code: these are read by torch with weights_only, which knows tensors and containers alone.
+# Pickle is code: of these, tensors and containers alone are read.
 PICKLED = (".pth", ".pt", ".bin")
 METADATA_KEY = "vit"
 READ_ERRORS = (
@@ -94,17 +94,13 @@ def read_state(path: str | Path) -> tuple[dict[Any, Any], dict[str, str]]:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
         if path.suffix in PICKLED:
-            # The format of before torch 1.6 is no zip file, and cannot be mapped.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-            if isinstance(content, dict):
-                return content, {}
-            raise ValueError(f"a {type(content).__name__} where a dict was expected")
+            return read_pickled(path), {}
     except READ_ERRORS as error:
         raise ModelError(
             f"The weights in {path} cannot be read",
             got=" ".join(str(error).split())[:1000],
             expected="tensors by name, and nothing but tensors and containers of them",
-            remedy="Save the model's state_dict alone, best as safetensors",
+            remedy="With the code that wrote it, save the model's state_dict alone, best as safetensors",
         ) from error
     raise ModelError(
         f"{path} is no kind of weights file that is read here",

@@ -144,8 +144,8 @@ def test_pretrain_reads_shards_and_no_more(module: str) -> None:
     of_curation = [name for name in imports(module) if name.startswith("curation.")]
     # Through the same decoder and the same views the trainer sees exactly the pixels that curation saw.
     allowed = (
-        "curation.cpu", "curation.errors", "curation.printed", "curation.hidden", "curation.orphans", "curation.schema",
-        "curation.shard.read", "curation.disk_errors", "curation.local_files",
+        "curation.cpu", "curation.errors", "curation.printed", "curation.hidden", "curation.orphans",
+        "curation.schema", "curation.shard.read", "curation.disk_errors", "curation.local_files",
         "curation.describe.decode", "curation.describe.views",
     )  # fmt: skip
     assert all(name.startswith(allowed) for name in of_curation)

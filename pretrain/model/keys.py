@@ -18,6 +18,11 @@ from pretrain.model.vit import Ffn, VisionTransformer, ViTConfig, with_registers
 Library = Literal["official", "huggingface", "timm"]
 HEAD_DIM = 64  # channels of an attention head, in every released model
 BLOCK = re.compile(r"blocks\.(\d+)\.")
+# In the names of the authors (first three), of Hugging Face and of timm, where DINOv3 keeps no positions.
+ROTARY = re.compile(
+    r"(?:^|\.)(?:rope(?:_embed|_embeddings)?\.|storage_tokens$)|attn\.qkv\.bias_mask$"
+    r"|(?:^|\.)layer\.\d+\.attention\.[qkvo]_proj\.|blocks\.\d+\.gamma_[12]$"
+)
 # Tensors that the shape is read from, and their axes.
 TELLING = {"patch_embed.proj.weight": 4, "pos_embed": 3, "register_tokens": 3}
 MAX_NAMED = 50
@@ -68,10 +73,12 @@ def to_official(content: Mapping[Any, Any], library: Library | None = None) -> C
         library: whose names they are; found out where None.
 
     Raises:
-        ModelError: it is no vision transformer of a known library, or not of tensors alone.
+        ModelError: it is no vision transformer of a known library, one with rotary embeddings, or not of
+            tensors alone.
     """
-    library = detect(content) if library is None else library
     state = backbone_of(flatten(content))
+    _refuse_rotary(state)
+    library = detect(content) if library is None else library
     match library:
         case "official":
             return Converted(state, library, ())
@@ -80,6 +87,17 @@ def to_official(content: Mapping[Any, Any], library: Library | None = None) -> C
         case "timm":
             made, filled = from_timm(state)
             return Converted(made, library, filled)
+
+
+def _refuse_rotary(state: State) -> None:
+    """Raise for a backbone that turns its queries and keys by their places: DINOv3, under anybody's names."""
+    if rotary := [name for name in state if ROTARY.search(name)]:
+        raise ModelError(
+            "Rotary embeddings (DINOv3) are not supported",
+            got=_listed(rotary),
+            expected="a backbone with learned positions, such as DINOv2's",
+            remedy="Give the weights of a DINOv2 backbone",
+        )
 
 
 def infer_config(state: State, *, num_heads: int | None = None) -> ViTConfig:

@@ -279,3 +279,42 @@ def test_what_another_attempt_left_of_a_unit_is_in_nobody_s_way(
     run_quietly(config)
     assert not server.requests
     assert pictures() == {jpeg(0), jpeg(7), jpeg(2)}
+
+
+def test_what_a_signed_url_carries_is_in_no_file_of_the_run(
+    server: Loopback, tmp_path: Path, run_quietly: Callable[..., RunResult], capsys: Any
+):
+    queries = [
+        "X-Amz-Credential=HUSH&X-Amz-Security-Token=HUSH&X-Amz-Signature=HUSH&w=1",
+        "sv=2022&sp=r&sig=HUSH%2F",
+        "GoogleAccessId=HUSH&Expires=1&Signature=HUSH",
+        "AWSAccessKeyId=HUSH&Signature=HUSH",
+        "access_token=HUSH",
+        "Policy=HUSH&Key-Pair-Id=HUSH",
+        "id=6&next=https%3A%2F%2Fo%2Fx%3Fapi_key%3DHUSH",
+    ]
+    paths = [f"/{number}.jpg?{query}" for number, query in enumerate(queries)]
+    server.routes = {path: answer(jpeg(number)) for number, path in enumerate(paths[:-2])}
+    server.routes |= {path.partition("?")[0]: route for path, route in server.routes.items()}
+    userinfo = server.url("/9.jpg").replace("://", "://user:HU/SH@")
+    lines = [*(server.url(path) for path in paths), userinfo, userinfo.replace("HU/SH", "HUSH")]
+    (tmp_path / "urls.txt").write_text("\n".join(lines) + "\n")
+    run_dir = tmp_path / "run"
+    run_quietly(config_for({"kind": "urls", "path": str(tmp_path / "urls.txt")}, run_dir, num_retries=0))
+    reader, _ = open_dataset(str(run_dir))
+    with reader:
+        uris = {sample.meta["uri"].partition("?")[2] for sample in reader.iterate()}
+    assert "X-Amz-Credential=***&X-Amz-Security-Token=***&X-Amz-Signature=***&w=1" in uris
+    for path in run_dir.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            if path.suffix == ".parquet":  # its pages are compressed
+                data += repr(storage.read_table(str(path)).to_pylist()).encode()
+            assert b"HUSH" not in data, path
+            assert b"SH@" not in data, path
+    # Asked for by its whole URL, an image is found.
+    capsys.readouterr()
+    assert main(["explain", str(run_dir), lines[0]]) == 0
+    assert main(["explain", str(run_dir), lines[0] + "&x=no"]) == 2
+    said = capsys.readouterr()
+    assert "HUSH" not in said.out + said.err

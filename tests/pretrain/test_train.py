@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -311,18 +312,18 @@ def test_a_damaged_shard_ends_the_training_with_its_name(workers: int, drawn: Pa
     [
         ({"seed": 1}, "seed"),
         ({"batch_images": 4}, "batch_images"),
-        ({"schedule": {"base_lr": 0.5}}, "schedule"),
-        ({"heads": {"prototypes": 64}}, "heads"),
-        ({"model": {"depth": 3}}, "model"),
+        ({"schedule": {"base_lr": 0.5}}, "schedule.base_lr"),
+        ({"heads": {"prototypes": 64}}, "heads.prototypes"),
+        ({"model": {"depth": 3}}, "model.depth"),
+        ({"data": {"window_images": 7}}, "window_images"),
     ],
 )
 def test_another_config_is_refused(
     change: dict[str, Any], name: str, drawn: Path, six_steps: Path, tmp_path: Path
 ) -> None:
     copy_of(six_steps, tmp_path)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError, match=rf"another training: {re.escape(name)}: \S+ -> [^,>]+ Change"):
         train.train(alone(drawn, tmp_path, **change), quiet=True)
-    assert refused.value.got.keys() == refused.value.expected.keys() == {name}
 
 
 def test_another_dataset_is_refused(six_steps: Path, tmp_path: Path) -> None:
@@ -461,7 +462,6 @@ def test_metrics_have_each_step_once(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the whole section is told twice")
 def test_one_number_that_changed_is_named_alone(drawn: Path, six_steps: Path, tmp_path: Path) -> None:
     copy_of(six_steps, tmp_path)
     with pytest.raises(ConfigError, match=r"schedule\.iterations: 6 -> 9") as refused:
