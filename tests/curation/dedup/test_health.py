@@ -136,7 +136,7 @@ def by_hand(
     if best:
         weakest = min((-strong, a, b, score) for strong, a, b, _, score in best.values())[1:]
     else:
-        weakest = (*min((a, b) for a, b, _, _ in edges), 1.0)
+        weakest = (*min((a, b) for a, b, score, _ in edges if score == 1), 1.0)
     return (len(members), len(nodes), int(apart.max()), *weakest)
 
 
