@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float16, Int64, UInt16
 from numpy import ndarray
 
-from curation.search.collapse import Groups, equal_vectors
+from curation.search.collapse import Groups, equal_vectors, fingerprints
 from curation.search.edges import EdgeCollector, Pairs
 from curation.search.exact import TILE_COLUMNS, TILE_ROWS, propose
 from curation.search.product import Codes, ProposeDtype, buffer_for, encode, exact_scores, fastest_dtype
@@ -56,11 +56,12 @@ def join_cells(
 
     Every pair comes once, whatever the runs, from all runs together: two rows that visit each other's homes
     are joined in the cell of smaller number. Of equal vectors the first resident stands for all, the others
-    are linked to it by score 1 (equal vectors have one home, so its run knows all of them).
+    are linked to it by score 1 (equal vectors have one home, so its run knows all of them); of equal visitors
+    the first stands for all, or they would fill the places that a limit leaves.
 
     Args:
         residents: the rows at home in the run, all of them.
-        visitors: rows that visit a cell of the run that is not their home, in any chunks.
+        visitors: rows that visit a cell of the run that is not their home, ascending, in any chunks.
         cells: the run.
         rows: int64 (n,), ascending: the global rows of all residents and visitors.
         threshold: smallest score of a pair, -1 to 1.
@@ -72,7 +73,7 @@ def join_cells(
     """
     groups = equal_vectors(residents.vectors)
     join = _Join(
-        residents[np.sort(groups.first)],
+        residents[groups.first],
         cells,
         threshold=threshold,
         dtype=dtype or fastest_dtype(),
@@ -110,6 +111,7 @@ class _Join:
                 [encode(vectors[s : s + TILE_COLUMNS], dtype=dtype, one_scale=True) for s in starts]
             )
         self._buffer = buffer_for(dtype, num_products=TILE_ROWS * TILE_COLUMNS)
+        self._were_here: set[bytes] = set()
 
     def _of_cell(self, cell: int) -> Int64[ndarray, " k"]:
         return self._order[self._starts[cell] : self._starts[cell + 1]]
@@ -125,6 +127,7 @@ class _Join:
 
     def add(self, visitors: Members) -> None:
         """Join the residents of every cell with some of its visitors."""
+        visitors = self._first_of_equals(visitors)
         codes = encode(visitors.vectors, dtype=self._dtype)
         visited = visitors.cells[:, 1:]
         row, place = np.nonzero(
@@ -143,6 +146,18 @@ class _Join:
                 mutual = (self._residents.cells[resident, 1:] == home).any(axis=1)
                 first = ~mutual | (self._cells[cell] < home[:, 0])
                 self._keep(visitors, guest[first], resident[first])
+
+    def _first_of_equals(self, visitors: Members) -> Members:
+        """Those of which no equal was here before."""
+        visited = visitors.cells[:, 1:]
+        visits = ((visited >= self._cells.start) & (visited < self._cells.stop)).any(axis=1)
+        places = np.flatnonzero(visits)
+        is_new = np.zeros(len(places), bool)
+        for number, row in enumerate(fingerprints(visitors.vectors[places])):
+            before = len(self._were_here)
+            self._were_here.add(row.tobytes())
+            is_new[number] = len(self._were_here) > before
+        return visitors[places[is_new]]
 
     def _propose(
         self, codes: Codes, cell: int, *, upper: bool = False

@@ -19,7 +19,11 @@ Search = Callable[[Rows, OtherRows], Pairs]
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows with equal codes: the first row of every group, and the group of every row."""
+    """Rows with equal codes: the first row of every group, and the group of every row.
+
+    Groups of vectors are numbered by their first rows: what stands for them keeps the order of rows, which
+    breaks ties.
+    """
 
     first: Int64[ndarray, " g"]
     group: Int64[ndarray, " n"]
@@ -57,13 +61,17 @@ def equal_codes(codes: UInt64[ndarray, " n"]) -> Groups:
 
 def equal_vectors(vectors: Rows) -> Groups:
     """Group rows by equal vectors, bit for bit."""
-    prints = _fingerprints(vectors)
+    prints = fingerprints(vectors)
     by_print = np.lexsort((prints[:, 1], prints[:, 0]))
     is_new = np.ones(len(prints), bool)
     is_new[1:] = (prints[by_print[1:]] != prints[by_print[:-1]]).any(axis=1)
+    first = by_print[is_new]
+    order = np.argsort(first)
+    number = np.empty(len(first), np.int64)
+    number[order] = np.arange(len(first))
     group = np.empty(len(prints), np.int64)
-    group[by_print] = np.cumsum(is_new) - 1
-    return Groups(by_print[is_new], group)
+    group[by_print] = number[np.cumsum(is_new) - 1]
+    return Groups(first[order], group)
 
 
 def with_stars(pairs: Pairs, groups: Groups, *, has: np.ndarray | None = None) -> Pairs:
@@ -131,7 +139,7 @@ def collapsed_pairs(
 
 def _with_equal(found: Pairs, a: np.ndarray, b: np.ndarray) -> Pairs:
     """Give pairs of equal vectors the score 1; a search may have missed them, or scored them otherwise."""
-    prints = np.concatenate([_fingerprints(a), _fingerprints(b)])
+    prints = np.concatenate([fingerprints(a), fingerprints(b)])
     order = np.lexsort((prints[:, 1], prints[:, 0]))
     equal = np.flatnonzero((prints[order[1:]] == prints[order[:-1]]).all(axis=1))
     rows, columns = order[equal], order[equal + 1] - len(a)  # stable: the row of `a` comes first
@@ -156,7 +164,7 @@ def _sorted(pairs: Pairs, *, a: np.ndarray, b: np.ndarray, score: np.ndarray) ->
     return replace(pairs, a=a[order], b=b[order], score=score[order])
 
 
-def _fingerprints(vectors: Rows) -> UInt64[ndarray, "n 2"]:
+def fingerprints(vectors: Rows) -> UInt64[ndarray, "n 2"]:
     """128 bits of BLAKE2b of every row: about 2 µs a row of 664 dimensions."""
     rows = np.ascontiguousarray(vectors)
     digests = (hashlib.blake2b(row, digest_size=16).digest() for row in rows)

@@ -242,7 +242,7 @@ def _load_assign(num_probes: int, groups: list[int]) -> Work:
         rows, vectors = _with_vectors(attempt.payload["block"])
         centroids = np.asarray(read_array(attempt.payload["centroids"]))
         equal = equal_vectors(vectors)
-        firsts = np.sort(equal.first)
+        firsts = equal.first
         first, copies = equal.stars
         stars = edge_table(rows[first], rows[copies], np.ones(len(copies)), kind="cosine")
         storage.write_table(attempt.out / "stars.parquet", stars.cast(EDGES))

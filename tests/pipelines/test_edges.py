@@ -13,7 +13,10 @@ from curation.dedup.components import choose_representatives, components
 from curation.dedup.edges import Edges, distinct
 from curation.dedup.health import component_health
 from curation.search.binary import hamming_pairs
-from curation.search.collapse import collapsed_pairs
+from curation.search.cell_join import Members, join_cells
+from curation.search.cells import nearest_cells
+from curation.search.collapse import collapsed_pairs, equal_vectors
+from curation.search.edges import Pairs
 from curation.search.exact import cosine_pairs
 from pipelines.stages.edges import DecidingEdges
 from pipelines.stages.join import EdgeFile, edge_table
@@ -94,3 +97,107 @@ def test_without_edges(tmp_path: Path) -> None:
     hashes, vectors = np.arange(NUM).astype(np.uint64) << np.uint64(40), np.zeros((NUM, 4), np.float16)
     files = save(tmp_path, hashes * np.uint64(0x9E3779B97F4A7C15), vectors, cuts=[], limit=None, floor=0.9)
     DecidingEdges(files, {}, num_rows=NUM)
+
+
+def tied_rows(seed: int) -> np.ndarray:
+    """A few hubs, and around each many distinct rows of exactly the same cosine; some rows thrice."""
+    rng = np.random.default_rng(seed)
+    vectors = np.zeros((NUM, 40), np.float16)
+    for row in range(NUM):
+        hub, other = row % 4, 4 + int(rng.integers(36))
+        vectors[row, hub] = 0.9 if row >= 4 else 1
+        vectors[row, other] += 0.4375 if row >= 4 else 0
+    vectors[rng.permutation(np.arange(4, NUM))[:60]] = vectors[rng.integers(NUM, size=60)]
+    return vectors
+
+
+def copied_rows(seed: int) -> np.ndarray:
+    """Few distinct rows, most of them several times and in several blocks."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.standard_normal((4, 4))[rng.integers(4, size=60)] + 0.5 * rng.standard_normal((60, 4))
+    kinds = np.pad(kinds / np.linalg.norm(kinds, axis=1, keepdims=True), ((0, 0), (0, 36)))
+    return kinds.astype(np.float16)[rng.integers(60, size=NUM)]
+
+
+def limited_by_the_rule(vectors: np.ndarray, *, threshold: float, limit: int) -> set[tuple[int, int]]:
+    """Of distinct rows, each by its first: the edges that an end names among its best, ties by row."""
+    firsts = np.sort(np.unique(vectors, axis=0, return_index=True)[1])
+    exact = vectors[firsts].astype(np.float64)
+    scores = exact @ exact.T
+    kept = set()
+    for place, first in enumerate(firsts.tolist()):
+        others = [j for j in range(len(firsts)) if j != place and scores[place, j] >= threshold]
+        others.sort(key=lambda j, place=place: (-scores[place, j], j))
+        kept |= {tuple(sorted((first, int(firsts[j])))) for j in others[:limit]}
+    return kept
+
+
+def decided(files: list[EdgeFile], limit: int) -> set[tuple[int, int]]:
+    edges = DecidingEdges(files, {"cosine": 0.75}, num_rows=NUM, max_edges_per_row=limit)
+    return {(a, b) for a, b, score in everything(edges) if score < 1}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+@pytest.mark.parametrize("search", ["torch", "faiss", "cells"])
+@pytest.mark.usefixtures("arithmetic")
+def test_at_the_limit_equal_cosines_go_by_row_on_every_backend(
+    search: str, limit: int, tmp_path: Path
+) -> None:
+    for seed, draw in enumerate([tied_rows, copied_rows]):
+        vectors = draw(seed)
+        wanted = limited_by_the_rule(vectors, threshold=0.75, limit=limit)
+        for number, cuts in enumerate([[], [120], [50, 51, 200]]):
+            folder = tmp_path / f"{seed}-{number}"
+            folder.mkdir()
+            blocks = list(pairwise([0, *cuts, NUM]))
+            if search == "cells":
+                files = save_by_cells(folder, vectors, blocks=blocks, limit=limit)
+            else:
+                files = save_by_blocks(folder, vectors, blocks=blocks, limit=limit, backend=search)
+            assert decided(files, limit) == wanted
+
+
+def save_edges(path: Path, pairs: Pairs, *, first_a: int = 0, first_b: int = 0) -> EdgeFile:
+    storage.write_table(path, edge_table(pairs.a, pairs.b, pairs.score, kind="cosine"))
+    sha256, num_bytes = storage.sha256_file(str(path))
+    return EdgeFile(FileRef(str(path), num_bytes, sha256), first_a, first_b)
+
+
+def save_by_blocks(
+    folder: Path, vectors: np.ndarray, *, blocks: list[tuple[int, int]], limit: int, backend: str
+) -> list[EdgeFile]:
+    files = []
+    for (i, j), (k, m) in combinations_with_replacement(blocks, 2):
+        same = (i, j) == (k, m)
+        search = partial(cosine_pairs, threshold=0.75, same=same, backend=backend, max_edges_per_row=limit)
+        found = collapsed_pairs(vectors[i:j], vectors[k:m], same=same, search=search)
+        files.append(save_edges(folder / f"{i}-{k}.parquet", found, first_a=i, first_b=k))
+    return files
+
+
+def save_by_cells(
+    folder: Path, vectors: np.ndarray, *, blocks: list[tuple[int, int]], limit: int
+) -> list[EdgeFile]:
+    """Every row visits every cell, so that no pair is lost; blocks list the first of their equal rows."""
+    centroids = np.eye(5, 40).astype(np.float16)
+    cells = nearest_cells(vectors, centroids, num_probes=5)
+    files, firsts = [], []
+    for i, j in blocks:
+        equal = equal_vectors(vectors[i:j])
+        firsts.append(i + equal.first)
+        first, copies = equal.stars
+        star = Pairs(i + first, i + copies, np.ones(len(copies)))
+        files.append(save_edges(folder / f"stars-{i}.parquet", star))
+    rows = np.concatenate(firsts)
+    for low, high in [(0, 1), (1, 3), (3, 5)] if len(blocks) > 1 else [(0, 5)]:
+        home = rows[(cells[rows, 0] >= low) & (cells[rows, 0] < high)]
+        found = join_cells(
+            Members(home, vectors[home], cells[home]),
+            (Members(own, vectors[own], cells[own]) for own in firsts),
+            cells=range(low, high),
+            rows=rows,
+            threshold=0.75,
+            max_edges_per_row=limit,
+        )
+        files.append(save_edges(folder / f"cells-{low}.parquet", found))
+    return files
