@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+ARITHMETIC ?=
+TESTS ?=
 # Where a shell forbids it, each of the many processes would compile all that it imports: over a second each.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -14,8 +16,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(BASE)
 	$(BIN)/lvd demo
 
+# `make test ARITHMETIC=fp32 TESTS=tests/curation`: what products are made in, and which tests (see CONTRIBUTING.md).
 test: $(DEV)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	LVD_TEST_ARITHMETIC=$(ARITHMETIC) $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(TESTS)
 
 accept: $(DEV)
 	$(BIN)/python -m pytest -m accept --timeout 3600 -v
