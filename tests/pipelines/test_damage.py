@@ -235,7 +235,7 @@ def test_a_temporary_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.Mo
         path.touch()
 
     names = []
-    monkeypatch.setattr(local_files, "_rename", lambda temp, *_, **__: names.append(temp.name))
+    monkeypatch.setattr(local_files, "_rename", lambda temp, *_, **__: not names.append(temp.name))
     storage.publish_bytes(str(tmp_path / "a.txt"), b"half", replace=True)
     (tmp_path / names[0]).touch()
     remove_temporaries(tmp_path, deep=True)
