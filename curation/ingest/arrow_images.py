@@ -10,10 +10,9 @@ from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
 from curation.ingest.table_images import (
     READING_ERRORS,
-    Keys,
+    TableRows,
     choose_columns,
     reading_problem,
-    table_images,
 )
 
 
@@ -32,12 +31,10 @@ def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findi
     try:
         with storage.open_stream(info.path) as stream, pa.ipc.open_stream(stream) as batches:
             columns = choose_columns(batches.schema, source, info)
-            keys = Keys(columns)
+            table = TableRows(info, source, columns, findings)
             for batch in batches:
-                named = keys.of(batch, row)
-                yield from table_images(
-                    batch, row, columns, named=named, info=info, source=source, findings=findings
-                )
+                yield from table.images(batch, row)
                 row += len(batch)
+            table.end()
     except READING_ERRORS as error:
         findings.problems.append(reading_problem(info, error, row))

@@ -15,7 +15,7 @@ from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.csv_records import Records
 from curation.ingest.links import may_accompany
-from curation.ingest.parquet_images import open_parquet
+from curation.ingest.parquet_images import BATCH_ROWS, open_parquet
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.row_values import read_values, row_sidecars
 from curation.ingest.rows import as_text
@@ -29,7 +29,6 @@ from curation.ingest.walk import WalkRules, walk_source
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FILE_NAME = "file_name"
-_BATCH_ROWS = 16  # one text may be that of every row, and is as large in each
 
 
 def is_image_name(key: str) -> bool:
@@ -192,7 +191,7 @@ def _read(file: storage.FileInfo, findings: Findings) -> Iterator[dict[str, Any]
 def _rows(path: str, findings: Findings) -> Iterator[dict[str, Any]]:
     if path.endswith(".parquet"):
         with open_parquet(path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
+            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
                 columns = [read_values(column) for column in batch.columns]
                 yield from (
                     dict(zip(batch.schema.names, items, strict=True)) for items in zip(*columns, strict=True)

@@ -13,12 +13,13 @@ from curation.ingest.staging import StagedImage
 from curation.ingest.table_images import (
     READING_ERRORS,
     Columns,
-    Keys,
+    TableRows,
     choose_columns,
     reading_problem,
-    table_images,
 )
 
+# Of what is read as Python's values: one long text may be that of every row, and is as large in each.
+BATCH_ROWS = 16
 _BUFFER_BYTES = 8 << 20  # that a column's chunk is read by: the memory of a wide row group does not matter
 
 
@@ -30,8 +31,24 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
         pa.ArrowException: when it is none.
         OSError: when it cannot be read.
     """
-    with storage.open_seekable(path) as stream, pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as file:
-        yield file
+    with storage.open_seekable(path) as stream:
+        with pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as file:
+            texts = _texts_in_lists(file)
+            if not texts:
+                yield file
+                return
+        with pq.ParquetFile(
+            stream, metadata=file.metadata, buffer_size=_BUFFER_BYTES, read_dictionary=texts
+        ) as file:
+            yield file
+
+
+def _texts_in_lists(file: pq.ParquetFile) -> list[str]:
+    """Columns of text within lists: one row may point at one long text a million times."""
+    leaves = [file.schema.column(i) for i in range(len(file.schema.names))]
+    return [
+        leaf.path for leaf in leaves if leaf.max_repetition_level > 0 and leaf.physical_type == "BYTE_ARRAY"
+    ]
 
 
 def cut_parquet(info: storage.FileInfo, unit_bytes: int) -> list[tuple[int, int | None]]:
@@ -80,13 +97,12 @@ def parquet_images(
             if first >= stop:
                 return
             columns = choose_columns(file.schema_arrow, source, info)
-            keys = Keys(columns, _keys_before(file, columns, first))
+            table = TableRows(info, source, columns, findings)
+            table.pass_over(_keys_before(file, columns, first))
             for batch in _batches(file, columns, first, stop):
-                named = keys.of(batch, row)
-                yield from table_images(
-                    batch, row, columns, named=named, info=info, source=source, findings=findings
-                )
+                yield from table.images(batch, row)
                 row += len(batch)
+            table.end()
     except READING_ERRORS as error:
         findings.problems.append(_problem(info, error, row))
 
@@ -106,7 +122,9 @@ def _keys_before(file: pq.ParquetFile, columns: Columns, first: int) -> Iterator
     for number in range(file.metadata.num_row_groups):
         if columns.key is None or row >= first:
             return
-        yield from file.iter_batches(1 << 14, row_groups=[number], columns=[columns.key], use_threads=False)
+        yield from file.iter_batches(
+            BATCH_ROWS, row_groups=[number], columns=[columns.key], use_threads=False
+        )
         row += file.metadata.row_group(number).num_rows
 
 

@@ -16,6 +16,8 @@ from curation.ingest.parquet_images import open_parquet
 # A unit vector whose components were rounded to fp16 is this close to length 1; it is kept bit for bit.
 UNIT_TOLERANCE = 2.0**-10
 BATCH_ROWS = 1 << 14
+MAX_NAME_BYTES = 1 << 14  # of a key and its pool
+_NAMES_ROWS = 1 << 8
 
 
 class PrecomputedVectors:
@@ -37,9 +39,8 @@ class PrecomputedVectors:
             self._group_rows = [
                 file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
             ]
-            names = file.read(columns=["pool", "key"] if self.has_pool else ["key"])
+            self._names = self._read_names(file)
             self.dim = self._dim(file)
-        self._names = self._name(names["key"], names["pool"] if self.has_pool else None)
         self._check_names()
 
     def lookup(
@@ -68,6 +69,33 @@ class PrecomputedVectors:
         codes = wanted.indices.to_numpy(zero_copy_only=False)
         return vectors[codes], has[codes]
 
+    def known(self, keys: Sequence[str], pool: str) -> Bool[np.ndarray, " n"]:
+        """Which keys the file has, with a vector or without."""
+        pools = pa.array([pool] * len(keys), pa.string()) if self.has_pool else None
+        wanted = self._name(pa.array(keys, pa.string()), pools)
+        there = self._names.filter(pc.is_in(self._names, value_set=wanted.unique()))
+        return pc.is_in(wanted, value_set=there).to_numpy(zero_copy_only=False)
+
+    @property
+    def first_key(self) -> str:
+        """The file's first key, for people to compare theirs with; empty where there is none."""
+        return self._names[0].as_py().rpartition("\0")[2] if len(self._names) else ""
+
+    def _read_names(self, file: pq.ParquetFile) -> pa.Array:
+        """The names of all rows; a few at a time, for one long text may be that of every row."""
+        pieces = []
+        for batch in file.iter_batches(_NAMES_ROWS, columns=["pool", "key"] if self.has_pool else ["key"]):
+            names = self._name(batch["key"], batch["pool"] if self.has_pool else None)
+            longest = pc.max(pc.binary_length(names)).as_py() or 0
+            if longest > MAX_NAME_BYTES:
+                raise SourceError(
+                    f"A key in {storage.redact(self.path)} is no key of an image",
+                    got=f"{longest} bytes",
+                    expected=f"at most {MAX_NAME_BYTES}",
+                )
+            pieces.append(names)
+        return pa.chunked_array(pieces, pa.large_string()).combine_chunks()
+
     def _read(
         self, file_rows: Int64[np.ndarray, " m"]
     ) -> Iterator[tuple[Int64[np.ndarray, " b"], np.ndarray]]:
@@ -78,13 +106,27 @@ class PrecomputedVectors:
         with _open(self.path) as file:
             for group in np.unique(np.searchsorted(starts, file_rows, side="right") - 1).tolist():
                 first = int(starts[group])
+                self._check_size(file, group)
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=["embedding"]):
                     low, high = np.searchsorted(file_rows, [first, first + len(batch)])
                     if low < high:
-                        rows = batch.column(0).take(pa.array(file_rows[low:high] - first))
+                        rows = _plain(batch.column(0)).take(pa.array(file_rows[low:high] - first))
                         valid = pc.is_valid(rows).to_numpy(zero_copy_only=False)
                         yield np.arange(low, high)[valid], self._matrix(pc.drop_null(rows))
                     first += len(batch)
+
+    def _check_size(self, file: pq.ParquetFile, group: int) -> None:
+        """See that a row group holds no more numbers than its rows want, however well they compress."""
+        wanted = self._group_rows[group] * max(self.dim, 1)
+        chunk = file.metadata.row_group(group)
+        places = [i for i in range(chunk.num_columns) if _is_of(chunk.column(i).path_in_schema, "embedding")]
+        for place in places:
+            if (got := chunk.column(place).num_values) > wanted:
+                raise SourceError(
+                    f"Embeddings in {storage.redact(self.path)} differ in length",
+                    got=f"{got} numbers in {self._group_rows[group]} rows",
+                    expected=f"{self.dim} numbers in each, the length of the file's first",
+                )
 
     def _matrix(self, rows: pa.Array) -> np.ndarray:
         values = rows.flatten()
@@ -98,10 +140,10 @@ class PrecomputedVectors:
         return values.to_numpy(zero_copy_only=False).reshape(len(rows), self.dim)
 
     def _dim(self, file: pq.ParquetFile) -> int:
-        kind = file.schema_arrow.field("embedding").type
+        kind = _storage_of(file.schema_arrow.field("embedding").type)
         if pa.types.is_fixed_size_list(kind):
             return kind.list_size
-        for batch in file.iter_batches(1024, columns=["embedding"]):
+        for batch in file.iter_batches(1, columns=["embedding"]):
             if lengths := pc.drop_null(pc.list_value_length(batch.column(0))).to_pylist():
                 return lengths[0]
         return 0
@@ -122,14 +164,14 @@ class PrecomputedVectors:
                 expected="one row an image" if self.has_pool else "one row an image, or a column `pool`",
             )
 
-    def _name(self, keys: pa.Array | pa.ChunkedArray, pools: pa.Array | pa.ChunkedArray | None) -> pa.Array:
+    def _name(self, keys: pa.Array, pools: pa.Array | None) -> pa.Array:
         """One string an image: the key, behind its pool where the file has pools."""
         keys = keys.cast(pa.large_string())
         if pools is not None:
             keys = pc.binary_join_element_wise(
                 pools.cast(pa.large_string()), keys, pa.scalar("\0", pa.large_string())
             )
-        return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+        return keys
 
 
 def has_pool_column(path: str) -> bool:
@@ -176,22 +218,42 @@ def _check_schema(path: str, found: pa.Schema) -> None:
         raise SourceError(
             f"{storage.redact(path)} is no file of embeddings",
             got=", ".join(f"{field.name}: {field.type}" for field in found),
-            expected="key: string, embedding: list of float16, float32 or float64; pool: string if any",
+            expected="key: text, embedding: list or tensor of float16, float32 or float64; pool: text if any",
         )
 
 
 def _is_vector(kind: pa.DataType | None) -> bool:
     if kind is None:
         return False
-    is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    kind = _storage_of(kind)
+    is_list = (
+        pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    )
     return is_list and pa.types.is_floating(kind.value_type)
+
+
+def _storage_of(kind: pa.DataType) -> pa.DataType:
+    """What a type that is made of another, such as a tensor of fixed shape, is made of."""
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _plain(rows: pa.Array) -> pa.Array:
+    return rows.storage if isinstance(rows, pa.ExtensionArray) else rows
+
+
+def _is_of(path: str, column: str) -> bool:
+    return path == column or path.startswith(f"{column}.")
 
 
 def _is_text(kind: pa.DataType | None) -> bool:
     if kind is None:
         return False
     text = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(text) or pa.types.is_large_string(text)
+    return pa.types.is_string(text) or pa.types.is_large_string(text) or pa.types.is_string_view(text)
 
 
 def _unit_fp16(

@@ -41,8 +41,13 @@ Oddity = Literal[
     "link_repeated",  # not followed: the folder is listed under another name
     "link_outside",  # not followed: leads out of where links may lead
     "odd_name",  # images whose names are not UTF-8, and sidecars, which are left out
+    "other_keys",  # images have no vector in a file of vectors, which has other keys
+    "paths_alone",  # a column of images names files, and holds no bytes: such files are never opened
+    "long_key",  # of a table's row: its number stands for it
     "odd_sidecar",  # left out: holds what JSON has no form for, or cannot be read
 ]
+
+MAX_NOTES = 20  # of a kind, about rows of one unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +71,14 @@ class Findings:
 
     problems: list[Problem] = field(default_factory=list)  # not read: the run ends degraded and names them
     notes: list[Problem] = field(default_factory=list)  # odd, but nothing is missing
+    _num_notes: dict[str, int] = field(default_factory=dict)
+
+    def note(self, problem: Problem) -> None:
+        """Take a note about one of many rows: of each kind the first are kept, and the others counted."""
+        num = self._num_notes[problem.what] = self._num_notes.get(problem.what, 0) + 1
+        if num > MAX_NOTES + 1:
+            self.notes.remove(self._more(problem, num - 1))
+        self.notes.append(problem if num <= MAX_NOTES else self._more(problem, num))
+
+    def _more(self, problem: Problem, num: int) -> Problem:
+        return Problem(problem.path, problem.what, f"{num - MAX_NOTES} more of this kind")

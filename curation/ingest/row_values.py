@@ -19,18 +19,46 @@ from curation.ingest.rows import as_text
 _NO_VALUE = (ValueError, ArithmeticError, LookupError, RecursionError, pa.ArrowException)
 # Deeper values are left out: at a fixed depth, so that all workers decide alike, whatever their stacks hold.
 _MAX_DEPTH = 64
+# A longer name of a row is none: every row's is held while a unit is staged.
+MAX_NAME_CHARS = 1024
 
 
 def read_values(column: pa.Array) -> list[Any]:
-    """The values of a column.
+    """The values of a column; what stands in it once, and is pointed at often, is made once.
 
     Text that is not UTF-8 has lone surrogates for its odd bytes; what Python has no value for is given as the
     error that says so.
     """
     try:
-        return column.to_pylist()
+        return _shared_values(column) if _has_dictionary(column.type) else column.to_pylist()
     except _NO_VALUE:
         return [_read_value(item) for item in column]
+
+
+def _has_dictionary(kind: pa.DataType) -> bool:
+    return pt.is_dictionary(kind) or any(_has_dictionary(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _shared_values(column: pa.Array) -> list[Any]:
+    """The values of a column, each entry of a dictionary one object: a text may be that of a million rows."""
+    match column:
+        case pa.DictionaryArray():
+            words = read_values(column.dictionary)
+            return [None if i is None else words[i] for i in column.indices.to_pylist()]
+        case pa.MapArray():
+            pairs = [_shared_values(cell.values) if cell.is_valid else None for cell in column]
+            return [pair and [tuple(entry.values()) for entry in pair] for pair in pairs]
+        case pa.ListArray() | pa.LargeListArray() | pa.FixedSizeListArray():
+            return [_shared_values(cell.values) if cell.is_valid else None for cell in column]
+        case pa.StructArray():
+            names = [field.name for field in column.type]
+            rows = zip(*map(_shared_values, column.flatten()), strict=True)
+            valid = column.is_valid().to_pylist()
+            return [
+                dict(zip(names, row, strict=True)) if v else None for row, v in zip(rows, valid, strict=True)
+            ]
+        case _:
+            return read_values(column) if not _has_dictionary(column.type) else column.to_pylist()
 
 
 def _read_value(item: pa.Scalar) -> Any:
@@ -43,12 +71,29 @@ def _read_value(item: pa.Scalar) -> Any:
         return error
 
 
-def name_of(value: Any, row: int) -> str:
-    """What a key column's value names its row; the row's number where it names none."""
-    try:
-        return f"{row:08d}" if value is None or isinstance(value, Exception) else as_text(str(value))
-    except RecursionError:
+def name_of(value: Any, row: int, *, place: str, findings: Findings) -> str:
+    """What a key column's value names its row; the row's number where it names none.
+
+    Args:
+        value: of the column.
+        row: the row's number within its file.
+        place: the file, for the note that a name is too long to be one.
+        findings: notes are added here.
+    """
+    if value is None or isinstance(value, Exception):
         return f"{row:08d}"
+    try:
+        _Plain(MAX_NAME_CHARS).of(value, 0)
+        name = as_text(str(value))
+    except (RecursionError, ValueError):
+        return f"{row:08d}"
+    except _TooLongError:
+        name = None
+    if name is not None and len(name) <= MAX_NAME_CHARS:
+        return name
+    detail = f"row {row}: a key of more than {MAX_NAME_CHARS} characters; its number stands for it"
+    findings.note(Problem(place, "long_key", detail))
+    return f"{row:08d}"
 
 
 def row_sidecars(
@@ -66,40 +111,62 @@ def row_sidecars(
         return {}
     path, where = place
     try:
-        data = encode_row(values)
+        data = encode_row(values, max_bytes=max_bytes)
+    except _TooLongError:
+        detail = f"{where}: more than {max_bytes} bytes of json are left out"
+        findings.note(Problem(path, "long_sidecar", detail))
+        return {}
     except (*_NO_VALUE, TypeError) as error:
         detail = f"{where}: json is left out: {as_text(' '.join(str(error).split())[:200])}"
-        findings.notes.append(Problem(path, "odd_sidecar", detail))
-        return {}
-    if len(data) > max_bytes:
-        detail = f"{where}: {len(data)} bytes of json are left out"
-        findings.notes.append(Problem(path, "long_sidecar", detail))
+        findings.note(Problem(path, "odd_sidecar", detail))
         return {}
     return {"json": data}
 
 
-def encode_row(values: Mapping[str, Any]) -> bytes:
+class _TooLongError(Exception):
+    """A row comes to more bytes than a sidecar may have."""
+
+
+def encode_row(values: Mapping[str, Any], *, max_bytes: int) -> bytes:
     """A row as JSON in UTF-8; what JSON has no form for becomes Python's text of it.
 
     Raises:
         ValueError: when values are nested without measure.
-        Exception: that `read_values` gave for a value.
+        Exception: that `read_values` gave for a value, or that the JSON is longer than `max_bytes`.
     """
-    plain = _plain(values, 0)
+    plain = _Plain(max_bytes).of(values, 0)
     try:
-        return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+        data = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), default=str).encode()
     except UnicodeEncodeError:  # half a character, which JSON can escape and UTF-8 does not have
-        return json.dumps(plain, separators=(",", ":"), default=str).encode()
+        data = json.dumps(plain, separators=(",", ":"), default=str).encode()
+    if len(data) > max_bytes:
+        raise _TooLongError
+    return data
 
 
-def _plain(value: Any, depth: int) -> Any:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"values are nested more than {_MAX_DEPTH} deep")
+class _Plain:
+    """Makes values plain, and counts how long their JSON is at least before it is made."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+
+    def of(self, value: Any, depth: int) -> Any:
+        self._left -= len(value) if isinstance(value, str) else 1
+        if self._left < 0:
+            raise _TooLongError
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"values are nested more than {_MAX_DEPTH} deep")
+        match value:
+            case dict():
+                return {str(name): self.of(item, depth + 1) for name, item in value.items()}
+            case list() | tuple():
+                return [self.of(item, depth + 1) for item in value]
+            case _:
+                return _plain(value)
+
+
+def _plain(value: Any) -> Any:
     match value:
-        case dict():
-            return {str(name): _plain(item, depth + 1) for name, item in value.items()}
-        case list() | tuple():
-            return [_plain(item, depth + 1) for item in value]
         case float() if not math.isfinite(value):
             return None
         case bytes():

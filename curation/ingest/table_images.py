@@ -19,6 +19,9 @@ from curation.ingest.unique_names import UniqueNames
 IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes", "content")
 # What can end the reading of a table: a store, or a file that is not what its format wants. Names of columns
 # are decoded, and their types gone through, by Python.
+_PIECE_ROWS = (
+    16  # that Python holds values of: a batch may be a file's all, and each value as large in each row
+)
 READING_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, RecursionError)
 
 
@@ -58,7 +61,9 @@ def choose_columns(schema: pa.Schema, source: TableSource, info: storage.FileInf
             + (f" named {source.image!r}" if source.image else " that could be told"),
             got=there,
             expected="a column of binary type, or a struct with a field `bytes`",
-            remedy="Name it in the source: image: COLUMN, or COLUMN.FIELD",
+            remedy="Write the images' bytes into a column of binary type"
+            if source.image
+            else "Name it in the source: image: COLUMN, or COLUMN.FIELD",
         )
     image, field = found[0]
     for name in (*([source.key] if source.key else []), *(source.columns or ())):
@@ -76,7 +81,7 @@ def _image_at(schema: pa.Schema, name: str) -> tuple[str, str | None] | None:
         column, field = name, ""
     if column not in schema.names:
         return None
-    kind = schema.field(column).type
+    kind = _plain_type(schema.field(column).type)
     if pt.is_struct(kind):
         field = field or "bytes"
         index = kind.get_field_index(field)
@@ -84,78 +89,117 @@ def _image_at(schema: pa.Schema, name: str) -> tuple[str, str | None] | None:
     return (column, None) if _is_bytes(kind) and not field else None
 
 
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, whatever they are packed in."""
+    while True:
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        elif pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
+            kind = kind.value_type
+        else:
+            return kind
+
+
 def _is_bytes(kind: pa.DataType) -> bool:
+    kind = _plain_type(kind)
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind)
 
 
 def _has_bytes(kind: pa.DataType) -> bool:
-    return _is_bytes(kind) or any(_has_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    plain = _plain_type(kind)
+    return _is_bytes(plain) or any(_has_bytes(plain.field(i).type) for i in range(plain.num_fields))
 
 
-class Keys:
-    """Names rows by the key column, each once in the file, or by their numbers."""
+class TableRows:
+    """The rows of a file as images, batch after batch.
 
-    def __init__(self, columns: Columns, before: Iterable[pa.RecordBatch] = ()) -> None:
-        """A range of the file must give the keys that the whole file would: it needs those `before` it."""
-        self._column = columns.key
-        self._unique = UniqueNames() if columns.key else None
-        row = 0
-        for batch in before:
-            self.of(batch, row)
-            row += len(batch)
-
-    def of(self, batch: pa.RecordBatch, row: int) -> list[str]:
-        """The names of a batch whose first row is `row`; batches come in order."""
-        values = read_values(batch.column(self._column)) if self._column else [None] * len(batch)
-        return [self._name(value, row + i) for i, value in enumerate(values)]
-
-    def _name(self, value: object, row: int) -> str:
-        name = name_of(value, row)
-        return name if self._unique is None else self._unique.take(name)
-
-
-def table_images(
-    batch: pa.RecordBatch,
-    row: int,
-    columns: Columns,
-    *,
-    named: list[str],
-    info: storage.FileInfo,
-    source: TableSource,
-    findings: Findings,
-) -> Iterator[StagedImage]:
-    """The images of a batch whose first row is `row`.
-
-    A row's key is `key_prefix`, the file's key, a slash, and the row's name. A null image is `missing_image`.
-    The path in the struct of Hugging Face `datasets` is never opened: whoever wrote the table would choose
-    the file that is read.
+    A row's key is `key_prefix`, the file's key, a slash, and the row's name: of the key column, each once in
+    the file, or its number. A null image is `missing_image`. The path in the struct of Hugging Face
+    `datasets` is never opened: whoever wrote the table would choose the file that is read.
 
     Args:
-        batch: some rows, with all of `columns`.
-        row: number of the first within the file.
-        columns: which is what.
-        named: the rows' names, from `Keys`.
         info: the file.
         source: what it belongs to.
-        findings: sidecars that are left out are added here.
+        columns: which is what.
+        findings: sidecars that are left out, and the like, are added here.
     """
-    images = batch.column(columns.image)
-    if columns.field is not None:
-        # `flatten` takes the struct's own nulls into its fields.
-        images = images.flatten()[images.type.get_field_index(columns.field)]
-    others = [read_values(batch.column(name)) for name in columns.others]
-    for i, name in enumerate(named):
-        values = {column: items[i] for column, items in zip(columns.others, others, strict=True)}
-        place = (info.path, f"row {row + i}")
-        sidecars = row_sidecars(values or None, place, max_bytes=source.max_sidecar_bytes, findings=findings)
-        data = images[i].as_py()
-        yield StagedImage(
-            key=f"{source.key_prefix}{as_text(info.key)}/{name}",
-            uri=f"{storage.redact(info.path)}#{name}",
-            data=data,
-            reason="missing_image" if data is None else None,
-            sidecars=sidecars,
-        )
+
+    def __init__(
+        self, info: storage.FileInfo, source: TableSource, columns: Columns, findings: Findings
+    ) -> None:
+        self._info, self._source, self._columns, self._findings = info, source, columns, findings
+        self._unique = UniqueNames() if columns.key else None
+        self._num_paths, self._first_path = 0, ""
+
+    def pass_over(self, before: Iterable[pa.RecordBatch]) -> None:
+        """A range of the file must give the keys that the whole file would: it needs those `before` it."""
+        row = 0
+        for batch in before:
+            self._names(batch, row, Findings())
+            row += len(batch)
+
+    def images(self, batch: pa.RecordBatch, row: int) -> Iterator[StagedImage]:
+        """The images of a batch whose first row is `row`, with all of `columns`; batches come in order."""
+        for start in range(0, len(batch), _PIECE_ROWS):
+            yield from self._piece(batch.slice(start, _PIECE_ROWS), row + start)
+
+    def _piece(self, batch: pa.RecordBatch, row: int) -> Iterator[StagedImage]:
+        columns = self._columns
+        images, paths = _image_values(batch.column(columns.image), columns.field)
+        others = [read_values(batch.column(name)) for name in columns.others]
+        for i, name in enumerate(self._names(batch, row, self._findings)):
+            values = {column: items[i] for column, items in zip(columns.others, others, strict=True)}
+            sidecars = row_sidecars(
+                values or None,
+                (self._info.path, f"row {row + i}"),
+                max_bytes=self._source.max_sidecar_bytes,
+                findings=self._findings,
+            )
+            data = images[i].as_py()
+            if data is None and paths is not None and paths[i].is_valid:
+                self._num_paths += 1
+                self._first_path = self._first_path or str(read_values(paths.slice(i, 1))[0])[:200]
+            yield StagedImage(
+                key=f"{self._source.key_prefix}{as_text(self._info.key)}/{name}",
+                uri=f"{storage.redact(self._info.path)}#{name}",
+                data=data,
+                reason="missing_image" if data is None else None,
+                sidecars=sidecars,
+            )
+
+    def _names(self, batch: pa.RecordBatch, row: int, findings: Findings) -> list[str]:
+        values = read_values(batch.column(self._columns.key)) if self._columns.key else [None] * len(batch)
+        names = [
+            name_of(value, row + i, place=self._info.path, findings=findings)
+            for i, value in enumerate(values)
+        ]
+        return names if self._unique is None else [self._unique.take(name) for name in names]
+
+    def end(self) -> None:
+        """Note what only the whole of the rows shows."""
+        if self._num_paths:
+            detail = (
+                f"{self._num_paths} rows of column {self._columns.image!r} have a path, such as "
+                f"{self._first_path!r}, and no bytes; such files are never opened: embed them in the "
+                "table, or give their folder as a source of kind folder"
+            )
+            self._findings.notes.append(Problem(self._info.path, "paths_alone", detail))
+
+
+def _image_values(images: pa.Array, field: str | None) -> tuple[pa.Array, pa.Array | None]:
+    """The images' bytes and, of a struct that has them beside, their paths."""
+    images = _storage_of(images)
+    if field is None:
+        return images, None
+    # `flatten` takes the struct's own nulls into its fields.
+    fields, kind = images.flatten(), images.type
+    at = kind.get_field_index("path")
+    is_text = at >= 0 and field != "path" and not _has_bytes(kind.field(at).type)
+    return _storage_of(fields[kind.get_field_index(field)]), fields[at] if is_text else None
+
+
+def _storage_of(column: pa.Array) -> pa.Array:
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
 
 
 def reading_problem(info: storage.FileInfo, error: Exception, row: int) -> Problem:

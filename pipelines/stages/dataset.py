@@ -19,6 +19,7 @@ from pipelines.parts import verified
 from pipelines.run_dir import read_manifest, saved_config
 from pipelines.runner import Runner
 from pipelines.stages.cell_join import RECALL_SUFFIX
+from pipelines.stages.describe import other_keys
 from pipelines.stages.losses import as_data, find_losses
 from pipelines.stages.shard import Bucket
 from pipelines.step import FileRef, Receipt, digest_of
@@ -85,6 +86,7 @@ def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
     """Whether everything could be read, what could not, and what was odd about the rest."""
     unread, notes = _findings(runner, "unread"), _findings(runner, "notes")
     unread += [problem for receipt in runner.receipts["shard"] for problem in receipt.facts["unread"]]
+    notes += other_keys(runner.receipts.get("describe", []))
     for level in lineage.facts["funnel"]:
         unread += [
             {

@@ -1,16 +1,19 @@
 """describe and judge: every image is read and decoded once; thresholds are applied to what was measured."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from curation import storage
 from curation.describe.describe import DescribeConfig, Described, describe, with_vectors
 from curation.describe.embed import EmbedConfig, Embedder, parse_embedder
 from curation.describe.filters import JudgeConfig, judge
 from curation.ingest.precomputed import PrecomputedVectors, has_pool_column
+from curation.ingest.problems import Problem
 from curation.ingest.rows import image_range, read_sample
 from curation.read_ahead import ReadAhead
 from pipelines.config import RunConfig
@@ -126,6 +129,8 @@ def _load(config: DescribeConfig, models: tuple[EmbedConfig, EmbedConfig | None,
                 guard=watchdog.guard,
             )
         keys = images["key"].to_pylist()
+        files = {"embeddings": embeddings, "descriptors": descriptors, "vectors of heads": head_vectors}
+        unknown = {what: _unknown(file, keys, part.pool) for what, file in files.items() if file is not None}
         if embeddings is not None:
             found = with_vectors(found, *embeddings.lookup(keys, part.pool))
         if descriptors is not None:
@@ -133,9 +138,42 @@ def _load(config: DescribeConfig, models: tuple[EmbedConfig, EmbedConfig | None,
         if head_vectors is not None:
             found = with_vectors(found, *head_vectors.lookup(keys, part.pool), into="head_vectors")
         _write(attempt.out, found)
-        return {"num_rows": part.num_rows, "num_unreadable": len(found.read_errors)}
+        return {
+            "num_rows": part.num_rows,
+            "num_unreadable": len(found.read_errors),
+            "unknown": {what: found for what, found in unknown.items() if found is not None},
+        }
 
     return work
+
+
+def _unknown(file: PrecomputedVectors, keys: Sequence[str], pool: str) -> dict[str, Any] | None:
+    """How many images a file of vectors does not know, and a key of each side; None where it knows all."""
+    unknown = np.flatnonzero(~file.known(keys, pool))
+    if not len(unknown):
+        return None
+    return {"pool": pool, "num": len(unknown), "image": keys[unknown[0]], "key": file.first_key}
+
+
+def other_keys(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
+    """A note for each pool and file of vectors that has other keys than the pool's images.
+
+    Args:
+        receipts: of this step.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for receipt in receipts:
+        for what, unknown in receipt.facts.get("unknown", {}).items():
+            one = found.setdefault((unknown["pool"], what), {**unknown, "num": 0})
+            one["num"] += unknown["num"]
+    notes = []
+    for (pool, what), one in found.items():
+        detail = (
+            f"the file of {what} lacks the keys of {one['num']} images, such as {one['image'][:200]!r}; "
+            f"a key that it has is {one['key'][:200]!r}"
+        )
+        notes.append(asdict(Problem(f"pool {pool}", "other_keys", detail)))
+    return notes
 
 
 def _write(out: Path, found: Described) -> None:

@@ -120,6 +120,21 @@ def test_vectors_of_other_keys_are_no_success(tmp_path: Path, run_folder: Any) -
     embed = {"embedder": f"precomputed:{tmp_path / 'vectors.parquet'}"}
     assert run_folder(tmp_path / "in", describe={"embed": embed}) == 4
     assert "nothing is left after judge: 4 × no_embedding" in lines_of(tmp_path / "run")
+    said = "lacks the keys of 4 images, such as '0.jpg'; a key that it has is '0'"
+    assert said in lines_of(tmp_path / "run")
+
+
+def test_an_image_whose_key_has_no_vector_is_named(tmp_path: Path, run_folder: Any) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        noise(number).save(tmp_path / "in" / f"{number}.jpg")
+    vectors = pa.array([[*np.eye(4, 8, dtype=np.float32)[0]], None, [1.0] * 8], pa.list_(pa.float32()))
+    table = pa.table({"key": ["0.jpg", "1.jpg", "2.jpg"], "embedding": vectors})
+    pq.write_table(table, tmp_path / "vectors.parquet")
+    embed = {"embedder": f"precomputed:{tmp_path / 'vectors.parquet'}"}
+    assert run_folder(tmp_path / "in", describe={"embed": embed}) == 0
+    said = "lacks the keys of 1 images, such as '3.jpg'; a key that it has is '0.jpg'"
+    assert said in lines_of(tmp_path / "run")
 
 
 def test_the_command_says_it_and_trains_on_nothing(

@@ -62,12 +62,16 @@ def listed_images(
 
 def _web_image(row: ListRow, info: storage.FileInfo, source: UrlSource, *, findings: Findings) -> WebImage:
     values = dict(row.values)
-    name = name_of(values.get(source.key) if source.key is not None else None, row.number)
+    named = values.get(source.key) if source.key is not None else None
+    name = name_of(named, row.number, place=info.path, findings=findings)
     if source.columns is not None:
         values = {column: values.get(column) for column in source.columns}
     place = (info.path, f"row {row.number}")
     sidecars = row_sidecars(values or None, place, max_bytes=source.max_sidecar_bytes, findings=findings)
-    return WebImage(f"{source.key_prefix}{as_text(info.key)}/{name}", row.url, sidecars)
+    key = f"{source.key_prefix}{as_text(info.key)}/{name}"
+    if row.url is not None and len(row.url) > MAX_URL_CHARS and len(row.url.strip(" ")) > MAX_URL_CHARS:
+        return WebImage(key, row.url.strip(" ")[:MAX_URL_CHARS], {}, "bad_url")
+    return WebImage(key, row.url, sidecars)
 
 
 def fetch_images(

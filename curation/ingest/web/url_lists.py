@@ -10,7 +10,7 @@ import pyarrow.types as pt
 
 from curation import storage
 from curation.errors import ConfigError
-from curation.ingest.parquet_images import open_parquet
+from curation.ingest.parquet_images import BATCH_ROWS, open_parquet
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.row_values import read_values
 from curation.ingest.table_images import READING_ERRORS
@@ -23,8 +23,6 @@ from curation.ingest.web.text_lists import (
     text_rows,
 )
 from curation.ingest.web.url_source import LIST_SUFFIXES, ListFormat, UrlSource
-
-_BATCH_ROWS = 4096
 
 
 def format_of(key: str, source: UrlSource) -> ListFormat:
@@ -132,7 +130,7 @@ def _parquet_rows(info: storage.FileInfo, source: UrlSource, *, where: str, firs
             num_rows = file.metadata.row_group(group).num_rows
             if start + num_rows > first:
                 batches = file.iter_batches(
-                    _BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
+                    BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
                 )
                 yield from _batch_rows(batches, source, start=start, first=first)
             start += num_rows

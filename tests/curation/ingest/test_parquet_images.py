@@ -5,11 +5,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peak_memory import risen_mb
 
 from curation import storage
 from curation.errors import ConfigError
@@ -226,9 +228,122 @@ def test_a_value_that_all_rows_share_is_held_once(tmp_path: Path):
     assert peak < 16 << 20
 
 
-@pytest.mark.xfail(strict=True, reason="the column is not found")
 def test_a_dictionary_of_images(tmp_path: Path):
     images = pa.array([b"1", b"2", None, b"1"]).dictionary_encode()
     path = write(tmp_path / "a.parquet", {"image": images, "label": [0, 1, 2, 3]})
     found = [(i.data, i.reason) for i in images_of(path)]
     assert found == [(b"1", None), (b"2", None), (None, "missing_image"), (b"1", None)]
+
+
+PACKED = {
+    "view": lambda images: images.cast(pa.binary_view()),
+    "large": lambda images: images.cast(pa.large_binary()),
+    "dictionary": lambda images: images.dictionary_encode(),
+    "large dictionary": lambda images: images.cast(pa.large_binary()).dictionary_encode(),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("in_struct", [False, True])
+def test_images_however_they_are_packed(tmp_path: Path, name: str, in_struct: bool):
+    images = PACKED[name](pa.array([b"1", b"2", None, b"1"]))
+    if in_struct:
+        images = pa.StructArray.from_arrays([images, pa.array(["a", "b", None, "d"])], ["bytes", "path"])
+    path = write(tmp_path / "a.parquet", {"image": images, "label": [0, 1, 2, 3]})
+    findings = Findings()
+    found = [(i.data, i.reason) for i in images_of(path, findings)]
+    assert found == [(b"1", None), (b"2", None), (None, "missing_image"), (b"1", None)]
+    assert not findings.notes
+
+
+def test_paths_without_bytes_are_named(tmp_path: Path):
+    values = [{"bytes": None, "path": f"/data/{i}.jpg"} for i in range(3)] + [{"bytes": b"1", "path": "x"}]
+    path = write(tmp_path / "a.parquet", {"image": pa.array(values, STRUCT), "label": [3, 4, 5, 6]})
+    findings = Findings()
+    assert [i.reason for i in images_of(path, findings)] == ["missing_image"] * 3 + [None]
+    [note] = findings.notes
+    assert note.what == "paths_alone"
+    assert "3 rows of column 'image' have a path, such as '/data/0.jpg', and no bytes" in note.detail
+
+
+OTHERS = {
+    "string_view": pa.array(["x", None], pa.string_view()),
+    "list_view": pa.array([[1, 2], None], pa.list_view(pa.int64())),
+    "large_list": pa.array([[1, 2], None], pa.large_list(pa.int64())),
+    "fixed": pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2)),
+    "tensor": pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(4, dtype=np.float32).reshape(2, 2)),
+    "words": pa.array(["x", "y"]).dictionary_encode(),
+    "lists of words": pa.array([["x", "y", None], None], pa.list_(pa.string())),
+    "lists of views": pa.array([["x", "y", None], None], pa.list_(pa.string_view())),
+    "fixed lists of words": pa.array([["x", "y"], None], pa.list_(pa.string(), 2)),
+    "maps": pa.array([[("a", "x")], None], pa.map_(pa.string(), pa.string())),
+    "structs": pa.array([{"a": {"b": ["x", None]}, "c": 1}, {"a": None, "c": None}]),
+    "lists of structs": pa.array([[{"a": "x"}, None], []]),
+    "uuids": pa.array([b"0" * 16, None], pa.uuid()),
+}
+
+
+@pytest.mark.parametrize("store_schema", [True, False])
+def test_columns_of_any_type_travel_along(tmp_path: Path, store_schema: bool):
+    for name, column in OTHERS.items():
+        path = write(
+            tmp_path / "a.parquet", {"image": [b"1", b"2"], "other": column}, store_schema=store_schema
+        )
+        found = [json.loads(i.sidecars["json"])["other"] for i in images_of(path)]
+        expected = json.loads(json.dumps(column.to_pylist(), default=str))
+        if name == "uuids" and not store_schema:
+            expected = [None, None] if found == [None, None] else expected
+        assert found == expected, name
+
+
+BOMB_TEXT, BOMB_ROWS = "x" * 100_000, 4096
+BOMBS = {
+    "a column": pa.array([BOMB_TEXT] * BOMB_ROWS),
+    "a dictionary": pa.array([BOMB_TEXT] * BOMB_ROWS).dictionary_encode(),
+    "a list in one row": pa.array([[BOMB_TEXT] * BOMB_ROWS] + [[]] * 15, pa.list_(pa.string())),
+    "a struct of lists": pa.array([{"a": [BOMB_TEXT] * BOMB_ROWS}] + [{"a": []}] * 15),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("is_key", [False, True])
+def test_one_text_repeated_is_not_held_for_every_row(tmp_path: Path, name: str, is_key: bool):
+    for file, column in (("small", BOMBS[name][:0]), ("bomb", BOMBS[name])):
+        columns = {"image": [b"1"] * len(column), "text": column}
+        pq.write_table(pa.table(columns), tmp_path / f"{file}.parquet", compression="zstd")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 200_000
+    setup = f"""
+        from curation import storage
+        from curation.ingest.parquet_images import parquet_images
+        from curation.ingest.problems import Findings
+        from curation.ingest.sources import ParquetSource
+        SETTINGS = {{"key": "text", "columns": ()}} if {is_key} else {{}}
+    """
+    work = """
+        findings = Findings()
+        source = ParquetSource(path=path, **SETTINGS)
+        images = parquet_images(storage.stat(path), source, first=0, stop=None, findings=findings)
+        num_rows = sum(1 for _ in images)
+        assert not findings.problems and num_rows in (0, 16, 4096), (findings.problems, num_rows)
+        assert len(findings.notes) < 30
+    """
+    small, bomb = tmp_path / "small.parquet", tmp_path / "bomb.parquet"
+    assert risen_mb(setup, work, harmless=small, tried=bomb) < 100
+
+
+def test_a_long_key_is_the_row_s_number(tmp_path: Path):
+    path = write(tmp_path / "a.parquet", {"image": [b"1", b"2"], "id": ["k" * 1025, "k" * 1024]})
+    findings = Findings()
+    assert [i.key for i in images_of(path, findings, key="id")] == [
+        "a.parquet/00000000",
+        f"a.parquet/{'k' * 1024}",
+    ]
+    assert [note.what for note in findings.notes] == ["long_key"]
+
+
+def test_notes_of_many_rows_are_counted(tmp_path: Path):
+    path = write(tmp_path / "a.parquet", {"image": [b"1"] * 1000, "text": ["x" * 50] * 1000})
+    findings = Findings()
+    assert len(images_of(path, findings, max_sidecar_bytes=20)) == 1000
+    assert [note.detail for note in findings.notes][-1] == "980 more of this kind"
+    assert len(findings.notes) == 21

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from peak_memory import risen_mb
 
 from curation import storage
 from curation.errors import SourceError
@@ -95,9 +96,9 @@ def test_a_key_twice_is_named(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="key: string"):
+    with pytest.raises(SourceError, match="key: text"):
         write(tmp_path / "a.parquet", {"name": ["a"], "embedding": column(unit(1))})
-    with pytest.raises(SourceError, match="list of float16"):
+    with pytest.raises(SourceError, match="of float16"):
         write(tmp_path / "b.parquet", {"key": ["a"], "embedding": [1.0]})
     with pytest.raises(SourceError, match="1 nulls"):
         write(tmp_path / "c.parquet", {"key": ["a", None], "embedding": column(unit(2))})
@@ -190,11 +191,88 @@ def test_the_supervised_embeddings_of_the_development_data(shared_dir: Path) -> 
     np.testing.assert_array_equal(vectors, expected)
 
 
-@pytest.mark.xfail(strict=True, reason="refused as no text")
-def test_keys_of_any_text_type(tmp_path: Path) -> None:
+KEYS = {
+    "large": pa.large_string(),
+    "view": pa.string_view(),
+    "dictionary": pa.dictionary(pa.int32(), pa.string()),
+    "small dictionary": pa.dictionary(pa.int8(), pa.large_string()),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("with_pool", [False, True])
+def test_keys_of_any_text_type(tmp_path: Path, kind: str, with_pool: bool) -> None:
     rows = unit(3)
-    keys = pa.array(["a.jpg", "b.jpg", "c.jpg"], pa.string_view())
-    file = write(tmp_path / "v.parquet", {"key": keys, "embedding": column(rows)})
+    columns = {"key": pa.array(["a.jpg", "b.jpg", "c.jpg"], KEYS[kind]), "embedding": column(rows)}
+    if with_pool:
+        columns["pool"] = pa.array(["p", "p", "p"], KEYS[kind])
+    file = write(tmp_path / "v.parquet", columns)
     vectors, has = file.lookup(["c.jpg", "a.jpg"], "p")
     assert has.tolist() == [True, True]
     np.testing.assert_array_equal(vectors, rows[[2, 0]])
+    assert file.first_key == "a.jpg"
+
+
+VECTORS = {
+    "list_view": pa.list_view(pa.float32()),
+    "large_list_view": pa.large_list_view(pa.float16()),
+    "large_list": pa.large_list(pa.float64()),
+    "fixed": pa.list_(pa.float32(), DIM),
+}
+
+
+@pytest.mark.parametrize("kind", [*VECTORS, "tensor", "matrix"])
+@pytest.mark.parametrize("store_schema", [True, False])
+def test_vectors_of_any_list_type(tmp_path: Path, kind: str, store_schema: bool) -> None:
+    rows = unit(4)
+    if kind in VECTORS:
+        values: list[Any] = rows.tolist()
+        values[1] = None
+        embedding = pa.array(values, VECTORS[kind])
+    else:
+        shaped = rows.astype(np.float32).reshape((4, DIM) if kind == "tensor" else (4, 2, DIM // 2))
+        embedding = pa.FixedShapeTensorArray.from_numpy_ndarray(shaped)
+    columns = {"key": list("abcd"), "embedding": embedding}
+    file = write(tmp_path / "v.parquet", columns, store_schema=store_schema, row_group_size=3)
+    vectors, has = file.lookup(list("dcba"), "p")
+    assert file.dim == DIM
+    assert has.tolist() == [True, True, kind not in VECTORS, True]
+    np.testing.assert_array_equal(vectors[[0, 1, 3]], rows[[3, 2, 0]])
+
+
+def test_which_keys_a_file_has(tmp_path: Path) -> None:
+    embedding = pa.array([[1.0, 0.0], None, [0.0, 1.0]], pa.list_(pa.float32()))
+    file = write(tmp_path / "v.parquet", {"key": ["00", "01", "02"], "embedding": embedding})
+    assert file.known(["00.jpg", "01", "02", "x"], "p").tolist() == [False, True, True, False]
+    assert file.known([], "p").tolist() == []
+    columns = {"key": ["a", "a"], "pool": ["x", "y"], "embedding": column(unit(2))}
+    file = write(tmp_path / "w.parquet", columns)
+    assert (file.known(["a"], "x").tolist(), file.known(["a"], "z").tolist()) == ([True], [False])
+    assert file.first_key == "a"
+
+
+def test_long_keys_and_long_vectors_are_refused_before_they_are_held(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"key": ["x"], "embedding": column(unit(1))}), tmp_path / "small.parquet")
+    keys = ["k" * 100_000] * 4096
+    bomb = pa.table({"key": keys, "embedding": column(unit(4096))})
+    pq.write_table(bomb, tmp_path / "keys.parquet", compression="zstd", store_schema=False)
+    flat = pa.ListArray.from_arrays([0, DIM, 50_000_000], pa.array(np.zeros(50_000_000, np.float32)))
+    pq.write_table(pa.table({"key": ["a", "b"], "embedding": flat}), tmp_path / "flat.parquet")
+    assert all((tmp_path / name).stat().st_size < 1 << 20 for name in ("keys.parquet", "flat.parquet"))
+    setup = """
+        from curation.errors import SourceError
+        from curation.ingest.precomputed import PrecomputedVectors
+    """
+    work = """
+        try:
+            PrecomputedVectors(path).lookup(["a", "b"], "p")
+        except SourceError as error:
+            print(error)
+    """
+    for name in ("keys.parquet", "flat.parquet"):
+        assert risen_mb(setup, work, harmless=tmp_path / "small.parquet", tried=tmp_path / name) < 250
+    with pytest.raises(SourceError, match="no key of an image"):
+        PrecomputedVectors(str(tmp_path / "keys.parquet"))
+    file = PrecomputedVectors(str(tmp_path / "flat.parquet"))
+    with pytest.raises(SourceError, match="differ in length"):
+        file.lookup(["b"], "p")

@@ -303,7 +303,6 @@ def test_names_of_columns_that_cannot_be_read(tmp_path: Path, data: bytes):
     assert [problem.what for problem in findings.problems] == ["bad_list"]
 
 
-@pytest.mark.xfail(strict=True, reason="4,096 rows are held at once")
 def test_one_text_repeated_is_not_held_for_every_row(tmp_path: Path):
     for name, size in (("small", 10), ("bomb", 100_000)):
         columns = {"url": [f"http://h/{i}" for i in range(4096)], "caption": ["x" * size] * 4096}
