@@ -5,6 +5,7 @@ nothing ends it. So what is no regular file is refused before a byte is asked fo
 threads of their own: one that has no answer in time is left behind, and whoever asked gets an error.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -40,9 +41,16 @@ class _Caller:
         self._left_on: str | None = None  # the disk that its call hangs on, once nobody waits for it
         threading.Thread(target=self._serve, name="file-calls", daemon=True).start()
 
-    def ask(self, call: Callable[[], Any], deadline_s: float) -> tuple[Any, BaseException | None]:
+    def ask(
+        self, call: Callable[[], Any], deadline_s: float, progress: Callable[[], int] | None
+    ) -> tuple[Any, BaseException | None]:
         self._asked.put(call)
-        return self._answers.get(timeout=deadline_s)
+        before = None
+        while progress is not None and (now := progress()) != before:
+            before = now
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=deadline_s)
+        return self._answers.get(timeout=0 if progress else deadline_s)
 
     def leave(self, disk: str) -> None:
         """Nobody waits any more: the thread ends with its call, should that ever end."""
@@ -64,12 +72,13 @@ class _Caller:
                     _hung.pop(self._left_on, None)
 
 
-def in_time(path: str | Path, call: Callable[[], T]) -> T:
+def in_time(path: str | Path, call: Callable[[], T], *, progress: Callable[[], int] | None = None) -> T:
     """What `call` returns or raises, if it ends within `DEADLINE_S`.
 
     Args:
         path: the file or folder that it asks for.
         call: any number of system calls that together take no longer than a moment.
+        progress: how far it is; as long as that changes within `DEADLINE_S`, a call may take its time.
 
     Raises:
         TimeoutError: the disk does not answer, or has not answered the calls before this one.
@@ -81,7 +90,7 @@ def in_time(path: str | Path, call: Callable[[], T]) -> T:
         caller = idle.pop() if idle else None
     caller = caller or _Caller()
     try:
-        value, error = caller.ask(call, DEADLINE_S)
+        value, error = caller.ask(call, DEADLINE_S, progress)
     except queue.Empty:
         caller.leave(disk_of(path))
         raise TimeoutError(errno.ETIMEDOUT, f"no answer within {DEADLINE_S:.0f} s", str(path)) from None
@@ -122,6 +131,20 @@ def open_regular(path: str | Path) -> tuple[int, int]:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "not a regular file, but a pipe, a socket or a device", str(path))
     return handle, found.st_size
+
+
+def open_and_read(path: Path, offset: int, num_bytes: int) -> tuple[int, int, bytes]:
+    """What `open_regular` gives, and of a range the first piece or all: one call for most images."""
+
+    def call() -> tuple[int, int, bytes]:
+        handle, size = open_regular(path)
+        try:
+            return handle, size, os.pread(handle, min(num_bytes, _PIECE_BYTES), offset)
+        except OSError:
+            os.close(handle)
+            raise
+
+    return in_time(path, call)
 
 
 def read_range(path: str | Path, handle: int, offset: int, num_bytes: int) -> bytes:

@@ -13,9 +13,8 @@ class _OpenFile:
 
     __slots__ = ("handle", "num_bytes", "path")
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.handle, self.num_bytes = local_reads.in_time(path, lambda: local_reads.open_regular(path))
+    def __init__(self, path: Path, handle: int, num_bytes: int) -> None:
+        self.path, self.handle, self.num_bytes = path, handle, num_bytes
 
     def read(self, offset: int, num_bytes: int) -> bytes:
         return local_reads.read_range(self.path, self.handle, offset, num_bytes)
@@ -44,10 +43,12 @@ class RangeReader:
             OSError: when the file cannot be read; ESTALE where it ends before the range does.
         """
         stream = self._open.get(path)
-        if stream is None and not storage.is_local(path):
-            data = storage.read_bytes(path, offset, num_bytes)
+        if stream is not None:
+            data = stream.read(offset, num_bytes)
+        elif storage.is_local(path):
+            data = self._open_and_read(path, offset, num_bytes)
         else:
-            data = (stream or self._opened(path)).read(offset, num_bytes)
+            data = storage.read_bytes(path, offset, num_bytes)
         if len(data) != num_bytes:
             ends = f"{storage.redact(path)} ends at {offset + len(data)}, before {offset + num_bytes}"
             raise OSError(errno.ESTALE, ends)
@@ -58,15 +59,16 @@ class RangeReader:
         stream = self._open.get(path)
         return None if stream is None else stream.num_bytes
 
-    def _opened(self, path: str) -> _OpenFile:
+    def _open_and_read(self, path: str, offset: int, num_bytes: int) -> bytes:
+        here = storage.local_path(path)
+        handle, size, data = local_reads.open_and_read(here, offset, num_bytes)
+        stream = _OpenFile(here, handle, size)
         with self._lock:
-            stream = self._open.get(path)
-        opened = stream or _OpenFile(storage.local_path(path))  # without the lock: it may take its time
-        with self._lock:
-            stream = self._open.setdefault(path, opened)
+            self._open.setdefault(path, stream)
             if len(self._open) > self._max_open:
                 self._open.pop(next(iter(self._open)))  # closed by its reference count, after the last pread
-            return stream
+        rest = num_bytes - len(data)
+        return data + stream.read(offset + len(data), rest) if data and rest else data
 
     def forget(self, path: str) -> None:
         """Close a file: another lies there by now."""

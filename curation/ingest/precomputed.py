@@ -193,6 +193,7 @@ def _open(path: str) -> Iterator[pq.ParquetFile]:
     """
     try:
         if storage.is_local(path):
+            storage.read_bytes(path, 0, 1)  # of a pipe or a device, which Arrow would wait for
             opened: AbstractContextManager[pq.ParquetFile] = pq.ParquetFile(
                 storage.local_path(path), memory_map=True
             )

@@ -1,11 +1,14 @@
 """A tar of samples becomes rows of the `images` table: one row an image, its bytes a range of the tar."""
 
-import contextlib
+import errno
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 
-from curation import storage
+from curation import local_reads, storage
 from curation.hidden import is_hidden
 from curation.ingest.problems import Problem
 from curation.ingest.rows import ImageRow, as_text, rows_table
@@ -13,7 +16,6 @@ from curation.ingest.sidecars import Sidecar, SidecarRule, StoredFile, pair_side
 from curation.ingest.sources import TarSource
 from curation.ingest.tar_format import ReadAt, TarWalk
 from curation.ingest.unique_names import UniqueNames
-from curation.ranges import RangeReader
 
 _ATTEMPTS = 3  # at a tar that cannot be read, before it is reported
 
@@ -63,31 +65,55 @@ def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked |
     for attempt in range(_ATTEMPTS):
         walk = TarWalk(info.path, plain.num_bytes)
         try:
-            with contextlib.ExitStack() as stack:
-                walk.run(_open(stack, plain.local_path))
+            if storage.is_local(plain.local_path):
+                _walk_here(walk, storage.local_path(plain.local_path))
+            else:
+                with storage.open_stream(plain.local_path) as stream:
+                    walk.run(_in_one_pass(stream, plain.local_path))
             break
         except OSError as error:  # what was found before is kept; the rest is named
-            if attempt == _ATTEMPTS - 1:
+            if attempt == _ATTEMPTS - 1 or isinstance(error, TimeoutError):
                 walk.problems.append(Problem(info.path, "unreadable", str(error)))
+                break
     table, notes = _index_members(walk, info, source, plain)
     return TarIndex(table, walk.problems, walk.notes + notes)
 
 
-def _open(stack: contextlib.ExitStack, path: str) -> ReadAt:
-    """How the headers are read: each by itself on a local disk, in one pass with read-ahead elsewhere."""
-    if storage.is_local(path):
-        reader = stack.enter_context(RangeReader())
-        return lambda offset, num_bytes: reader.read(path, offset, num_bytes)
-    stream = stack.enter_context(storage.open_stream(path))
+def _walk_here(walk: TarWalk, path: Path) -> None:
+    """Walk a local tar; a header is a call to the disk, and it is their number that has to grow in time."""
+    handle, _ = local_reads.in_time(path, lambda: local_reads.open_regular(path))
+    num_read, is_left = 0, False
 
     def read(offset: int, num_bytes: int) -> bytes:
+        nonlocal num_read
+        if is_left:
+            raise OSError(errno.ETIMEDOUT, "nobody waits any more", str(path))
+        num_read += 1
+        return _whole(os.pread(handle, num_bytes, offset), str(path), offset, num_bytes)
+
+    try:
+        local_reads.in_time(path, lambda: walk.run(read), progress=lambda: num_read)
+    except BaseException as error:
+        # Where nobody waits any more the handle stays open: the call may still be made.
+        is_left = isinstance(error, TimeoutError) or not isinstance(error, Exception)
+        if not is_left:
+            os.close(handle)
+        raise
+    os.close(handle)
+
+
+def _in_one_pass(stream: BinaryIO, path: str) -> ReadAt:
+    def read(offset: int, num_bytes: int) -> bytes:
         stream.seek(offset)  # forwards only, mostly within what was read ahead
-        data = stream.read(num_bytes)
-        if len(data) != num_bytes:
-            raise OSError(f"{storage.redact(path)} ends at {offset + len(data)}")
-        return data
+        return _whole(stream.read(num_bytes), path, offset, num_bytes)
 
     return read
+
+
+def _whole(data: bytes, path: str, offset: int, num_bytes: int) -> bytes:
+    if len(data) != num_bytes:
+        raise OSError(f"{storage.redact(path)} ends at {offset + len(data)}")
+    return data
 
 
 def _index_members(

@@ -1,6 +1,7 @@
 """Local files that are none, and disks that do not answer: no read waits for ever."""
 
 import os
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 import pytest
 
 from curation import local_reads, storage
+from curation.errors import SourceError
+from curation.ingest.precomputed import PrecomputedVectors
 from curation.ingest.problems import Findings
 from curation.ingest.rows import has_changed, read_sample, read_sidecars
 from curation.ingest.source_files import list_units
 from curation.ingest.sources import FolderSource, TarSource
 from curation.ingest.stage_unit import stage_unit
 from curation.ingest.staging import Place
+from curation.ingest.tar_index import index_tar
 from curation.ingest.units import cut_units
 from curation.local_reads import disk_of, in_time
 from curation.ranges import RangeReader
@@ -65,6 +69,12 @@ def test_what_is_no_regular_file_is_refused(odd_files: list[Path]):
             storage.read_bytes(str(path), 0, 1)
 
 
+def test_vectors_in_a_pipe_are_refused(odd_files: list[Path]):
+    for path in odd_files:
+        with pytest.raises(SourceError, match=r"regular|directory"):
+            PrecomputedVectors(str(path))
+
+
 def test_a_stream_reads_and_seeks(tmp_path: Path):
     data = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(data)
@@ -107,6 +117,43 @@ def test_a_disk_that_does_not_answer_is_left_alone(monkeypatch: pytest.MonkeyPat
             break
         threading.Event().wait(0.01)
     assert in_time("/a/x", lambda: 2) == 2
+
+
+def test_a_call_that_gets_on_may_take_its_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local_reads, "DEADLINE_S", 0.1)
+    monkeypatch.setattr(local_reads, "_hung", {})
+    steps, over = [], threading.Event()
+
+    def work(num: int) -> int:
+        for step in range(num):
+            steps.append(step)
+            threading.Event().wait(0.02)
+        return len(steps)
+
+    assert in_time("/", lambda: work(15), progress=lambda: len(steps)) == 15
+    with pytest.raises(TimeoutError):
+        in_time("/", over.wait, progress=lambda: len(steps))
+    over.set()
+
+
+def test_a_tar_that_hangs_midway_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local_reads, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(local_reads, "_hung", {})
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in "abcd":
+            tar.addfile(tarfile.TarInfo(f"{name}.jpg"))
+    over, pread = threading.Event(), os.pread
+
+    def hanging(handle: int, num_bytes: int, offset: int) -> bytes:
+        if offset >= 1024:
+            over.wait()
+        return pread(handle, num_bytes, offset)
+
+    monkeypatch.setattr(os, "pread", hanging)
+    found = index_tar(storage.stat(str(tmp_path / "a.tar")), TarSource(path=str(tmp_path / "a.tar")))
+    over.set()
+    assert found.table["key"].to_pylist() == ["a.tar/a.jpg", "a.tar/b.jpg"]
+    assert [p.what for p in found.problems] == ["unreadable"]
 
 
 def test_sources_on_a_hung_disk_are_unread(hung_disk: Path):
