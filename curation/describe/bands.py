@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 BAND_PX = 1 << 22  # most pixels of a band
-GRID_PX = 1 << 20  # most pixels of a grid, about
+GRID_PX = 1 << 17  # most pixels of a grid, about: to look at all of a picture takes as long as to decode it
+WHOLE_PX = 1 << 20  # up to here a grid is taken of all pixels, beyond row by row
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, px
 
@@ -52,14 +53,14 @@ def extremes(size: tuple[int, int], read: Callable[[Box], np.ndarray]) -> tuple[
 
 
 def grid(size: tuple[int, int], read: Callable[[Box], np.ndarray]) -> np.ndarray:
-    """Samples over an even grid, about a million of them; all where there are no more.
+    """Samples over an even grid, up to about a hundred thousand; all where there are no more.
 
     Args:
         size: width and height, px.
         read: gives the samples of a box, (h, w) or (h, w, bands).
     """
     width, height = size
-    step = math.ceil(math.sqrt(width * height / GRID_PX))
-    if step <= 1:
-        return read((0, 0, width, height))
+    step = max(1, math.ceil(math.sqrt(width * height / GRID_PX)))
+    if step <= 1 or width * height <= WHOLE_PX:
+        return read((0, 0, width, height))[::step, ::step]
     return np.stack([read((0, top, width, top + 1))[0, ::step] for top in range(0, height, step)])

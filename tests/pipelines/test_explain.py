@@ -57,6 +57,14 @@ def test_every_reason_of_the_run_has_a_story(finished: Path, rows: list[dict[str
         json.dumps(found)
 
 
+def test_a_refusal_tells_the_words_of_the_decoder(finished: Path, rows: list[dict[str, Any]]) -> None:
+    cut = next(row for row in rows if row["reason"] == "truncated")
+    found, text = told(finished, cut)
+    said = found["story"]["describe"]["warnings"]
+    assert said
+    assert f"The decoder said: {said[0]}." in flat(text)
+
+
 def test_a_copy_names_who_stays_and_the_weakest_edge(finished: Path, rows: list[dict[str, Any]]) -> None:
     row = next(row for row in rows if row["reason"] == "near_copy")
     found, text = told(finished, row)

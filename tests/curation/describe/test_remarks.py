@@ -1,5 +1,6 @@
 """remarks: what decoders say reaches the row of its picture, whatever the thread, and never the console."""
 
+import base64
 import io
 import threading
 import warnings
@@ -10,6 +11,20 @@ from PIL import Image
 
 from curation.describe.decode import DecodeConfig, Decoded, decode
 from curation.describe.remarks import MAX_CHARS, MAX_REMARKS, overheard, remark
+
+# 48 x 32 px with arithmetic coding, which Pillow reads and does not write; by cjpeg -arithmetic.
+ARITHMETIC_JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdB"
+    "RkxOUlNSMj5aYVpQYEpRUk//2wBDAQ4ODhMREyYVFSZPNS01T09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09P"
+    "T09PT09PT09PT09PT0//yQARCAAgADADASIAAhEBAxEB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwD/AGYI8h52E8fqQKty"
+    "fTq9Mz9abIxrataUdsMDZXlQvX50AUOfwOyw2V2rdaOi2vHSPlCgINo4Omz8+boqyq3lDkxfn29Uu1R8iKfQW1It+WZVNTNo"
+    "Qjf5sNEKMT0MV+FhQda/UL5xyCowRtRjoSN7cYt6vQa2kGiwwMSla6LV7Ux3nJtivsDWmJIeMLyKwqgHbEnuCMaIM+JzRT5X"
+    "YvgnAlq90xEP7BN8nD5g6yGsUvrrt4wVRcbnGWVaNVB4rSijgCtxtITiz6wN8hOTquFStnzh3iY/ocxsy93gN1sOYXeg0kBs"
+    "SgbMuv3l/wAi7dTjFqNrCFtHKPtyEyTOIlQlRPbp23kvH8BtsyD3YeqrGH+uyxNUN5Q5DYVFbN7bIAGZX3K55GoNnSMTYaeZ"
+    "etLYvP3wSOkY4XQcSAGSVzV29Hv/AAZp4iM+OkdjWwNdWuntY2mEBKvJGFozFFo/eRgTUtWvFycindax7e6Wp8xp7u1B8rzX"
+    "hBzB5KWeM7UYW/e+AzUYqkUIWXDBQaXt6a5/eelSX4Sh2hf4qvzxiP0XWO3HVSYKr/oVfLpowLieqzMICeFjXadbmy2xRDb/"
+    "2Q=="
+)
 
 
 def _decode(data: bytes) -> Decoded:
@@ -154,3 +169,17 @@ def test_a_damaged_cmyk_jpeg_is_judged_as_one_of_three_colours() -> None:
         verdicts[mode] = (hole.reason, hole.warnings)
     assert verdicts["CMYK"] == verdicts["RGB"]
     assert verdicts["CMYK"][0] in ("corrupt", "truncated")
+
+
+def test_a_damaged_arithmetic_jpeg_carries_the_remark() -> None:
+    """Pillow hears of nothing but a missing end."""
+    sound = _decode(ARITHMETIC_JPEG)
+    assert (sound.reason, sound.width, sound.height, sound.warnings) == (None, 48, 32, ())
+    damaged = bytearray(ARITHMETIC_JPEG)
+    damaged[400] ^= 0x3C
+    decoded = _decode(bytes(damaged))
+    assert decoded.reason is None
+    assert decoded.warnings[0] == "libjpeg_remark"
+    assert decoded.warnings[1].startswith("libjpeg: Corrupt JPEG data: ")
+    cut = _decode(ARITHMETIC_JPEG[:500])
+    assert (cut.reason, cut.warnings) == ("truncated", ("libjpeg: Premature end of JPEG file",))
