@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation import storage
-from curation.errors import LvdError
+from curation.errors import IntegrityError, LvdError
 from pipelines.config import RunConfig
 from pipelines.lvd import Curated, curate
 from pipelines.parts import Part
@@ -87,9 +87,14 @@ def find_curated(runner: Runner, config: RunConfig, *, manifest: Mapping[str, An
 
     None where a step's output is gone (cleaned, or made on another kind of machine), or where what is there
     made another dataset: then its lineage has other bytes.
+
+    Raises:
+        IntegrityError: what is there is damaged.
     """
     try:
         made = curate(runner, config, refresh=False)
+    except IntegrityError:
+        raise
     except (StopHereError, LvdError, OSError):
         return None
     files = made.lineage.files

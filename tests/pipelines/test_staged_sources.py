@@ -16,11 +16,13 @@ import pytest
 from PIL import Image
 
 from curation import storage
-from curation.errors import ConfigError
+from curation.errors import ConfigError, IntegrityError
 from pipelines import cli
 from pipelines.clean import clean, find_leftovers
 from pipelines.config import RunConfig, validate
+from pipelines.heal import item_to_heal
 from pipelines.run import RunResult, plan
+from pipelines.step import Receipt
 from pipelines.verify import verify
 
 Run = Callable[..., RunResult]
@@ -236,3 +238,46 @@ def test_a_wrong_column_is_a_config_error(pictures: dict[str, bytes], tmp_path: 
     source = write_ways(tmp_path / "in", pictures)["parquet"]
     with pytest.raises(ConfigError, match="caption"):
         run_quietly(config_of(tmp_path / "run", source | {"image": "picture"}))
+
+
+@pytest.mark.parametrize("until", ["ingest", "select"])
+def test_a_staged_tar_that_is_damaged_is_staged_anew(
+    *,
+    until: str,
+    pictures: dict[str, bytes],
+    tmp_path: Path,
+    run_quietly: Run,
+    digests: Callable[[Path], dict[str, str]],
+):
+    """Describe would decode other pictures, and shard copy another caption: rows know no hash of either."""
+    ways = write_ways(tmp_path / "in", pictures)
+    undisturbed, config = (config_of(tmp_path / n, ways["parquet"]) for n in ("undisturbed", "run"))
+    run_quietly(undisturbed)
+    run_quietly(config, until=until)
+    tar = sorted((tmp_path / "run" / "steps" / "ingest_stage").glob("*/000000.tar"))[0]
+    whole = tar.read_bytes()
+    at = whole.index(b"of 00" if until == "select" else b"\xff\xd8") + 3
+    tar.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    assert run_quietly(config).exit_code == 0
+    assert tar.read_bytes() == whole
+    assert digests(tmp_path / "run") == digests(tmp_path / "undisturbed")
+    assert not verify(str(tmp_path / "run"))
+
+
+def test_what_a_later_generation_points_into_is_refused(tmp_path: Path):
+    """Staged anew, the earlier tar might hold other bytes where the later rows look."""
+    earlier = Receipt("ingest_stage", "a", "steps/ingest_stage/a", {}, {"earlier": []})
+    later = Receipt("ingest_stage", "b", "steps/ingest_stage/b", {}, {"earlier": ["steps/ingest_stage/a"]})
+    found = {"ingest_stage": [earlier, later]}
+    for folder, is_healed in (("a", False), ("b", True)):
+        path = f"{tmp_path}/steps/ingest_stage/{folder}/000000.tar"
+        error = IntegrityError("damaged", path=path)
+        if is_healed:
+            assert item_to_heal(str(tmp_path), error, receipts=found, healed=()).endswith("/b")
+        else:
+            with pytest.raises(IntegrityError, match="Restore it from a copy"):
+                item_to_heal(str(tmp_path), error, receipts=found, healed=())
+    elsewhere = IntegrityError("damaged", path=f"{tmp_path}/dataset-0/x.tar")
+    with pytest.raises(IntegrityError) as refused:
+        item_to_heal(str(tmp_path), elsewhere, receipts=found, healed=())
+    assert refused.value is elsewhere

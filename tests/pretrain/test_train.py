@@ -333,7 +333,7 @@ def test_another_dataset_is_refused(six_steps: Path, tmp_path: Path) -> None:
         train.train(alone(other, tmp_path / "run"), quiet=True)
 
 
-@pytest.mark.parametrize("call", ["save_file", "_fsync", "_publish_marker", "rename", "rmtree"])
+@pytest.mark.parametrize("call", ["save_file", "fsync", "_publish_marker", "rename", "rmtree"])
 @pytest.mark.parametrize("is_there", [False, True], ids=["new", "over an unfinished one"])
 def test_an_interrupted_checkpoint_leaves_the_old_or_the_new_state(
     call: str, is_there: bool, six_steps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
