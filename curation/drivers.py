@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from curation.errors import ConfigError, LvdError, SourceError
+from curation.outages import Outages
+
+OUTAGES = Outages()  # of this process
 
 # How the driver of a scheme is installed.
 INSTALL = {
@@ -43,12 +46,22 @@ _CREDENTIALS = frozenset(
 def translated(path: str) -> Iterator[None]:
     """Turn a driver's errors within into an `OSError`, or a SourceError where credentials are at fault.
 
+    A store of which `MAX_FAILURES` requests in a row have failed is not asked for a while: then an `OSError`
+    is raised at once.
+
     Args:
         path: what is read, without credentials.
     """
+    store = "/".join(path.split("/", 3)[:3])
+    OUTAGES.require(store)
     try:
         yield
-    except (OSError, LvdError):
+    except (FileNotFoundError, FileExistsError, PermissionError):
+        OUTAGES.answered(store)
+        raise
+    except (OSError, LvdError) as error:
+        if _is_of_driver(error):  # what is read may be damaged, which is no fault of the store
+            OUTAGES.failed(store)
         raise
     except Exception as error:
         if not _is_of_driver(error):
@@ -60,7 +73,9 @@ def translated(path: str) -> Iterator[None]:
                 expected="credentials where the store's own tools look for them, on every worker",
                 remedy="For S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`",
             ) from error
+        OUTAGES.failed(store)
         raise OSError(f"{path}: {type(error).__name__}: {error}") from error
+    OUTAGES.answered(store)
 
 
 def _is_of_driver(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from curation import storage
 from curation.ingest.sidecars import Sidecar
+from curation.outages import RestingError
 from curation.ranges import RangeReader
 from curation.read_ahead import Range
 from curation.schema import IMAGES
@@ -16,7 +17,7 @@ from curation.schema import IMAGES
 # A store that stutters is asked again after so long; then the image is unreadable.
 RETRY_WAITS_S = (0.1, 1.0)
 # Waiting brings back no local file that is gone, has changed, or lies on a disk that does not answer.
-_GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, RestingError)
 _FINAL_HERE = (errno.ESTALE, errno.EINVAL, errno.ETIMEDOUT)
 
 
