@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from curation.errors import ConfigError, ExecutorError, LvdError
+from curation.errors import ConfigError, ExecutorError, IntegrityError, LvdError
 from pipelines.local import LocalExecutor
 from pipelines.progress import Progress
 from pipelines.runner import CONDEMNED_REASON, Death, Runner
@@ -135,6 +135,8 @@ def test_errors_cross_processes_whole() -> None:
     error = pickle.loads(pickle.dumps(ConfigError("what", got=1, expected=2, remedy="do")))
     assert isinstance(error, LvdError)
     assert str(error) == "what. Got: 1. Expected: 2. do."
+    damaged = pickle.loads(pickle.dumps(IntegrityError("what", got=1, path="/run/steps/a/b/c")))
+    assert (type(damaged), damaged.path, damaged.got) == (IntegrityError, "/run/steps/a/b/c", 1)
 
 
 def test_a_receipt_comes_back_from_a_process_of_its_own(tmp_path: Path) -> None:

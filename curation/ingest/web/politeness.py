@@ -60,8 +60,9 @@ class HostLimits:
         self._all = asyncio.Semaphore(max_requests)
         self._hosts: dict[str, _Host] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        self._turns_fd = os.open(folder / "turns", os.O_RDWR | os.O_CREAT, 0o600)
-        self._clocks_fd = os.open(folder / "clocks", os.O_RDWR | os.O_CREAT, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._turns_fd = os.open(folder / "turns", flags, 0o600)
+        self._clocks_fd = os.open(folder / "clocks", flags, 0o600)
 
     def close(self) -> None:
         """Let go of all turns."""
