@@ -4,7 +4,7 @@ A bad image is data (a reason in a row), a bad step raises one of these. Each me
 that says what went wrong, what was found, what was expected and what to do about it.
 """
 
-from curation.printed import printable, redact
+from curation.printed import redact, visible
 
 
 class LvdError(Exception):
@@ -25,7 +25,7 @@ class LvdError(Exception):
         if remedy:
             parts.append(_sentence(remedy))
         # Names and URLs in it come from strangers, and it goes to terminals and logs.
-        super().__init__(printable(redact(" ".join(parts)), keep="\n\t"))
+        super().__init__(visible(redact(" ".join(parts)), keep="\n\t"))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the four fields when the error crosses a process border."""

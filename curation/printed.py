@@ -5,6 +5,7 @@ opens a store. Whatever is written for people, or into files that others read, g
 """
 
 import re
+import unicodedata
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,12 +24,6 @@ _SECRET_PART = re.compile(
 _SECRET_NAMES = frozenset(
     ("sig", "sign", "key", "auth", "sas", "hmac", "code", "policy", "keypairid", "session")
 )
-# What moves the cursor, clears, colours or answers; what ends a line; what turns the direction of writing;
-# and halves of characters, which cannot be written at all.
-_CONTROL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def redact_url(url: str) -> str:
@@ -59,14 +54,23 @@ def redacted(data: Any) -> Any:
     return data
 
 
-def printable(text: str, *, keep: str = "") -> str:
-    """Text with every control character spelled out (`\\x1b`), but those to keep: one line stays one line."""
-    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _spelled(found[0]), text)
+def visible(text: str, *, keep: str = "") -> str:
+    """A name of a stranger with what cannot be seen, or turns the text around it, spelled out (`\\u001b`).
+
+    That is control, format and private characters, ends of lines and halves of characters: one line stays one
+    line. Escaping of HTML is the template's.
+
+    Args:
+        text: any text.
+        keep: characters that stay all the same.
+    """
+    if text.isprintable():
+        return text
+    return "".join(f"\\u{ord(c):04x}" if c not in keep and _is_unseen(c) else c for c in text)
 
 
-def _spelled(character: str) -> str:
-    number = ord(character)
-    return _SHORT.get(character) or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
 def _hide_user(scheme: str, rest: str) -> str:

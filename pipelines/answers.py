@@ -6,9 +6,10 @@ from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.printed import visible
 from pipelines.config import RunConfig
 from pipelines.lock import owner
-from pipelines.report.words import MEANING, visible
+from pipelines.report.words import MEANING
 from pipelines.run_dir import config_file, read_manifest, read_run_config
 from pipelines.runner import StepState
 from pipelines.text_table import table_lines
@@ -16,7 +17,7 @@ from pipelines.text_table import table_lines
 MAX_MATCHES = 20
 
 
-def summary(run_dir: str, manifest: dict[str, Any]) -> str:
+def summary_lines(run_dir: str, manifest: dict[str, Any]) -> list[str]:
     """What a run came to, in a few lines."""
     from pipelines.stages.dataset import report_path  # with all stages
 
@@ -39,7 +40,7 @@ def summary(run_dir: str, manifest: dict[str, Any]) -> str:
         lines += [f"  {_unread_line(entry)}" for entry in manifest["unread"][:MAX_MATCHES]]
     if not manifest["counts"]["dataset"]:
         lines.append("EMPTY: no image is in the dataset.")
-    return "\n".join(lines)
+    return lines
 
 
 def _note_lines(notes: Sequence[dict[str, Any]]) -> list[str]:

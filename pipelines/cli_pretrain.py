@@ -1,13 +1,14 @@
 """The commands of `lvd` that train a model, measure it and hand it on."""
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation.errors import ConfigError, StoppedError
+from pipelines.command_parser import path_argument
+from pipelines.output import print_json, print_lines
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -54,7 +55,11 @@ def add_evaluate(commands: Any) -> None:
     )
     for name, what in (("train", "the neighbours"), ("test", "what is classified")):
         evaluate.add_argument(
-            f"--{name}", required=True, metavar="DIR", help=f"{what}: a folder with a folder for each class"
+            f"--{name}",
+            type=path_argument,
+            required=True,
+            metavar="DIR",
+            help=f"{what}: a folder with a folder for each class",
         )
     evaluate.add_argument(
         "--k",
@@ -83,7 +88,11 @@ def add_export(commands: Any) -> None:
     export.add_argument("checkpoint", metavar="CHECKPOINT")
     export.add_argument("--format", required=True, choices=FORMATS, help="for whom")
     export.add_argument(
-        "--out", required=True, metavar="PATH", help="a directory (huggingface, timm) or a file to make"
+        "--out",
+        type=path_argument,
+        required=True,
+        metavar="PATH",
+        help="a directory (huggingface, timm) or a file to make",
     )
     export.add_argument("--json", action="store_true", help="print JSON")
     export.set_defaults(command=_export)
@@ -116,7 +125,10 @@ def _pretrain(arguments: argparse.Namespace) -> int:
             return error.exit_code
         raise
     if not torchrun.rank() and not torchrun.is_launched_by_lvd():
-        print(json.dumps({"checkpoint": str(checkpoint)}) if arguments.json else f"checkpoint: {checkpoint}")
+        if arguments.json:
+            print_json({"checkpoint": str(checkpoint)})
+        else:
+            print_lines([f"checkpoint: {checkpoint}"])
     return 0
 
 
@@ -134,15 +146,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         for embedder in arguments.embedders
     ]
     if arguments.json:
-        print(json.dumps([asdict(measured) for measured in found], ensure_ascii=False))
+        print_json([asdict(measured) for measured in found])
     else:
-        print("\n".join(measured_lines(found)))
+        print_lines(measured_lines(found))
     return DEGRADED if any(measured.unread for measured in found) else 0
 
 
 def measured_lines(found: "Sequence[Measured]") -> list[str]:
     """A table of what was measured, and on how many images."""
-    from pipelines.report.words import visible
+    from curation.printed import visible
     from pipelines.text_table import table_lines
 
     rows = [("embedder", "dim", *(f"k-NN, k = {k}" for k in found[0].knn), "RankMe")]
@@ -161,7 +173,10 @@ def _export(arguments: argparse.Namespace) -> int:
     from pretrain.export import export
 
     out = export(arguments.checkpoint, format=arguments.format, out=arguments.out)
-    print(json.dumps({"out": str(out)}) if arguments.json else out)
+    if arguments.json:
+        print_json({"out": str(out)})
+    else:
+        print_lines([str(out)])
     return 0
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from curation.describe.phash import MIN_CERTAIN_BITS
-from pipelines.report.words import MEANING, STAGE_VERB, counted, score, size, spaced, visible
+from curation.printed import visible
+from pipelines.report.words import MEANING, STAGE_VERB, counted, score, size, spaced
 
 WIDTH = 108
 MAX_NAMED = 8

@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from curation import storage
+from curation.printed import visible
 from pipelines.step import Receipt
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -97,7 +98,7 @@ class Progress:
                 out.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}\n")
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass

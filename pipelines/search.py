@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Int64
 
 from curation.errors import ConfigError, SourceError
+from curation.printed import visible
 from curation.schema import image_id
 from curation.search.nearest import Nearest, candidates, no_rows, take_best
 from pipelines.explain import Run, open_run, part_of
@@ -17,7 +18,7 @@ from pipelines.find_image import find_images, names_of, rows_of_id
 from pipelines.listed import read_listed
 from pipelines.made import Made
 from pipelines.parts import Part, read, read_array
-from pipelines.report.words import score, spaced, visible
+from pipelines.report.words import score, spaced
 from pipelines.stages.evidence import is_poor
 from pipelines.text_table import table_lines
 

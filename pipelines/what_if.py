@@ -108,7 +108,13 @@ def _asked_rule(rule: DedupConfig, asked: Asked) -> DedupConfig:
         floor = rule.saved_from
         if floor is None:
             raise _nothing_saved("cosine_threshold", asked.threshold)
-        if not floor <= asked.threshold <= 1:
+        if not asked.threshold <= 1:  # nan as well
+            raise ConfigError(
+                "--threshold is a cosine, which no pair of images exceeds",
+                got=asked.threshold,
+                expected=f"{floor} (dedup.edge_floor, from which edges are saved) to 1",
+            )
+        if asked.threshold < floor:
             raise ConfigError(
                 "No edges were saved for this threshold",
                 got=asked.threshold,
@@ -209,7 +215,11 @@ def _edges_about(
 
 
 def _nearest(edges: Edges, *, sign: int) -> Edges:
-    return edges.take(np.lexsort((edges.b, edges.a, sign * edges.score))[:NUM_EXAMPLES])
+    order = np.lexsort((edges.b, edges.a, sign * edges.score))
+    # Pieces may name a pair again, in either order: it is shown once, with the score that is nearest.
+    pairs = np.stack([np.minimum(edges.a, edges.b), np.maximum(edges.a, edges.b)])[:, order]
+    _, first = np.unique(pairs, axis=1, return_index=True)
+    return edges.take(order[np.sort(first)][:NUM_EXAMPLES])
 
 
 def _edges_named(edges: Edges, names: Names) -> list[dict[str, Any]]:
@@ -284,10 +294,11 @@ def _recall_line(recall: dict[str, Any]) -> str:
 def _alarm_line(alarm: dict[str, Any]) -> str:
     edge, ends = alarm["weakest_edge"], alarm["ends"]
     bound = "" if alarm["diameter_is_exact"] else "at least "
+    is_one_pair = {edge["a"], edge["b"]} == {ends["a"], ends["b"]}
+    weakest = "joined by" if is_one_pair else f"weakest edge {edge['a']} – {edge['b']}"
     return (
         f"  component {alarm['component']}: {alarm['size']:,} images, diameter {bound}{alarm['diameter']}, "
-        f"ends {ends['a']} – {ends['b']} {ends['score']:.4f}; "
-        f"weakest edge {edge['a']} – {edge['b']} {edge['kind']} {edge['score']:.4f}"
+        f"ends {ends['a']} – {ends['b']} {ends['score']:.4f}; {weakest} {edge['kind']} {edge['score']:.4f}"
     )
 
 

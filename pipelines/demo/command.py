@@ -1,6 +1,5 @@
 """`lvd demo`: draw a web with known truth, curate it, train on the result, and measure both."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from curation import storage
-from pipelines.answers import summary
+from pipelines.answers import summary_lines
 from pipelines.config import validate
 from pipelines.demo.quality import (
     PRETRAINED,
@@ -28,6 +27,7 @@ from pipelines.demo.score import Scores, Truth, failures, score, scores_table
 from pipelines.demo.training import demo_training, save_untrained
 from pipelines.demo.web import demo_config, draw_web, trusted_config
 from pipelines.evaluate import Measured
+from pipelines.output import print_error, print_json, print_lines
 from pipelines.progress import Progress
 from pipelines.run import run
 from pretrain.train import train
@@ -71,14 +71,15 @@ def demo(out: str, *, seed: int, executor: str, as_json: bool, size: Size | None
     if as_json:
         quality = {name: asdict(measured) for name, measured in outcome.quality.items()}
         found = {"scores": asdict(outcome.scores), "quality": quality, "failures": outcome.failures}
-        print(json.dumps({**found, "seconds": seconds}))
+        print_json({**found, "seconds": seconds})
     else:
-        print(summary(str(root / "run"), outcome.manifest))
+        print_lines(summary_lines(str(root / "run"), outcome.manifest))
         for table in (scores_table(outcome.scores), quality_table(outcome.quality)):
             Console(file=sys.stdout).print(table)
-        print(f"in {seconds:.0f} s; try: lvd explain {root / 'run'} IMAGE, lvd report {root / 'vit'}")
+        try_ = f"lvd explain {root / 'run'} IMAGE, lvd report {root / 'vit'}"
+        print_lines([f"in {seconds:.0f} s; try: {try_}"])
     for line in outcome.failures:
-        print(f"lvd demo: {line}", file=sys.stderr)
+        print_error(line, of="lvd demo")
     return 1 if outcome.failures else 0
 
 

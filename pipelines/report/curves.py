@@ -1,5 +1,6 @@
 """The curves of a training as one picture: losses, k-NN, effective rank, gradients, rate."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pretrain.metrics import read_metrics
 SMOOTHING = 40  # the running mean takes in this share of the steps: one in 40
 TERMS = ("dino_local", "dino_global", "ibot", "koleo")
 PANEL_INCHES = (4.6, 3.0)
+MAX_SQUARE = 4  # panels that stand two by two
 
 
 def write_curves(run_dir: str) -> str:
@@ -32,14 +34,24 @@ def write_curves(run_dir: str) -> str:
     # Drawn without a screen. Imported here: it takes a second, which no other command shall wait for.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3 * PANEL_INCHES[0], 2 * PANEL_INCHES[1]), layout="constrained")
-    panels = figure.subplots(2, 3).flat
-    _draw_total(next(panels), steps)
-    _draw_terms(next(panels), steps)
-    _draw_knn(next(panels), looks)
-    _draw_rank(next(panels), looks)
-    _draw_gradients(next(panels), steps)
-    _draw_rate(next(panels), steps)
+    # A training that measured nothing has no panel of what it would have measured.
+    drawn: list[tuple[Callable[[Any, list[dict[str, Any]]], None], list[dict[str, Any]]]] = [
+        (_draw_total, steps),
+        (_draw_terms, steps),
+        (_draw_knn, [look for look in looks if any(name.startswith("knn_") for name in look)]),
+        (_draw_rank, looks),
+        (_draw_gradients, steps),
+        (_draw_rate, steps),
+    ]
+    drawn = [(draw, records) for draw, records in drawn if records]
+    columns = 3 if len(drawn) > MAX_SQUARE else 2
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]), layout="constrained")
+    panels = list(figure.subplots(rows, columns).flat)
+    for (draw, records), axes in zip(drawn, panels, strict=False):
+        draw(axes, records)
+    for axes in panels[len(drawn) :]:
+        axes.remove()
     target = Path(run_dir) / "curves.png"
     figure.savefig(target, dpi=110)
     return str(target)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from curation.printed import visible
 from pipelines.report import words
 from pipelines.report.thumbnails import Thumbnail
 
@@ -59,7 +60,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     for function in (
-        words.spaced, words.number, words.counted, words.score, words.size, words.seconds, words.visible,
+        words.spaced, words.number, words.counted, words.score, words.size, words.seconds, visible,
         words.shortened, words.measured,
     ):  # fmt: skip
         environment.filters[function.__name__] = function

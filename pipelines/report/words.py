@@ -1,7 +1,5 @@
 """Words and numbers as the page shows them."""
 
-import unicodedata
-
 # What a reason means, for a reader who has not seen the code.
 MEANING = {
     "missing_image": "A sample without an image in it.",
@@ -110,17 +108,6 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s"
     minutes = value / 60
     return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
-
-
-def visible(text: str) -> str:
-    """A name out of a source with what cannot be seen, or turns the text around it, spelled out.
-
-    Escaping of HTML is the template's; this is for control, format and private characters.
-    """
-    return "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else c
-        for c in text
-    )
 
 
 def shortened(text: str, num_chars: int = 19) -> str:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from curation.schema import STAGES
-from pipelines.answers import loss_line, summary
+from pipelines.answers import loss_line, summary_lines
 from pipelines.cli import main
 from pipelines.config import validate
 from pipelines.report.write import write_report
@@ -83,7 +83,8 @@ def noise(seed: int) -> Image.Image:
 
 
 def lines_of(run_dir: Path) -> str:
-    return summary(str(run_dir), json.loads((run_dir / "manifest.json").read_text()))
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    return "\n".join(summary_lines(str(run_dir), manifest))
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from curation.dedup.edges import Edges
 from curation.errors import ConfigError
 from pipelines.cli import main
-from pipelines.what_if import Asked, what_if, what_if_lines
+from pipelines.what_if import Asked, _alarm_line, _nearest, what_if, what_if_lines
 
 
 def decided(run_dir: Path) -> list[tuple[Path, int, int]]:
@@ -167,3 +168,35 @@ def test_edges_that_a_limit_lets_go_are_counted(
     assert manifest["edges_dropped"] <= every
     report = (copy / manifest["dataset_dir"] / "report.html").read_text("utf-8")
     assert f"let {manifest['edges_dropped']:,} edges go" in report
+
+
+def test_a_pair_is_named_once() -> None:
+    edges = Edges(
+        np.array([1, 1, 1, 2], np.int64),
+        np.array([5, 5, 6, 3], np.int64),
+        np.array([0.95, 0.96, 0.97, 0.99]),
+        np.zeros(4, np.int8),
+    )
+    above = _nearest(edges, sign=1)
+    assert list(zip(above.a.tolist(), above.b.tolist(), above.score.tolist(), strict=True)) == [
+        (1, 5, 0.95),
+        (1, 6, 0.97),
+        (2, 3, 0.99),
+    ]
+    assert _nearest(edges, sign=-1).score.tolist() == [0.99, 0.97, 0.96]
+
+
+def test_a_component_of_two_names_its_pair_once() -> None:
+    pair = {"a": "web/x", "b": "web/y"}
+    alarm = {"component": 0, "size": 2, "diameter": 1, "diameter_is_exact": True}
+    alarm |= {"weakest_edge": {**pair, "kind": "phash", "score": 1.0}, "ends": {**pair, "score": 0.4}}
+    [line] = [_alarm_line(alarm)]
+    assert line.count("web/x") == line.count("web/y") == 1
+    assert "joined by phash 1.0000" in line
+
+
+def test_a_threshold_above_one_is_no_cosine(finished: Path) -> None:
+    for threshold in (1.5, float("nan")):
+        with pytest.raises(ConfigError, match="is a cosine, which no pair of images exceeds") as caught:
+            what_if(str(finished), Asked(threshold=threshold))
+        assert "edge_floor to the threshold" not in str(caught.value)

@@ -1,7 +1,8 @@
 """Words and numbers as people read them."""
 
+from curation.printed import visible
 from curation.schema import REASONS, STAGES
-from pipelines.report.words import MEANING, STAGE_VERB, counted, percent, seconds, shortened, size, visible
+from pipelines.report.words import MEANING, STAGE_VERB, counted, percent, seconds, shortened, size
 
 
 def test_every_reason_and_stage_has_words() -> None:
