@@ -24,6 +24,9 @@ _ATTEMPTS = 3  # at a file whose reading fails, before it is reported
 _MAX_RATIO = 100
 _FREE_BYTES = 1 << 30
 _MAGIC_BYTES = 6
+# Four times what `xz -9` asks for; a header may claim 4 GiB. The other formats have limits of their own: zstd
+# 128 MiB, as Arrow sets it.
+_MAX_XZ_BYTES = 256 << 20
 
 
 class _CannotReadError(Exception):
@@ -110,6 +113,9 @@ def _unpack(file: storage.FileInfo, source: TarSource, out: IO[bytes]) -> Proble
             chunk = next(chunks, b"")
         except EOFError:
             return Problem(file.path, "truncated", "the compressed data end early", out.tell())
+        except _TooMuchMemoryError:
+            detail = f"unpacking it takes more than {_MAX_XZ_BYTES} bytes of memory"
+            return Problem(file.path, "unpacks_too_large", detail, out.tell())
         except (OSError, zlib.error, lzma.LZMAError) as error:
             return Problem(file.path, "corrupt", f"the compressed data are damaged: {error}", out.tell())
         if not chunk:
@@ -144,10 +150,50 @@ def _decompressor(source: _Reads, stack: contextlib.ExitStack) -> Callable[[int]
     if source.magic.startswith(b"BZh"):
         return stack.enter_context(bz2.BZ2File(stream)).read1
     if source.magic.startswith(b"\xfd7zXZ"):
-        return stack.enter_context(lzma.LZMAFile(stream)).read1
+        return _Xz(source.read).read
     if source.magic.startswith(b"\x28\xb5\x2f\xfd"):
         return _zstd(source)
     return source.read
+
+
+class _TooMuchMemoryError(Exception):
+    """A header claims a dictionary of a size that nobody needs."""
+
+
+class _Xz:
+    """The streams of an xz file, one after another, within a limit of memory, which `LZMAFile` has not."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_BYTES)
+
+    def read(self, num_bytes: int) -> bytes:
+        while True:
+            data = b""
+            if self._stream.eof:
+                data = self._next_stream()
+                if not data:
+                    return b""
+            elif self._stream.needs_input and not (data := self._read(_CHUNK_BYTES)):
+                raise EOFError("an xz stream ends early")
+            try:
+                found = self._stream.decompress(data, num_bytes)
+            except lzma.LZMAError as error:
+                if "emory usage limit" in str(error):
+                    raise _TooMuchMemoryError from error
+                raise
+            if found:
+                return found
+
+    def _next_stream(self) -> bytes:
+        """The first bytes of another stream, behind zeros; none where what follows is no stream."""
+        data = self._stream.unused_data.lstrip(b"\0")
+        while len(data) < _MAGIC_BYTES and (more := self._read(_CHUNK_BYTES)):
+            data = (data + more).lstrip(b"\0")
+        if not data.startswith(b"\xfd7zXZ\0"):
+            return b""
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_BYTES)
+        return data
 
 
 def _zstd(source: _Reads) -> Callable[[int], bytes]:

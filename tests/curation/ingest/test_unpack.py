@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def unpacked(path: Path, out: Path, **settings: int) -> StagedUnit:
         (".tar.gz", lambda d: gzip.compress(d[:20_000]) + gzip.compress(d[20_000:])),  # as pigz and cat do
         (".tar.bz2", bz2.compress),
         (".tar.xz", lzma.compress),
+        (".txz", lambda d: lzma.compress(d[:20_000]) + bytes(8) + lzma.compress(d[20_000:]) + b"else"),
         (".tar.zst", lambda d: zstd(d[:20_000]) + zstd(d[20_000:])),
         (".tgz", bytes),  # not compressed, whatever its name says
     ],
@@ -116,3 +118,25 @@ def test_a_source_that_fails_is_asked_again(
     found = unpacked(packed, tmp_path / "out")
     assert (len(tries), found.table.num_rows, found.num_again) == (3, 0, 1)
     assert [problem.what for problem in found.problems] == ["unreadable"]
+
+
+def _with_dictionary(packed: bytes, size: int) -> bytes:
+    """An xz file whose first block claims a dictionary of `size` (as its format counts), checksum and all."""
+    length = (packed[12] + 1) * 4
+    header = bytearray(packed[12 : 12 + length - 4])
+    assert header[2:4] == b"\x21\x01", "LZMA2 and its one byte of properties"
+    header[4] = size
+    checksum = zlib.crc32(header).to_bytes(4, "little")
+    return packed[:12] + bytes(header) + checksum + packed[12 + length :]
+
+
+def test_xz_that_claims_a_huge_dictionary_is_not_unpacked(tmp_path: Path, write_tar: Callable[..., Path]):
+    plain = write_tar(tmp_path / "a.tar", MEMBERS).read_bytes()
+    packed = tmp_path / "a.tar.xz"
+    packed.write_bytes(_with_dictionary(lzma.compress(plain), 37))  # 1.5 GiB
+    found = unpacked(packed, tmp_path / "out")
+    assert [problem.what for problem in found.problems] == ["unpacks_too_large"]
+    assert "memory" in found.problems[0].detail
+    assert found.table.num_rows == 0
+    packed.write_bytes(lzma.compress(plain, preset=9))
+    assert not unpacked(packed, tmp_path / "large").problems
