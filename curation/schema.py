@@ -11,7 +11,7 @@ descriptor      a vector in which copies of one picture lie close together
 embedding       a vector in which pictures of like meaning lie close together
 certain bits    those of a perceptual hash that re-encoding or resizing would not change; of 64
 poor hash       one of which too few bits are certain: of such a picture neither hash nor descriptor is asked
-miniature       16 x 16 colours of a picture of poor hash, which then decides: equal pixels are copies
+miniature       32 x 32 colours of a picture of poor hash, which then decides: equal pixels are copies
 edge            two rows and a score: these are copies of each other
 component       a connected set of rows over edges
 representative  the one row of a component that survives

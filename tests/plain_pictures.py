@@ -115,6 +115,9 @@ def drawings() -> dict[str, Image.Image]:
     large, small = ImageFont.load_default(150), ImageFont.load_default(16)
     for letter in "AHIOTXZ8":
         sheet(f"letter {letter}").text((128, 128), letter, fill=BLACK, font=large, anchor="mm")
+    tiny = ImageFont.load_default(24)
+    for letter in "ABDGKOQRSUVX035689":
+        sheet(f"small {letter}").text((128, 128), letter, fill=BLACK, font=tiny, anchor="mm")
     rng = np.random.default_rng(7)
     words = ["lorem", "ipsum", "dolor", "sit", "amet", "elit", "sed", "tempor"]
     for number in range(3):

@@ -81,7 +81,7 @@ def test_equal_pixels_are_copies_and_leaks(tmp_path: Path, rows_of: Any, run_qui
     save(tmp_path / "pool", plain)
     for name in ("red", "de", "rows 1"):
         plain[name].save(tmp_path / "pool" / f"{name} again.png", compress_level=0)
-    plain["nl"].resize((70, 90)).save(tmp_path / "pool" / "nl again.jpg", quality=80)
+    plain["nl"].resize((256, 192)).save(tmp_path / "pool" / "nl again.jpg", quality=80)
     save(tmp_path / "holdout", {"pale": plain["pale"].resize((300, 200))})
     found = {(key, reason, by) for key, reason, by in dropped(lineage(tmp_path, rows_of, run_quietly))}
     assert {(reason, frozenset((key, by))) for key, reason, by in found} == {

@@ -16,18 +16,18 @@ from curation.search.miniatures import (
 
 
 def miniature(colours: np.ndarray | int, *, mark: int = PLAIN, digest: int = 0) -> np.ndarray:
-    """A row of bytes: one colour, or (16, 16, 3) of them."""
-    cells = np.broadcast_to(np.asarray(colours, np.uint8), (16, 16, 3))
+    """A row of bytes: one colour, or (32, 32, 3) of them."""
+    cells = np.broadcast_to(np.asarray(colours, np.uint8), (32, 32, 3))
     return np.concatenate([[mark], cells.ravel(), np.full(16, digest)]).astype(np.uint8)
 
 
 def test_scores_by_hand() -> None:
-    half = np.zeros((16, 16, 3), np.uint8)
-    half[8:] = 120
+    half = np.zeros((32, 32, 3), np.uint8)
+    half[16:] = 120
     shifted = half.copy()
     shifted[0] += 2 * BASE_LEVELS  # among cells of its own colour
     edged = half.copy()
-    edged[7] += BASE_LEVELS + 120 // 6  # beside the other half; as an edge of its own it may differ by more
+    edged[15] += BASE_LEVELS + 120 // 4  # beside the other half; as an edge of its own it may differ by more
     pairs = [
         (miniature(100), miniature(100), 1.0),
         (miniature(100), miniature(100 + BASE_LEVELS), LEAST_SCORE),
@@ -48,7 +48,7 @@ def test_scores_by_hand() -> None:
 def drawn(seed: int, num: int) -> np.ndarray:
     """Few pictures, each many times over with noise about as large as is allowed; some fine, some equal."""
     rng = np.random.default_rng(seed)
-    scenes = rng.integers(20, 230, (3, 4, 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    scenes = rng.integers(20, 230, (3, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2)
     chosen = scenes[rng.integers(3, size=num)]
     cells = chosen + rng.integers(-3, 4, (num, 1, 1, 1)) + rng.integers(-1, 2, chosen.shape)
     rows = [
