@@ -45,7 +45,7 @@ def test_a_training_becomes_a_picture(
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     # Six panels, or, where nothing was measured, the four that have something to show.
-    assert pixels.shape[1] == int((3 if with_probe else 2) * 4.6 * 110)
+    assert pixels.shape[1] == round((3 if with_probe else 2) * 4.6 * 110)
     assert pixels.shape[0] > 400
     assert (pixels != 255).any(axis=2).mean() > 0.02  # something was drawn
 
