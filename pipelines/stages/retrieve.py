@@ -33,7 +33,7 @@ from pipelines.stages.cluster import Clusters
 from pipelines.stages.groups import group_digest, make_groups
 from pipelines.stages.neighbours import exact_neighbours, queries_of
 from pipelines.stages.ranks import id_rank
-from pipelines.stages.retrieve_ivf import Found, judge_recall, run_ivf
+from pipelines.stages.retrieve_ivf import Found, IvfSearch, judge_recall, run_ivf
 from pipelines.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
 
 # An item searches so many queries, which bounds vectors and results in memory, …
@@ -47,7 +47,7 @@ def retrieve(
 ) -> dict[str, FileRef]:
     """The hits of every curated pool, as `schema.HITS`, in pool order."""
     inputs = tuple(part.digest("described", "embeddings") for part in parts)
-    found = {}
+    asked: dict[str, tuple[Step, Item, Retrieval]] = {}
     for name, pool in config.pools.items():
         if pool.role == "curated":
             rule = pool.retrieval
@@ -57,9 +57,35 @@ def retrieve(
             # By sample, clusters do not matter: who survives does.
             made_from = clusters.digest if rule.method == "cluster" else clusters.alive.sha256
             item = Item((*inputs, made_from), {"parts": tuple(parts), "clusters": clusters})
-            receipt = _run(runner, step, item, pool=name, rule=rule)
-            found[name] = receipt.file(runner.run_dir, "hits.parquet")
-    return found
+            asked[name] = step, item, rule
+    searches = [
+        search
+        for name, (step, item, rule) in asked.items()
+        if (search := _ivf_search(runner, step, item, pool=name, rule=rule))
+    ]
+    found, inner = run_ivf(runner, searches)
+    receipts = {
+        name: _run(runner, step, found.get(name, item), pool=name, rule=rule)
+        for name, (step, item, rule) in asked.items()
+    }
+    for step, items in inner:
+        runner.forget(step, items)
+    return {name: receipt.file(runner.run_dir, "hits.parquet") for name, receipt in receipts.items()}
+
+
+def _ivf_search(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) -> IvfSearch | None:
+    """What the pool has to ask of inverted lists, if anything."""
+    if rule.method != "sample" or rule.search != "ivf" or not runner.has_to_do(step, item):
+        return None
+    parts, clusters = item.payload["parts"], item.payload["clusters"]
+    cuts = _cuts(len(queries_of(parts, clusters, pool)))
+    if not cuts or not np.any(read_array(clusters.alive) & roles(parts, "uncurated")):
+        return None
+    return IvfSearch(pool, step, item, cuts, rule)
+
+
+def _cuts(num_queries: int) -> tuple[tuple[int, int], ...]:
+    return tuple((start, min(start + QUERY_ROWS, num_queries)) for start in range(0, num_queries, QUERY_ROWS))
 
 
 def _settings(rule: Retrieval, seed: int) -> dict[str, Any]:
@@ -70,14 +96,12 @@ def _settings(rule: Retrieval, seed: int) -> dict[str, Any]:
 
 
 def _run(runner: Runner, step: Step, item: Item, *, pool: str, rule: Retrieval) -> Receipt:
-    if rule.method != "sample" or not runner.has_to_do(step, item):
+    if rule.method != "sample" or "blocks" in item.payload or not runner.has_to_do(step, item):
         return runner.run_one(step, item)
     parts, clusters = item.payload["parts"], item.payload["clusters"]
     queries = queries_of(parts, clusters, pool)
-    cuts = [(start, min(start + QUERY_ROWS, len(queries))) for start in range(0, len(queries), QUERY_ROWS)]
+    cuts = _cuts(len(queries))
     searched = [part for part in parts if part.role == "uncurated"]
-    if rule.search == "ivf" and cuts and np.any(read_array(clusters.alive) & roles(parts, "uncurated")):
-        return run_ivf(runner, step, item, pool=pool, cuts=cuts, rule=rule)
     groups = make_groups(searched, [part.num_rows for part in searched], rows=TARGET_ROWS)
     num_gpus = int(rule.device == "cuda")
     if len(cuts) * len(groups) <= 1:

@@ -1,5 +1,6 @@
 """Retrieval by inverted lists: exact where every list is visited, refused where it finds too little."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.errors import ConfigError
+from pipelines.stages import retrieve_ivf
 from pipelines.verify import verify
 
 IVF = (
@@ -44,6 +46,55 @@ def test_where_every_list_is_visited_it_is_exact(
     report = (tmp_path / "run" / manifest["dataset_dir"] / "report.html").read_text("utf-8")
     assert "were searched in inverted lists (<code>IVF6,SQfp16</code>, 6 probes)" in report
     assert verify(str(tmp_path / "run")) == []
+
+
+def test_pools_that_ask_for_one_index_share_it(
+    web: Path, tmp_path: Path, configure: Any, run_quietly: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained once, each shard put into lists once; each pool finds what an exact search finds."""
+    concepts = sorted((web / "curated").iterdir())
+    for pool, mine in (("one", concepts[::2]), ("two", concepts[1::2])):
+        for folder in mine:
+            shutil.copytree(folder, tmp_path / pool / folder.name)
+
+    def pools(search: str) -> tuple[str, ...]:
+        sources = {name: f"[{{kind: folder, path: {tmp_path / name}}}]" for name in ("one", "two")}
+        lists = "{codes: flat, num_lists: 6, num_probes: 6, shard_rows: 50}"
+        rule = f"method: sample, search: {search}, ivf: {lists}"
+        return tuple(
+            f"pools.{pool}={{role: curated, sources: {sources[own]}, retrieve: {{neighbours: {k}, {rule}}}}}"
+            for pool, own, k in (("trusted", "one", 3), ("again", "two", 2))
+        )
+
+    trained, built = [], []
+    train, make = retrieve_ivf.train_index, retrieve_ivf.IvfShard
+
+    def counted_train(*args: Any, **more: Any) -> Any:
+        trained.append(1)
+        return train(*args, **more)
+
+    def counted_make(rows: Any, vectors: Any, *args: Any, **more: Any) -> Any:
+        built.append(vectors.tobytes())
+        return make(rows, vectors, *args, **more)
+
+    monkeypatch.setattr(retrieve_ivf, "train_index", counted_train)
+    monkeypatch.setattr(retrieve_ivf, "IvfShard", counted_make)
+    steps = tmp_path / "run" / "steps"
+
+    def hits() -> list[Any]:
+        return [pq.read_table(file) for file in sorted((steps / "retrieve").glob("*/hits.parquet"))]
+
+    run_quietly(configure(tmp_path / "run", *pools("ivf")), until="retrieve")
+    assert len(trained) == 1
+    assert len(built) == len(set(built)) > 1
+    by_query = {tuple(table["query"].unique().to_pylist()): table for table in hits()}
+    assert len(by_query) == 2
+    assert min(map(len, by_query)) > 3
+    assert not [*(steps / "retrieve_shards").glob("*"), *(steps / "retrieve_index").glob("*")]
+    run_quietly(configure(tmp_path / "run", *pools("exact")), until="retrieve")
+    assert len(hits()) == 4
+    for table in hits():
+        assert table.equals(by_query[tuple(table["query"].unique().to_pylist())])
 
 
 def test_a_result_under_the_recall_asked_for_is_refused(
