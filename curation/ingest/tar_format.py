@@ -18,6 +18,10 @@ from curation.ingest.problems import Problem, Unread
 BLOCK = 512
 # Enough for any name; a forged one must not make us allocate what its header claims.
 MAX_EXTENSION_BYTES = 1 << 20
+# Of a pax header: others, by the hundred thousand in a global one, would be gone through for every member.
+_SPARSE = b"GNU.sparse."  # stands for all keywords that begin so
+_KEPT = frozenset((b"path", b"size", b"linkpath", _SPARSE))
+_MAX_DEFAULT_CHARS = 256
 _ZERO = bytes(BLOCK)
 _REGULAR = frozenset((b"0", b"\0", b"7"))
 _EXTENSIONS = frozenset((b"x", b"X", b"g", b"L", b"K"))
@@ -151,7 +155,9 @@ class TarWalk:
             if header.kind == b"L":
                 self._long_name = _text(data)
             elif header.kind == b"g":
-                self._pax_defaults.update(_parse_pax(data))
+                # A name, or a link's target, of all members is a mistake, and a long one is held for each.
+                found = {k: v for k, v in _parse_pax(data).items() if len(v) <= _MAX_DEFAULT_CHARS}
+                self._pax_defaults.update(found)
             elif header.kind == b"K":
                 self._long_target = _text(data)
             else:
@@ -218,7 +224,7 @@ def _text(field: bytes) -> str:
 
 
 def _is_sparse(pax: dict[str, str]) -> bool:
-    return any(keyword.startswith("GNU.sparse.") for keyword in pax)
+    return _SPARSE.decode() in pax
 
 
 def _has_checksum(block: bytes) -> bool:
@@ -262,7 +268,7 @@ def _parse_header(block: bytes) -> _Header:
 
 
 def _parse_pax(data: bytes) -> dict[str, str]:
-    """The records of a pax header: `LENGTH KEYWORD=VALUE` and a newline, LENGTH counting all of it."""
+    """The records of a pax header that matter: `LENGTH KEYWORD=VALUE` and a newline, LENGTH of it all."""
     records, start = {}, 0
     while start < len(data) and data[start]:
         space = data.index(b" ", start, start + 20)
@@ -272,6 +278,9 @@ def _parse_pax(data: bytes) -> dict[str, str]:
         keyword, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals:
             raise ValueError("a record without '='")
-        records[keyword.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        if keyword.startswith(_SPARSE):
+            keyword, value = _SPARSE, b""
+        if keyword in _KEPT:
+            records[keyword.decode()] = value.decode("utf-8", "surrogateescape")
         start = end
     return records

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -275,3 +276,26 @@ def test_hidden_members_are_passed_over(tmp_path: Path):
     assert index.table["key"].to_pylist() == ["s.tar/./a.jpg", "s.tar/.b.jpg"]
     [note] = index.notes
     assert (note.what, note.detail) == ("hidden", "4 members are passed over, the first ._a.jpg")
+
+
+def test_pax_globals_are_not_gone_through_for_every_member(tmp_path: Path):
+    """A header of a megabyte and 5,000 members: seconds, and not the product of the two."""
+    records = {f"x{i}": "y" * 4 for i in range(60_000)}
+    path = tmp_path / "s.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers=records) as tar:
+        for i in range(5_000):
+            member = tarfile.TarInfo(f"{i:05d}.jpg")
+            tar.addfile(member)
+    started = time.process_time()
+    index = index_tar(storage.stat(str(path)), TarSource(path=str(path)))
+    assert time.process_time() - started < 10
+    assert (index.table.num_rows, index.problems) == (5_000, [])
+
+
+def test_a_long_name_of_all_members_is_none(tmp_path: Path):
+    path = tmp_path / "s.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"path": "n" * 100_000}) as tar:
+        for i in range(3):
+            tar.addfile(tarfile.TarInfo(f"{i}.jpg"))
+    index = index_tar(storage.stat(str(path)), TarSource(path=str(path)))
+    assert index.table["key"].to_pylist() == [f"s.tar/{i}.jpg" for i in range(3)]
