@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +26,9 @@ from curation.ingest.web.url_source import UrlSource
 
 # Reasons of rows that a later run asks for again: the others will not change by themselves.
 MAY_SUCCEED_LATER = frozenset(("http_error", "connection_failed", "timeout"))
-_BATCH_URLS = 10_000  # fetched at once, where a unit has more
+# Fetched at once, where a unit has more: so many, with so many bytes beside them.
+_BATCH_URLS = 10_000
+_BATCH_SIDECAR_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,25 @@ def fetch_images(
     """
     known = before.to_pylist() if before is not None else []
     seen: set[bytes] = set()
-    start, stream = 0, iter(images)
-    while batch := list(islice(stream, _BATCH_URLS)):
+    start = 0
+    for batch in _batches(images):
         asked = known[start : start + len(batch)]
         yield from _fetch_batch(batch, config, place, before=asked, seen=seen)
         start += len(batch)
+
+
+def _batches(images: Iterable[WebImage]) -> Iterator[list[WebImage]]:
+    batch: list[WebImage] = []
+    held = 0
+    for image in images:
+        num_bytes = sum(map(len, image.sidecars.values()))
+        if batch and (len(batch) == _BATCH_URLS or held + num_bytes > _BATCH_SIDECAR_BYTES):
+            yield batch
+            batch, held = [], 0
+        batch.append(image)
+        held += num_bytes
+    if batch:
+        yield batch
 
 
 def _fetch_batch(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from loopback import Loopback, answer
+from peak_memory import risen_mb
 
 from curation import storage
 from curation.ingest.problems import Findings
@@ -212,3 +213,28 @@ def test_units_of_a_list(tmp_path: Path):
     assert [(unit.first, unit.stop, unit.offset) for unit in units] == [(0, 4, 0), (4, 8, 76), (8, None, 152)]
     assert read_units(units_table(units)) == units
     assert all(isinstance(unit, Unit) and unit.file.key == "a.txt" for unit in units)
+
+
+def test_a_unit_with_long_captions_is_fetched_in_pieces(tmp_path: Path):
+    """One caption that a 9 kB table repeats is not held for all of a unit's rows."""
+    for name, size in (("small", 10), ("bomb", 100_000)):
+        columns = {"url": [f"ftp://h/{i}" for i in range(4096)], "caption": ["x" * size] * 4096}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet", compression="zstd")
+    setup = """
+        import tempfile
+        from pathlib import Path
+        from curation.ingest.stage_unit import stage_unit
+        from curation.ingest.staging import Place
+        from curation.ingest.units import cut_units
+        from curation.ingest.web.url_source import UrlSource
+    """
+    work = """
+        source = UrlSource(path=path)
+        [unit] = cut_units(source)
+        with tempfile.TemporaryDirectory() as out:
+            (Path(out) / "out").mkdir()
+            staged = stage_unit(source, unit, Place(Path(out) / "out", "out"), before=None)
+        assert staged.table["reason"].to_pylist() == ["bad_url"] * 4096
+    """
+    small, bomb = tmp_path / "small.parquet", tmp_path / "bomb.parquet"
+    assert risen_mb(setup, work, harmless=small, tried=bomb) < 150
