@@ -2,12 +2,11 @@
 
 import argparse
 import importlib.metadata
-import os
-import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from curation.disk_errors import refusal
 from curation.errors import LvdError
 from pipelines.cli_flags import (
     add_config_arguments,
@@ -22,15 +21,22 @@ from pipelines.cli_flags import (
 from pipelines.cli_pretrain import add_evaluate, add_export, add_pretrain, config_arguments, pretrain_after
 from pipelines.command_parser import CommandParser
 from pipelines.output import print_error, print_json, print_lines
+from pipelines.streams import Streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. A user's mistake is a paragraph on stderr, no traceback."""
+    with Streams() as streams:
+        try:
+            return streams.exit_code(_main(argv))
+        except SystemExit as ended:  # of argparse: help, or bad usage
+            raise SystemExit(streams.exit_code(int(ended.code or 0))) from None
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
-        code = int(arguments.command(arguments))
-        sys.stdout.flush()
-        return code
+        return int(arguments.command(arguments))
     except LvdError as error:
         print_error(str(error))
         return error.exit_code
@@ -38,22 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error("Stopped by Ctrl-C. Run the same command again: it goes on where it was.")
         return 130
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            return 141
         where = f": {error.filename}" if error.filename else ""
-        print_error(f"{error.strerror or error}{where}.")
+        refused = refusal(error, error.filename) if error.filename else None
+        print_error(str(refused or f"{error.strerror or error}{where}."))
         return 1
-
-
-def _nobody_reads() -> bool:
-    """Whether stdout is a pipe without a reader, as in `lvd … | head`; if so it is turned away from there."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    if not poll.poll(0):
-        return False
-    # Python flushes once more as it ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return True
 
 
 def build_parser() -> argparse.ArgumentParser:

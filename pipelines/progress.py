@@ -1,6 +1,5 @@
 """Shows how far a step is: a bar with rate and ETA on a terminal, plain lines otherwise."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,14 +28,24 @@ class Progress:
     """Where progress goes. `quiet` shows nothing."""
 
     quiet: bool = False
-    console: Console = field(default_factory=lambda: Console(file=sys.stderr))
+    console: Console = field(default_factory=lambda: Console(stderr=True))
     log: Path | None = None
 
     def log_to(self, folder: str) -> None:
         """Keep the plain lines of this run in a file of `folder`, named by the time."""
         name = time.strftime("run-%Y%m%dT%H%M%SZ.log", time.gmtime())
         self.log = storage.local_path(storage.join(folder, name))
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self._without_log():
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def _without_log(self) -> Iterator[None]:
+        """Go on without the log where it cannot be written: it is for people, and no reason to end a run."""
+        try:
+            yield
+        except OSError as error:
+            log, self.log = self.log, None
+            self.say(f"{log} cannot be written ({error.strerror}); the run goes on without it")
 
     @contextmanager
     def step(self, name: str, *, total: int, done: int) -> Iterator[Callable[[Receipt], None]]:
@@ -94,7 +103,7 @@ class Progress:
         if not self.quiet and not self.console.is_terminal:
             self._print(text)
         if self.log is not None:
-            with self.log.open("a") as out:
+            with self._without_log(), self.log.open("a") as out:
                 out.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}\n")
 
     def _print(self, text: str) -> None:

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 # Legal images decode in well under a second; storage and models have time-outs of their own.
 HANG_S = 60.0
@@ -41,5 +41,6 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self._hang_s / 4)):
             if any(time.monotonic() - since > self._hang_s for since in list(self._since.values())):
-                os.write(2, b"lvd: a decoder hangs, and its worker ends; the image is looked for\n")
+                with suppress(OSError):  # who cannot be told must not keep it from ending
+                    os.write(2, b"lvd: a decoder hangs, and its worker ends; the image is looked for\n")
                 os._exit(HANG_EXIT_CODE)

@@ -206,7 +206,7 @@ def test_a_full_disk_names_its_path(
 
     monkeypatch.setattr(cli, "_status", full)
     assert main(["status", "x"]) == 1
-    assert capsys.readouterr().err == "lvd: No space left on device: /runs/x/steps/a.\n"
+    assert capsys.readouterr().err.startswith("lvd: The disk is full: /runs/x/steps/a. Got: ")
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
