@@ -1,16 +1,11 @@
 """The local executor: items one after the other in this process. For debugging, and where there is no Ray."""
 
-import faulthandler
-import multiprocessing
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from multiprocessing.connection import Connection
-from typing import Any
 
 from curation import storage
-from curation.errors import ExecutorError, LvdError
-from curation.orphans import end_with_parent
+from pipelines.alone import do_alone
 from pipelines.runner import Death
 from pipelines.step import IN_FLIGHT, Item, Receipt, Step, Work, perform
 from pipelines.threads import set_threads
@@ -40,48 +35,13 @@ class LocalExecutor:
     def run_alone(
         self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
-        perform_it = partial(
-            perform, step=step, item=item, run_dir=run_dir, condemned=dict(condemned), publish=publish
-        )
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_alone, args=(theirs, perform_it, step))
-        process.start()
-        theirs.close()
-        try:
-            answer = ours.recv()
-        except EOFError:
-            answer = None
-        except BaseException:  # Ctrl-C or SIGTERM: nobody waits for the answer any more
-            process.kill()
-            raise
-        finally:
-            process.join()
-            ours.close()
-        if isinstance(answer, LvdError):
-            raise answer
-        if isinstance(answer, Receipt):
-            if publish:
-                storage.remove_file(_note(step, item, run_dir))
-            return answer
-        # 9 is what the kernel ends a process with when memory runs out: not the item's fault.
-        return Death(f"exit code {process.exitcode}", blames_item=process.exitcode != -9)
+        work = partial(perform, step=step, item=item, run_dir=run_dir, condemned=condemned, publish=publish)
+        outcome = do_alone(pickle.dumps((work, step)))
+        if publish and isinstance(outcome, Receipt):
+            storage.remove_file(_note(step, item, run_dir))
+        return outcome
 
 
 def _note(step: Step, item: Item, run_dir: str) -> str:
     """The file that says that an item is being done in the process of a run."""
     return storage.join(run_dir, "tmp", f"{IN_FLIGHT}{step.identity(item)}")
-
-
-def _alone(pipe: Connection, perform_it: Callable[[Work], Receipt], step: Step) -> None:
-    faulthandler.disable()  # a crash is expected here; its dump would only frighten
-    end_with_parent()
-    set_threads(step.threads)
-    answer: Any
-    try:
-        answer = perform_it(step.load())
-    except LvdError as error:
-        answer = error
-    except Exception:  # our own fault, and not the item's: the parent raises it
-        answer = ExecutorError(f"Step {step.name} failed in a process of its own", got=traceback.format_exc())
-    pipe.send(answer)

@@ -6,17 +6,13 @@ Before this module is imported, `prepare_ray_environment` must have been called.
 
 import contextlib
 import logging
-import queue
-import socket
-import threading
-import time
 import traceback
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 import ray.data
@@ -27,6 +23,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from curation import storage
 from curation.errors import ConfigError, ExecutorError, LvdError
+from pipelines.alone import do_alone
+from pipelines.ray_watch import Cluster, Watch, end_marked, is_lost, leave_at_exit, marking
 from pipelines.runner import MAX_ATTEMPTS, Death
 from pipelines.step import Item, Receipt, Step, Work, perform
 from pipelines.threads import set_threads
@@ -34,13 +32,9 @@ from pipelines.threads import set_threads
 # Parts of one Ray Data execution: bounds what the driver and the scheduler hold at a time.
 WAVE_PARTS = 4_096
 CONNECT_TIMEOUT_S = 60
-# Ray ends this process without a word when its head has been gone for 60 s: we say so before.
-HEAD_PROBE_S = 5
-HEAD_GONE_S = 30
+END_S = 5.0  # of Ray's processes, once they have been asked to
 MIN_SHARED = 64  # entries of a tuple that is worth a place in the object store
 START_ATTEMPTS = 3  # of a cluster of our own, on a machine that is busy with something else
-
-T = TypeVar("T")
 
 
 class RayExecutor:
@@ -51,35 +45,50 @@ class RayExecutor:
         workers: at most so many at once; None for as many as the cluster's cores carry.
         num_cpus: logical cores of a cluster of our own; None for the machine's.
         threads: of a worker; a cluster of our own offers at least so many cores.
+        say: tells people why this process ends, should the cluster be lost while nobody waits for it.
     """
 
     def __init__(
-        self, address: str | None, *, workers: int | None, num_cpus: int | None = None, threads: int = 1
+        self,
+        address: str | None,
+        *,
+        workers: int | None,
+        num_cpus: int | None = None,
+        threads: int = 1,
+        say: Callable[[str], None] = print,
     ) -> None:
         self._workers = workers
         self._ours = not ray.is_initialized()
+        mark = None
         if self._ours:
-            _connect(address, max(num_cpus, threads) if num_cpus else None)
-            if address is None and max(_of_nodes("CPU")) < threads:
-                # Only Ray itself knows how many cores a container really has, and tells once it runs.
-                ray.shutdown()
-                _connect(address, threads)
-        # A client's own machine may not reach the head's other ports.
-        self._head = None if address and address.startswith("ray://") else _head_address()
+            with marking() as mark, _ended_if_it_fails(mark):
+                _connect(address, max(num_cpus, threads) if num_cpus else None, mark=mark)
+                if address is None and max(_of_nodes("CPU")) < threads:
+                    # Only Ray itself knows how many cores a container really has, and tells once it runs.
+                    _end(mark)
+                    _connect(address, threads, mark=mark)
+        self._watch = Watch(_place(address, mark if address is None else None), say)
 
     def close(self) -> None:
         """Leave the cluster; end it when it is ours."""
-        if self._ours:
-            ray.shutdown()
+        self._watch.close()
+        if self._watch.lost is not None:
+            leave_at_exit()
+        elif self._ours:
+            _end(self._watch.cluster.mark)
 
     def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+        with _cluster_errors():
+            yield from self._watch.drawn(self._run(step, items, run_dir))
+
+    def _run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
         check_run_dir_is_shared(run_dir)
         for start in range(0, len(items), WAVE_PARTS):
             wave = items[start : start + WAVE_PARTS]
             outcomes = (
                 self._map(step, wave, run_dir) if step.kind == "map" else self._tasks(step, wave, run_dir)
             )
-            for position, outcome in self._while_alive(outcomes):
+            for position, outcome in outcomes:
                 yield start + position, outcome
 
     def _map(self, step: Step, wave: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
@@ -145,13 +154,18 @@ class RayExecutor:
     def run_alone(
         self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
-        # max_calls=1: the process ends after the call, so each call gets a fresh one.
-        remote = ray.remote(max_calls=1)(_do).options(
-            num_cpus=step.threads, num_gpus=step.num_gpus, max_retries=0
-        )
+        work = partial(perform, step=step, item=item, run_dir=run_dir, condemned=condemned, publish=publish)
+        remote = ray.remote(_do_alone).options(num_cpus=step.threads, num_gpus=step.num_gpus, max_retries=0)
+
+        def ask() -> Iterator[Receipt | Death]:
+            try:
+                yield _unpack(ray.get(remote.remote(_pack((work, step)))))
+            # The work runs in a process that the worker starts: no item is to blame for the worker's end.
+            except (*_LOSSES, ray.exceptions.WorkerCrashedError) as error:
+                yield Death(type(error).__name__, blames_item=False)
+
         with _cluster_errors():
-            ref = remote.remote(step, item, run_dir, dict(condemned), publish)
-        [outcome] = self._while_alive(_result(one) for one in (ref,))
+            [outcome] = self._watch.drawn(ask())
         return outcome
 
     def _most_workers(self, step: Step, num_items: int) -> int:
@@ -175,58 +189,16 @@ class RayExecutor:
             )
         return max(1, min(self._workers or fitting, fitting, num_items))
 
-    def _while_alive(self, outcomes: Iterator[T]) -> Iterator[T]:
-        """`outcomes`, drawn by a thread of their own: Ray waits for ever for a cluster that is gone.
 
-        Raises:
-            ExecutorError: when it is.
-        """
-        drawn: queue.SimpleQueue[tuple[Any, BaseException | None, bool]] = queue.SimpleQueue()
-        threading.Thread(target=_draw, args=(outcomes, drawn), daemon=True).start()
-        answered = time.monotonic()
-        while True:
-            try:
-                outcome, error, is_end = drawn.get(timeout=HEAD_PROBE_S)
-            except queue.Empty:
-                if self._head is None or _answers(self._head):
-                    answered = time.monotonic()
-                elif time.monotonic() - answered > HEAD_GONE_S:
-                    self._ours = False  # nothing is left to shut down, and trying would not end
-                    raise _cluster_is_lost("its head does not answer") from None
-                continue
-            if error is not None:
-                if isinstance(error, ray.exceptions.RayError) and self._head:
-                    self._ours = self._ours and _answers(self._head)  # as below
-                with _cluster_errors():
-                    raise error
-            if is_end:
-                return
-            yield outcome
-
-
-def _draw(outcomes: Iterator[T], drawn: "queue.SimpleQueue[tuple[Any, BaseException | None, bool]]") -> None:
-    try:
-        for outcome in outcomes:
-            drawn.put((outcome, None, False))
-        drawn.put((None, None, True))
-    except BaseException as error:  # raised where the outcomes are wanted
-        drawn.put((None, error, False))
-
-
-def _answers(head: tuple[str, int]) -> bool:
-    """Whether the head listens, and knows this machine's node as alive."""
-    try:
-        with socket.create_connection(head, timeout=HEAD_PROBE_S):
-            pass
-        mine = ray.get_runtime_context().get_node_id()
-        return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == mine)
-    except (OSError, RuntimeError, ray.exceptions.RayError):
-        return False
-
-
-def _head_address() -> tuple[str, int]:
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    return host.strip("[]"), int(port)
+def _place(address: str | None, mark: str | None) -> Cluster:
+    if address and address.startswith(
+        "ray://"
+    ):  # a client's own machine may not reach the head's other ports
+        return Cluster(None, None)
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    [node] = (node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    return Cluster((host.strip("[]"), int(port)), node["RayletSocketName"], mark)
 
 
 @contextlib.contextmanager
@@ -234,16 +206,7 @@ def _cluster_errors() -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        raise _cluster_is_lost(repr(error)) from error
-
-
-def _cluster_is_lost(why: str) -> ExecutorError:
-    return ExecutorError(
-        "The Ray cluster is lost, or failed",
-        got=why,
-        expected="a cluster that lives until the work is done",
-        remedy="See that its head is up, and run the same command again: it goes on where it was",
-    )
+        raise is_lost(repr(error)) from error
 
 
 def _of_nodes(resource: str) -> list[int]:
@@ -303,6 +266,13 @@ def _do(step: Step, item: Item, run_dir: str, condemned: dict[int, str], publish
         return _pack(_portable(error))
 
 
+def _do_alone(packed: bytes) -> bytes:
+    try:
+        return _pack(do_alone(packed))
+    except Exception as error:
+        return _pack(_portable(error))
+
+
 def _portable(error: Exception) -> LvdError:
     if isinstance(error, LvdError):
         return error
@@ -324,20 +294,39 @@ def _unpack(packed: bytes) -> Receipt:
     return outcome
 
 
+# Of what a worker holds, for a reason that lies outside of it.
+_LOSSES = (
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+)
+
+
 def _result(ref: Any) -> Receipt | Death:
     try:
         return _unpack(ray.get(ref))
     except ray.exceptions.WorkerCrashedError as error:
         return Death(type(error).__name__, blames_item=True)
-    except (
-        ray.exceptions.OutOfMemoryError,
-        ray.exceptions.NodeDiedError,
-        ray.exceptions.ObjectLostError,
-    ) as error:
+    except _LOSSES as error:
         return Death(type(error).__name__, blames_item=False)
 
 
-def _connect(address: str | None, num_cpus: int | None) -> None:
+@contextlib.contextmanager
+def _ended_if_it_fails(mark: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # Ctrl-C as well, which leaves a Ray that is half there
+        _end(mark)
+        raise
+
+
+def _end(mark: str | None) -> None:
+    """Leave the cluster, and see that no process of one of our own stays: after a failed start some do."""
+    ray.shutdown()
+    end_marked(mark, wait_s=END_S)
+
+
+def _connect(address: str | None, num_cpus: int | None, *, mark: str | None = None) -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it prints deaths that are rescued
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -351,7 +340,7 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
             )
             return
         except Exception as error:  # a bare one where a node of our own takes more than Ray's 30 s to start
-            ray.shutdown()
+            _end(mark)
             if address is None and type(error) is Exception and attempt < START_ATTEMPTS:
                 continue
             raise ExecutorError(

@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -74,8 +74,12 @@ def run(
         remove_leftovers(run_dir)
         # A second time inside: Ray puts a handler of its own in place, which ends with another code.
         threads = config.describe.embed.threads
-        with executor_for(config.executor, threads=threads) as executor, stop_on_sigterm():
-            progress.log_to(storage.join(run_dir, "logs"))
+        logs = storage.join(run_dir, "logs")
+        with (
+            executor_for(config.executor, threads=threads, progress=progress, logs=logs) as executor,
+            stop_on_sigterm(),
+        ):
+            progress.log_to(logs)
             runner = Runner(run_dir, executor, progress, until, owned=owned)
             runner, manifest = _curate(runner, config, refresh=refresh)
         is_new = any(state.num_done < state.num_items for state in runner.states)
@@ -149,25 +153,42 @@ def plan(config: RunConfig) -> list[StepState]:
 
 
 @contextmanager
-def executor_for(config: ExecutorConfig, *, threads: int) -> Iterator[Executor]:
-    """The executor that the config names, closed afterwards."""
+def executor_for(
+    config: ExecutorConfig, *, threads: int, progress: Progress, logs: str
+) -> Iterator[Executor]:
+    """The executor that the config names, closed afterwards.
+
+    Args:
+        config: names it.
+        threads: of a worker.
+        progress: where words for people go.
+        logs: the folder for Ray's own words.
+    """
     if config.kind == "local":
         from pipelines.local import LocalExecutor
 
         yield LocalExecutor()
         return
+    from pipelines.around_ray import sigterm_held, terminal_kept
+
     prepare_ray_environment()
-    try:
-        from pipelines.on_ray import RayExecutor
-    except ImportError as error:
-        raise ConfigError(
-            "The executor `ray` needs Ray", got=error, remedy="Install ray[data], or use --executor local"
-        ) from error
-    executor = RayExecutor(config.address, workers=config.workers, num_cpus=config.num_cpus, threads=threads)
-    try:
+    with terminal_kept(progress, logs), ExitStack() as closing:
+        try:
+            from pipelines.on_ray import RayExecutor
+        except ImportError as error:
+            raise ConfigError(
+                "The executor `ray` needs Ray", got=error, remedy="Install ray[data], or use --executor local"
+            ) from error
+        with sigterm_held():
+            executor = RayExecutor(
+                config.address,
+                workers=config.workers,
+                num_cpus=config.num_cpus,
+                threads=threads,
+                say=progress.say,
+            )
+            closing.callback(executor.close)
         yield executor
-    finally:
-        executor.close()
 
 
 def remove_leftovers(run_dir: str) -> None:

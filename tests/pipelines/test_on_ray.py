@@ -64,9 +64,9 @@ def load_refusal() -> Work:
     raise ConfigError("No such model", got="clip", expected="gist")
 
 
-def load_killed() -> Work:
+def load_killed(number: int) -> Work:
     def work(_attempt: Attempt) -> dict[str, Any]:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
         return {}
 
     return work
@@ -166,15 +166,34 @@ def test_every_probe_gets_a_fresh_process(on_ray: Any, tmp_path: Path) -> None:
     assert outcomes[0].facts != outcomes[1].facts
 
 
-def test_deaths_that_are_nobodys_fault(on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "blames"), [(signal.SIGKILL, False), (signal.SIGSEGV, True)])
+def test_what_the_kernel_kills_is_nobodys_fault(
+    on_ray: Any, tmp_path: Path, number: int, blames: bool
+) -> None:
+    """The kernel ends with SIGKILL what finds no memory; the local executor knows the same rule."""
+    [item] = items(1)
+    step = make_step(partial(load_killed, number), "task")
+    outcomes = [
+        executor.run_alone(step, item, str(tmp_path), condemned={}, publish=False)
+        for executor in (on_ray, LocalExecutor())
+    ]
+    assert outcomes == [Death(f"exit code {-number}", blames_item=blames)] * 2
+
+
+def test_memory_that_runs_out_each_time_condemns_nobody(on_ray: Any, tmp_path: Path) -> None:
+    step = make_step(partial(load_killed, signal.SIGKILL), "task", name="greedy")
+    with pytest.raises(ExecutorError, match=r"exit code -9.*Give a worker more memory"):
+        Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(1))
+    assert not (tmp_path / "steps").exists()
+
+
+def test_deaths_of_a_worker_that_only_waits(
+    on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipelines import on_ray as module
 
     errors = module.ray.exceptions
     [item] = items(1)
-    outcome = on_ray.run_alone(
-        make_step(load_killed, "task"), item, str(tmp_path), condemned={}, publish=False
-    )
-    assert isinstance(outcome, Death)
     for error, blames in (
         (errors.OutOfMemoryError("memory"), False),
         (errors.NodeDiedError("gone"), False),
@@ -189,6 +208,10 @@ def test_deaths_that_are_nobodys_fault(on_ray: Any, tmp_path: Path, monkeypatch:
         found = module._result(None)
         assert isinstance(found, Death)
         assert found.blames_item is blames
+        alone = on_ray.run_alone(
+            make_step(load_plain, "task"), item, str(tmp_path), condemned={}, publish=False
+        )
+        assert alone == Death(type(error).__name__, blames_item=False)
 
 
 def test_a_worker_that_fits_nowhere_is_told(on_ray: Any, tmp_path: Path) -> None:
@@ -262,22 +285,27 @@ def test_a_cluster_that_fails_is_a_paragraph(
             )
 
 
-def test_a_head_that_is_gone_is_told_while_ray_waits(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import on_ray as module
+def test_the_watch_sees_head_and_node(on_ray: Any) -> None:
+    place = on_ray._watch.cluster
+    assert place.head is not None
+    assert Path(place.node).is_socket()
+    assert place.mark is not None
+    assert on_ray._watch.look() is None
 
-    assert module._answers(on_ray._head)
-    monkeypatch.setattr(module, "HEAD_PROBE_S", 0.01)
-    monkeypatch.setattr(module, "HEAD_GONE_S", 0.05)
-    monkeypatch.setattr(on_ray, "_head", ("127.0.0.1", 1))
-    monkeypatch.setattr(on_ray, "_ours", on_ray._ours)  # put back afterwards
+
+def test_a_cluster_that_is_gone_is_told_while_ray_waits(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.ray_watch import Cluster, Watch
+
     done = threading.Event()
 
-    def waits() -> Iterator[int]:
-        yield 1
+    def waits(*_arguments: object) -> Iterator[Any]:
+        yield 0, "receipt"
         done.wait(30)
 
-    outcomes = on_ray._while_alive(waits())
-    assert next(outcomes) == 1
+    monkeypatch.setattr(on_ray, "_watch", Watch(Cluster(("127.0.0.1", 1), None, "nobody"), print))
+    monkeypatch.setattr(on_ray, "_run", waits)
+    outcomes = on_ray.run(make_step(load_plain, "task"), items(1), "nowhere")
+    assert next(outcomes) == (0, "receipt")
     with pytest.raises(ExecutorError, match="head does not answer"):
         next(outcomes)
     done.set()
