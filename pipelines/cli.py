@@ -43,6 +43,11 @@ def _main(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print_error("Stopped by Ctrl-C. Run the same command again: it goes on where it was.")
         return 130
+    except ImportError as error:
+        print_error(
+            f"A package is missing: {error}. Install it with pip install, or lvd anew, on every machine."
+        )
+        return 2
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         refused = refusal(error, error.filename) if error.filename else None

@@ -1,6 +1,7 @@
 """One run at a time on a run directory."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,11 +12,32 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from curation import storage
-from curation.errors import LockedError
+from curation.errors import ConfigError, LockedError
 
 # `owner` holds the lock for an instant to see whether it is free: that is no run.
 TRIES = 5
 WAIT_S = 0.05
+
+
+def _make_run_dir(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        reason = "a file lies there"
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):  # no mistake of whoever chose the place
+            raise
+        reason = error.strerror or str(error)
+    else:
+        if os.access(folder, os.W_OK | os.X_OK):
+            return
+        reason = "it is not this user's to write"
+    raise ConfigError(
+        f"run_dir cannot be written: {folder}",
+        got=reason,
+        expected="a folder that this user may write, or a place for one",
+        remedy="Set another: --set run_dir=DIR",
+    )
 
 
 class Owned:
@@ -29,7 +51,7 @@ class Owned:
     def __init__(self, run_dir: str) -> None:
         self.run_dir = run_dir
         self._folder = storage.local_path(run_dir)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        _make_run_dir(self._folder)
         self._folder_handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._file_handle: int | None = None
         try:

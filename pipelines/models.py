@@ -130,6 +130,32 @@ def _wrap(
     )
 
 
+def require_model(spec: EmbedderSpec) -> None:
+    """See, without building it, that a model of timm or open_clip is known and its file is there.
+
+    Raises:
+        ConfigError: no such architecture; names those that come near.
+        ModelError: no such file.
+    """
+    match spec.library:
+        case "timm":
+            import timm
+
+            if not timm.is_model(spec.model):
+                raise _unknown("timm", spec.model, timm.list_models())
+            if spec.weights:
+                _check_file(spec.weights, expected="a file saved by timm or torch")
+        case "open_clip":
+            import open_clip
+
+            if spec.model not in open_clip.list_models():
+                raise _unknown("open_clip", spec.model, open_clip.list_models())
+            if _is_file(spec):
+                tags = open_clip.list_pretrained_tags_by_model(spec.model)
+                near = difflib.get_close_matches(spec.weights, tags, n=5, cutoff=0.5) or tags
+                _check_file(spec.weights, expected=", ".join(near))
+
+
 def create_open_clip(spec: EmbedderSpec, image_size_px: int | None = None) -> Any:
     """An open_clip model with its weights, both towers.
 
@@ -139,10 +165,7 @@ def create_open_clip(spec: EmbedderSpec, image_size_px: int | None = None) -> An
     """
     import open_clip
 
-    if spec.model not in open_clip.list_models():
-        raise _unknown("open_clip", spec.model, open_clip.list_models())
-    if _is_file(spec):
-        _check_file(spec.weights, expected=", ".join(open_clip.list_pretrained_tags_by_model(spec.model)))
+    require_model(spec)
     try:
         return open_clip.create_model(
             spec.model,
@@ -169,11 +192,9 @@ def _open_clip(spec: EmbedderSpec, image_size_px: int | None) -> Tower:
 
 
 def _timm(spec: EmbedderSpec, image_size_px: int | None) -> Tower:
-    import timm
     from timm.data import resolve_data_config
 
-    if not timm.is_model(spec.model):
-        raise _unknown("timm", spec.model, timm.list_models())
+    require_model(spec)
     load = _timm_from_file if spec.weights else _timm_from_hub
     try:
         tower = load(spec, image_size_px)
@@ -204,7 +225,6 @@ def _timm_from_hub(spec: EmbedderSpec, img_size: int | None) -> nn.Module:
 def _timm_from_file(spec: EmbedderSpec, img_size: int | None) -> nn.Module:
     import timm
 
-    _check_file(spec.weights, expected="a file saved by timm or torch")
     state = timm.models.load_state_dict(spec.weights, weights_only=True)
     cfg = timm.get_pretrained_cfg(spec.model)
     heads = (cfg.classifier if cfg is not None else None) or ()

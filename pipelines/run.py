@@ -9,7 +9,6 @@ from types import FrameType
 from typing import Any
 
 from curation import storage
-from curation.describe.embed import parse_embedder
 from curation.errors import ConfigError, IntegrityError, LvdError, StoppedError
 from curation.temporaries import remove_temporaries
 from pipelines.config import ExecutorConfig, RunConfig, resolved_yaml
@@ -18,6 +17,7 @@ from pipelines.lock import lock
 from pipelines.lvd import curate
 from pipelines.made import save_made
 from pipelines.paths import absolute
+from pipelines.preflight import require_needed
 from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
 from pipelines.run_dir import read_manifest, save_config
@@ -61,11 +61,7 @@ def run(
         StoppedError: on SIGTERM; the run directory can be resumed.
     """
     config = absolute(config)
-    if config.describe.heads.on:
-        from pipelines.heads import require_heads  # it imports torch
-
-        require_heads(config.describe)
-    _require_copy_detector(config.describe.descriptor)
+    require_needed(config.describe)
     run_dir = config.run_dir
     progress = progress or Progress()
     with lock(run_dir) as owned, stop_on_sigterm():
@@ -124,15 +120,6 @@ def _curate(runner: Runner, config: RunConfig, *, refresh: bool) -> tuple[Runner
             runner = runner.anew()
         else:
             return runner, manifest
-
-
-def _require_copy_detector(descriptor: str | None) -> None:
-    """See, before any image is read, that the weights of a copy detector may be read."""
-    spec = None if descriptor is None else parse_embedder(descriptor)
-    if spec is not None and spec.library == "sscd":
-        from pipelines.sscd_weights import sscd_identity  # it imports torch
-
-        sscd_identity(spec)
 
 
 def _config_of_dataset(run_dir: str) -> str | None:

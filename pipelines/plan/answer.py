@@ -174,6 +174,7 @@ def _measure(
         return _of_known(known, *_base(config, asked))
     if not asked.measure:
         return None, []
+    Progress().say("measuring each step on a small sample of the sources (--no-probe leaves that out) …")
     try:
         sampled = probe(absolute(config), listed=_listed(config))
         return sampled, [] if sampled.counted else ["the sources are larger: their counting was cut short"]
