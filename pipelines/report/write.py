@@ -10,6 +10,7 @@ from pipelines.report.content import gather
 from pipelines.report.evidence import Evidence, read_evidence
 from pipelines.report.render import render
 from pipelines.report.thumbnails import PAGE_BYTES, Originals, make_thumbnails
+from pipelines.run_dir import read_manifest
 from pipelines.stages.dataset import report_path
 
 WHOLE = 'data-evidence="whole"'  # stands in a report that was written with the run's intermediate data
@@ -68,5 +69,6 @@ def rewrite_report(run_dir: str) -> str:
     Raises:
         LockedError: a run is going on, which replaces the manifest too.
     """
+    read_manifest(run_dir)  # to lock a folder makes it
     with lock(run_dir):
         return write_report(run_dir)
