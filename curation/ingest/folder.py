@@ -7,7 +7,7 @@ import pyarrow as pa
 from curation import storage
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import ImageRow, as_text, rows_table
-from curation.ingest.sidecars import StoredFile, pair_sidecars, sample_key
+from curation.ingest.sidecars import StoredFile, left_out_note, pair_sidecars, sample_key
 from curation.ingest.source_files import list_units
 from curation.ingest.sources import FolderSource
 
@@ -32,7 +32,7 @@ def folder_rows(source: FolderSource, max_rows: int, findings: Findings) -> Iter
     rows: list[ImageRow] = []
     odd: list[str] = []
     for sample in _samples(list_units(source, findings)):
-        rows.extend(_sample_rows(sample, source, odd))
+        rows.extend(_sample_rows(sample, source, odd, findings))
         while len(rows) >= max_rows:
             yield rows_table(rows[:max_rows])
             del rows[:max_rows]
@@ -68,12 +68,16 @@ def _may_grow(key: str, name: str) -> bool:
     return name.startswith(key) and (len(name) == len(key) or name[len(key)] <= "/")
 
 
-def _sample_rows(sample: list[storage.FileInfo], source: FolderSource, odd: list[str]) -> Iterator[ImageRow]:
+def _sample_rows(
+    sample: list[storage.FileInfo], source: FolderSource, odd: list[str], findings: Findings
+) -> Iterator[ImageRow]:
     """The rows of a sample; names that are not UTF-8 are added to `odd`."""
     position = {file.key: i for i, file in enumerate(sample)}
     stored = [StoredFile(file.key, file.path, 0, file.num_bytes) for file in sample]
-    paired, left = pair_sidecars(stored, source.sidecar_rule)
-    paired += [(file, []) for file in left]
+    found = pair_sidecars(stored, source.sidecar_rule)
+    if found.left_out:
+        findings.note(left_out_note(as_text(found.left_out[0].path), found.left_out, source.sidecar_rule))
+    paired = [*found.images, *((file, []) for file in found.alone)]
     for file, sidecars in sorted(paired, key=lambda pair: position[pair[0].name]):
         path = as_text(file.path)
         odd += [as_text(f.path) for f in (file, *(f for _, f in sidecars)) if as_text(f.path) != f.path]

@@ -12,8 +12,13 @@ belong together (`sample_key`), and each image stays a row of its own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from curation.ingest.problems import Problem
+
 # Arrays travel too: their bytes are carried along and never parsed.
 DEFAULT_EXTENSIONS = ("caption", "cls", "json", "label", "npy", "npz", "txt", "xml", "yaml", "yml")
+# The sidecars of one stem, counted for each image that takes them: so many, and so many times the cap of one.
+MAX_SIDECARS = 256
+_MAX_TIMES_ONE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,16 @@ Sidecar = tuple[str, StoredFile]  # name within the sample ("txt", "seg.json"), 
 Paired = tuple[StoredFile, list[Sidecar]]
 
 
-def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> tuple[list[Paired], list[StoredFile]]:
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Files that belong together: images with their sidecars, and what has no image or no room."""
+
+    images: list[Paired]
+    alone: list[StoredFile]  # sidecars that found no image
+    left_out: list[StoredFile]  # sidecars beyond what an image may have
+
+
+def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> Sample:
     """Hang the sidecars of a sample on its images.
 
     A sidecar goes to the image with the longest stem that it begins with, and to each of them where images
@@ -78,7 +92,7 @@ def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> tuple[list[
         rule: what may be a sidecar.
 
     Returns:
-        The images with their sidecars, both in the order of `files`, and the sidecars that found no image.
+        The images, their sidecars and the rest, each in the order of `files`.
     """
     images: list[Paired] = []
     candidates: list[StoredFile] = []
@@ -90,14 +104,59 @@ def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> tuple[list[
     by_stem: dict[str, list[list[Sidecar]]] = {}
     for image, sidecars in images:
         by_stem.setdefault(stem(image.name), []).append(sidecars)
-    left = []
+    found: dict[str, list[Sidecar]] = {}
+    alone, left_out = [], []
     for file in candidates:
         dot, start = file.name.rfind("."), _first_letter(file.name)
         while dot > start and file.name[:dot] not in by_stem:
             dot = file.name.rfind(".", 0, dot)
         if dot <= start:
-            left.append(file)
-            continue
-        for sidecars in by_stem[file.name[:dot]]:
-            sidecars.append((file.name[dot + 1 :], file))
-    return images, left
+            alone.append(file)
+        else:
+            found.setdefault(file.name[:dot], []).append((file.name[dot + 1 :], file))
+    for name, sidecars in found.items():
+        takers = by_stem[name]
+        kept, beyond = limit_sidecars(sidecars, rule, num_images=len(takers))
+        left_out += beyond
+        for taker in takers:
+            taker.extend(kept)
+    return Sample(images, alone, left_out)
+
+
+def limit_sidecars(
+    sidecars: list[Sidecar], rule: SidecarRule, *, num_images: int
+) -> tuple[list[Sidecar], list[StoredFile]]:
+    """What images of one stem may have of their sidecars: in the order of names, each that still fits.
+
+    Args:
+        sidecars: of the stem.
+        rule: has the cap of one.
+        num_images: that take them all.
+
+    Returns:
+        Those that stay, and the files of the others, both in the order given.
+    """
+    num_left, bytes_left = MAX_SIDECARS // num_images, _MAX_TIMES_ONE * rule.max_bytes // num_images
+    stays: set[int] = set()
+    for number in sorted(range(len(sidecars)), key=lambda number: sidecars[number][0]):
+        num_bytes = sidecars[number][1].num_bytes
+        if num_left and num_bytes <= bytes_left:
+            stays.add(number)
+            num_left, bytes_left = num_left - 1, bytes_left - num_bytes
+    kept = [sidecar for number, sidecar in enumerate(sidecars) if number in stays]
+    return kept, [file for number, (_, file) in enumerate(sidecars) if number not in stays]
+
+
+def left_out_note(path: str, left_out: Sequence[StoredFile], rule: SidecarRule) -> Problem:
+    """The note on sidecars beyond what an image may have.
+
+    Args:
+        path: of the source's file, or of the first of them.
+        left_out: at least one.
+        rule: has the cap of one.
+    """
+    detail = (
+        f"{len(left_out)} sidecars are left out, the first {left_out[0].name[:200]!a}: those of one "
+        f"image may be {MAX_SIDECARS} and {_MAX_TIMES_ONE * rule.max_bytes} bytes, images of a stem together"
+    )
+    return Problem(path, "long_sidecar", detail)

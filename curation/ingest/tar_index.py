@@ -10,9 +10,18 @@ import pyarrow as pa
 
 from curation import local_reads, storage
 from curation.hidden import is_hidden
-from curation.ingest.problems import Problem
+from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import ImageRow, as_text, rows_table
-from curation.ingest.sidecars import Sidecar, SidecarRule, StoredFile, pair_sidecars, sample_key
+from curation.ingest.sidecars import (
+    Paired,
+    Sidecar,
+    SidecarRule,
+    StoredFile,
+    left_out_note,
+    limit_sidecars,
+    pair_sidecars,
+    sample_key,
+)
 from curation.ingest.sources import TarSource
 from curation.ingest.tar_format import ReadAt, TarWalk
 from curation.ingest.unique_names import UniqueNames
@@ -127,17 +136,17 @@ def _index_members(
     samples, num_split = _rejoin(_group_adjacent(files), rule)
     keys = UniqueNames()
     rows = []
+    findings = Findings()
     for sample in samples:
-        paired, left = pair_sidecars(sample, rule)
-        if left:
-            skip = len(sample_key(left[0].name)) + 1
-            paired.append((left[0], [(file.name[skip:], file) for file in left]))
+        paired, is_alone, left_out = _pair(sample, rule)
+        if left_out:
+            findings.note(left_out_note(info.path, left_out, rule))
         for number, (file, sidecars) in enumerate(paired):
-            missing = bool(left) and number == len(paired) - 1
+            missing = is_alone and number == len(paired) - 1
             reason = "missing_image" if missing else _reason(file, source, plain)
             rows.append(_row(file, sidecars, keys.take(file.name), info=info, source=source, reason=reason))
     rows.sort(key=lambda row: row.key.split("/"))
-    notes = []
+    notes = findings.notes
     if num_hidden := len(walk.members) - len(shown):
         first = next(as_text(m.name) for m in walk.members if is_hidden(m.name))
         detail = f"{num_hidden} members are passed over, the first {first}"
@@ -149,6 +158,16 @@ def _index_members(
         detail = f"the members of {num_split} samples are not adjacent; webdataset would tear them apart"
         notes.append(Problem(info.path, "unsorted", detail))
     return rows_table(rows), notes
+
+
+def _pair(sample: list[StoredFile], rule: SidecarRule) -> tuple[list[Paired], bool, list[StoredFile]]:
+    """Images with sidecars, last those that have no image, if there are any; and what is left out."""
+    found = pair_sidecars(sample, rule)
+    if not found.alone:
+        return found.images, False, found.left_out
+    skip = len(sample_key(found.alone[0].name)) + 1
+    alone, beyond = limit_sidecars([(f.name[skip:], f) for f in found.alone], rule, num_images=1)
+    return [*found.images, (found.alone[0], alone)], True, found.left_out + beyond
 
 
 def _is_torn(file: StoredFile, plain: Unpacked) -> bool:

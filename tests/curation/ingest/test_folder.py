@@ -165,3 +165,16 @@ def test_every_file_is_a_row_or_a_sidecar_of_its_stem(tmp_path: Path, names: set
     assert not [k for k in keys if k.endswith((".txt", ".json")) and stem(k) != k and stem(k) in images]
     if not any("." in n.split("/")[-1][:-4] or "." in n.rpartition("/")[0] or "." not in n for n in names):
         assert keys == sorted(keys, key=lambda k: k.split("/"))
+
+
+def test_the_sidecars_of_one_image_have_a_limit_together(tmp_path: Path):
+    write_files(tmp_path, ["a.jpg", *(f"a.{i:03d}.txt" for i in range(300))])
+    findings = Findings()
+    [table] = folder_rows(FolderSource(path=str(tmp_path)), 1000, findings)
+    [row] = table.to_pylist()
+    assert sidecar_names(row) == [f"{i:03d}.txt" for i in range(256)]
+    [note] = findings.notes
+    assert (note.what, note.detail.partition(":")[0]) == (
+        "long_sidecar",
+        "44 sidecars are left out, the first 'a.256.txt'",
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peak_memory import risen_mb
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from curation import storage
@@ -299,3 +300,40 @@ def test_a_long_name_of_all_members_is_none(tmp_path: Path):
             tar.addfile(tarfile.TarInfo(f"{i}.jpg"))
     index = index_tar(storage.stat(str(path)), TarSource(path=str(path)))
     assert index.table["key"].to_pylist() == [f"s.tar/{i}.jpg" for i in range(3)]
+
+
+def test_the_sidecars_of_one_image_have_a_limit_together(tmp_path: Path, write_tar: Callable[..., Path]):
+    """In order of their names, each that still fits; the rest is a note."""
+    members = [("a.jpg", b"A"), ("a.9.txt", b"1234"), *((f"a.{i}.txt", b"12345") for i in range(4, -1, -1))]
+    index = index_of(write_tar(tmp_path / "s.tar", members), max_sidecar_bytes=6)
+    [row] = index.table.to_pylist()
+    assert [s["name"] for s in row["sidecars"]] == ["9.txt", "3.txt", "2.txt", "1.txt", "0.txt"]
+    [note] = index.notes
+    assert (note.what, "1 sidecars are left out, the first 'a.4.txt'" in note.detail) == (
+        "long_sidecar",
+        True,
+    )
+
+    # Sidecars that two images share are counted twice; those without an image have the same limit.
+    members.insert(1, ("a.png", b"B"))
+    index = index_of(write_tar(tmp_path / "t.tar", members), max_sidecar_bytes=6)
+    assert [[s["name"] for s in r["sidecars"]] for r in index.table.to_pylist()] == [["1.txt", "0.txt"]] * 2
+    index = index_of(write_tar(tmp_path / "u.tar", members[2:]), max_sidecar_bytes=6)
+    assert [(r["reason"], len(r["sidecars"])) for r in index.table.to_pylist()] == [("missing_image", 5)]
+    assert [note.what for note in index.notes] == ["long_sidecar"]
+
+
+def test_many_images_with_the_sidecars_of_one_stem_take_little_memory(tmp_path: Path):
+    """4,000 members would make four million sidecars."""
+    for name, num in (("small", 1), ("bomb", 2000)):
+        members = [(f"a.{i}x", b"") for i in range(num)] + [(f"a.{i}.txt", b"") for i in range(num)]
+        (tmp_path / f"{name}.tar").write_bytes(tar_of(members, tarfile.USTAR_FORMAT))
+    setup = """
+        from curation import storage
+        from curation.ingest.sources import TarSource
+        from curation.ingest.tar_index import index_tar
+    """
+    work = """
+        index_tar(storage.stat(path), TarSource(path=path))
+    """
+    assert risen_mb(setup, work, harmless=tmp_path / "small.tar", tried=tmp_path / "bomb.tar") < 60
