@@ -81,6 +81,9 @@ def sigterm_held() -> Iterator[None]:
     _HOLDING.set()
     try:
         yield
+    except SystemExit:  # Ray's own answer, where such a thread has met its handler
+        noted.append(signal.SIGTERM)
+        raise
     finally:
         _HOLDING.clear()
         signal.signal(signal.SIGTERM, handler)

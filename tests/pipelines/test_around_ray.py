@@ -78,3 +78,15 @@ def test_sigterm_waits_and_meets_the_handler_that_was_there() -> None:
         assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_what_ray_makes_of_a_sigterm_meets_the_handler_too() -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(KeyError), sigterm_held():
+            raise SystemExit(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
