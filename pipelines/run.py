@@ -11,7 +11,7 @@ from typing import Any
 from curation import storage
 from curation.errors import ConfigError, IntegrityError, LvdError, StoppedError
 from curation.temporaries import remove_temporaries
-from pipelines.config import ExecutorConfig, RunConfig, resolved_yaml
+from pipelines.config import ExecutorConfig, RunConfig
 from pipelines.heal import item_to_heal, set_aside
 from pipelines.lock import lock
 from pipelines.lvd import curate
@@ -65,7 +65,7 @@ def run(
     run_dir = config.run_dir
     progress = progress or Progress()
     with lock(run_dir) as owned, stop_on_sigterm():
-        storage.publish_bytes(storage.join(run_dir, "run.yaml"), resolved_yaml(config).encode(), replace=True)
+        save_config(run_dir, config)
         before = _config_of_dataset(run_dir)
         remove_leftovers(run_dir)
         # A second time inside: Ray puts a handler of its own in place, which ends with another code.
@@ -107,7 +107,6 @@ def _curate(runner: Runner, config: RunConfig, *, refresh: bool) -> tuple[Runner
         try:
             made = curate(runner, config, refresh=refresh)
             runner.require_owned()
-            save_config(run_dir, config)
             manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
             save_made(run_dir, manifest, made.made())
         except StopHereError:

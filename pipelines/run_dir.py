@@ -1,7 +1,7 @@
 """What a run directory says of itself: the config of its run, and the manifest of its dataset.
 
 `run.yaml` is the config of the run that was started last, which may still go on, or have stopped; the dataset
-in the manifest may be of another. Its own config is saved by its hash, `configs/SHA256.yaml`, and stays.
+in the manifest may be of another. Each run saves its config by its hash too, `configs/SHA256.yaml`.
 """
 
 import json
@@ -20,19 +20,29 @@ def read_run_config(run_dir: str) -> RunConfig:
 
     Raises:
         ConfigError: when there is none, or none that this version of lvd knows.
+        IntegrityError: when it is not what a run has written: what it says is done may not be what is in use.
     """
     file = config_file(run_dir)
     if not file.is_file():
         raise ConfigError(
             f"{run_dir} is no run directory", got="no run.yaml", expected="the run_dir of a run"
         )
+    sha256, _ = storage.sha256_file(str(file))
+    if not Path(storage.local_path(run_dir), saved_config(sha256)).is_file():
+        raise IntegrityError(
+            f"{file} is not what a run has written: it is damaged, or was edited",
+            got=f"SHA-256 {sha256}",
+            expected="that of one of the files in configs/",
+            remedy="Run the same config again: it is written anew",
+        )
     return _read(file, run_dir)
 
 
 def save_config(run_dir: str, config: RunConfig) -> None:
-    """Save the config of a dataset by the hash that its manifest names."""
-    file = Path(storage.local_path(run_dir), saved_config(config_sha256(config)))
-    storage.publish_bytes(str(file), resolved_yaml(config).encode(), replace=True)
+    """Save the config of a run as `run.yaml`, and by its hash, which its dataset's manifest names."""
+    text, by_hash = resolved_yaml(config).encode(), saved_config(config_sha256(config))
+    for file in (Path(storage.local_path(run_dir), by_hash), config_file(run_dir)):
+        storage.publish_bytes(str(file), text, replace=True)
 
 
 def read_dataset_config(run_dir: str, manifest: Mapping[str, Any]) -> RunConfig:

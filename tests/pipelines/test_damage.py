@@ -240,3 +240,27 @@ def test_a_temporary_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / names[0]).touch()
     remove_temporaries(tmp_path, deep=True)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_run_config_that_no_run_has_written_is_not_believed(
+    damageable: Path, configure: Any, run_quietly: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut short it is a config of defaults, by which all that is in use may go."""
+    path = damageable / "run.yaml"
+    whole = path.read_bytes()
+    for text in (
+        whole[: whole.index(b"decontaminate:")],
+        whole.replace(b"phash_radius: 6", b"phash_radius: 7"),
+    ):
+        path.write_bytes(text)
+        for command in (["status"], ["clean", "--keep-current", "--yes"], ["dedup", "--phash-radius", "4"]):
+            assert main([command[0], str(damageable), *command[1:]]) == 1
+            assert "run.yaml is not what a run has written" in capsys.readouterr().err
+    assert run_quietly(configure(damageable)).exit_code == 0
+    assert main(["status", str(damageable)]) == 0
+    assert "everything is done" in capsys.readouterr().out
+
+
+def test_a_report_of_nothing_makes_nothing(tmp_path: Path) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert not (tmp_path / "nowhere").exists()
