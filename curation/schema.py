@@ -63,6 +63,7 @@ REASONS: dict[Stage, tuple[str, ...]] = {
         "http_error",  # answered with anything else that is no image: an error, too many redirects, no HTTP
         "connection_failed",  # no such host, nobody listens, or the connection broke
         "timeout",
+        "unit_full",  # not asked for yet: its unit has as many bytes as one may have
     ),
     "judge": (
         "too_small",

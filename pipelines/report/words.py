@@ -12,6 +12,7 @@ MEANING = {
     "http_error": "The server answered with an error, with too many redirects, or not in HTTP.",
     "connection_failed": "No such host, nobody listens there, or the connection broke.",
     "timeout": "The server took too long.",
+    "unit_full": "Not asked for yet: its unit has 64 GiB of images; --refresh goes on with it.",
     "empty": "The file has no bytes.",
     "name_not_utf8": "The name of the file, or of its folder, is not UTF-8: rename it, and list it again.",
     "unreadable": "The source failed while the file was read.",

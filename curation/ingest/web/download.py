@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from curation.ingest.web.addresses import parse_networks
-from curation.ingest.web.download_config import DownloadConfig
+from curation.ingest.web.download_config import MAX_UNIT_BYTES, DownloadConfig
 from curation.ingest.web.fetch import Answer, BodyLimit, FetchError, ask, open_session
 from curation.ingest.web.politeness import HostLimits
 from curation.ingest.web.robots import (
@@ -47,19 +47,22 @@ class Downloads:
         blocked: domains that are not asked, of `read_blocked`.
         seed: of the random part of the waits between retries.
         resolver: looks names up; None: the system's.
+        max_bytes: of all images together: those after the first that might pass it are not asked for.
     """
 
     folder: Path
     blocked: frozenset[str] = frozenset()
     seed: int = 0
     resolver: AbstractResolver | None = None
+    max_bytes: int = MAX_UNIT_BYTES
 
 
 def download(urls: Sequence[str], config: DownloadConfig, setting: Downloads) -> Iterator[Fetched]:
     """Fetch the images of some URLs, many at once, and give them out in the order of the URLs.
 
-    No URL raises: each that fails has its reason. The bytes pass through a file, so what is held in memory
-    does not grow with the number of URLs.
+    No URL raises: each that fails has its reason. URLs are taken up in order, and only while the largest
+    image would still fit into `max_bytes`; the others are `unit_full`, whatever the pace of the network. The
+    bytes pass through a file, so what is held in memory does not grow with the number of URLs.
 
     Args:
         urls: as they stand in a list.
@@ -77,12 +80,15 @@ def download(urls: Sequence[str], config: DownloadConfig, setting: Downloads) ->
         give_up_after=config.give_up_host_after,
     )
     with contextlib.closing(limits), tempfile.TemporaryFile(dir=setting.folder) as spool:
-        for place in asyncio.run(_download_all(urls, _Downloader(config, setting, limits), spool)):
+        places = asyncio.run(_download_all(urls, _Downloader(config, setting, limits), spool))
+        for place in places:
             if isinstance(place, str):
                 yield Fetched(None, place)
             else:
                 spool.seek(place.offset)
                 yield Fetched(spool.read(place.num_bytes), None)
+    for _ in urls[len(places) :]:
+        yield Fetched(None, "unit_full")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +102,27 @@ class _Place:
 async def _download_all(
     urls: Sequence[str], downloader: "_Downloader", spool: BinaryIO
 ) -> list[_Place | str]:
+    """The places of the first URLs: of all, or of those before the first that is not asked for."""
+    tasks: list[asyncio.Task[_Place | str]] = []
+    num_done, freed, has_failed = 0, asyncio.Event(), False
+
+    def end(task: asyncio.Task[_Place | str]) -> None:
+        nonlocal num_done, has_failed
+        num_done += 1
+        has_failed = has_failed or task.cancelled() or task.exception() is not None
+        freed.set()
+
     async with downloader:
-        return await asyncio.gather(*(downloader.image(url, spool) for url in urls))
+        for url in urls:
+            # What is under way may all be as large as it gets.
+            while num_done < len(tasks) and not downloader.has_room(spool, len(tasks) - num_done):
+                freed.clear()
+                await freed.wait()
+            if has_failed or not downloader.has_room(spool, 0):
+                break
+            tasks.append(asyncio.create_task(downloader.image(url, spool)))
+            tasks[-1].add_done_callback(end)
+        return await asyncio.gather(*tasks)
 
 
 class _Downloader:
@@ -116,6 +141,10 @@ class _Downloader:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._session.close()
+
+    def has_room(self, spool: BinaryIO, num_under_way: int) -> bool:
+        """Whether the largest image still fits beside what was fetched and what is under way."""
+        return spool.tell() + (num_under_way + 1) * self._config.max_image_bytes <= self._setting.max_bytes
 
     async def image(self, text: str, spool: BinaryIO) -> _Place | str:
         """Fetch one image into the spool; its place there, or a reason."""

@@ -6,6 +6,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_URL_CHARS = 4096  # a longer one is no address of an image
+# Images of one unit, with what lies beside them; while they are staged they are on the disk twice.
+MAX_UNIT_BYTES = 64 << 30
 
 
 def _network(text: str) -> str:

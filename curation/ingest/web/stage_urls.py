@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -18,14 +18,14 @@ from curation.ingest.rows import ImageRow, as_text
 from curation.ingest.sidecars import StoredFile
 from curation.ingest.staging import Place, StagedImage
 from curation.ingest.web.blocked_domains import read_blocked
-from curation.ingest.web.download_config import MAX_URL_CHARS, DownloadConfig
+from curation.ingest.web.download_config import MAX_UNIT_BYTES, MAX_URL_CHARS, DownloadConfig
 from curation.ingest.web.robots import product_token
 from curation.ingest.web.text_lists import ListRow
 from curation.ingest.web.url_lists import list_rows
 from curation.ingest.web.url_source import UrlSource
 
 # Reasons of rows that a later run asks for again: the others will not change by themselves.
-MAY_SUCCEED_LATER = frozenset(("http_error", "connection_failed", "timeout"))
+MAY_SUCCEED_LATER = frozenset(("http_error", "connection_failed", "timeout", "unit_full"))
 # Fetched at once, where a unit has more: so many, with so many bytes beside them.
 _BATCH_URLS = 10_000
 _BATCH_SIDECAR_BYTES = 32 << 20
@@ -82,7 +82,8 @@ def fetch_images(
     """Fetch images, in the order in which they come.
 
     A URL that comes again is `repeated_url`. Of what was asked before, only rows with a reason in
-    `MAY_SUCCEED_LATER` are asked again; the others are given back as they are.
+    `MAY_SUCCEED_LATER` are asked again; the others are given back as they are. After
+    `MAX_UNIT_BYTES` of new images the rest is `unit_full`.
 
     Args:
         images: what to fetch.
@@ -96,11 +97,25 @@ def fetch_images(
     """
     known = before.to_pylist() if before is not None else []
     seen: set[bytes] = set()
-    start = 0
+    start, left = 0, max(MAX_UNIT_BYTES, config.max_image_bytes)
     for batch in _batches(images):
         asked = known[start : start + len(batch)]
-        yield from _fetch_batch(batch, config, place, before=asked, seen=seen)
+        for image in _fetch_batch(batch, config, place, before=asked, seen=seen, max_bytes=left):
+            num_bytes = _num_bytes(image)
+            if isinstance(image, StagedImage) and num_bytes > left:
+                yield replace(image, data=None, reason="unit_full", sidecars={})
+                left = 0
+            else:
+                yield image
+                left -= num_bytes
         start += len(batch)
+
+
+def _num_bytes(image: StagedImage | ImageRow) -> int:
+    """What an image adds to its unit."""
+    if isinstance(image, ImageRow) or not isinstance(image.data, bytes):
+        return 0
+    return len(image.data) + sum(map(len, image.sidecars.values()))
 
 
 def _batches(images: Iterable[WebImage]) -> Iterator[list[WebImage]]:
@@ -124,11 +139,12 @@ def _fetch_batch(
     *,
     before: Sequence[Mapping[str, Any]],
     seen: set[bytes],
+    max_bytes: int,
 ) -> Iterator[StagedImage | ImageRow]:
     # What could not be read to its end the last time has rows now that were never asked for.
     verdicts = [_verdict(image, row, seen) for image, row in zip_longest(batch, before)]
     wanted = [image.url or "" for image, verdict in zip(batch, verdicts, strict=True) if verdict is None]
-    fetched = _download(wanted, config, place)
+    fetched = _download(wanted, config, place, max_bytes=max_bytes)
     for image, verdict in zip(batch, verdicts, strict=True):
         uri = storage.redact(as_text(image.url or ""))[:MAX_URL_CHARS]
         if isinstance(verdict, ImageRow):
@@ -160,7 +176,7 @@ def _verdict(image: WebImage, before: Mapping[str, Any] | None, seen: set[bytes]
     return "repeated_url" if is_repeated else None
 
 
-def _download(urls: Sequence[str], config: DownloadConfig, place: Place) -> Iterator[Any]:
+def _download(urls: Sequence[str], config: DownloadConfig, place: Place, *, max_bytes: int) -> Iterator[Any]:
     try:
         from curation.ingest.web.download import Downloads, download
     except ImportError as error:
@@ -170,7 +186,7 @@ def _download(urls: Sequence[str], config: DownloadConfig, place: Place) -> Iter
             remedy="Install it: pip install 'lvd[web]'",
         ) from error
     blocked, _ = _blocked(_list_files(config))
-    return download(urls, config, Downloads(place.out.parent, blocked))
+    return download(urls, config, Downloads(place.out.parent, blocked, max_bytes=max_bytes))
 
 
 def _list_files(config: DownloadConfig) -> tuple[storage.FileInfo, ...]:

@@ -449,3 +449,16 @@ def test_a_packed_bomb_is_unpacked_up_to_the_limit(server: Loopback, tmp_path: P
 def test_a_packed_picture_of_no_size_of_its_own(server: Loopback, tmp_path: Path):
     server.routes = {"/a": answer(gzip.compress(b"") * 100_000, headers={"Content-Encoding": "gzip"})}
     assert get([server.url("/a")], tmp_path) == [Fetched(b"", None)]
+
+
+def test_no_more_is_fetched_than_has_room(server: Loopback, tmp_path: Path):
+    """The first URLs, whatever the pace of each: the spool would fill the disk."""
+    for i in range(20):
+        server.routes[f"/{i}"] = answer(bytes([i]) * 100, wait_s=0.05 if i % 3 == 0 else 0)
+    urls = [server.url(f"/{i}") for i in range(20)]
+    found = get(urls, tmp_path, config(max_image_bytes=200), max_bytes=1000)
+    # After eight images there are 800 bytes and room for one of 200; after nine there is none.
+    assert found == [Fetched(bytes([i]) * 100, None) for i in range(9)] + [Fetched(None, "unit_full")] * 11
+    assert {request.path for request in server.requests} == {f"/{i}" for i in range(9)}
+    assert reasons(urls[:2], tmp_path, config(max_image_bytes=200), max_bytes=199) == ["unit_full"] * 2
+    assert get([], tmp_path, max_bytes=0) == []

@@ -17,6 +17,7 @@ from curation.ingest.stage_unit import stage_unit, staged_settings
 from curation.ingest.staging import Place, StagedUnit, stage_images
 from curation.ingest.unique_names import UniqueNames, with_unique_keys
 from curation.ingest.units import Unit, cut_units, read_units, units_table
+from curation.ingest.web import stage_urls
 from curation.ingest.web.download_config import DownloadConfig
 from curation.ingest.web.stage_urls import WebImage, fetch_images, listed_images
 from curation.ingest.web.url_source import UrlSource
@@ -238,3 +239,22 @@ def test_a_unit_with_long_captions_is_fetched_in_pieces(tmp_path: Path):
     """
     small, bomb = tmp_path / "small.parquet", tmp_path / "bomb.parquet"
     assert risen_mb(setup, work, harmless=small, tried=bomb) < 150
+
+
+def test_a_unit_has_no_more_bytes_than_one_may_have(
+    server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What is beyond is asked for again, as far as there is room again; captions count, too."""
+    monkeypatch.setattr(stage_urls, "MAX_UNIT_BYTES", 1000)
+    monkeypatch.setattr(stage_urls, "_BATCH_URLS", 3)
+    server.routes = {f"/{i}": answer(bytes([i]) * 100) for i in range(10)}
+    path = tmp_path / "list.jsonl"
+    rows = [{"url": server.url(f"/{i}"), "text": "x" * 89} for i in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = UrlSource(path=str(path), download=LOCAL.model_copy(update={"max_image_bytes": 150}))
+    first = stage(source, tmp_path, name="first")
+    assert first.table["reason"].to_pylist() == [None] * 5 + ["unit_full"] * 5
+    assert first.num_again == 5
+    second = stage(source, tmp_path, before=first.table, name="second")
+    assert second.table["reason"].to_pylist() == [None] * 10
+    assert second.table.slice(0, 5).equals(first.table.slice(0, 5))
