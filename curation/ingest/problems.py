@@ -10,7 +10,7 @@ Unread = Literal[
     "empty_file",  # zero bytes where a tar or another container was promised
     "not_a_tar",
     "compressed",  # a compressed tar that is named as a plain one: it has no byte ranges
-    "unpacks_too_large",  # a compressed tar that comes to more than the caps: a bomb?
+    "unpacks_too_large",  # a compressed tar, or a piece of a table, that comes to more than the caps: a bomb?
     "not_parquet",
     "not_a_warc",
     "corrupt",  # the file was opened, and its data cannot be read to the end

@@ -8,6 +8,7 @@ import pyarrow.types as pt
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.inflation import InflatesError
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.row_values import name_of, read_values, row_sidecars
 from curation.ingest.rows import as_text
@@ -203,10 +204,12 @@ def _storage_of(column: pa.Array) -> pa.Array:
 
 
 def reading_problem(info: storage.FileInfo, error: Exception, row: int) -> Problem:
-    """What ended the reading of a table at row `row` (`READING_ERRORS`): damage, or a store that failed."""
+    """What ended the reading of a table at row `row` (`READING_ERRORS`): damage, a bomb or a store."""
     is_damage = not isinstance(error, MemoryError)
     if isinstance(error, OSError):
         # The system's own errors have a number, and a store's are of no local file; Arrow's are neither.
         is_damage = storage.is_local(info.path) and error.errno is None
     detail = f"rows from {row} on: {' '.join(str(error).split())[:300]}"
+    if isinstance(error, InflatesError):
+        return Problem(info.path, "unpacks_too_large", detail)
     return Problem(info.path, "corrupt" if is_damage else "unreadable", detail)
