@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import storage
+from curation.ingest.parquet_pages import CheckedParquet
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
@@ -24,21 +25,27 @@ _BUFFER_BYTES = 8 << 20  # that a column's chunk is read by: the memory of a wid
 
 
 @contextmanager
-def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: str) -> Iterator[CheckedParquet]:
     """Open a parquet file for streaming.
 
     Raises:
         pa.ArrowException: when it is none.
         OSError: when it cannot be read.
     """
+    # A store is asked for single headers of pages only where there is cause.
+    looks_always = storage.is_local(path)
     with storage.open_seekable(path) as stream:
-        with pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as file:
+        with CheckedParquet(stream, looks_always=looks_always, buffer_size=_BUFFER_BYTES) as file:
             texts = _texts_in_lists(file)
             if not texts:
                 yield file
                 return
-        with pq.ParquetFile(
-            stream, metadata=file.metadata, buffer_size=_BUFFER_BYTES, read_dictionary=texts
+        with CheckedParquet(
+            stream,
+            looks_always=looks_always,
+            metadata=file.metadata,
+            buffer_size=_BUFFER_BYTES,
+            read_dictionary=texts,
         ) as file:
             yield file
 

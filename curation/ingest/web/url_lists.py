@@ -10,6 +10,7 @@ import pyarrow.types as pt
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.inflation import InflatesError
 from curation.ingest.parquet_images import BATCH_ROWS, open_parquet
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.row_values import read_values
@@ -106,6 +107,8 @@ def _problem(info: storage.FileInfo, error: Exception) -> Problem:
             return Problem(info.path, "corrupt", text)
         case pa.ArrowException() if "magic bytes" in text or "footer" in text:
             return Problem(info.path, "not_parquet", text)
+        case InflatesError():
+            return Problem(info.path, "unpacks_too_large", text)
         case pa.ArrowException() | UnicodeDecodeError() | RecursionError():
             return Problem(info.path, "corrupt", text)
         case OSError() if error.errno is None and storage.is_local(info.path):  # of Arrow, about the data
