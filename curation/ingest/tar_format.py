@@ -9,15 +9,20 @@ Source: POSIX.1-2024, `pax`, "ustar Interchange Format" and "pax Header Block"; 
 Format".
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from curation.ingest.problems import Problem, Unread
+from curation.ingest.sidecars import sample_key
 
 BLOCK = 512
 # Enough for any name; a forged one must not make us allocate what its header claims.
 MAX_EXTENSION_BYTES = 1 << 20
+# A longer name is held by its digest: 10 kB of zstd are a thousand names of a megabyte.
+MAX_NAME_CHARS = 1024
+_MAX_REST_CHARS = 64  # of what a digest is given to tell the files of a sample apart
 # Of a pax header: others, by the hundred thousand in a global one, would be gone through for every member.
 _SPARSE = b"GNU.sparse."  # stands for all keywords that begin so
 _KEPT = frozenset((b"path", b"size", b"linkpath", _SPARSE))
@@ -69,6 +74,7 @@ class TarWalk:
         self._named: dict[str, Member] | None = None  # the members so far, once a hard link has asked for one
         self._ended_at: int | None = None  # the end-of-archive mark just passed
         self._others: Counter[str] = Counter()
+        self._num_long = 0
 
     def run(self, read: ReadAt) -> "TarWalk":
         """Walk to the end, or to what stops the walk.
@@ -83,6 +89,9 @@ class TarWalk:
         if self._others:
             kinds = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in sorted(self._others.items()))
             self.notes.append(Problem(self._path, "not_regular", f"left out: {kinds}"))
+        if self._num_long:
+            detail = f"{self._num_long} names have more than {MAX_NAME_CHARS} characters: held by a digest"
+            self.notes.append(Problem(self._path, "long_key", detail))
         if self._size == 0:
             self._fail("empty_file", "the file has zero bytes", 0)
         elif offset is not None and self._ended_at is None:
@@ -196,6 +205,9 @@ class TarWalk:
         return _padded(end)
 
     def _add(self, member: Member) -> None:
+        if len(member.name) > MAX_NAME_CHARS:
+            self._num_long += 1
+            member = replace(member, name=_short_name(member.name))
         self.members.append(member)
         if self._named is not None:
             self._named[_plain_name(member.name)] = member
@@ -204,11 +216,21 @@ class TarWalk:
         """A hard link is another name of a member before it; one that names none is a stray."""
         if self._named is None:
             self._named = {_plain_name(member.name): member for member in self.members}
-        named = self._named.get(_plain_name(target))
+        named = self._named.get(_plain_name(_short_name(target)))
         if named is None:
             self._others["stray hard link"] += 1
         else:
             self._add(replace(named, name=name))
+
+
+def _short_name(name: str) -> str:
+    """A name that can be held: the files of a sample with a long one still have a key in common."""
+    if len(name) <= MAX_NAME_CHARS:
+        return name
+    key = sample_key(name)
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    rest = name[len(key) :]
+    return digest + (rest if len(rest) <= _MAX_REST_CHARS else "")
 
 
 def _plain_name(name: str) -> str:

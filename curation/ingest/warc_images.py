@@ -13,6 +13,7 @@ from curation.ingest.rows import as_text
 from curation.ingest.sources import WarcSource
 from curation.ingest.staging import StagedImage
 from curation.ingest.web.content_coding import CodingError, codings_of, decode
+from curation.ingest.web.download_config import MAX_URL_CHARS
 from curation.ingest.web.opt_out import opts_out
 from curation.ingest.web.robots import product_token
 
@@ -118,7 +119,7 @@ def _image(record: Any, key: str, source: WarcSource) -> tuple[StagedImage, bool
             data, reason = None, "truncated"
         elif len(data) > limit:
             data, reason = None, "file_too_large"
-    return StagedImage(key, shown, data, reason, sidecars), is_torn
+    return StagedImage(key, shown[:MAX_URL_CHARS], data, reason, sidecars), is_torn
 
 
 def _opts_out(headers: Any, user_agent: str) -> bool:

@@ -337,3 +337,30 @@ def test_many_images_with_the_sidecars_of_one_stem_take_little_memory(tmp_path: 
         index_tar(storage.stat(path), TarSource(path=path))
     """
     assert risen_mb(setup, work, harmless=tmp_path / "small.tar", tried=tmp_path / "bomb.tar") < 60
+
+
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names_are_held_by_a_digest(tmp_path: Path, kind: int):
+    """Sidecars find their images as before, and a name that may be long is kept."""
+    long, other = "x" * 1_000_000, "y" * 1100 + "." + "z" * 100
+    members = [(f"{long}.jpg", b"A"), (f"{long}.txt", b"1"), (other, b"B"), ("w" * 1020 + ".jpg", b"C")]
+    (tmp_path / "a.tar").write_bytes(tar_of(members, kind))
+    index = index_of(tmp_path / "a.tar")
+    rows = {row["key"].removeprefix("a.tar/"): row for row in index.table.to_pylist()}
+    assert [len(name) for name in sorted(rows, key=len)] == [32, 36, 1024]
+    [pair] = [row for row in rows.values() if row["key"].endswith(".jpg") and len(row["key"]) < 100]
+    assert [s["name"] for s in pair["sidecars"]] == ["txt"]
+    [note] = index.notes
+    assert (note.what, note.detail.partition(" ")[0]) == ("long_key", "3")
+
+    small = tmp_path / "small.tar"
+    small.write_bytes(tar_of([("a.jpg", b"")]))
+    bomb = tmp_path / "bomb.tar"
+    bomb.write_bytes(tar_of([(f"{i}{long}", b"") for i in range(50)], kind))
+    setup = """
+        from curation import storage
+        from curation.ingest.sources import TarSource
+        from curation.ingest.tar_index import index_tar
+    """
+    work = "index_tar(storage.stat(path), TarSource(path=path))"
+    assert risen_mb(setup, work, harmless=small, tried=bomb) < 20

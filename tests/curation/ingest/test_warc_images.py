@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peak_memory import risen_mb
 
 from curation import storage
 from curation.ingest.problems import Findings
@@ -138,3 +139,24 @@ def test_damage_is_named_and_what_was_read_is_kept(tmp_path: Path, data: bytes, 
     assert [problem.what for problem in findings.problems] == [what]
     assert len(found) == num_images
     assert [i.reason for i in found[1:]] == ["truncated"] * (num_images - 1)
+
+
+@pytest.mark.parametrize("name", ["X-Many", "WARC-Long"])
+def test_headers_without_end_are_damage(tmp_path: Path, name: str):
+    """They end the file and are not held: FastWARC takes 32 KiB of them."""
+    small, bomb = tmp_path / "small.warc.gz", tmp_path / "bomb.warc.gz"
+    small.write_bytes(gzip.compress(record()))
+    bomb.write_bytes(gzip.compress(record() + record(**{name: "x" * 100_000_000}), 1))
+    setup = """
+        from curation import storage
+        from curation.ingest.problems import Findings
+        from curation.ingest.sources import WarcSource
+        from curation.ingest.warc_images import warc_images
+    """
+    work = """
+        findings = Findings()
+        images = list(warc_images(storage.stat(path), WarcSource(path=path), findings=findings))
+        assert len(images) == 1
+        assert [p.what for p in findings.problems] == ["corrupt"] * ("bomb" in path)
+    """
+    assert risen_mb(setup, work, harmless=small, tried=bomb) < 20
