@@ -1,15 +1,16 @@
 """Shows how far a step is: a bar with rate and ETA on a terminal, plain lines otherwise."""
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,6 +22,7 @@ from curation.printed import visible
 from pipelines.step import Receipt
 
 PLAIN_LINE_EVERY_S = 10.0
+LOOK_EVERY_S = 1.0
 
 
 @dataclass
@@ -48,50 +50,64 @@ class Progress:
             self.say(f"{log} cannot be written ({error.strerror}); the run goes on without it")
 
     @contextmanager
-    def step(self, name: str, *, total: int, done: int) -> Iterator[Callable[[Receipt], None]]:
-        """Show one step; what is yielded is called for every item that gets done."""
-        started = time.monotonic()
+    def step(
+        self, name: str, *, total: int, done: int, rows: "Rows | None" = None
+    ) -> Iterator[Callable[[Receipt], None]]:
+        """Show one step; what is yielded is called for every item that gets done.
+
+        Args:
+            name: of the step.
+            total: items.
+            done: items that were done before.
+            rows: the images of the items, where it can be told how many of an item in work are done.
+        """
+        count = _Count(name, total, done, rows or Rows())
         if self.quiet:
             yield lambda _receipt: None
-        elif self.console.is_terminal:
-            yield from self._bar(name, total, done)
         else:
-            yield from self._lines(name, total, done)
-        again = f", {done} done before" if done else ""
-        self._note(f"{name}: {total}/{total} in {time.monotonic() - started:.1f} s{again}")
+            with self._shown(count) as show, _repeated(show if rows is not None else None):
 
-    def _bar(self, name: str, total: int, done: int) -> Iterator[Callable[[Receipt], None]]:
+                def advance(receipt: Receipt) -> None:
+                    count.add(receipt)
+                    show()
+
+                yield advance
+        again = f", {done} done before" if done else ""
+        self._note(f"{name}: {total}/{total} in {time.monotonic() - count.started:.1f} s{again}")
+
+    @contextmanager
+    def _shown(self, count: "_Count") -> Iterator[Callable[[], None]]:
+        """What shows the step as it is now: as a bar, or, where it is time for one, as a line."""
+        if not self.console.is_terminal:
+            yield partial(self._line, count)
+            return
         columns = (
             TextColumn("{task.description:<22}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[items]}"),
+            TextColumn("{task.fields[images]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with RichProgress(*columns, console=self.console) as bar:
-            task = bar.add_task(name, total=total, completed=done, rate="")
-            rate = _Rate()
+            total, at = count.extent()
+            task = bar.add_task(count.name, total=total, completed=at, items=count.items(), images="")
 
-            def advance(receipt: Receipt) -> None:
-                bar.update(task, advance=1, rate=rate.after(receipt))
+            def show() -> None:
+                count.look()
+                bar.update(task, completed=count.extent()[1], items=count.items(), images=count.images())
 
-            yield advance
+            yield show
 
-    def _lines(self, name: str, total: int, done: int) -> Iterator[Callable[[Receipt], None]]:
-        started, last, finished, rate = time.monotonic(), time.monotonic(), done, _Rate()
-
-        def advance(receipt: Receipt) -> None:
-            nonlocal last, finished
-            finished += 1
-            text = rate.after(receipt)
+    def _line(self, count: "_Count") -> None:
+        with count.lock:
             now = time.monotonic()
-            if now - last >= PLAIN_LINE_EVERY_S and finished < total:
-                last = now
-                left_s = (now - started) / (finished - done) * (total - finished)
-                self._print(f"{name}: {finished}/{total} {text}, about {left_s:.0f} s left")
-
-        yield advance
+            if now - count.told < PLAIN_LINE_EVERY_S or count.num_items >= count.total:
+                return
+            count.look()
+            if count.has_moved():
+                count.told = now
+                self._print(f"{count.name}: {', '.join(filter(None, count.words()))}")
 
     def say(self, text: str) -> None:
         """One line for people."""
@@ -110,14 +126,102 @@ class Progress:
         self.console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The images of a step's items.
+
+    Args:
+        total: of all items; 0: not known before they are done.
+        done: of the items that were done before.
+        in_work: told the identities of the items that have been done since, says how many images of the
+            others are done.
+    """
+
+    total: int = 0
+    done: int = 0
+    in_work: Callable[[Set[str]], int] = lambda _over: 0
+
+
 @dataclass
-class _Rate:
-    """Images per second since the step began, from the rows that receipts name."""
+class _Count:
+    """How far a step is. It is asked by the thread that does the work, and by the one that shows it."""
 
+    name: str
+    total: int
+    num_items: int  # done, those from before among them
+    rows: Rows
+    lock: threading.RLock = field(default_factory=threading.RLock)
     started: float = field(default_factory=time.monotonic)
-    num_rows: int = 0
+    told: float = field(default_factory=time.monotonic)  # when the last line was printed
 
-    def after(self, receipt: Receipt) -> str:
-        self.num_rows += int(receipt.facts.get("num_rows", 0))
-        elapsed_s = max(time.monotonic() - self.started, 1e-9)
-        return f"{self.num_rows / elapsed_s:,.0f} images/s" if self.num_rows else ""
+    def __post_init__(self) -> None:
+        self._before = self.num_items
+        self._over: set[str] = set()
+        self._of_items = 0  # images of the items that have been done since the start
+        self._images = 0  # and of those in work, when this was last looked at
+        self._last = (self.num_items, 0)
+
+    def add(self, receipt: Receipt) -> None:
+        """One more item is done."""
+        with self.lock:
+            self.num_items += 1
+            self._over.add(receipt.identity)
+            self._of_items += int(receipt.facts.get("num_rows", 0))
+
+    def look(self) -> None:
+        """Ask how far the items in work are. One that is begun again takes nothing back."""
+        with self.lock:
+            self._images = max(self._images, self._of_items + self.rows.in_work(self._over))
+
+    def has_moved(self) -> bool:
+        """Whether it is further than when this was asked last."""
+        before, self._last = self._last, (self.num_items, self._images)
+        return self._last != before
+
+    def extent(self) -> tuple[int, int]:
+        """The length of the bar and of what is done of it: in images where all are known, or in items."""
+        if not self.rows.total:
+            return self.total, self.num_items
+        return self.rows.total, min(self.rows.done + self._images, self.rows.total)
+
+    def items(self) -> str:
+        """Items done, of all."""
+        return f"{self.num_items}/{self.total}"
+
+    def images(self) -> str:
+        """Images done, and how many in a second."""
+        if not self._images:
+            return ""
+        rate = f"{self._images / max(time.monotonic() - self.started, 1e-9):,.0f} images/s"
+        length, at = self.extent()
+        return (
+            f"{at:,} of {length:,} images, {rate}" if self.rows.total else f"{self._images:,} images, {rate}"
+        )
+
+    def words(self) -> tuple[str, ...]:
+        """The parts of a line."""
+        length, at = self.extent()
+        start = self.rows.done if self.rows.total else self._before
+        left_s = (time.monotonic() - self.started) / (at - start) * (length - at) if at > start else None
+        return self.items(), self.images(), "" if left_s is None else f"about {left_s:.0f} s left"
+
+
+@contextmanager
+def _repeated(show: Callable[[], None] | None) -> Iterator[None]:
+    """Call `show` every second, in a thread of its own, while the work is done."""
+    if show is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            show()
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

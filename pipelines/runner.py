@@ -1,7 +1,8 @@
 """Runs steps: finds what is done, hands the rest to an executor, and takes care of what kills a worker."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from curation import storage
@@ -9,7 +10,8 @@ from curation.errors import ExecutorError, IntegrityError
 from curation.sealed import seal, unseal
 from pipelines.flow import FLOW
 from pipelines.lock import Owned
-from pipelines.progress import Progress
+from pipelines.progress import Progress, Rows
+from pipelines.row_notes import noted_rows
 from pipelines.step import RECEIPT, SET_ASIDE, Item, Receipt, Step, digest_of, find_receipt, item_folder
 
 MARKERS = "markers"  # the folder of a step's markers, beside those of its items
@@ -123,7 +125,12 @@ class Runner:
             raise StopHereError
         if todo and self.executor is not None:
             self._say_what_is_anew(step, items, there.difference(identities) if not done else set())
-            with self.progress.step(step.name, total=len(items), done=len(done)) as advance:
+            rows = Rows(
+                sum(items[i].num_rows for i in {*done, *todo}),
+                sum(items[i].num_rows for i in done),
+                partial(self._rows_in_work, {identities[i]: items[i].num_rows for i in todo}),
+            )
+            with self.progress.step(step.name, total=len(items), done=len(done), rows=rows) as advance:
                 for position, receipt in self._do(self.executor, step, [items[i] for i in todo]):
                     done[todo[position]] = receipt
                     advance(receipt)
@@ -133,6 +140,16 @@ class Runner:
         # Several curated pools retrieve in a step each, of one name.
         self.receipts.setdefault(step.name, []).extend(receipts)
         return receipts
+
+    def _rows_in_work(self, num_rows: Mapping[str, int], over: Set[str]) -> int:
+        """Rows that are done of items in work.
+
+        Args:
+            num_rows: of a step's items, by identity; 0 where an item does not know.
+            over: identities of items that are done: what they have noted is no more to be counted.
+        """
+        noted = noted_rows(self.run_dir)
+        return sum(min(n, num_rows[i] or n) for i, n in noted.items() if i in num_rows and i not in over)
 
     def _say_what_is_anew(self, step: Step, items: Sequence[Item], others: set[str]) -> None:
         """Say, once, from which step on nothing that lies there is used, and where that can be told why."""

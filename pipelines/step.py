@@ -20,6 +20,7 @@ from curation import storage
 from curation.disk_errors import naming
 from curation.errors import IntegrityError
 from curation.sealed import seal, unseal
+from pipelines.row_notes import RowNote
 
 RECEIPT = "receipt.json"  # of an item, in its folder
 SET_ASIDE = "receipt.damaged.json"  # in its place, where a file was found damaged: the item is done anew
@@ -56,6 +57,7 @@ class Attempt:
     out: Path  # a fresh local folder; every file that the work leaves there is published
     condemned: Mapping[int, str] = field(default_factory=dict)  # rows not to touch, and the reason to record
     folder: str = ""  # where what is left in `out` will lie, relative to the run directory
+    tell: Callable[[int], None] = field(default=lambda _num_rows: None)  # so many rows are done by now
 
 
 # The work returns facts: small plain data that depends on the inputs alone, and is part of the digest.
@@ -181,10 +183,11 @@ def perform(
     identity = step.identity(item)
     folder = item_folder(step, identity)
     scratch = scratch_dir(run_dir)
+    note = RowNote(run_dir, identity)
     try:
         started, cpu = time.monotonic(), time.process_time()
         with naming(scratch):
-            facts = work(Attempt(item.payload, scratch, condemned or {}, folder))
+            facts = work(Attempt(item.payload, scratch, condemned or {}, folder, note.tell))
         worked, cpu_s = time.monotonic(), time.process_time() - cpu
         if not publish:
             return Receipt(step.name, identity, folder, {}, facts)
@@ -204,6 +207,7 @@ def perform(
         assert twin is not None, "a receipt that was in the way"
         return twin
     finally:
+        note.remove()
         shutil.rmtree(scratch, ignore_errors=True)
 
 

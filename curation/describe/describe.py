@@ -93,6 +93,7 @@ def describe(
     faces: FaceFinder | None = None,
     known: Mapping[int, str] | None = None,
     guard: Callable[[int], AbstractContextManager[None]] | None = None,
+    tell: Callable[[int], None] | None = None,
 ) -> Described:
     """Read, hash, decode and embed every image of a part, each once.
 
@@ -109,6 +110,7 @@ def describe(
         faces: a detector, or None.
         known: row → reason, for rows that are not to be read.
         guard: entered, with the row, around the decoding of each row, in the thread that does it.
+        tell: called after every row with the number of rows that are done.
 
     Returns:
         The described part.
@@ -126,6 +128,8 @@ def describe(
         for lane, view in zip(lanes, image.views or [None] * len(lanes), strict=True):
             lane.put(row, view)
         seen.append(replace(image, grey=None, views=()))
+        if tell is not None:
+            tell(len(seen))
     vectors = {id(lane.model): lane.vectors for lane in lanes}
     embeddings = vectors.get(id(embedder))
     return Described(

@@ -7,7 +7,7 @@ is then relative to the run directory; ingest puts that in front. Equal images g
 
 import io
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Place:
 
     out: Path  # a fresh local folder
     folder: str  # relative to the run directory, once published
+    tell: Callable[[int], None] | None = None  # called with the number of rows that are done
 
 
 def stage_images(
@@ -79,6 +80,8 @@ def stage_images(
     rows = []
     with _Tars(place, max_tar_bytes) as tars:
         for number, image in enumerate(images):
+            if place.tell is not None:
+                place.tell(number)
             if isinstance(image, ImageRow):
                 rows.append(image)
                 continue

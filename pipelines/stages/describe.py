@@ -127,6 +127,7 @@ def _load(config: DescribeConfig, models: tuple[EmbedConfig, EmbedConfig | None,
                 faces=faces,
                 known=known,
                 guard=watchdog.guard,
+                tell=attempt.tell,
             )
         keys = images["key"].to_pylist()
         files = {"embeddings": embeddings, "descriptors": descriptors, "vectors of heads": head_vectors}

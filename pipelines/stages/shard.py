@@ -136,6 +136,7 @@ def _load(config: ShardConfig, seed: int, decoding: DecodeConfig) -> Work:
             waiting: list[_Spooled] = []
             for row, sample in _samples(attempt, config, decoding, lost, unread):
                 waiting.append(_spool(spool, row, sample))
+                attempt.tell(len(waiting))
             ids = np.frombuffer(bytes.fromhex("".join(w.sample.key for w in waiting)), np.uint8).reshape(
                 -1, 16
             )

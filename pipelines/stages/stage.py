@@ -113,7 +113,7 @@ def _load_stage(run_dir: str) -> Work:
         source: Source = TypeAdapter(Source).validate_python(attempt.payload["source"])
         last: Receipt | None = attempt.payload["before"]
         before = read(last.file(run_dir, "images.parquet")) if last else None
-        place = Place(attempt.out, attempt.folder)
+        place = Place(attempt.out, attempt.folder, attempt.tell)
         found = stage_unit(source, attempt.payload["unit"], place, before=before)
         storage.write_table(attempt.out / "images.parquet", found.table.cast(IMAGES))
         return {

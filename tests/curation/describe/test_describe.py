@@ -92,6 +92,12 @@ def test_a_mixed_part() -> None:
     assert made.descriptors is None
 
 
+def test_every_row_is_told_once_it_is_done() -> None:
+    told: list[int] = []
+    assert_equal(run(FILES, tell=told.append), run(FILES))
+    assert told == list(range(1, len(FILES) + 1))
+
+
 def test_rows_that_cannot_or_shall_not_be_read() -> None:
     asked: list[int] = []
 
