@@ -18,6 +18,7 @@ from types import FrameType
 
 from curation.errors import ConfigError, ExecutorError, LvdError, StoppedError
 from curation.orphans import PARENT, end_with_parent, named_parent
+from curation.printed import visible
 
 # Names the folder in which every process leaves its exit code: torchrun's own is 1, whatever happened.
 EXIT_CODES = "LVD_EXIT_CODES"
@@ -140,7 +141,8 @@ def exit_code_noted() -> Iterator[None]:
         try:
             (Path(os.environ[EXIT_CODES]) / str(rank())).write_text(str(code))
         except OSError as error:  # it only tells the launcher what the error of this process was
-            print(f"lvd: The exit code of rank {rank()} cannot be noted: {error}.", file=sys.stderr)
+            words = f"lvd: The exit code of rank {rank()} cannot be noted: {error}."
+            print(visible(words), file=sys.stderr)
 
 
 def let_first_speak() -> None:

@@ -266,18 +266,37 @@ def what_if_lines(found: dict[str, Any]) -> list[str]:
         for copy in found[f"examples_{name}"]:
             score = f"{copy['score']:.4f}"
             lines.append(f"  {name.replace('_', ' ')}  {score}  {copy['image']}  copy of {copy['copy_of']}")
-    for kind, about in found["edges"].items():
-        for where in ("just_above", "just_below"):
-            lines.append(f"{kind}, {where.replace('_', ' ')} {_threshold(kind, about['threshold'])}:")
-            lines += [f"  {_score(kind, edge['score'])}  {edge['a']} – {edge['b']}" for edge in about[where]]
-            if not about[where]:
-                lines.append("  none saved" if where == "just_below" else "  none")
+    lines += _edge_lines(found["edges"])
     lines += [_recall_line(recall) for recall in found["recall"]]
     if found["edges_dropped"]:
         lines.append(f"dedup.max_edges_per_row let {found['edges_dropped']:,} edges go, which are not asked")
     if found["num_alarms"]:
         lines.append(f"{found['num_alarms']:,} components chain images that are not alike:")
     lines += [_alarm_line(alarm) for alarm in found["alarms"]]
+    return lines
+
+
+def _edge_lines(edges: dict[str, Any]) -> list[str]:
+    """The edges about each threshold; a pair that lies near several is listed once, with all that it has."""
+    near: dict[frozenset[str], list[tuple[str, str]]] = {}
+    for kind, about in edges.items():
+        for where in ("just_above", "just_below"):
+            for edge in about[where]:
+                words = f"{kind} {_score(kind, edge['score'])}, {where.replace('_', ' ')}"
+                near.setdefault(frozenset((edge["a"], edge["b"])), []).append((kind, words))
+    lines = []
+    for kind, about in edges.items():
+        for where in ("just_above", "just_below"):
+            lines.append(f"{kind}, {where.replace('_', ' ')} {_threshold(kind, about['threshold'])}:")
+            for edge in about[where]:
+                places = near[frozenset((edge["a"], edge["b"]))]
+                if places[0][0] == kind:
+                    others = "".join(f"  ({words} its threshold)" for _, words in places[1:])
+                    lines.append(f"  {_score(kind, edge['score'])}  {edge['a']} – {edge['b']}{others}")
+            if not about[where]:
+                lines.append("  none saved" if where == "just_below" else "  none")
+            elif lines[-1].endswith(":"):
+                lines.append("  those named above")
     return lines
 
 

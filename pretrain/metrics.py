@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from curation.printed import visible
+
 PLAIN_LINE_EVERY_S = 10.0
 
 
@@ -113,6 +115,7 @@ class ProgressLine:
 
     def say(self, text: str) -> None:
         """One line for people, above the one that changes."""
+        text = visible(text)
         if not self.quiet:
             self.out.write(f"\r\033[K{text}\n" if self.out.isatty() else f"{text}\n")
             self.out.flush()

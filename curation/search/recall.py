@@ -192,8 +192,9 @@ def require_recall(recall: Recall, *, min_recall: float, num_probes: int, num_ce
     if recall.estimate is not None and recall.estimate < min_recall:
         raise ConfigError(
             "The search by cells finds too few of the pairs above the threshold",
-            got=f"recall {recall.estimate:.4f} with {num_probes} probes of {num_cells} cells (95 % interval "
-            f"{recall.low:.4f} to {recall.high:.4f}, {recall.num_pairs} pairs of {recall.num_rows} rows)",
+            got=f"recall {recall.estimate:.4f} with {_counted(num_probes, 'probe')} of "
+            f"{_counted(num_cells, 'cell')} (95 % interval {recall.low:.4f} to {recall.high:.4f}, "
+            f"{_counted(recall.num_pairs, 'pair')} of {_counted(recall.num_rows, 'row')})",
             expected=f"at least {min_recall}, as min_recall asks",
             remedy="Raise num_probes (null chooses it), choose another num_cells, or search exactly",
         )
@@ -208,9 +209,14 @@ def require_top_k_recall(recall: Recall, *, min_recall: float, index: str, num_p
     if recall.estimate is not None and recall.estimate < min_recall:
         raise ConfigError(
             "The search by inverted lists finds too few of the nearest images",
-            got=f"recall {recall.estimate:.4f} of {index} with {num_probes} probes (95 % interval "
-            f"{recall.low:.4f} to {recall.high:.4f}, {recall.num_pairs} neighbours of {recall.num_rows} "
-            "queries)",
+            got=f"recall {recall.estimate:.4f} of {index} with {_counted(num_probes, 'probe')} "
+            f"(95 % interval {recall.low:.4f} to {recall.high:.4f}, "
+            f"{_counted(recall.num_pairs, 'neighbour')} of {_counted(recall.num_rows, 'query', 'queries')})",
             expected=f"at least {min_recall}, as min_recall asks",
             remedy="Raise num_probes or refine, store codes with less loss, or search exactly",
         )
+
+
+def _counted(num: int, one: str, many: str | None = None) -> str:
+    """A count with its word: `1 probe`, `2 probes`."""
+    return f"{num} {one if num == 1 else many or one + 's'}"

@@ -13,7 +13,7 @@ import pytest
 from curation.dedup.edges import Edges
 from curation.errors import ConfigError
 from pipelines.cli import main
-from pipelines.what_if import Asked, _alarm_line, _nearest, what_if, what_if_lines
+from pipelines.what_if import Asked, _alarm_line, _edge_lines, _nearest, what_if, what_if_lines
 
 
 def decided(run_dir: Path) -> list[tuple[Path, int, int]]:
@@ -200,3 +200,32 @@ def test_a_threshold_above_one_is_no_cosine(finished: Path) -> None:
         with pytest.raises(ConfigError, match="is a cosine, which no pair of images exceeds") as caught:
             what_if(str(finished), Asked(threshold=threshold))
         assert "edge_floor to the threshold" not in str(caught.value)
+
+
+def test_a_pair_near_two_thresholds_is_one_line() -> None:
+    def edge(a: str, b: str, score: float) -> dict[str, Any]:
+        return {"a": a, "b": b, "score": score}
+
+    edges = {
+        "phash": {
+            "threshold": 1 - 6 / 64,
+            "just_above": [edge("a", "b", 1 - 5 / 64), edge("a", "c", 1 - 2 / 64)],
+            "just_below": [],
+        },
+        "cosine": {
+            "threshold": 0.9,
+            "just_above": [edge("b", "a", 0.91)],
+            "just_below": [edge("c", "a", 0.89), edge("d", "e", 0.88)],
+        },
+    }
+    assert _edge_lines(edges) == [
+        "phash, just above 6 bits:",
+        "  5 bits  a – b  (cosine 0.9100, just above its threshold)",
+        "  2 bits  a – c  (cosine 0.8900, just below its threshold)",
+        "phash, just below 6 bits:",
+        "  none saved",
+        "cosine, just above 0.9:",
+        "  those named above",
+        "cosine, just below 0.9:",
+        "  0.8800  d – e",
+    ]

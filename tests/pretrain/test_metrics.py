@@ -10,7 +10,7 @@ from test_train import alone
 
 from pretrain import train
 from pretrain.checkpoint import step_dir
-from pretrain.metrics import MetricsLog, read_metrics
+from pretrain.metrics import MetricsLog, ProgressLine, read_metrics
 
 TORN = [
     pytest.param(b'{"step": 2, "lo{"step": 3, "loss": 3.0}', id="two lines in one"),
@@ -83,3 +83,8 @@ def test_a_torn_line_of_the_log_blocks_no_resume(drawn: Path, tmp_path: Path) ->
     path.write_text("".join([lines[0], lines[1][:9] + lines[2], *lines[3:]]))
     assert train.train(config, quiet=True) == step_dir(tmp_path / "run", 6)
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 4, 5, 6]
+
+
+def test_no_name_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    ProgressLine(10).say("going on from run\x1b[2J\rdir/step-3")
+    assert capsys.readouterr().err == "going on from run\\u001b[2J\\u000ddir/step-3\n"

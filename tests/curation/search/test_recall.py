@@ -15,6 +15,7 @@ from curation.search.recall import (
     interval,
     measured_recall,
     require_recall,
+    require_top_k_recall,
 )
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -106,6 +107,16 @@ def test_refuses_too_little():
     require_recall(Recall(None, 0.0, 1.0, 100, 0), min_recall=1.0, num_probes=8, num_cells=64)
     with pytest.raises(ConfigError, match=r"recall 0.9700 with 8 probes of 64.*at least 0.98.*num_probes"):
         require_recall(got, min_recall=0.98, num_probes=8, num_cells=64)
+
+
+def test_counts_have_their_words():
+    one = Recall(0.5, 0.0, 1.0, 1, 1)
+    with pytest.raises(ConfigError, match=r"with 1 probe of 1 cell \(.*, 1 pair of 1 row\)"):
+        require_recall(one, min_recall=0.9, num_probes=1, num_cells=1)
+    with pytest.raises(ConfigError, match=r"with 1 probe \(.*, 1 neighbour of 1 query\)"):
+        require_top_k_recall(one, min_recall=0.9, index="flat", num_probes=1)
+    with pytest.raises(ConfigError, match=r"with 2 probes \(.*, 3 neighbours of 2 queries\)"):
+        require_top_k_recall(Recall(0.5, 0.0, 1.0, 2, 3), min_recall=0.9, index="flat", num_probes=2)
 
 
 @pytest.mark.parametrize(("num_sampled", "num_rows"), [(0, 0), (0, 9), (3, 0), (1, 1), (3, 9)])
