@@ -49,6 +49,13 @@ def _shares(
         joined = receipts["dedup_rows"][0].facts["num_joined"]
         searched = sum(n for name, n in images.items() if config.pools[name].may_enter_dataset)
         values["joined"] = joined / max(searched, 1)
+        values["joined_pixels"] = sum(receipts["dedup_rows"][0].facts["pixel_counts"]) / max(joined, 1)
+    if "decontaminate_rows" in receipts:
+        counts = receipts["decontaminate_rows"][0].facts["pixel_counts"]
+        holdout = [config.pools[part.pool].role == "holdout" for part in parts]
+        asked = [config.is_decontaminated(part.pool) for part in parts]
+        values["holdout_pixels"] = _share_of(counts, parts, holdout)
+        values["searched_pixels"] = _share_of(counts, parts, asked)
     if "lineage" in receipts:
         values |= _survival(receipts["lineage"][0].facts["funnel"], config)
     nominal, unique = (_sum(receipts.get("retrieve", ()), name) for name in ("nominal", "unique"))
@@ -61,6 +68,12 @@ def _shares(
     for receipt in receipts.get("dedup_cell_edges_recall", ()):
         values["num_probes"] = receipt.facts["num_probes"]
     return Shares(**values)
+
+
+def _share_of(counts: Sequence[int], parts: Sequence[Part], takes: Sequence[bool]) -> float:
+    """What share of some parts' images is counted."""
+    mine = [(num, part.num_rows) for num, part, take in zip(counts, parts, takes, strict=True) if take]
+    return sum(num for num, _ in mine) / max(sum(rows for _, rows in mine), 1)
 
 
 def _survival(funnel: Iterable[Mapping[str, object]], config: RunConfig) -> dict[str, float]:

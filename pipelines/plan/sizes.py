@@ -25,6 +25,15 @@ class Shares(BaseModel):
     alive_curated: float = Field(1.0, ge=0, le=1, description="share of curated images that survive")
     alive_pool: float = Field(1.0, ge=0, le=1, description="share of uncurated images that survive")
     unique_hits: float = Field(1.0, gt=0, le=1, description="unique of nominal hits")
+    joined_pixels: float = Field(
+        0.0, ge=0, le=1, description="of those joined, share that is compared by its pixels"
+    )
+    searched_pixels: float = Field(
+        0.0, ge=0, le=1, description="of images searched for leaks, share that is compared by its pixels"
+    )
+    holdout_pixels: float = Field(
+        0.0, ge=0, le=1, description="of evaluation images, share that is compared by its pixels"
+    )
     image_bytes: float = Field(gt=0, description="mean bytes of an image")
     kept_bytes: float | None = Field(None, gt=0, description="mean bytes of a kept image; null: image_bytes")
     embedding_dim: int = Field(ge=1, description="numbers in an embedding")

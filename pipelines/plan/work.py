@@ -142,6 +142,8 @@ def _dedup(sizes: Sizes) -> Iterator[StepWork]:
         yield _pairs(sizes, "dedup_edges", "dedup", dim=sizes.copy_dim if rule.saved_from is not None else 0)
     if rule.pca_radius is not None:
         yield _pairs(sizes, "dedup_pca_edges", "dedup", dim=0)
+    if "pixels" in rule.thresholds and (poor := m * sizes.shares.joined_pixels):
+        yield _pixels(sizes, "dedup", poor, None)
     yield _images(sizes, "dedup_components", "dedup", items=1, read=60.0 * n, held=100.0 * n, count=m)
 
 
@@ -164,6 +166,19 @@ def _pairs(sizes: Sizes, name: str, stage: str, *, dim: int) -> StepWork:
     return StepWork(
         name, stage, blocks * (blocks + 1) // 2, "pairs", m * m / 2, m * row_bytes * (blocks + 1), held,
         "per pair of images: four times for twice as many, by pair of blocks",
+    )  # fmt: skip
+
+
+def _pixels(sizes: Sizes, stage: str, left: float, right: float | None) -> StepWork:
+    """A join of the pictures of poor hash, few of all; `right` where they are compared with other ones."""
+    rows = sizes.config.dedup.block_rows
+    lefts, rights = math.ceil(left / rows), math.ceil((left if right is None else right) / rows)
+    num_items = lefts * (lefts + 1) // 2 if right is None else lefts * rights
+    pairs = left * left / 2 if right is None else left * right
+    read = 1024.0 * (lefts + rights) * max(left, right or 0.0)
+    return StepWork(
+        f"{stage}_pixel_edges", stage, num_items, "pairs", pairs, read, 2048.0 * min(rows, left),
+        "per pair of images of poor hash, by pair of blocks",
     )  # fmt: skip
 
 
@@ -219,6 +234,9 @@ def _decontaminate(sizes: Sizes) -> Iterator[StepWork]:
             2 * min(block_rows, n) * (row_bytes + 5 * dim),
             "per pair of an image and an evaluation image, by pair of blocks",
         )  # fmt: skip
+    poor, evaluated = searched * sizes.shares.searched_pixels, holdout * sizes.shares.holdout_pixels
+    if "pixels" in rule.thresholds and poor and evaluated:
+        yield _pixels(sizes, stage, poor, evaluated)
     yield _images(sizes, "decontaminate_leaks", stage, items=1, read=48.0 * n, held=120.0 * n)
 
 

@@ -120,6 +120,20 @@ def test_steps_of_every_kind_of_config(more: dict[str, Any], names: list[str]) -
     assert added == names
 
 
+def test_pictures_of_poor_hash_are_joined_where_there_are_any() -> None:
+    plain = [work.name for work in forecast(sizes())]
+    assert not [name for name in plain if "pixel" in name]
+    shares = SHARES.model_copy(update={"joined_pixels": 0.5, "searched_pixels": 0.25, "holdout_pixels": 0.1})
+    some = sizes(dedup={"block_rows": 400})
+    works = {work.name: work for work in forecast(Sizes(some.config, some.images, shares))}
+    assert (works["dedup_pixel_edges"].units, works["dedup_pixel_edges"].num_items) == (540**2 / 2, 3)
+    leaks = works["decontaminate_pixel_edges"]
+    assert (leaks.units, leaks.num_items) == (300 * 5, 1)
+    names = list(works)
+    assert names.index("dedup_pixel_edges") + 1 == names.index("dedup_components")
+    assert names.index("decontaminate_pixel_edges") + 1 == names.index("decontaminate_leaks")
+
+
 def staged(**sources: list[dict[str, Any]]) -> Sizes:
     pools = {name: {"role": "uncurated", "sources": own} for name, own in sources.items()}
     made = validate({"pools": pools}, where="a test")
