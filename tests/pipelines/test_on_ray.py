@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pytest
 
 from curation.errors import ConfigError, ExecutorError
+from pipelines import progress as progress_module
 from pipelines.local import LocalExecutor
 from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
@@ -94,6 +95,35 @@ def test_the_same_receipts_as_local(on_ray: Any, tmp_path: Path, kind: Any, load
     ]
     local, ray = ([(r.identity, r.digest, r.files, r.facts) for r in receipts] for receipts in found)
     assert local == ray
+
+
+def load_slow() -> Work:
+    def work(attempt: Attempt) -> dict[str, Any]:
+        for row in range(NUM_ROWS):
+            attempt.tell(row)
+            time.sleep(2.2)
+        return {"num_rows": NUM_ROWS}
+
+    return work
+
+
+@pytest.mark.parametrize(("kind", "loads_model"), [KINDS[0], KINDS[2]])
+def test_progress_moves_within_an_item(
+    *,
+    on_ray: Any,
+    tmp_path: Path,
+    kind: Any,
+    loads_model: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress_module, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(progress_module, "PLAIN_LINE_EVERY_S", 0.2)
+    step = make_step(load_slow, kind, loads_model=loads_model)
+    Runner(str(tmp_path), on_ray, Progress()).run(step, items(2))
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith(("touch: 0/2, 1 of 4 images", "touch: 0/2, 2 of 4 images")) for line in lines)
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def load_sum() -> Work:
