@@ -174,9 +174,10 @@ def _measure(
         return _of_known(known, *_base(config, asked))
     if not asked.measure:
         return None, []
-    Progress().say("measuring each step on a small sample of the sources (--no-probe leaves that out) …")
+    progress = Progress()
+    progress.say("measuring each step on a small sample of the sources (--no-probe leaves that out) …")
     try:
-        sampled = probe(absolute(config), listed=_listed(config))
+        sampled = probe(absolute(config), listed=_listed(config), progress=progress)
         return sampled, [] if sampled.counted else ["the sources are larger: their counting was cut short"]
     except (LvdError, OSError) as error:
         if not imagined:

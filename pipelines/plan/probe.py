@@ -87,13 +87,20 @@ class _Time:
         return Rate(self.wall_s / units, self.cpu_s / units, source=source)
 
 
-def probe(config: RunConfig, *, listed: Listed | None = None, num_images: int = SAMPLE_IMAGES) -> Measured:
+def probe(
+    config: RunConfig,
+    *,
+    listed: Listed | None = None,
+    num_images: int = SAMPLE_IMAGES,
+    progress: Progress | None = None,
+) -> Measured:
     """Time every step on a sample of the sources, in a folder of its own that is removed afterwards.
 
     Args:
         config: with absolute paths.
         listed: what ingest has listed; None: the sources are listed here.
         num_images: of the sample, about.
+        progress: shows the steps that are measured; None: nothing is shown.
 
     Raises:
         ConfigError: a source cannot be sampled before it is staged, or has nothing to sample.
@@ -101,16 +108,19 @@ def probe(config: RunConfig, *, listed: Listed | None = None, num_images: int = 
     """
     with tempfile.TemporaryDirectory(prefix="lvd-plan-") as folder:
         counted, listing = True, None
+        shown = progress or Progress(quiet=True)
         if listed is None:
+            shown.say("listing the sources …")
             tables, images, counted, listing = _sample(config, num_images)
         else:
             tables, images = _sample_listed(config, listed.parts, num_images)
         if not tables:
             raise ConfigError("The sources have no image to sample", remedy="Give `--like` or `--no-probe`")
         small = _config_of_sample(config, folder)
-        runner = Runner(folder, LocalExecutor(), Progress(quiet=True))
+        runner = Runner(folder, LocalExecutor(), shown)
         made = curate_parts(runner, small, _parts(small, tables, folder), refresh=False)
         known = known_run(small, made.parts, runner.receipts, source=f"a sample of {num_images} images")
+        shown.say("measuring searches on vectors drawn by lot …")
         drawn = drawn_rates(config, made, threads=config.describe.embed.threads)
         rates = with_drawn(rates_of(known), drawn, known)
         rates |= {name: drawn[name] for name in IVF_STEPS}  # the sample is searched exactly

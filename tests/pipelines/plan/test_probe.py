@@ -19,6 +19,7 @@ from pipelines.plan.answer import Asked, make_plan
 from pipelines.plan.probe import probe
 from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import forecast
+from pipelines.progress import Progress
 
 
 @pytest.mark.accept
@@ -97,3 +98,17 @@ def test_what_is_staged_is_sampled(kind: str, suffix: str, tmp_path: Path, run_q
     assert describe.rate.source.startswith("this run's receipts")
     # Receipts tell nothing of the memory of libraries and models.
     assert describe.worker_bytes > describe.work.held_bytes + 5e7
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_plan_shows_what_it_measures(
+    configure: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress()
+    probe(configure(tmp_path / "run"), num_images=24, progress=progress)
+    said = [line.split(" ")[0] for line in capsys.readouterr().err.splitlines()]
+    in_order = ["listing", "describe:", "judge:", "lineage:", "measuring"]
+    assert [word for word in said if word in in_order] == in_order
+    assert (said[0], said[-1]) == ("listing", "measuring")
+    probe(configure(tmp_path / "run"), num_images=24)
+    assert capsys.readouterr().err == ""
