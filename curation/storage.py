@@ -5,6 +5,7 @@ or absent: a temporary name, fsync and rename on a local disk; one conditional p
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -219,6 +220,20 @@ def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> byte
     with _translated(path):
         fs, name = _remote(path)
         return bytes(fs.cat_file(name, start=offset or None, end=end)) if end != offset else b""
+
+
+def read_capped(path: str, max_bytes: int) -> bytes:
+    """The bytes of a whole file that is no larger than `max_bytes`.
+
+    Raises:
+        OSError: it is larger, or as the operating system or the object store says.
+    """
+    size = stat(path).num_bytes
+    # A byte more: it may have grown since, or be one of /proc, which have no size.
+    data = read_bytes(path, 0, min(size, max_bytes) + 1)
+    if max(size, len(data)) > max_bytes:
+        raise OSError(errno.EFBIG, f"{max(size, len(data)):,} bytes, more than {max_bytes:,}", path)
+    return data
 
 
 def publish_bytes(path: str, data: bytes, *, replace: bool = False) -> bool:

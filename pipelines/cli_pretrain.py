@@ -165,7 +165,8 @@ def measured_lines(found: "Sequence[Measured]") -> list[str]:
     lines.append(f"{found[0].num_test:,} images classified by {found[0].num_train:,}")
     if unreadable := max(one.num_unreadable for one in found):
         lines.append(f"{unreadable:,} files cannot be read or decoded and are left out")
-    lines += [f"not read: {visible(f'{one.path}: {one.what}: {one.detail}')}" for one in found[0].unread]
+    for word, told in (("not read", found[0].unread), ("note", found[0].notes)):
+        lines += [f"{word}: {visible(f'{one.path}: {one.what}: {one.detail}')}" for one in told]
     return lines
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from curation import storage
+from curation.describe.decode import DecodeConfig
 from curation.describe.embed import EmbedConfig, Embedder, parse_embedder, unit_rows
 from curation.describe.views import View
 from curation.errors import ConfigError
@@ -53,6 +54,7 @@ class Measured:
     num_test: int
     num_unreadable: int  # in both folders
     unread: tuple[Problem, ...]  # of both folders: what could not be listed
+    notes: tuple[Problem, ...]  # of both folders: what was passed over
 
 
 def evaluate(
@@ -74,7 +76,7 @@ def evaluate(
     model, findings = _load(embedder, size_px), Findings()
     listed = [(folder, _list_classes(folder, findings)) for folder in (train, test)]
     known, asked = (
-        read_labelled(files, model.view, where=folder, read=storage.read_bytes, classes=tuple(listed[0][1]))
+        read_labelled(files, model.view, where=folder, read=_read, classes=tuple(listed[0][1]))
         for folder, files in listed
     )
     features, queries = (torch.from_numpy(_vectors(model, part.pixels)).float() for part in (known, asked))
@@ -87,7 +89,12 @@ def evaluate(
         num_test=len(queries),
         num_unreadable=known.num_unreadable + asked.num_unreadable,
         unread=tuple(findings.problems),
+        notes=tuple(findings.notes),
     )
+
+
+def _read(path: str) -> bytes:
+    return storage.read_capped(path, DecodeConfig().max_file_bytes)
 
 
 def _list_classes(folder: str, findings: Findings) -> dict[str, list[str]]:

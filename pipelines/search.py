@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float16, Int64
 
+from curation import storage
+from curation.describe.decode import DecodeConfig
 from curation.errors import ConfigError, SourceError
 from curation.printed import visible
 from curation.schema import image_id
@@ -143,10 +144,7 @@ def _vector_at(made: Made, row: int, *, by: Vectors) -> Float16[np.ndarray, " d"
 def _of_file(run: Run, made: Made, asked: Asked) -> tuple[Float16[np.ndarray, " d"], Mapping[str, Any]]:
     """The vector of a file: the one that the run has of the same bytes, or made by the run's own model."""
     assert asked.file is not None, "a file that has no name"
-    try:
-        data = Path(asked.file).read_bytes()
-    except OSError as error:
-        raise SourceError(f"{asked.file} cannot be read", got=error.strerror) from error
+    data = read_asked(asked.file, run.config.describe.decode)
     query = {"file": asked.file, "image_id": image_id(hashlib.sha256(data).digest())}
     for row in rows_of_id(run.run_dir, run.manifest, query["image_id"]):
         vector = _vector_at(made, row, by=asked.by)
@@ -158,6 +156,23 @@ def _of_file(run: Run, made: Made, asked: Asked) -> tuple[Float16[np.ndarray, " 
     embed = settings.descriptor_embed if asked.by == "descriptors" else settings.embed
     assert embed is not None, "no descriptor: seen to before"
     return embed_file(data, embed, decoding=settings.decode, path=asked.file), query
+
+
+def read_asked(file: str, decoding: DecodeConfig) -> bytes:
+    """The bytes of a file to search by.
+
+    Raises:
+        SourceError: it cannot be read, is no regular file, or is larger than what is decoded.
+    """
+    try:
+        return storage.read_capped(file, decoding.max_file_bytes)
+    except OSError as error:
+        raise SourceError(
+            f"{file} cannot be read",
+            got=error.strerror or str(error),
+            expected=f"a picture's file of at most {decoding.max_file_bytes:,} bytes "
+            "(describe.decode.max_file_bytes of the run)",
+        ) from error
 
 
 def _kept_rows(run: Run) -> Int64[np.ndarray, " n"]:

@@ -106,7 +106,7 @@ def _read(path: str, sha256: str) -> dict[str, Tensor]:
     _vouched_digest(path, sha256)
     if not _is_torchscript(path):
         return flatten(read_state(path)[0])
-    data = Path(path).read_bytes()
+    data = storage.read_bytes(path)
     # Again, over the very bytes that are run.
     _check_digest(path, hashlib.sha256(data).hexdigest(), sha256)
     return _read_torchscript(path, data)

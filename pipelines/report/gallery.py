@@ -1,14 +1,14 @@
 """The answer of a search as a page: one HTML file with everything in it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from curation import storage
 from curation.describe.decode import decode
+from curation.errors import SourceError
 from pipelines.report.pictures import Picture
 from pipelines.report.render import render_page
 from pipelines.report.thumbnails import SIDE_PX, Originals, Thumbnail, make_thumbnails, thumbnail_of
-from pipelines.search import Answer
+from pipelines.search import Answer, read_asked
 
 FILE_ROW = -1  # the row of a picture that is no image of the run
 
@@ -51,8 +51,10 @@ def write_gallery(answer: Answer, path: str) -> None:
     with Originals(dataset, made.parts if made else None, of_run) as originals:
         thumbnails = make_thumbnails(of_run, originals, config=config)
     if answer.asked.file is not None:
-        decoded = decode(Path(answer.asked.file).read_bytes(), need_side_px=SIDE_PX, config=config)
-        assert decoded.pixels is not None, "it was decoded to be searched for"
+        data = read_asked(answer.asked.file, config)
+        decoded = decode(data, need_side_px=SIDE_PX, config=config)
+        if decoded.pixels is None:  # it could be when it was searched by
+            raise SourceError(f"{answer.asked.file} has changed during the search", got=decoded.reason)
         thumbnails[FILE_ROW] = Thumbnail(thumbnail_of(decoded.pixels))
     text = render_page("gallery.html", {"gallery": gallery, "thumbnails": thumbnails})
     storage.publish_bytes(path, text.encode(), replace=True)

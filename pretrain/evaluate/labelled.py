@@ -1,5 +1,8 @@
 """Labelled images for evaluation: files by the names of their classes."""
 
+import errno
+import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,8 +72,20 @@ def require_classes(classes: Mapping[str, Sequence[str]], folder: str) -> None:
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a local file."""
-    return Path(path).read_bytes()
+    """The bytes of a local file.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger than what is decoded.
+    """
+    # Opened so, a pipe that lies there by now waits for no writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        found, most = os.fstat(stream.fileno()), DecodeConfig().max_file_bytes
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        data = stream.read(min(found.st_size, most) + 1)
+    if max(found.st_size, len(data)) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes", path)
+    return data
 
 
 def read_labelled(

@@ -109,6 +109,16 @@ def test_links_to_files_are_followed_and_rings_are_not(tmp_path: Path) -> None:
     assert [info.key for info in storage.list_files(str(tmp_path))] == ["file", "link"]
 
 
+def test_a_whole_file_of_bounded_size(root: str) -> None:
+    path = storage.join(root, "file")
+    storage.publish_bytes(path, bytes(100))
+    assert storage.read_capped(path, 100) == storage.read_capped(path, 1 << 60) == bytes(100)
+    with pytest.raises(OSError, match="100 bytes, more than 99"):
+        storage.read_capped(path, 99)
+    with pytest.raises(FileNotFoundError):
+        storage.read_capped(storage.join(root, "none"), 1)
+
+
 def test_ranges_are_exact(root: str) -> None:
     path = storage.join(root, "file")
     data = bytes(range(256)) * 4

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,9 @@ def test_hidden_folders_are_no_classes(tmp_path: Path):
         write(tmp_path / folder, "cat/0.jpg", "cat/1.jpg", "dog/0.jpg", "dog/1.jpg", first=first)
     before = evaluate("pixels", train=f"{tmp_path}/train", test=f"{tmp_path}/test", neighbours=(1,))
     write(tmp_path / "train/.ipynb_checkpoints", "0.jpg", "1.jpg", first=20)  # nearer than any of a class
-    assert evaluate("pixels", train=f"{tmp_path}/train", test=f"{tmp_path}/test", neighbours=(1,)) == before
+    after = evaluate("pixels", train=f"{tmp_path}/train", test=f"{tmp_path}/test", neighbours=(1,))
+    assert [note.what for note in after.notes] == ["hidden"]
+    assert replace(after, notes=()) == before
 
 
 def test_a_name_that_is_not_utf8_says_so(tmp_path: Path, rows_of: Rows, capsys: pytest.CaptureFixture[str]):
@@ -241,3 +244,30 @@ def test_classes_behind_links_count_and_what_is_closed_is_told(
     said = capsys.readouterr().out
     assert "4 images classified by 4" in said
     assert said.count("dangling_link") == 2
+
+
+def test_what_an_evaluation_passes_over_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for folder, first in (("train", 0), ("test", 20)):
+        write(tmp_path / folder, "a/0.jpg", "b/1.jpg", ".git/2.jpg", "__MACOSX/b/3.jpg", first=first)
+    os.mkfifo(tmp_path / "test/b/p.jpg")
+    (tmp_path / "test/a/z.jpg").symlink_to("/dev/zero")
+    (tmp_path / "test/a/ring").symlink_to(tmp_path / "test")
+    with (tmp_path / "test/a/large.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    folders = ["--train", f"{tmp_path}/train", "--test", f"{tmp_path}/test", "--k", "1"]
+    assert cli.main(["evaluate", "pixels", *folders]) == 0
+    said = capsys.readouterr().out
+    assert "2 images classified by 2" in said
+    assert "1 files cannot be read or decoded" in said  # the large one
+    for place, what in (
+        ("test/b/p.jpg", "not_regular"),
+        ("test/a/z.jpg", "not_regular"),
+        ("test/a/ring", "link_ring"),
+        ("test/.git", "hidden"),
+        ("train/.git", "hidden"),
+    ):
+        assert f"note: {tmp_path}/{place}: {what}: " in said, (place, what)
+    assert "__MACOSX" in said
+    assert cli.main(["evaluate", "pixels", *folders, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert {note["what"] for note in found["notes"]} == {"not_regular", "link_ring", "hidden"}

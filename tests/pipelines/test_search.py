@@ -2,7 +2,9 @@
 
 import html
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from curation.errors import ConfigError, SourceError
 from pipelines.cli import main
 from pipelines.explain import open_run
 from pipelines.parts import read_array
+from pipelines.report.gallery import write_gallery
 from pipelines.search import Asked, search, search_lines
 
 
@@ -122,3 +125,29 @@ def test_what_cannot_be_searched_is_said(finished: Path, rows: list[dict[str, An
     ):
         with pytest.raises(kind, match=said):
             search(str(finished), asked)
+
+
+def test_a_file_to_search_by_is_a_regular_one_of_bounded_size(
+    finished: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    (tmp_path / "proc.jpg").symlink_to("/proc/self/status")  # of no size, with bytes in it
+    for name, said in (
+        ("pipe.jpg", "cannot be read. Got: not a regular file"),
+        ("zero.jpg", "cannot be read. Got: not a regular file"),
+        ("large.jpg", "1,099,511,627,776 bytes, more than 50,000,000"),
+        ("proc.jpg", "cannot be decoded"),
+        (".", "cannot be read. Got: Is a directory"),
+    ):
+        with pytest.raises(SourceError) as caught:
+            search(str(finished), Asked(file=str(tmp_path / name)))
+        assert said in str(caught.value)
+    row, page = rows[a_kept_row(rows)], tmp_path / "page.html"
+    answer = search(str(finished), Asked(file=row["uri"], k=1))
+    swapped = replace(answer, asked=Asked(file=str(tmp_path / "pipe.jpg"), k=1))
+    with pytest.raises(SourceError, match="not a regular file"):
+        write_gallery(swapped, str(page))
+    assert not page.exists()

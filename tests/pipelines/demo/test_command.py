@@ -56,7 +56,7 @@ def test_leaks_are_no_neighbours(tmp_path):
 
 
 def measured(share):
-    return Measured("x", 4, {NEIGHBOURS: share}, 2.0, 10, 5, 0, ())
+    return Measured("x", 4, {NEIGHBOURS: share}, 2.0, 10, 5, 0, (), ())
 
 
 @pytest.mark.parametrize(("after", "num_failures"), [(0.6, 0), (0.5, 1), (0.4, 1)])
