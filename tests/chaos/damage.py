@@ -52,7 +52,8 @@ def damage_of_steps(bench: Workbench) -> Iterator[Trial]:
         if path.is_file():
             kinds.setdefault(_kind(path.relative_to(reference)), []).append(path)
     for kind, files in kinds.items():
-        for harm in DAMAGES:
+        others = DAMAGES[1:]
+        for harm in DAMAGES if bench.every else (flip, others[int(rng.integers(len(others)))]):
             for path in files if bench.every else [files[int(rng.integers(len(files)))]]:
                 if path.stat().st_size:
                     yield _damaged_step(bench, kind, path.relative_to(reference), harm, rng)
