@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.acceptance.outcome import Outcome
 from tests.chaos import forked
 from tests.chaos.bench import Workbench, last_words, unsaid
 from tests.chaos.trial import Trial
@@ -136,10 +137,9 @@ def _damaged_dataset(
     if path.name != "run.yaml":  # not of the dataset: what the next run begins with
         code = forked.run(["verify", str(run_dir)], log=log)
         said = unsaid(log) or ("" if code in (1, 2) else f"verify ends with {code} over it")
-    if path.suffix == ".yaml" or path.parts[0] == "manifest.json" or "lineage" in path.parts:
-        code = forked.run(["explain", str(run_dir), "site-00/00001.jpg", "--json"], log=log)
-        told = unsaid(log)
-        said = said or told
+    row = Outcome(bench.reference()).rows[0]
+    forked.run(["explain", str(run_dir), f"{row['pool']}/{row['key']}", "--json"], log=log)
+    said = said or unsaid(log)
     wrong = bench.resumed(run_dir, log=log)
     if not wrong:
         code = forked.run(["verify", str(run_dir)], log=log)
