@@ -77,23 +77,21 @@ def run(
         ):
             progress.log_to(logs)
             runner = Runner(run_dir, executor, progress, until, owned=owned)
-            runner, manifest = _curate(runner, config, refresh=refresh)
-        is_new = any(state.num_done < state.num_items for state in runner.states)
-        if manifest is not None and (
-            is_new
-            or manifest["config_sha256"] != before  # a dataset that was made before, by another config
-            or not has_report(manifest)
-        ):
-            from pipelines.report.write import write_report  # which reads runs, as this module makes them
-
-            write_report(run_dir)
-            manifest = read_manifest(run_dir)
+            runner, manifest = _curate(runner, config, refresh=refresh, before=before)
         storage.remove_tree(storage.join(run_dir, "tmp"))
     return RunResult(manifest, runner.states)
 
 
-def _curate(runner: Runner, config: RunConfig, *, refresh: bool) -> tuple[Runner, dict[str, Any] | None]:
-    """The whole flow, and from its start again where a file is found damaged that can be made anew.
+def _curate(
+    runner: Runner, config: RunConfig, *, refresh: bool, before: str | None
+) -> tuple[Runner, dict[str, Any] | None]:
+    """The whole flow with its report, and from its start again where a damaged file can be made anew.
+
+    Args:
+        runner: of this run.
+        config: of this run.
+        refresh: as in `run`.
+        before: the hash of the config that the last dataset was made with.
 
     Returns:
         The runner that came to the end, and the manifest; None where that was not the end of the flow.
@@ -109,6 +107,7 @@ def _curate(runner: Runner, config: RunConfig, *, refresh: bool) -> tuple[Runner
             runner.require_owned()
             manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
             save_made(run_dir, manifest, made.made())
+            manifest = _with_report(runner, manifest, before=before)
         except StopHereError:
             return runner, None
         except IntegrityError as error:
@@ -119,6 +118,18 @@ def _curate(runner: Runner, config: RunConfig, *, refresh: bool) -> tuple[Runner
             runner = runner.anew()
         else:
             return runner, manifest
+
+
+def _with_report(runner: Runner, manifest: dict[str, Any], *, before: str | None) -> dict[str, Any]:
+    """The manifest once the report is written, where the one that is there may be of something else."""
+    is_new = any(state.num_done < state.num_items for state in runner.states)
+    # A dataset may have been made before, by another config.
+    if not is_new and manifest["config_sha256"] == before and has_report(manifest):
+        return manifest
+    from pipelines.report.write import write_report  # which reads runs, as this module makes them
+
+    write_report(runner.run_dir)
+    return read_manifest(runner.run_dir)
 
 
 def _config_of_dataset(run_dir: str) -> str | None:

@@ -1,9 +1,12 @@
 """The report of a run: one self-contained HTML page beside the dataset."""
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 from curation import storage
-from curation.errors import ConfigError
+from curation.errors import ConfigError, IntegrityError
+from pipelines.heal import damaged_item
 from pipelines.listed import entry_of, with_file, without_file, write_manifest
 from pipelines.lock import lock
 from pipelines.report.content import gather
@@ -55,12 +58,19 @@ def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
 
 def _publish(evidence: Evidence, path: str, page: bytes) -> None:
     """Replace the report. The manifest never lists one that is another: it first forgets the one that was."""
-    run_dir, name = evidence.run_dir, path.removeprefix(storage.join(evidence.run_dir, ""))
-    if entry_of(evidence.manifest, name) is not None:
-        write_manifest(run_dir, without_file(evidence.manifest, name))
+    run_dir = evidence.run_dir
+    name = _forget(run_dir, evidence.manifest, path)
     storage.publish_bytes(path, page, replace=True)
     entry = {"path": name, "bytes": len(page), "sha256": hashlib.sha256(page).hexdigest()}
     write_manifest(run_dir, with_file(evidence.manifest, entry))
+
+
+def _forget(run_dir: str, manifest: Mapping[str, Any], path: str) -> str:
+    """Let the manifest list no report; returns the name that it is listed under."""
+    name = path.removeprefix(storage.join(run_dir, ""))
+    if entry_of(manifest, name) is not None:
+        write_manifest(run_dir, without_file(manifest, name))
+    return name
 
 
 def rewrite_report(run_dir: str) -> str:
@@ -71,4 +81,10 @@ def rewrite_report(run_dir: str) -> str:
     """
     read_manifest(run_dir)  # to lock a folder makes it
     with lock(run_dir):
-        return write_report(run_dir)
+        try:
+            return write_report(run_dir)
+        except IntegrityError as error:
+            if damaged_item(run_dir, error.path) is not None:  # the next run writes the report, and heals it
+                manifest = read_manifest(run_dir)
+                _forget(run_dir, manifest, report_path(run_dir, manifest))
+            raise

@@ -137,6 +137,27 @@ def test_a_step_that_reads_what_is_damaged_has_it_made_anew(
     assert digests(unpublished) == digests(finished)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "steps/retrieve/*/hits.parquet",
+        "steps/decontaminate_leaks/*/leaks.parquet",
+        "steps/dedup_components/*/copies.parquet",
+        "steps/judge/*/verdicts.parquet",
+    ],
+)
+def test_what_the_report_alone_reads_is_made_anew_too(
+    *, damageable: Path, pattern: str, configure: Any, run_quietly: Any
+) -> None:
+    """After the dataset is made, by another config whose steps have no need of it."""
+    path = pick(damageable, pattern)
+    whole = path.read_bytes()
+    flip(path)
+    assert run_quietly(configure(damageable, "shard.max_samples=20")).exit_code == 0
+    assert path.read_bytes() == whole
+    assert verify(str(damageable)) == []
+
+
 def test_what_is_damaged_again_is_refused_each_time(
     unpublished: Path, configure: Any, run_quietly: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +212,22 @@ def test_a_report_is_listed_as_it_is(damageable: Path, monkeypatch: pytest.Monke
     monkeypatch.undo()
     manifest = read_manifest(str(damageable))
     assert entry_of(manifest, name) is None
+    assert verify(str(damageable)) == []
+
+
+def test_what_a_report_cannot_be_written_from_is_made_anew_by_the_next_run(
+    damageable: Path, configure: Any, run_quietly: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the error says, of the same config, which has nothing else to do."""
+    path = pick(damageable, "steps/retrieve/*/hits.parquet")
+    whole = path.read_bytes()
+    flip(path)
+    assert main(["report", str(damageable)]) == 1
+    assert "Run the same config again" in capsys.readouterr().err
+    assert verify(str(damageable)) == []
+    assert run_quietly(configure(damageable)).exit_code == 0
+    assert path.read_bytes() == whole
+    assert main(["report", str(damageable)]) == 0
     assert verify(str(damageable)) == []
 
 
