@@ -18,7 +18,7 @@ from curation.dedup.forest import Forest
 from curation.dedup.health import component_edges, component_health, health_table
 from curation.dedup.likeness import Likeness, compare, cosine_scores, hash_scores
 from curation.dedup.pairs import DedupConfig
-from curation.schema import HUBS
+from curation.schema import EDGE_KINDS, HUBS
 from curation.search.miniatures import miniature_scores
 from pipelines.parts import Part, as_numpy, column, gather_vectors, sha256_words
 from pipelines.stages.edges import DecidingEdges
@@ -72,11 +72,12 @@ class EveryEdge:
         yield self.exact
         yield from self.found
 
-    def components(self, num_rows: int) -> Int64[np.ndarray, " n"]:
-        """The smallest row of every row's component."""
+    def components(self, num_rows: int, *, by_pixels: bool = True) -> Int64[np.ndarray, " n"]:
+        """The smallest row of every row's component; with `by_pixels=False` of the other edges alone."""
         forest = Forest(num_rows)
         for piece in self:
-            forest.join(piece.a, piece.b)
+            mine = piece if by_pixels else piece.take(piece.kind != EDGE_KINDS.index("pixels"))
+            forest.join(mine.a, mine.b)
         return forest.labels()
 
 
@@ -119,6 +120,10 @@ class Comparer:
             by_kind["pixels"] = self._pixel_scores(rows, others)
         return compare(by_kind, is_exact=self.is_exact(rows, others), thresholds=self._thresholds)
 
+    def compares_pixels(self, rows: Int64[np.ndarray, " r"]) -> Bool[np.ndarray, " r"]:
+        """Which rows are compared by their pixels."""
+        return self._has_miniature[rows] if "pixels" in self._thresholds else np.zeros(len(rows), bool)
+
     def is_exact(self, rows: np.ndarray, others: np.ndarray) -> Bool[np.ndarray, " r"]:
         """Where bytes are equal."""
         return (self._words[rows] == self._words[others]).all(axis=1)
@@ -157,15 +162,9 @@ def decide(
     num_rows = parts[-1].offset + parts[-1].num_rows
     edges = EveryEdge.of(firsts, files, num_rows=num_rows, rule=rule)
     comparer = Comparer(parts, rule)
-    copies = choose_representatives(edges.components(num_rows), rank)
+    labels, num_cut = component_labels(edges, comparer, rank=rank, rule=rule)
+    copies = choose_representatives(labels, rank)
     members = comparer.compare(copies.row, copies.representative)
-    num_cut = 0
-    if rule.cut_chains and rule.alarm_below is not None:
-        labels, num_cut = _cut(
-            copies, members, edges, rank=rank, comparer=comparer, alarm_below=rule.alarm_below
-        )
-        copies = choose_representatives(labels, rank)
-        members = comparer.compare(copies.row, copies.representative)
     health = component_health(copies, edges, num_rows=num_rows, thresholds=rule.thresholds, sort=spooled)
     ends = comparer.compare(health.end_a, health.end_b)
     is_exact = comparer.is_exact(copies.row, copies.representative)
@@ -183,37 +182,76 @@ def _exact_edges(firsts: Int64[np.ndarray, "n 2"]) -> Edges:
     return Edges.of_kind("exact", copied.min(axis=1), copied.max(axis=1), np.ones(len(copied)))
 
 
+def component_labels(
+    edges: EveryEdge, comparer: Comparer, *, rank: Int64[np.ndarray, " n"], rule: DedupConfig
+) -> tuple[Int64[np.ndarray, " n"], int]:
+    """A row of every row's component that is the same for all of it, and how many components were cut.
+
+    Edges by pixels chain: a row of greys, each a copy of the next, leads from black to white. Hence no row
+    stays with a representative over pixels alone unless the two are copies directly. Chains of other edges
+    are cut where the rule says so.
+    """
+    labels = edges.components(len(rank))
+    copies = choose_representatives(labels, rank)
+    members = comparer.compare(copies.row, copies.representative)
+    bonds = labels
+    if _may_chain_by_pixels(copies, members, comparer):
+        bonds = edges.components(len(rank), by_pixels=False)
+    cut = _Cut(comparer, bonds, rule.alarm_below if rule.cut_chains else None)
+    is_apart = ~cut.keeps(members, copies.row, copies.representative)
+    return _cut(copies, is_apart, edges, rank=rank, cut=cut) if is_apart.any() else (labels, 0)
+
+
+def _may_chain_by_pixels(copies: Copies, members: Likeness, comparer: Comparer) -> bool:
+    """Whether a component has both pictures that are compared by pixels and a member that is no copy."""
+    has_pixels = np.zeros(int(copies.component.max(initial=-1)) + 1, bool)
+    has_pixels[copies.component[comparer.compares_pixels(copies.row)]] = True
+    return bool((has_pixels[copies.component] & (members.likeness < 1)).any())
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Tells which rows may stay with a representative.
+
+    bonds: labels of the components without edges by pixels. alarm_below: the likeness that rows of such a
+    component must have; None for any.
+    """
+
+    comparer: Comparer
+    bonds: Int64[np.ndarray, " n"]
+    alarm_below: float | None
+
+    def keeps(self, likeness: Likeness, rows: np.ndarray, others: np.ndarray) -> Bool[np.ndarray, " r"]:
+        """Of pairs that were compared."""
+        is_bound = self.bonds[rows] == self.bonds[others]
+        if self.alarm_below is not None:
+            is_bound &= likeness.likeness >= self.alarm_below
+        return is_bound | (likeness.likeness >= 1)
+
+    def is_alike(self, rows: np.ndarray, one: np.ndarray, other: np.ndarray) -> Bool[np.ndarray, " r"]:
+        """Compares some of `rows`, by place, with others."""
+        return self.keeps(self.comparer.compare(rows[one], rows[other]), rows[one], rows[other])
+
+
 def _cut(
     copies: Copies,
-    members: Likeness,
+    is_apart: Bool[np.ndarray, " r"],
     edges: EveryEdge,
     *,
     rank: Int64[np.ndarray, " n"],
-    comparer: Comparer,
-    alarm_below: float,
+    cut: _Cut,
 ) -> tuple[Int64[np.ndarray, " n"], int]:
-    """The label of every row once chains are cut, and how many components were cut."""
+    """The label of every row once the components of rows that are apart are cut, and how many these are."""
     labels = np.arange(len(rank))
     labels[copies.row] = copies.representative
     wanted = np.zeros(int(copies.component.max(initial=-1)) + 1, bool)
-    wanted[copies.component[members.likeness < alarm_below]] = True
-    for batch in (
-        component_edges(copies, edges, num_rows=len(rank), wanted=wanted, sort=spooled)
-        if wanted.any()
-        else ()
-    ):
+    wanted[copies.component[is_apart]] = True
+    for batch in component_edges(copies, edges, num_rows=len(rank), wanted=wanted, sort=spooled):
         mine = (copies.component >= batch.first) & (copies.component < batch.last)
         rows = copies.row[mine & wanted[copies.component]]
         a, b = np.searchsorted(rows, batch.edges.a), np.searchsorted(rows, batch.edges.b)
-        is_alike = partial(_is_alike, comparer, rows, alarm_below)
-        labels[rows] = rows[cut_chains(rank[rows], a, b, is_alike=is_alike)]
+        labels[rows] = rows[cut_chains(rank[rows], a, b, is_alike=partial(cut.is_alike, rows))]
     return labels, int(wanted.sum())
-
-
-def _is_alike(
-    comparer: Comparer, rows: np.ndarray, alarm_below: float, one: np.ndarray, other: np.ndarray
-) -> Bool[np.ndarray, " r"]:
-    return comparer.compare(rows[one], rows[other]).likeness >= alarm_below
 
 
 def hubs_table(edges: EveryEdge, num_rows: int) -> pa.Table:

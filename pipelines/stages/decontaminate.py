@@ -20,8 +20,8 @@ from curation.schema import LEAKS
 from pipelines.config import RunConfig
 from pipelines.parts import Part, in_pools, is_null, read_array, roles, sha256_words
 from pipelines.runner import Runner
-from pipelines.stages.components import EveryEdge
-from pipelines.stages.dedup import Copies, read_copies
+from pipelines.stages.components import Comparer, EveryEdge, component_labels
+from pipelines.stages.dedup import Copies, read_copies, survivor_rank
 from pipelines.stages.edges import read_edges
 from pipelines.stages.join import Block, EdgeFile, JoinRule, join, make_blocks, row_digests
 from pipelines.stages.pixel_blocks import pixel_blocks, write_pixel_rows
@@ -52,7 +52,7 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
     makes_components: tuple[FileRef, ...] = (copies.copies,)
     held_by: DedupConfig | None = None
     if rule.component_threshold is not None:
-        own = {"cosine_threshold": rule.component_threshold, "edge_floor": None}
+        own = {"cosine_threshold": rule.component_threshold, "edge_floor": None, "cut_chains": False}
         held_by = config.dedup.model_copy(update=own)
         settings |= {"thresholds": held_by.thresholds, "limit": held_by.max_edges_per_row}
         makes_components = (copies.firsts, *(edge_file.file for edge_file in copies.edges))
@@ -122,7 +122,6 @@ def _load_rows() -> Work:
 def _load_leaks(rule: DecontaminateConfig, held_by: DedupConfig | None, searched: Sequence[str]) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         parts: tuple[Part, ...] = attempt.payload["parts"]
-        num_rows = parts[-1].offset + parts[-1].num_rows
         if not any(part.role == "holdout" for part in parts):
             storage.write_table(attempt.out / "leaks.parquet", LEAKS.empty_table())
             return {"num_leaks": 0}
@@ -142,7 +141,7 @@ def _load_leaks(rule: DecontaminateConfig, held_by: DedupConfig | None, searched
         )
         labels = None
         if rule.by == "component":
-            labels = _components(attempt.payload["copies"], held_by, num_rows=num_rows)
+            labels = _components(attempt.payload["copies"], held_by, parts)
         found = leaks(every, rank=rank, labels=labels, by=rule.by)
         found = found.filter(is_searched[found["row"].to_numpy()])  # a component reaches across pools
         storage.write_table(attempt.out / "leaks.parquet", found)
@@ -151,12 +150,17 @@ def _load_leaks(rule: DecontaminateConfig, held_by: DedupConfig | None, searched
     return work
 
 
-def _components(copies: Copies, held_by: DedupConfig | None, *, num_rows: int) -> Int64[np.ndarray, " n"]:
+def _components(
+    copies: Copies, held_by: DedupConfig | None, parts: Sequence[Part]
+) -> Int64[np.ndarray, " n"]:
     """A row of every row's component that is the same for all of it: of dedup's, or of those by a rule."""
+    num_rows = parts[-1].offset + parts[-1].num_rows
     if held_by is None:
         labels = np.arange(num_rows)
         table = read_copies(copies)
         labels[table["row"].to_numpy()] = table["representative"].to_numpy()
         return labels
     firsts = np.asarray(read_array(copies.firsts))
-    return EveryEdge.of(firsts, copies.edges, num_rows=num_rows, rule=held_by).components(num_rows)
+    edges = EveryEdge.of(firsts, copies.edges, num_rows=num_rows, rule=held_by)
+    rank = survivor_rank(parts)
+    return component_labels(edges, Comparer(parts, held_by), rank=rank, rule=held_by)[0]
