@@ -14,6 +14,7 @@ import pyarrow.types as pt
 
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import as_text
+from curation.printed import redact_value
 
 # A year 300,000, nanoseconds, a time zone of no name, nesting without end: Python has no value for them.
 _NO_VALUE = (ValueError, ArithmeticError, LookupError, RecursionError, pa.ArrowException)
@@ -84,7 +85,7 @@ def name_of(value: Any, row: int, *, place: str, findings: Findings) -> str:
         return f"{row:08d}"
     try:
         _Plain(MAX_NAME_CHARS).of(value, 0)
-        name = as_text(str(value))
+        name = redact_value(as_text(str(value)))
     except (RecursionError, ValueError):
         return f"{row:08d}"
     except _TooLongError:
@@ -130,6 +131,8 @@ class _TooLongError(Exception):
 def encode_row(values: Mapping[str, Any], *, max_bytes: int) -> bytes:
     """A row as JSON in UTF-8; what JSON has no form for becomes Python's text of it.
 
+    A value that is one URL loses the credentials that it carries: the json travels with the dataset.
+
     Raises:
         ValueError: when values are nested without measure.
         Exception: that `read_values` gave for a value, or that the JSON is longer than `max_bytes`.
@@ -173,5 +176,7 @@ def _plain(value: Any) -> Any:
             return None
         case Exception():
             raise value
+        case str():
+            return redact_value(value)
         case _:
             return value

@@ -24,7 +24,7 @@ from curation.ingest.web.img_tags import (
 from curation.ingest.web.opt_out import opts_out
 from curation.ingest.web.robots import product_token
 from curation.ingest.web.stage_urls import WebImage
-from curation.printed import redact_url
+from curation.printed import redact_url, redact_value
 
 _PAGES = ("text/html", "application/xhtml+xml")
 # The longest metadata of a page that is read (bytes); beyond it the JSON would be cut.
@@ -63,7 +63,7 @@ def linked_images(info: storage.FileInfo, source: WarcSource, *, findings: Findi
 
 
 def _sidecar(alt: str, page: str) -> bytes:
-    values = {"alt": alt, "page": redact_url(page)}
+    values = {"alt": redact_value(alt), "page": redact_url(page)}
     return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 

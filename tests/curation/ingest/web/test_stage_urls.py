@@ -135,6 +135,28 @@ def test_keys_and_sidecars(tmp_path: Path):
     assert [note.what for note in findings.notes] == ["long_sidecar"]
 
 
+def test_urls_beside_an_image_carry_no_credentials(tmp_path: Path):
+    path = tmp_path / "list.jsonl"
+    row = {
+        "url": "http://a.example/1?sig=HUSH",
+        "id": "http://a.example/1?sig=HUSH",
+        "src": "http://u:HUSH@a.example/x",
+        "more": [{"page": "https://a.example/?hdnts=exp=1~hmac=HUSH"}],
+        "caption": "a sign: http://u:v@h/?sig=1",
+    }
+    path.write_text(json.dumps(row))
+    source = UrlSource(path=str(path), key="id")
+    [image] = listed_images(storage.stat(str(path)), source, rows=(0, None, 0), findings=Findings())
+    assert image.url == row["url"]
+    assert image.key == "list.jsonl/http://a.example/1?sig=***"
+    assert json.loads(image.sidecars["json"]) == {
+        "id": "http://a.example/1?sig=***",
+        "src": "http://***@a.example/x",
+        "more": [{"page": "https://a.example/?hdnts=***"}],
+        "caption": row["caption"],
+    }
+
+
 def test_keys_are_those_of_the_whole_list_however_it_is_cut(server: Loopback, tmp_path: Path):
     server.routes = {f"/{i}": answer(bytes([i])) for i in range(6)}
     path = tmp_path / "list.jsonl"
