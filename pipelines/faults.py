@@ -10,6 +10,21 @@ from pydantic import BaseModel, ValidationError
 from curation.printed import HIDDEN, redact_url, redacted
 
 _MAX_FAULTS = 20
+_OF_S3 = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them into ~/.aws/credentials"
+_OF_GOOGLE = "set GOOGLE_APPLICATION_CREDENTIALS to the key file of an account"
+_OF_AZURE = (
+    "set AZURE_STORAGE_ACCOUNT_NAME and one of AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_ACCOUNT_KEY and "
+    "AZURE_STORAGE_CONNECTION_STRING"
+)
+# Where the driver of a scheme looks for credentials.
+_SECRETS_OF = {
+    "s3": _OF_S3,
+    "s3a": _OF_S3,
+    "gs": _OF_GOOGLE,
+    "gcs": _OF_GOOGLE,
+    "az": _OF_AZURE,
+    "abfs": _OF_AZURE,
+}
 
 Loc = Sequence[int | str]
 
@@ -108,8 +123,8 @@ def _kinds(model: type[BaseModel]) -> set[object]:
 def secret_lines(data: Any, *, at: str = "") -> list[str]:
     """One line for every field whose URL carries credentials.
 
-    No driver of a store takes them from a path, and a config is written into the run directory: without them
-    it would name another source, with them it would publish them.
+    A config is written into the run directory: without them it would name another source, with them it would
+    publish them.
     """
     match data:
         case dict():
@@ -118,8 +133,15 @@ def secret_lines(data: Any, *, at: str = "") -> list[str]:
             return [line for i, value in enumerate(data) for line in secret_lines(value, at=f"{at}{i}.")]
         case str() if (shown := redact_url(data)) != data or f"{HIDDEN}@" in data:
             return [
-                f"{at.removesuffix('.')}: it carries credentials ({shown}), and no store takes them so; "
-                "give them where the store's own tools look for them, such as AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, on every worker"
+                f"{at.removesuffix('.')}: it carries credentials ({shown}), and the run directory would show "
+                f"them; {_instead(shown)}"
             ]
     return []
+
+
+def _instead(url: str) -> str:
+    """What to do in place of credentials in a URL, whose driver is told by its scheme."""
+    scheme = url.partition("://")[0].rpartition(":")[2].lower()
+    if scheme not in _SECRETS_OF:
+        return "download what it names, and give the path of the file or folder"
+    return f"leave them out, and on every worker {_SECRETS_OF[scheme]}"

@@ -203,6 +203,32 @@ def test_credentials_are_no_part_of_a_path(tmp_path: Path, url: str) -> None:
         assert f"{name}: it carries credentials" in text
 
 
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("s3://key:secret@bucket/web", "AWS_ACCESS_KEY_ID"),
+        ("s3a://key:secret@bucket/web", "AWS_ACCESS_KEY_ID"),
+        ("gs://bucket/web?X-Goog-Signature=secret", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("az://container/web?sv=1&sig=secret", "AZURE_STORAGE_SAS_TOKEN"),
+        ("abfs://u:secret@account/web", "AZURE_STORAGE_SAS_TOKEN"),
+        ("https://host/web.tar?X-Amz-Signature=secret", "download what it names"),
+        ("sftp://me:secret@host:22/web", "download what it names"),
+    ],
+)
+def test_where_credentials_go_is_told_by_the_store(tmp_path: Path, url: str, advice: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, minimal()), [f"pools.web.sources.0.path={url}"])
+    text = str(caught.value)
+    assert advice in text
+    assert ("AWS_ACCESS_KEY_ID" in text) == url.startswith("s3")
+
+
+def test_paths_with_a_port_carry_no_credentials(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="scheme that is not read") as caught:
+        load_config(write(tmp_path, minimal()), ["pools.web.sources.0.path=hdfs://namenode:8020/a@b/x.tar"])
+    assert "credentials" not in str(caught.value)
+
+
 def test_run_dir_has_a_default(tmp_path: Path) -> None:
     data = minimal(name="cats")
     del data["run_dir"]
