@@ -18,6 +18,7 @@ _TRAINING = (
 PATHS = (
     "root",
     "pools.*.sources.*.path",
+    "pools.*.sources.*.links.within",
     "pools.*.sources.*.download.blocked_domains.*",
     "describe.heads.*.weights",
     "describe.faces.model",

@@ -32,6 +32,26 @@ _KINDS = (
     ("merge", re.compile(r"<<$"), "<"),
 )
 
+_NO_TEXT = "a list or a mapping stands where a key is wanted"
+# A value that only looks like YAML is the usual cause, and `: ` in it the most usual.
+_USUAL = (
+    "Indent with spaces, close every bracket and quote, and put a value with `: `, ` #` or a special first "
+    "character in quotes"
+)
+_TAGS = "Remove the tag, which begins with `!`, or put the value in quotes: plain values alone are read"
+_STAR = "Put text that begins with `*` in quotes"
+# What is to be done, by what PyYAML says.
+_REMEDIES = (
+    (_NO_TEXT, "Write the key as text; what is to be text, such as {{x}} or [x], in quotes"),
+    ("another document", "Keep one document: remove a line `---`, and what belongs to the other"),
+    ("constructor for the tag", _TAGS),
+    ("undefined tag handle", _TAGS),
+    ("undefined alias", f"Write &NAME where the value first stands, or: {_STAR}"),
+    ("scanning an alias", _STAR),
+    ("scanning an anchor", "Put text that begins with `&` in quotes"),
+    ("for merging", "After `<<:` name one or several mappings: `<<: *NAME`"),
+)
+
 _Resolvers = dict[str, list[tuple[str, re.Pattern[str]]]]
 
 
@@ -68,7 +88,8 @@ def parse_yaml(text: bytes | str, *, where: str) -> Any:
         where: the file or the flag that it is of.
 
     Raises:
-        ConfigError: it is not YAML, stands for too many values, or a key stands twice; with the line.
+        ConfigError: it is not YAML, stands for too many values, or a key stands twice or is no text; with the
+            line.
     """
     stream = io.BytesIO(text) if isinstance(text, bytes) else io.StringIO(text)
     try:
@@ -76,9 +97,13 @@ def parse_yaml(text: bytes | str, *, where: str) -> Any:
         root = loader.get_single_node()
         if root is None:
             return None
-        if twice := list(_check_keys(root)):
+        if _count_values(root, {}) > MAX_VALUES:  # before anything is made of them
             raise ConfigError(
-                f"{where}: " + "; ".join(twice),
+                f"{where} stands for too many values", expected=f"at most {MAX_VALUES}, aliases written out"
+            )
+        if twice := sorted(_check_keys(root)):
+            raise ConfigError(
+                f"{where}: " + "; ".join(said for _, said in twice),
                 expected="every key once: of two, one would be ignored",
                 remedy="Remove or rename one of the two",
             )
@@ -87,11 +112,7 @@ def parse_yaml(text: bytes | str, *, where: str) -> Any:
         raise _not_yaml(where, error) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         got = " ".join(str(error).replace('"<file>", ', "").split())
-        raise ConfigError(f"{where} is not YAML", got=got) from error
-    if _count_values(data) > MAX_VALUES:
-        raise ConfigError(
-            f"{where} stands for too many values", expected=f"at most {MAX_VALUES}, aliases written out"
-        )
+        raise ConfigError(f"{where} is not YAML", got=got, remedy=_remedy_unmarked(error)) from error
     return _written_out(data)
 
 
@@ -100,8 +121,8 @@ def dump_yaml(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _check_keys(root: yaml.Node) -> Iterator[str]:
-    """Make the keys of all mappings text, and tell which stand twice, in the order of the text.
+def _check_keys(root: yaml.Node) -> Iterator[tuple[int, str]]:
+    """Make the keys of all mappings text, and tell which stand twice, with the place of the second.
 
     It goes over the nodes before anything is made of them: then merged keys (`<<`) are still apart.
     """
@@ -119,14 +140,15 @@ def _check_keys(root: yaml.Node) -> Iterator[str]:
             first: dict[tuple[bool, str], int] = {}
             for number, (key, value) in enumerate(node.value):
                 if not isinstance(key, yaml.ScalarNode):
-                    continue  # no setting is called so, which whoever reads the data says
+                    raise yaml.constructor.ConstructorError(None, None, _NO_TEXT, key.start_mark)
                 is_merge = key.tag == _MERGE
                 if not is_merge:
                     text = yaml.ScalarNode(_TEXT, key.value, key.start_mark, key.end_mark)
                     node.value[number] = (text, value)
                 line = key.start_mark.line + 1
                 if before := first.get((is_merge, key.value)):
-                    yield f"the key {path}{key.value} stands twice, in lines {before} and {line}"
+                    said = f"the key {path}{key.value} stands twice, in lines {before} and {line}"
+                    yield key.start_mark.index, said
                 first.setdefault((is_merge, key.value), line)
                 inner.append((value, path if is_merge else f"{path}{key.value}."))
         waiting += reversed(inner)
@@ -135,25 +157,38 @@ def _check_keys(root: yaml.Node) -> Iterator[str]:
 def _not_yaml(where: str, error: yaml.MarkedYAMLError) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     line = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-    # A value that only looks like YAML is the usual cause, and `: ` in it the most usual.
-    return ConfigError(
-        f"{where}{line}: this is not YAML",
-        got=" ".join(part for part in (error.problem, error.context and f"({error.context})") if part),
-        remedy="Indent with spaces, close every bracket and quote, and put a value with `: `, ` #` or a "
-        "special first character in quotes",
-    )
+    got = " ".join(part for part in (error.problem, error.context and f"({error.context})") if part)
+    remedy = next((remedy for said, remedy in _REMEDIES if said in got), _USUAL)
+    return ConfigError(f"{where}{line}: this is not YAML", got=got, remedy=remedy)
 
 
-def _count_values(data: Any) -> int:
-    """How many values there are with all aliases written out; the counting ends where there are too many."""
-    waiting, count = [data], 0
-    while waiting and count <= MAX_VALUES:
-        value = waiting.pop()
-        count += 1
-        if isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
+def _remedy_unmarked(error: Exception) -> str:
+    if not isinstance(error, yaml.reader.ReaderError):
+        return ""
+    if error.encoding == "unicode":
+        return "Remove the character, or write it as \\xNN or \\uNNNN in double quotes"
+    return "Save the file as UTF-8"
+
+
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for with all aliases and merges written out; of too many, a few too many.
+
+    Args:
+        node: of the text.
+        known: the counts by node, filled here; a node that is being counted stands for more than any number.
+    """
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = MAX_VALUES + 1
+    inner: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    elif isinstance(node, yaml.MappingNode):
+        inner = [value for _, value in node.value]
+    count = 1
+    for value in inner:
+        count = min(count + _count_values(value, known), MAX_VALUES + 1)
+    known[id(node)] = count
     return count
 
 

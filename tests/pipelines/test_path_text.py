@@ -1,15 +1,20 @@
 """`~` and variables mean what they mean in a shell, in every path of every config, or are refused by name."""
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
 
 from curation.errors import ConfigError
-from pipelines.config import load_config, resolved_yaml
+from pipelines.config import RunConfig, load_config, resolved_yaml
 from pipelines.path_text import EMBEDDERS, PATHS, expand_embedder, expand_path
 from pipelines.paths import absolute
 from pipelines.pretraining import load_pretraining, pretraining_of
+from pretrain.config import PretrainConfig
 
 DIGEST = "a" * 64
 
@@ -88,7 +93,7 @@ run_dir: ~/run
 root: ~/root
 pools:
   web: {{role: uncurated, sources: [{{kind: urls, path: $BUCKET/l.txt, download: {{user_agent: "me (+https://me.example)",
-    blocked_domains: [~/blocked.txt]}}}}, {{kind: folder, path: ~/pictures}}]}}
+    blocked_domains: [~/blocked.txt]}}}}, {{kind: folder, path: ~/pictures, links: {{within: ~/}}}}]}}
 describe:
   embed: {{embedder: "open_clip:ViT-B-32/~/b.pt"}}
   descriptor: "sscd:~/a.pt@{DIGEST}"
@@ -122,7 +127,7 @@ def test_every_path_of_a_config(tmp_path: Path) -> None:
     ]
     # As many as there are: the table of fields names none in vain.
     assert text.count("/home/me") == SETTINGS.count("~")
-    assert len(PATHS) + len(EMBEDDERS) == 20
+    assert len(PATHS) + len(EMBEDDERS) == 21
     training = pretraining_of(config)
     assert training.data.path == "/home/me/run"
 
@@ -140,3 +145,41 @@ def test_every_path_of_a_training(tmp_path: Path) -> None:
         "/home/me/train",
         "/home/me/test",
     )
+
+
+# The other fields whose values are text.
+NO_PATHS = (
+    "name",
+    "executor.address",
+    *(f"pools.*.sources.*.{name}" for name in ("key_prefix", "sidecars.*", "image", "key", "columns.*")),
+    *(f"pools.*.sources.*.{name}" for name in ("split", "url")),
+    *(f"pools.*.sources.*.download.{name}" for name in ("user_agent", "allow_private.*")),
+    *(f"describe.heads.*.{name}" for name in ("like.*", "unlike.*")),
+)
+
+
+def text_fields(kind: Any, at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The fields of text in a model, and in those in it; `*` is any name or number."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is str:
+        yield at
+    elif origin is None:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for name, field in kind.model_fields.items():
+                yield from text_fields(field.annotation, (*at, name))
+    elif origin is Annotated:
+        yield from text_fields(inner[0], at)
+    elif origin is not Literal:
+        deeper = at if origin in (Union, UnionType) else (*at, "*")
+        for one in inner[1:] if isinstance(origin, type) and issubclass(origin, Mapping) else inner:
+            yield from text_fields(one, deeper)
+
+
+@pytest.mark.parametrize("kind", [RunConfig, PretrainConfig])
+def test_every_field_of_text_is_a_path_or_known_to_be_none(kind: type[BaseModel]) -> None:
+    known = [field.split(".") for field in (*PATHS, *EMBEDDERS, *NO_PATHS)]
+    found = set(text_fields(kind, ()))
+    assert len(found) > 3
+    for field in found:
+        same = [one for one in known if len(one) == len(field)]
+        assert any(all(a in ("*", b) for a, b in zip(one, field, strict=True)) for one in same), field

@@ -1,5 +1,6 @@
 """YAML as people mean it: every key once, keys are text, numbers are numbers and words are words."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,69 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path) -> None:
     assert "byte string" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"--set judge\.x, line 1, column 3: this is not YAML"):
         apply_override({}, "judge.x=[1")
+
+
+def bomb(link: str) -> str:
+    """Eight mappings, each of which stands for ten times the one before it."""
+    text = "x0: &x0 {" + ", ".join(f"k{i}: 1" for i in range(10)) + "}\n"
+    for number in range(1, 9):
+        aliases = ", ".join([f"*x{number - 1}"] * 10)
+        text += f"x{number}: &x{number} " + link.format(aliases) + "\n"
+    return text
+
+
+@pytest.mark.parametrize("link", ["{{<<: [{}]}}", "[{}]", "{{k: [{}], l: 2}}", "{{<<: [{}], k0: 2}}"])
+def test_what_stands_for_too_many_values_is_refused_before_they_are_made(link: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match="here stands for too many values"):
+        parse_yaml(bomb(link), where="here")
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("text", ["a: &a [1, *a]", "a: &a {b: *a}", "a: &a {<<: *a}"])
+def test_what_stands_in_itself_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="stands for too many values"):
+        parse_yaml(text, where="here")
+
+
+def test_as_many_values_as_may_be_are_read() -> None:
+    data = parse_yaml("a: &a [" + "1, " * 999 + "]\nb: [" + "*a, " * 90 + "]", where="here")
+    assert len(data["b"]) == 90
+
+
+def test_doubles_are_told_in_the_order_of_the_text() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml("a: {x: 1, x: 2}\nb: 1\nc:\n- {y: 1, y: 2}\nb: 2\nd: {z: 1, z: 2}", where="here")
+    said = str(caught.value)
+    assert sorted(said.index(f"{key} stands") for key in ("a.x", "c.0.y", " b", "d.z")) == [
+        said.index(f"{key} stands") for key in ("a.x", "c.0.y", " b", "d.z")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("a: 1\n---\nb: 2", "Keep one document"),
+        ("a: !!python/object/apply:os.system [x]", "Remove the tag"),
+        ("a: !env HOME", "Remove the tag"),
+        ("a: !x!y 1", "Remove the tag"),
+        ("a: *.tar", "Put text that begins with `*` in quotes"),
+        ("a: &.", "begins with `&` in quotes"),
+        ("a: *base", "Write &NAME where the value first stands"),
+        ("? [a, b]\n: 1", "Write the key as text"),
+        ("path: {{folder}}", "Write the key as text"),
+        ("a: {<<: 3}", "After `<<:` name"),
+        ("name: caf\xe9".encode("latin-1"), "Save the file as UTF-8"),
+        (b"name: a\x00b", "Remove the character"),
+        ("a: [1", "close every bracket"),
+        ("a: b: c", "put a value with `: `"),
+    ],
+)
+def test_the_remedy_fits(text: str | bytes, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, where="here")
+    assert remedy in str(caught.value)
+    assert ("close every bracket" in str(caught.value)) == (text in ("a: [1", "a: b: c"))
 
 
 def test_every_file_of_settings_is_read_so(tmp_path: Path) -> None:
