@@ -49,7 +49,9 @@ def list_image_folders(source: HuggingFaceSource, findings: Findings) -> list[st
     for file in walk_source(root, WalkRules(source.links), findings=Findings()):
         folder, _, name = file.key.rpartition("/")
         if name in METADATA and not may_accompany(file, root, source.links):
-            detail = "metadata that are a link out of the source's folder are left out (links.sidecars)"
+            detail = (
+                "metadata that a link brings from out of the source's folder are left out (links.sidecars)"
+            )
             findings.notes.append(Problem(as_text(file.path), "link_outside", detail))
         elif name in METADATA:
             metadata.setdefault(folder, file)

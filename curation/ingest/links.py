@@ -18,8 +18,8 @@ class LinkConfig(BaseModel):
     )
     sidecars: bool = Field(
         False,
-        description="whether a link out of the source's folder may be a sidecar: it puts another's file "
-        "into the dataset",
+        description="whether a link out of the source's folder, to a file or folder, may bring sidecars: it "
+        "puts another's files into the dataset",
     )
 
     def limit(self) -> str | None:
@@ -57,6 +57,8 @@ def require_inside(file: storage.FileInfo, links: LinkConfig) -> storage.FileInf
 def may_accompany(file: storage.FileInfo, root: str, links: LinkConfig) -> bool:
     """Whether a file may put its content beside images: none that a link fetches from elsewhere.
 
+    The link may be the file, or a folder that it lies in.
+
     Args:
         file: in a source's folder.
         root: that folder.
@@ -64,10 +66,7 @@ def may_accompany(file: storage.FileInfo, root: str, links: LinkConfig) -> bool:
     """
     if not storage.is_local(file.path):
         return True
-    path = storage.local_path(file.path)
-    if not local_reads.in_time(path, path.is_symlink):
-        return True
-    target, limit = real_path(str(path)), links.limit()
+    target, limit = real_path(str(storage.local_path(file.path))), links.limit()
     if limit is not None and not lies_in(target, limit):
         return False
     return links.sidecars or lies_in(target, real_path(str(storage.local_path(root))))

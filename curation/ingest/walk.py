@@ -44,13 +44,14 @@ class _Folder:
     path: Path
     prefix: str  # of its keys
     identity: Identity
-    home: str  # what its links are within: the source's folder, or the linked one, without links
+    home: str  # where its files lie: the source's folder, or the linked one, without links
     is_linked: bool
     entries: Iterator[_Entry]
     told: dict[Unread | Oddity, list[tuple[str, str]]] = field(default_factory=dict)
 
     def tell(self, what: Unread | Oddity, name: str, detail: str) -> None:
-        self.told.setdefault(what, []).append((name, detail))
+        told = self.told.setdefault(what, [])
+        told.append((name, "" if told else detail))  # the first speaks for all, which may be a million
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,22 +195,24 @@ class _Walk:
         if not stat.S_ISREG(found.st_mode):
             folder.tell("not_regular", entry.name, f"{_kind_of(found.st_mode)}; it is not read")
             return None
-        if entry.target is not None and not self._may_be_file(folder, entry.name, entry.target, found):
+        if entry.target is not None and not self._may_lead_to(entry.target, folder, entry.name):
+            return None
+        if not self._may_be_file(folder, entry, found):
             return None
         key = folder.prefix + entry.name
         version = f"{found.st_mtime_ns}-{found.st_size}"
         return storage.FileInfo(storage.join(self.root, key), key, found.st_size, version)
 
-    def _may_be_file(self, folder: _Folder, name: str, target: str, found: os.stat_result) -> bool:
-        """Whether a link to a file is one of the source's files."""
-        if not self._may_lead_to(target, folder, name):
-            return False
-        is_sidecar = self.rules.is_sidecar is not None and self.rules.is_sidecar(name, found.st_size)
-        is_inside = any(lies_in(target, home) for home in (self.real_root, folder.home))
-        if is_inside or self.rules.links.sidecars or not is_sidecar:
+    def _may_be_file(self, folder: _Folder, entry: _Entry, found: os.stat_result) -> bool:
+        """Whether a file is one of the source's files: no sidecar that a link brings from elsewhere."""
+        rules = self.rules
+        if rules.links.sidecars or lies_in(entry.target or folder.home, self.real_root):
             return True
-        detail = f"a sidecar that is a link to {target}, out of the source's folder, is left out"
-        folder.tell("link_outside", name, f"{detail} (links.sidecars)")
+        if rules.is_sidecar is None or not rules.is_sidecar(entry.name, found.st_size):
+            return True
+        what = f"link to {entry.target}" if entry.target is not None else f"file in the linked {folder.home}"
+        detail = f"a sidecar that is a {what}, out of the source's folder, is left out (links.sidecars)"
+        folder.tell("link_outside", entry.name, detail)
         return False
 
 

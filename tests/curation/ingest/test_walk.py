@@ -11,7 +11,7 @@ from curation.errors import ConfigError, SourceError
 from curation.hidden import is_hidden
 from curation.ingest import walk
 from curation.ingest.folder import folder_rows
-from curation.ingest.imagefolder import list_image_folders
+from curation.ingest.imagefolder import folder_version, list_image_folders
 from curation.ingest.links import LinkConfig
 from curation.ingest.problems import Findings
 from curation.ingest.source_files import list_units
@@ -224,26 +224,58 @@ def test_a_caption_with_an_odd_name_is_left_out(tmp_path: Path):
 
 def test_a_sidecar_brings_nobody_elses_file_in(tmp_path: Path):
     write(
-        tmp_path, "secret.txt", "in/a.jpg", "in/b.jpg", "in/b.json", "disk/c.jpg", "disk/c.txt", "other.jpg"
+        tmp_path,
+        "secret.txt",
+        "in/a.jpg",
+        "in/b.jpg",
+        "in/b.json",
+        "in/b.x/e.jpg",
+        "in/b.x/e.txt",
+        "other.jpg",
     )
+    write(tmp_path, *(f"disk/{name}" for name in ("c.jpg", "c.json", "c.txt", "deep/f.jpg", "deep/f.txt")))
     (tmp_path / "in/a.txt").symlink_to(tmp_path / "secret.txt")
     (tmp_path / "in/b.txt").symlink_to("b.json")  # its own
     (tmp_path / "in/disk").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/deep/f.json").symlink_to(tmp_path / "disk/c.json")  # its own, and not the source's
+    (tmp_path / "disk/deep/f.cls").symlink_to(tmp_path / "in/b.json")
     (tmp_path / "in/d.jpg").symlink_to(tmp_path / "other.jpg")  # a picture, and decoded as one
 
     def sidecars(links: LinkConfig) -> tuple[dict[str, list[str]], list[str]]:
         findings = Findings()
         tables = folder_rows(FolderSource(path=f"{tmp_path}/in", links=links), 10, findings)
         rows = [row for table in tables for row in table.to_pylist()]
-        return {r["key"]: [s["name"] for s in r["sidecars"]] for r in rows}, [p.what for p in findings.notes]
+        assert {p.what for p in findings.notes} <= {"link_outside"}
+        noted = [p.path.removeprefix(f"{tmp_path}/in/") for p in findings.notes]
+        return {r["key"]: [s["name"] for s in r["sidecars"]] for r in rows}, noted
 
-    own = {"b.jpg": ["json", "txt"], "d.jpg": [], "disk/c.jpg": ["txt"]}
-    assert sidecars(LinkConfig()) == ({"a.jpg": [], **own}, ["link_outside"])
-    assert sidecars(LinkConfig(sidecars=True)) == ({"a.jpg": ["txt"], **own}, [])
+    own = {"a.jpg": [], "b.jpg": ["json", "txt"], "b.x/e.jpg": ["txt"], "d.jpg": []}
+    # A note for each folder that loses some.
+    left_out = ["disk/deep/f.json", "disk/c.json", "a.txt"]
+    assert sidecars(LinkConfig()) == ({**own, "disk/c.jpg": [], "disk/deep/f.jpg": ["cls"]}, left_out)
+    of_disk = {"disk/c.jpg": ["json", "txt"], "disk/deep/f.jpg": ["cls", "json", "txt"]}
+    assert sidecars(LinkConfig(sidecars=True)) == ({**own, "a.jpg": ["txt"], **of_disk}, [])
+
+
+@pytest.mark.parametrize("way", ["the source's own path", "a file below it"])
+def test_a_source_that_is_reached_by_a_link_has_its_sidecars(tmp_path: Path, way: str):
+    write(tmp_path, "real/a.jpg", "real/a.txt", "real/b/c.jpg", "real/b/c.txt")
+    path = "real"
+    if way == "the source's own path":
+        (tmp_path / "in").symlink_to(tmp_path / "real")
+        path = "in"
+    else:
+        (tmp_path / "real/a.json").symlink_to("b/c.txt")
+    findings = Findings()
+    tables = folder_rows(FolderSource(path=f"{tmp_path}/{path}"), 10, findings)
+    rows = [row for table in tables for row in table.to_pylist()]
+    expected = {"in": [1, 1], "real": [2, 1]}[path]
+    assert [len(row["sidecars"]) for row in rows] == expected
+    assert findings.notes == []
 
 
 def test_metadata_of_an_imagefolder_bring_nobody_elses_file_in(tmp_path: Path):
-    write(tmp_path, "secret.csv", "in/cat/0.jpg", "disk/1.jpg")
+    write(tmp_path, "secret.csv", "in/cat/0.jpg", "disk/1.jpg", "disk/metadata.jsonl")
     (tmp_path / "in/cat/metadata.csv").symlink_to(tmp_path / "secret.csv")
     (tmp_path / "in/dog").symlink_to(tmp_path / "disk")
     (tmp_path / "in/.cache").mkdir()
@@ -254,9 +286,10 @@ def test_metadata_of_an_imagefolder_bring_nobody_elses_file_in(tmp_path: Path):
         findings = Findings()
         folders = list_image_folders(source, findings)
         assert [folder.key for folder in folders] == ["cat/", "dog/"]
-        assert [p.what for p in findings.notes] == ([] if allowed else ["link_outside"])
-        versions.append(folders[0].version)
-    assert versions[0] != versions[1]
+        assert [p.what for p in findings.notes] == ([] if allowed else ["link_outside"] * 2)
+        versions.append([folder.version for folder in folders])
+        assert versions[-1] == [folder_version(source, folder) for folder in folders]
+    assert all(one != other for one, other in zip(*versions, strict=True))
 
 
 def test_what_is_hidden():
