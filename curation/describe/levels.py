@@ -1,5 +1,6 @@
 """Samples of more than 8 bits as 8-bit ones, by the range that they use, not by the one that they could."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,19 @@ OUTLIERS = 0.001
 OUTLIER_BITS = 4
 # With fewer 8-bit levels than this from darkest to brightest nothing can be seen, though there may be
 # something: then the range is stretched, if it has at least 32 steps and so is more than noise of rounding.
+# Where all samples are below 32 they are no noise, but classes or counts, and stretched too.
 MIN_LEVELS = 8
 MIN_STEPS = 32
+# Of the samples, at either end of the range: a scale bar or a time of day burnt in, a value for no data. They
+# do not decide on the range where the rest, the scene, could not be seen beside them.
+MARKED = 0.1
+# A scene that is brighter than its marks may be paper, and they ink: only one of fewer levels is preferred.
+MIN_PAPER_LEVELS = 2
+FLOAT_NOISE = 1e-6  # of the greatest value: a float has 24 bits, this is rounding
+
+STRETCHED: tuple[str, ...] = ("levels_stretched",)
+CLIPPED: tuple[str, ...] = ("levels_clipped",)
+NOTHING: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +51,31 @@ def scaling_of(some: Integer[np.ndarray, "..."], *, least: int, most: int) -> Sc
     A 10-bit camera, a 12-bit scanner and an 8-bit picture in a 16-bit container leave the high bits empty,
     so the container's high byte is black or nearly so. The highest 8 of the bits in use are kept: samples
     below 256 stay what they are, those of the full 16 bits give their high byte. Where all of the picture
-    would then lie within a few levels (thermal cameras, tomography), or samples are negative, its range is
-    stretched to 0–255.
+    would then lie within a few levels (thermal cameras, tomography, classes), or samples are negative, its
+    range is stretched to 0–255. What is burnt into a scene that it would hide is clipped.
 
     Args:
         some: samples from all over the picture, any shape, of the type that its container has.
         least, most: of all samples.
     """
     low, high = (int(value) for value in _range_of(some))
-    bits = max(8, most.bit_length())
+    bits, top, clipped = max(8, most.bit_length()), most, NOTHING
     if bits - max(8, high.bit_length()) >= OUTLIER_BITS:
-        bits = max(8, high.bit_length())
+        bits, top = max(8, high.bit_length()), high
+    step = 1 << (bits - 8) if least >= 0 else max(1.0, (high - low) / 255)
+    scene = _hidden_scene(some, step=step, noise=MIN_STEPS - 1, is_dark_known=bits >= 8 + OUTLIER_BITS)
+    if scene is not None:
+        low, high, clipped = int(scene[0]), int(scene[1]), CLIPPED
+        if least < 0 or high >= step * (1 << OUTLIER_BITS):
+            return Scaling(low, high, said=STRETCHED + CLIPPED)
+        bits, top = max(8, high.bit_length()), high
+    if 0 <= least < top < MIN_STEPS:
+        return Scaling(least, top, said=STRETCHED + clipped)
     steps, shift = high - low, bits - 8
     if least < 0 or (steps >= MIN_STEPS and (high >> shift) - (low >> shift) < MIN_LEVELS):
-        return Scaling(low, max(high, low + 1), said=("levels_stretched",))
+        return Scaling(low, max(high, low + 1), said=STRETCHED + clipped)
     is_usual = most == 0 or bits == 8 * some.dtype.itemsize
-    return Scaling(0, (1 << bits) - 1, shift, () if is_usual else (f"levels_from_{bits}_bits",))
+    return Scaling(0, (1 << bits) - 1, shift, () if is_usual else (f"levels_from_{bits}_bits", *clipped))
 
 
 def float_scaling_of(some: Float[np.ndarray, "..."], *, least: float, most: float) -> Scaling | None:
@@ -70,17 +91,55 @@ def float_scaling_of(some: Float[np.ndarray, "..."], *, least: float, most: floa
     if not (least >= 0 and most <= 255):
         return None
     low, high = (float(value) for value in _range_of(some))
-    full = 1.0 if most <= 1 else 255.0
-    # A float has 24 bits: a millionth of the greatest value is rounding.
-    if (high - low) * 255 / full >= MIN_LEVELS or high - low <= 1e-6 * most:
-        return Scaling(0.0, full)
-    return Scaling(low, high, said=("levels_stretched",))
+    noise, full = FLOAT_NOISE * most, 1.0 if most <= 1 else 255.0
+    if is_small := 1 < most < MIN_STEPS and most - least > noise:
+        low, high = (low, high) if high - low > noise else (least, most)
+        full = high - low
+    scene = _hidden_scene(some, step=full / 255, noise=noise, is_dark_known=False)
+    if scene is not None:
+        return Scaling(float(scene[0]), float(scene[1]), said=STRETCHED + CLIPPED)
+    is_seen = (high - low) * 255 / full >= MIN_LEVELS or high - low <= noise
+    return Scaling(0.0, full) if is_seen and not is_small else Scaling(low, high, said=STRETCHED)
 
 
 def shows_little(high_bytes: UInt8[np.ndarray, "..."]) -> bool:
     """Whether the high bytes of 16-bit samples are so alike that the low ones are worth a second decode."""
-    low, high = (int(value) for value in _range_of(high_bytes))
-    return high < 1 << (8 - OUTLIER_BITS) or high - low < MIN_LEVELS
+    ranges = [_range_of(high_bytes), *_without_marks(high_bytes)]
+    return any(high < 1 << (8 - OUTLIER_BITS) or int(high) - int(low) < MIN_LEVELS for low, high in ranges)
+
+
+def _hidden_scene(
+    some: np.ndarray, *, step: int | float, noise: int | float, is_dark_known: bool
+) -> tuple[int | float, int | float] | None:
+    """The range of a scene that what is burnt into it would leave black or flat; None where nothing does.
+
+    Args:
+        some: samples from all over the picture, any shape.
+        step: of one of the 256 levels.
+        noise: the widest range that shows nothing.
+        is_dark_known: that nothing but marks reaches the high bits tells that the scene has none.
+    """
+    low, high = (value.item() for value in _range_of(some))
+    for scene_low, scene_high in _without_marks(some):
+        least, most = scene_low.item(), scene_high.item()
+        is_below, is_above = (far >= MIN_LEVELS * step for far in (least - low, high - most))
+        if least == most or not (is_below or is_above):
+            continue
+        few = MIN_PAPER_LEVELS if is_below and low >= 0 else MIN_LEVELS
+        is_black = is_dark_known and not is_below and low >= 0 and most < step * (1 << OUTLIER_BITS)
+        if is_black or noise < most - least < few * step:
+            return least, most
+    return None
+
+
+def _without_marks(some: np.ndarray) -> Iterator[np.ndarray]:
+    """The range of what is not at the very ends; then without as many samples again: the edges of letters."""
+    low, high = _range_of(some)
+    counts = [int((some <= low).sum()), int((some >= high).sum())]
+    below, above = (count if count <= MARKED * some.size else 0 for count in counts)
+    for times in (1, 2):
+        places = [times * below, some.size - 1 - times * above]
+        yield np.partition(some.reshape(-1), places)[places]
 
 
 def _range_of(some: np.ndarray) -> np.ndarray:

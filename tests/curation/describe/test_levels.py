@@ -149,6 +149,98 @@ def test_a_hot_pixel_does_not_hide_the_rest() -> None:
     assert np.array_equal(decoded.pixels[..., 0], np.minimum(scene, 255))
 
 
+def _with_bar(scene: np.ndarray, num: int, value: int) -> np.ndarray:
+    """A scale bar burnt in, `num` samples in rows of 60."""
+    marked = scene.copy()
+    marked[100 : 100 + num // 60, 20:80] = value
+    return marked
+
+
+@pytest.mark.parametrize("num", [60, 240, 900])
+@pytest.mark.parametrize("most", [20, 200, 1000, 4095])
+def test_a_bar_burnt_in_does_not_hide_a_dark_scene(most: int, num: int) -> None:
+    """A microscope's scale bar at the end of the 16 bits, in grey and in colour."""
+    seen = set()
+    for seed in range(4):
+        scene = _scene(seed, most=most)
+        samples = _with_bar(scene, num, 65_535).astype(np.uint16)
+        for data in (_encode(samples, "PNG"), png_16(np.dstack([samples] * 3))):
+            decoded = _decode(data)
+            assert decoded.pixels is not None
+            assert decoded.warnings[-1] == "levels_clipped"
+            assert (decoded.pixels[samples == 65_535] == 255).all()
+            levels = decoded.pixels[samples != 65_535].astype(int)
+            assert levels.std() > 20
+            seen.add(decoded.pixels.tobytes())
+    assert len(seen) == 4
+
+
+def test_letters_with_soft_edges_do_not_hide_a_dark_scene() -> None:
+    samples = _with_bar(_scene(most=1000), 300, 65_535)
+    samples[105:107, 20:80] = [[20_000], [50_000]]
+    decoded = _decode(_encode(samples.astype(np.uint16), "TIFF"))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("levels_from_10_bits", "levels_clipped")
+    assert decoded.pixels[:100].std() > 20
+
+
+@pytest.mark.parametrize("value", [0, 65_535])
+def test_marks_do_not_hide_a_narrow_range(value: int) -> None:
+    samples = _with_bar(30_000 + _scene(most=199), 120, value).astype(np.uint16)
+    decoded = _decode(_encode(samples, "PNG"))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("levels_stretched", "levels_clipped")
+    assert decoded.pixels[:100].std() > 20
+
+
+def test_a_value_for_no_data_does_not_hide_heights_or_temperatures() -> None:
+    heights = _with_bar(_scene(most=900), 120, -32_768)
+    decoded = _decode(_tiff(heights.astype(np.int16), sample_format=2))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("levels_stretched", "levels_clipped")
+    assert decoded.pixels[:100].std() > 20
+    values = np.where(_with_bar(_scene(most=900), 120, -1) < 0, 255, _scene(most=900) / 1000)
+    decoded = _decode(_encode(values.astype(np.float32), "TIFF"))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("levels_stretched", "levels_clipped")
+    assert decoded.pixels[:100].std() > 20
+
+
+def test_pages_lights_and_cells_of_sixteen_bits_keep_their_levels() -> None:
+    """What is bright in the dark, or dark on paper, is no mark where it has levels of its own."""
+    rng = np.random.default_rng(0)
+    paper = np.clip(rng.normal(60_000, 300, (120, 160)), 0, 65_535).astype(np.uint16)
+    plain = np.full((120, 160), 65_535, np.uint16)
+    night = (65_535 * rng.random((120, 160)) ** 6).astype(np.uint16)
+    cells = np.clip(rng.normal(100, 10, (120, 160)), 0, None).astype(np.uint16)
+    cells[50:60, 50:110] = rng.integers(2_000, 30_000, (10, 60))
+    for pixels in (paper, plain):
+        pixels[20:100:9, 20:140:3] = 0
+    for samples in (paper, plain, 65_535 - plain, night):
+        decoded = _decode(_encode(samples, "PNG"))
+        assert decoded.pixels is not None
+        assert np.array_equal(decoded.pixels[..., 0], samples >> 8)
+        assert decoded.warnings == ()
+    decoded = _decode(_encode(cells, "PNG"))
+    assert decoded.pixels is not None
+    assert np.array_equal(decoded.pixels[..., 0], cells >> 7)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.uint32, np.float32])
+@pytest.mark.parametrize("most", [1, 4, 20, 31])
+def test_classes_and_counts_are_stretched(kind: type, most: int) -> None:
+    """Binary and label masks, of which few samples may be of another class."""
+    rare = np.zeros((120, 160), int)
+    rare[5, 5:15] = most
+    for samples in (_scene(most=most), rare, most - rare):
+        formats = {np.int16: 2, np.float32: 3}
+        decoded = _decode(_tiff(samples.astype(kind), sample_format=formats.get(kind, 1)))
+        assert decoded.pixels is not None
+        assert np.array_equal(decoded.pixels[..., 0], np.rint(samples * (255 / most)))
+        as_usual = kind is np.float32 and most == 1
+        assert decoded.warnings == (() if as_usual else ("levels_stretched",))
+
+
 def _levels(samples: np.ndarray) -> np.ndarray:
     scaling = scaling_of(samples, least=int(samples.min()), most=int(samples.max()))
     return scaling(samples)
