@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImagePalette
 
 from curation.describe.bands import Box, bands_of, extremes, grid, in_bands, part_of
-from curation.describe.ground import INVISIBLE, ON_BLACK, vanishes_on_white
+from curation.describe.ground import BLACK, INVISIBLE, ON_BLACK, ON_GREY, WHITE, ground_of
 from curation.describe.levels import float_scaling_of, scaling_of
 
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, §4.6.4
@@ -44,29 +44,30 @@ def to_rgb(image: Image.Image) -> Rgb | None:
 
 
 def lay_on_ground(size: tuple[int, int], read: Callable[[Box], Image.Image]) -> Rgb:
-    """Blend an RGBA picture with the ground that keeps it: white, or black for white strokes.
+    """Blend an RGBA picture with the ground that keeps it: white, black for white strokes, grey for both.
 
     Args:
         size: width and height, px.
         read: gives a box of the picture, as RGBA.
 
     Returns:
-        The pixels, and a warning where the ground is black or nothing is drawn at all.
+        The pixels, and a warning where the ground is not white or nothing is drawn at all.
     """
     some = grid(size, lambda box: np.asarray(read(box)))
     is_opaque = some[..., 3].min() == 255
-    on_black = False if is_opaque else vanishes_on_white(some, num_pixels=some[..., 3].size)
-    if on_black is None:  # a grid may have missed all of it
-        on_black = vanishes_on_white(_drawn(size, read), num_pixels=size[0] * size[1])
-    ground = "black" if on_black else "white"
+    ground = WHITE if is_opaque else ground_of(some, num_pixels=some[..., 3].size)
+    if ground is None:  # a grid may have missed all of it
+        ground = ground_of(_drawn(size, read), num_pixels=size[0] * size[1])
+    level = WHITE if ground is None else ground
+    said = {None: (INVISIBLE,), WHITE: (), BLACK: (ON_BLACK,)}.get(ground, (ON_GREY,))
 
     def blend(box: Box) -> UInt8[np.ndarray, "_ _ 3"]:
         picture = read(box)
-        canvas = Image.new("RGB", picture.size, ground)
+        canvas = Image.new("RGB", picture.size, (level,) * 3)
         canvas.paste(picture, mask=picture.getchannel("A"))
         return np.array(canvas)
 
-    return in_bands(size, blend), (INVISIBLE,) if on_black is None else (ON_BLACK,) if on_black else ()
+    return in_bands(size, blend), said
 
 
 def orientation_of(exif: Image.Exif) -> int:

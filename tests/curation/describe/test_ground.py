@@ -138,3 +138,55 @@ def test_large_pictures_are_measured_on_a_grid_that_loses_nothing() -> None:
         assert decoded.pixels is not None
         assert decoded.warnings == ("laid_on_black",)
         assert (decoded.pixels[:, 100 + column] == 255).all()
+
+
+def _icon(seed: int, block: tuple[int, int, int]) -> Image.Image:
+    """White strokes beside a block of another colour, the same in all."""
+    picture = _strokes((255, 255, 255, 255), (0, 0, 0, 0), seed=seed)
+    ImageDraw.Draw(picture).rectangle([100, 60, 155, 115], fill=(*block, 255))
+    return picture
+
+
+@pytest.mark.parametrize("block", [(0, 0, 0), (10, 5, 12), (255, 0, 0), (128, 128, 128)])
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_white_strokes_beside_another_colour_are_seen(block: tuple[int, int, int], file_format: str) -> None:
+    options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+    ground = "laid_on_grey" if max(block) < 16 else "laid_on_black"
+    seen = set()
+    for seed in range(4):
+        picture = _icon(seed, block)
+        decoded = _decode(picture, file_format, **options)
+        assert decoded.pixels is not None
+        assert decoded.warnings == (ground,)
+        drawn = np.asarray(picture.getchannel("A")) > 0
+        below = decoded.pixels[~drawn][0].astype(int)
+        assert (np.abs(decoded.pixels[drawn].astype(int) - below).max(axis=1) >= 16).all()
+        seen.add(decoded.pixels.tobytes())
+    assert len(seen) == 4
+
+
+def test_the_grey_is_one_on_which_the_most_is_seen() -> None:
+    picture = _icon(0, (0, 0, 0))
+    ImageDraw.Draw(picture).rectangle([0, 90, 60, 119], fill=(128, 128, 128, 255))
+    decoded = _decode(picture)
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("laid_on_grey",)
+    drawn = np.asarray(picture.getchannel("A")) > 0
+    assert decoded.pixels[~drawn].tolist() == [[64, 64, 64]] * int((~drawn).sum())
+
+
+def test_highlights_of_a_photograph_cut_out_stay_on_white() -> None:
+    pixels = np.zeros((120, 160, 4), np.uint8)
+    pixels[30:90, 40:120] = 255
+    pixels[30:90, 40:120, :3] = np.random.default_rng(0).integers(40, 200, (60, 80, 3))
+    pixels[40:48, 60:100, :3] = 255
+    decoded = _decode(Image.fromarray(pixels))
+    assert decoded.warnings == ()
+
+
+def test_a_photograph_of_black_and_white_in_an_ellipse_stays_on_white() -> None:
+    picture = Image.new("RGBA", (160, 120))
+    ImageDraw.Draw(picture).ellipse([0, 0, 159, 119], fill=(255, 255, 255, 255))
+    ImageDraw.Draw(picture).rectangle([40, 30, 90, 90], fill=(0, 0, 0, 255))
+    decoded = _decode(picture)
+    assert decoded.warnings == ()
