@@ -34,6 +34,7 @@ Oddity = Literal[
     "unsorted",  # the members of a sample are not adjacent
     "no_rows",  # lines of a list of URLs that are blank or comments
     "bad_rows",  # of a list or of metadata: each costs itself
+    "odd_text",  # of a list that is not UTF-8: the rows stay, with replacement characters
     "long_sidecar",  # left out: longer than the cap, or beyond what all of one image may come to
     "many_links",  # of a web page beyond the cap: left out
     "hidden",  # passed over: see hidden.py

@@ -160,3 +160,8 @@ class Lines:
 def is_utf8(text: str) -> bool:
     """Whether a text from `Lines` has no bytes that were not UTF-8."""
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def without_odd_bytes(text: str) -> str:
+    """A text from `Lines` with the replacement character for each byte that was not UTF-8."""
+    return text if is_utf8(text) else "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)

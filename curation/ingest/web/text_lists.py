@@ -6,17 +6,18 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.csv_records import Record, Records
-from curation.ingest.text_lines import MAX_LINE_BYTES, Lines, is_utf8, open_text
+from curation.ingest.text_lines import MAX_LINE_BYTES, Lines, is_utf8, open_text, without_odd_bytes
 from curation.ingest.web.url_source import ListFormat, UrlSource
 
 _CHUNK_BYTES = 1 << 18
 _WHITESPACE = " \t\r\n"
+_ODD_URL = "bytes that are no UTF-8, in what has the URL; save the list as UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class ListRow:
     url: str | None  # None: the row cannot be read
     values: Mapping[str, Any] = field(default_factory=dict)  # of the other columns
     fault: str | None = None  # why the row cannot be read
+    has_odd_text: bool = False  # bytes that were not UTF-8 are replaced, in other columns than the URL's
 
 
 class ListError(Exception):
@@ -84,7 +86,7 @@ def _text_row(text: str, number: int, offset: int) -> ListRow | None:
         return None
     if is_utf8(text):
         return ListRow(number, offset, text)
-    return ListRow(number, offset, None, fault="bytes that are no UTF-8")
+    return ListRow(number, offset, None, fault=_ODD_URL)
 
 
 def _csv_rows(
@@ -95,7 +97,7 @@ def _csv_rows(
     if names is not None and names.fault is not None:
         raise ListError(f"the names of the columns, in the first line, cannot be read: {names.fault}")
     header = names.fields if names is not None else []
-    require_columns(header, source, where=where)
+    require_columns(header, source, where=where, remedy=_other_delimiter(header, delimiter))
     first_row, offset = start if start[1] else (0, records.offset)
     records = Records(Lines(stream, offset), delimiter, header=header, url=source.url)
     for number, record in enumerate(records, first_row):
@@ -108,16 +110,37 @@ def _record_row(record: Record, header: list[str], source: UrlSource, number: in
     fault = record.fault
     if fault is None and len(record.fields) != len(header):
         fault = f"{len(record.fields)} fields, and {len(header)} columns"
-    if fault is None and not all(map(is_utf8, record.fields)):
-        fault = "bytes that are no UTF-8"
     if fault is not None:
         return ListRow(number, record.offset, None, fault=fault)
     values = dict(zip(header, record.fields, strict=True))
-    return ListRow(number, record.offset, values.pop(source.url), values)
+    url = values.pop(source.url)
+    if not is_utf8(url):
+        return ListRow(number, record.offset, None, fault=_ODD_URL)
+    plain = {name: without_odd_bytes(value) for name, value in values.items()}
+    return ListRow(number, record.offset, url, plain, has_odd_text=plain != values)
 
 
-def require_columns(names: list[str], source: UrlSource, *, where: str) -> None:
+def _other_delimiter(header: list[str], delimiter: str) -> str:
+    """What to do where a header is one field, in which another delimiter stands."""
+    if len(header) != 1:
+        return ""
+    if "," in header[0] and delimiter == "\t":
+        return "Its fields are apart by commas: set `format: csv` in the source"
+    if "\t" in header[0]:
+        return "Its fields are apart by tabs: set `format: tsv` in the source"
+    if found := next((mark for mark in ";|" if mark in header[0]), None):
+        return f"Its fields are apart by {found!r}: save it with commas, as CSV"
+    return ""
+
+
+def require_columns(names: list[str], source: UrlSource, *, where: str, remedy: str = "") -> None:
     """See that a table has the columns that its source names, each once.
+
+    Args:
+        names: of the columns.
+        source: what names them.
+        where: the table, for the message.
+        remedy: what to do where one is not there, if that is known.
 
     Raises:
         ConfigError: naming the columns that there are.
@@ -131,6 +154,7 @@ def require_columns(names: list[str], source: UrlSource, *, where: str) -> None:
                 f"{where} has no column {name!r}",
                 got=there,
                 expected="the column of the URLs as `url`, and those that `key` and `columns` name",
+                remedy=remedy,
             )
 
 
@@ -144,13 +168,17 @@ def _json_lines(lines: Lines, source: UrlSource, *, where: str, first: int) -> I
 def _json_row(line: str, source: UrlSource, place: tuple[int, int], *, where: str) -> ListRow | None:
     if not line.strip(_WHITESPACE):
         return None
-    if not is_utf8(line):
-        return ListRow(*place, None, fault="bytes that are no UTF-8")
     try:
         values = json.loads(line)
+        plain = values if is_utf8(line) else json.loads(without_odd_bytes(line))
     except (ValueError, RecursionError) as error:
         return ListRow(*place, None, fault=f"no JSON: {error}")
-    return _object_row(values, source, place, where=where)
+    row = _object_row(plain, source, place, where=where)
+    if plain is values or row.fault is not None:
+        return row
+    if row.url is not None and row.url != values[source.url]:
+        return ListRow(*place, None, fault=_ODD_URL)
+    return replace(row, has_odd_text=True)
 
 
 def _object_row(values: Any, source: UrlSource, place: tuple[int, int], *, where: str) -> ListRow:

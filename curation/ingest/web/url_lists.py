@@ -50,8 +50,9 @@ def list_rows(
 ) -> Generator[ListRow, None, None]:
     """Stream the rows of a list from one of them on.
 
-    A row that cannot be read (bytes that are not UTF-8, a bad quote, too few or too many fields, no JSON) has
+    A row that cannot be read (a URL that is not UTF-8, a bad quote, too few or too many fields, no JSON) has
     no URL; such rows are counted in a note, with what is wrong with the first.
+    Bytes of other columns of a text that are not UTF-8 are replaced, and their rows counted in a note.
     Blank lines, and lines of a `.txt` that start with `#`, are no rows; they are counted in a note.
 
     Args:
@@ -63,8 +64,8 @@ def list_rows(
     Raises:
         ConfigError: when the list has not the columns that the source names.
     """
-    num_passed = num_bad = 0
-    first_bad = ""
+    num_passed = num_bad = num_odd = 0
+    first_bad = first_odd = ""
     try:
         for row in _any_rows(info, source, start):
             if row is None:
@@ -73,6 +74,9 @@ def list_rows(
             if row.fault is not None:
                 num_bad += 1
                 first_bad = first_bad or f"row {row.number}: {row.fault}"
+            elif row.has_odd_text:
+                num_odd += 1
+                first_odd = first_odd or f"row {row.number}"
             yield row
     except (ListError, *READING_ERRORS, EOFError, zlib.error) as error:
         findings.problems.append(_problem(info, error))
@@ -83,6 +87,10 @@ def list_rows(
         if num_bad:
             detail = f"{num_bad} rows cannot be read, the first of them {first_bad}"
             findings.notes.append(Problem(info.path, "bad_rows", detail))
+        if num_odd:
+            detail = f"{num_odd} rows, the first of them {first_odd}, have bytes that are no UTF-8"
+            detail += ", replaced by \ufffd; save the list as UTF-8"
+            findings.notes.append(Problem(info.path, "odd_text", detail))
 
 
 def _any_rows(info: storage.FileInfo, source: UrlSource, start: tuple[int, int]) -> Iterator[ListRow | None]:

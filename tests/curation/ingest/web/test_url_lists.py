@@ -143,6 +143,50 @@ def test_bad_lines_are_rows_without_a_url(tmp_path: Path):
     assert [row.url for row in rows] == ["http://a/1"] + [None] * 6
 
 
+LATIN_1 = {
+    "csv": b"caption,url\ncaf\xe9,http://a/1\nx,http://a/2\nx,http://a/\xe9\n\xe9\xe8,http://a/4\n",
+    "jsonl": b'{"caption": "caf\xe9", "url": "http://a/1"}\n{"caption": "x", "url": "http://a/2"}\n'
+    b'{"caption": "x", "url": "http://a/\xe9"}\n{"url": "http://a/4", "caption": "\xe9\xe8"}\n',
+}
+LATIN_1["tsv"] = LATIN_1["csv"].replace(b",", b"\t")
+LATIN_1["csv.gz"] = gzip.compress(LATIN_1["csv"], mtime=0)
+
+
+@pytest.mark.parametrize("kind", LATIN_1)
+def test_a_caption_that_is_no_utf_8_costs_no_row(tmp_path: Path, kind: str):
+    path = tmp_path / f"list.{kind}"
+    path.write_bytes(LATIN_1[kind])
+    rows, findings = read(path)
+    assert pairs(rows) == [
+        ("http://a/1", "caf\ufffd"),
+        ("http://a/2", "x"),
+        (None, None),
+        ("http://a/4", "\ufffd\ufffd"),
+    ]
+    assert not findings.problems
+    assert [note.what for note in findings.notes] == ["bad_rows", "odd_text"]
+    assert all("save the list as UTF-8" in note.detail for note in findings.notes)
+    assert findings.notes[1].detail.startswith("2 rows, the first of them row 0, ")
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "remedy"),
+    [
+        ("a.csv", "URL;caption", "by ';': save it with commas"),
+        ("a.csv", "url|caption", r"by '\|': save it with commas"),
+        ("a.csv.gz", "url\tcaption", "set `format: tsv`"),
+        ("a.tsv", "url,caption", "set `format: csv`"),
+        ("a.tsv", "url;caption", "by ';': save it with commas"),
+    ],
+)
+def test_another_delimiter_is_named(tmp_path: Path, name: str, header: str, remedy: str):
+    data = f"{header}\nhttp://a/1;x\n".encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with pytest.raises(ConfigError, match=remedy):
+        read(path)
+
+
 def test_a_line_without_end_is_held_in_part(tmp_path: Path):
     path = tmp_path / "list.txt.gz"
     with gzip.open(path, "wb", 1) as out:
@@ -243,7 +287,7 @@ ODD_ROWS = {
     "a bare return": ([b"http://a/2,x\ry"], [None]),
     "a return in quotes": ([b'http://a/2,"x\ry"'], ["http://a/2"]),
     "other line ends": ([b"http://a/2,x\r", b"http://a/3,x"], ["http://a/2", "http://a/3"]),
-    "latin-1": ([b"http://a/2,caf\xe9"], [None]),
+    "latin-1": ([b"http://a/\xe9,x"], [None]),
     "a very long field": (
         [b"http://a/2," + b"x" * 200_000, b'http://a/3,"' + b"x" * 200_000 + b'"'],
         [None, None],
