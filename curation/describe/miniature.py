@@ -15,8 +15,12 @@ MAKE_BELOW_BITS = 60
 
 # Squared levels that a cell may vary by in itself, beside its contrast to the cells around it.
 PLAIN_VARIANCE = 4.0
-# What a JPEG leaves beside an edge, as one part in so many of the picture's range of levels.
+# What a JPEG leaves beside an edge, as one part in so many of the range of levels within a block of colour.
 RIPPLE_SHARE = 32
+BLOCK_PIXELS = 16
+# A picture of so few levels may be a mask of numbered classes, or a page hardly seen: what re-encoding
+# changes is too much of it.
+MAX_FAINT_LEVELS = 20
 STRIP_PIXELS = 4_000_000  # larger pictures are measured a row of cells at a time, which bounds the memory
 
 
@@ -24,8 +28,9 @@ def make_miniature(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """The miniature of a picture, as `curation.search.miniatures` compares it.
 
     The cells must show what there is: where one varies more within itself than it differs from those around
-    it, as in stripes, noise, thin lines and small letters, other pictures may have the same colours. Then a
-    digest of all pixels stands beside them, and only equal ones are a copy.
+    it, as in stripes, noise, thin lines and small letters, other pictures may have the same colours. So they
+    may where all levels lie close together, yet differ. Then a digest of all pixels stands beside them, and
+    only equal ones are a copy.
 
     Args:
         pixels: RGB, uint8, (h, w, 3), upright, as decoded.
@@ -34,15 +39,33 @@ def make_miniature(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
         3,089 bytes.
     """
     small = np.array(Image.fromarray(pixels).resize((SIDE_CELLS, SIDE_CELLS), Image.Resampling.BOX))
-    ripples = float(np.ptp(small)) / RIPPLE_SHARE
+    ripples = _range_around(small, pixels.shape[:2]) / RIPPLE_SHARE
     allowed = np.maximum(contrast(small[None])[0], ripples) ** 2 + PLAIN_VARIANCE
-    is_fine = bool((_variances(pixels) > allowed).any())
+    levels = np.ptp(pixels, axis=(0, 1)).max()
+    is_fine = bool(0 < levels <= MAX_FAINT_LEVELS or (_variances(pixels) > allowed).any())
     digest = bytes(DIGEST_BYTES)
     if is_fine:
         size = np.array(pixels.shape, np.int64).tobytes()
         data = np.ascontiguousarray(pixels).data
         digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES, key=size).digest()
     return bytes([FINE if is_fine else PLAIN]) + small.tobytes() + digest
+
+
+def _range_around(small: UInt8[np.ndarray, "c c 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "c c 1"]:
+    """The range of levels of each cell and those within a block of it, at least the eight around it.
+
+    Of the channel of most range: a JPEG keeps brightness and two colours, so an edge of one ripples in all.
+    """
+    found = (small, small)
+    for axis in range(2):
+        reach = min(max(math.ceil(BLOCK_PIXELS * SIDE_CELLS / size[axis]), 1), SIDE_CELLS - 1)
+        width = [(reach, reach) if axis == k else (0, 0) for k in range(3)]
+        lowest, highest = (
+            np.lib.stride_tricks.sliding_window_view(np.pad(cells, width, mode="edge"), 2 * reach + 1, axis)
+            for cells in found
+        )
+        found = lowest.min(axis=-1), highest.max(axis=-1)
+    return (found[1] - found[0]).max(axis=-1, keepdims=True)
 
 
 def _variances(pixels: UInt8[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "c c 3"]:

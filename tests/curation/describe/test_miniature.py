@@ -5,7 +5,7 @@ import io
 import numpy as np
 import plain_pictures
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from curation.describe import miniature
 from curation.describe.miniature import make_miniature
@@ -42,6 +42,38 @@ def test_what_is_finer_than_a_cell_has_a_digest_of_its_pixels() -> None:
     assert {name for name, mark in marks.items() if mark == FINE} == fine | {"small A", "noise 0"}
     again = rows_of([pictures["rows 2"], pictures["rows 2"].copy()])
     assert miniature_scores(again[:1], again[1:]).tolist() == [1.0]
+
+
+def masks() -> list[np.ndarray]:
+    """Of numbered classes, of two classes, and of a pale drawing on paper; three of each."""
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(3):
+        classes = np.kron(rng.integers(0, 5, (8, 8)), np.ones((16, 16)))
+        found += [classes, classes > 2, 236 + 4 * classes]
+    return found
+
+
+def below_a_bar() -> list[np.ndarray]:
+    """Faint stripes, a board, and pages of grey letters, all below a black bar."""
+    y, x = np.mgrid[:128, :128]
+    found = [225 + 15 * (mask // 2 % 2) for mask in (x, y, x + y)]
+    for text in ("lorem ipsum", "dolor sit amet", "sed tempor", "elit nec"):
+        page = Image.new("L", (256, 256), 255)
+        for line in range(12):
+            ImageDraw.Draw(page).text((16, 40 + 17 * line), text, fill=225, font=ImageFont.load_default(14))
+        found.append(np.array(page))
+    for page in found:
+        page[: len(page) // 8] = 0
+    return found
+
+
+@pytest.mark.parametrize("made", [masks, below_a_bar])
+def test_what_is_faint_is_not_taken_for_nothing(made) -> None:
+    pictures = [Image.fromarray(page.astype(np.uint8)).convert("RGB") for page in made()]
+    rows = rows_of(pictures)
+    assert len(miniature_pairs(rows, rows, same=True).a) == 0
+    assert miniature_scores(rows, rows_of(pictures)).tolist() == [1.0] * len(rows)
 
 
 def test_large_pictures_are_measured_in_strips() -> None:
