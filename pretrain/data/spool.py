@@ -1,7 +1,8 @@
 """Where shards of an object store lie while they are in use: a folder that nobody but the user can write to.
 
 It lies where everybody may put something, under a name that everybody can tell beforehand. So it is taken
-only if it is a folder of the user's own, no link is followed, and what lies there is hashed before its use.
+only if it is a folder of the user's own that nobody else has been able to write to, and no link is followed:
+what lies there is hashed before its use, but what was hashed is remembered there too.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ def require_own(folder: Path) -> None:
     """Make a folder that is the user's alone, or see that it is.
 
     Raises:
-        ConfigError: it is a link, no folder, or another user's.
+        ConfigError: it is a link, no folder, or another user's; or others may have put something there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
@@ -51,18 +52,34 @@ def require_own(folder: Path) -> None:
         found = os.fstat(handle)
         if found.st_uid != os.geteuid():
             raise _not_own(folder, f"a folder of user {found.st_uid}")
-        if stat.S_IMODE(found.st_mode) != 0o700:
+        mode = stat.S_IMODE(found.st_mode)
+        # Never emptied instead: it may be another folder of the user's, which somebody has moved here.
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise _not_own(folder, f"one that others may write to (mode {mode:04o})")
+        if mode != 0o700:
             os.fchmod(handle, 0o700)
+        if (name := _others_entry(handle)) is not None:
+            raise _not_own(folder, f"another user's {name} in it: it was open to others once")
     finally:
         os.close(handle)
+
+
+def _others_entry(handle: int) -> str | None:
+    """The name of something in a folder that is not this user's, if there is any."""
+    with os.scandir(handle) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another process made room
+                if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+                    return entry.name
+    return None
 
 
 def _not_own(folder: Path, got: str | None) -> ConfigError:
     return ConfigError(
         f"The spool {folder} is not this user's own folder",
         got=got,
-        expected=f"a folder of user {os.geteuid()}, and no link to one",
-        remedy="Set data.spool_dir to a folder in which nobody else can make one of that name",
+        expected=f"a folder of user {os.geteuid()}, no link to one, that nobody else has written to",
+        remedy="Remove it, or set data.spool_dir to a folder in which nobody else can make one of that name",
     )
 
 

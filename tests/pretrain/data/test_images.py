@@ -293,6 +293,32 @@ def test_an_index_that_is_damaged_is_refused_by_name(drawn: Path, tmp_path: Path
             open_images(str(run_dir), tmp_path / f"after{number}")
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_spool_that_others_could_write_to_is_refused(tmp_path: Path, remote: str, mode: int) -> None:
+    """They could have put a shard there, and a record that says that it was hashed."""
+    spool = own_spool(str(tmp_path), max_bytes=1 << 30)
+    spool.folder.mkdir()
+    (spool.folder / "hashes.jsonl").write_text('["planted", "stamp", "hash"]\n')
+    spool.folder.chmod(mode)
+    for _ in range(2):  # it does not become one's own by being refused
+        with pytest.raises(ConfigError, match=f"others may write to .mode {mode:04o}.*Remove it"):
+            Images(remote, cache=tmp_path / "cache", spool=spool)
+        assert spool.folder.stat().st_mode & 0o777 == mode
+    assert [path.name for path in spool.folder.iterdir()] == ["hashes.jsonl"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_spool_that_was_open_once_is_refused(tmp_path: Path, kind: str) -> None:
+    spool = own_spool(str(tmp_path), max_bytes=1)
+    require_own(spool.folder)
+    planted = spool.folder / "hashes.jsonl"
+    planted.touch() if kind == "file" else planted.symlink_to(tmp_path)
+    os.chown(planted, 4711, -1, follow_symlinks=False)
+    with pytest.raises(ConfigError, match=r"another user's hashes\.jsonl in it"):
+        require_own(spool.folder)
+
+
 def test_the_spool_is_a_folder_of_the_users_own(
     tmp_path: Path, remote: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,7 +326,7 @@ def test_the_spool_is_a_folder_of_the_users_own(
     require_own(spool.folder)
     require_own(spool.folder)
     assert spool.folder.stat().st_mode & 0o777 == 0o700
-    spool.folder.chmod(0o777)
+    spool.folder.chmod(0o755)  # others could read, no more
     require_own(spool.folder)
     assert spool.folder.stat().st_mode & 0o777 == 0o700
     (tmp_path / "link").symlink_to(tmp_path / "shared", target_is_directory=True)
