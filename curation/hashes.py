@@ -20,6 +20,7 @@ from curation import storage
 
 _NUM_LOCKS = 64
 _LOCK_BITS = 48  # a place far behind the record's end, which a lock may name
+_MIN_STALE = 1000  # lines that speak of what a file was before: fewer are let be
 
 
 class _Seen(NamedTuple):
@@ -90,7 +91,7 @@ class Hashes:
         self._seen[path] = seen
         handle = self._opened()
         if handle is not None and self._writes:
-            os.write(handle, f"{json.dumps([path, *seen])}\n".encode())  # one append, which none can tear
+            os.write(handle, _line(path, seen).encode())  # one append, which none can tear
 
     def _read_record(self) -> None:
         """Take in what others have added to the record."""
@@ -98,15 +99,32 @@ class Hashes:
         if handle is None:
             return
         with self._opening:
-            num_bytes = os.fstat(handle).st_size - self._num_read
-            added = os.pread(handle, num_bytes, self._num_read) if num_bytes > 0 else b""
-            lines, end, _ = added.rpartition(b"\n")
-            self._num_read += len(lines) + len(end)
-        for line in lines.splitlines():
+            size = os.fstat(handle).st_size
+            if size < self._num_read:  # another process has compacted it
+                self._num_read = 0
+            is_whole = self._num_read == 0
+            added = os.pread(handle, size - self._num_read, self._num_read)
+            text, end, _ = added.rpartition(b"\n")
+            self._num_read += len(text) + len(end)
+        lines = text.splitlines()
+        for line in lines:
             # What cannot be read is forgotten: the file that it spoke of is hashed again.
             with contextlib.suppress(ValueError, TypeError):
                 path, stamp, sha256 = json.loads(line)
                 self._seen[str(path)] = _Seen(str(stamp), str(sha256))
+        if is_whole and self._writes and len(lines) > 2 * len(self._seen) + _MIN_STALE:
+            self._compact(handle)
+
+    def _compact(self, handle: int) -> None:
+        """Leave one line a file in the record, which is the same file as before: locks of others lie on it.
+
+        What another process adds at that moment may be lost, and then that file is hashed again.
+        """
+        with self._opening:
+            data = "".join(_line(path, seen) for path, seen in self._seen.copy().items()).encode()
+            os.ftruncate(handle, 0)
+            os.write(handle, data)
+            self._num_read = len(data)
 
     def _opened(self) -> int | None:
         if self._record is None:
@@ -134,6 +152,10 @@ class Hashes:
             yield
         finally:
             fcntl.lockf(handle, fcntl.LOCK_UN, 1, place)
+
+
+def _line(path: str, seen: _Seen) -> str:
+    return f"{json.dumps([path, *seen])}\n"
 
 
 def stamp_of(path: str) -> str:
