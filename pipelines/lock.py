@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,23 +21,24 @@ WAIT_S = 0.05
 
 
 def _make_run_dir(folder: Path) -> None:
+    remedy = "Set another: --set run_dir=DIR"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # modes alone do not tell: a disk may be read-only
+            return
     except FileExistsError:
         reason = "a file lies there"
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):  # no mistake of whoever chose the place
             raise
         reason = error.strerror or str(error)
-    else:
-        if os.access(folder, os.W_OK | os.X_OK):
-            return
-        reason = "it is not this user's to write"
+        if error.errno == errno.EROFS:
+            remedy = "Mount it for writing, or set another: --set run_dir=DIR"
     raise ConfigError(
         f"run_dir cannot be written: {folder}",
         got=reason,
         expected="a folder that this user may write, or a place for one",
-        remedy="Set another: --set run_dir=DIR",
+        remedy=remedy,
     )
 
 

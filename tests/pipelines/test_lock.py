@@ -6,11 +6,12 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from curation.errors import LockedError
+from curation.errors import ConfigError, LockedError
 from pipelines.lock import lock, owner
 
 HOLD = (
@@ -99,3 +100,27 @@ def test_a_lock_that_is_a_link_leaves_what_it_leads_to(tmp_path: Path) -> None:
     with pytest.raises(OSError), lock(str(tmp_path / "run")):
         pass
     assert (tmp_path / "victim").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EROFS, r"Got: Read-only file system.*Mount it for writing, or set another"),
+        (errno.EACCES, r"Got: Permission denied.*Set another: --set run_dir"),
+    ],
+)
+@pytest.mark.parametrize("call", [(tempfile, "TemporaryFile"), (Path, "mkdir")])
+def test_why_a_run_directory_cannot_be_written_is_what_the_disk_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str, call: tuple[object, str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(*call, refuse)
+    with pytest.raises(ConfigError, match=said), lock(str(tmp_path)):
+        pass
+
+
+def test_the_probe_leaves_nothing(tmp_path: Path) -> None:
+    with lock(str(tmp_path)):
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
