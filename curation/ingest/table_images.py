@@ -18,11 +18,10 @@ from curation.ingest.unique_names import UniqueNames
 
 # Where several columns hold bytes, the first of these that does is the image.
 IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes", "content")
+# Rows that Python holds values of: a batch may be a file's all, and each value as large in each row.
+_PIECE_ROWS = 16
 # What can end the reading of a table: a store, or a file that is not what its format wants. Names of columns
 # are decoded, and their types gone through, by Python.
-_PIECE_ROWS = (
-    16  # that Python holds values of: a batch may be a file's all, and each value as large in each row
-)
 READING_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, RecursionError)
 
 
@@ -54,17 +53,17 @@ def choose_columns(schema: pa.Schema, source: TableSource, info: storage.FileInf
     wanted = [source.image] if source.image else IMAGE_NAMES
     found = [place for name in wanted if (place := _image_at(schema, name))]
     if not found and source.image is None:
-        found = [place for name in schema.names if (place := _image_at(schema, name))]
-        found = found if len(found) == 1 else []
+        found = _only_image(schema)
     if not found:
+        places = _places_of_bytes(schema)
         raise ConfigError(
             f"{where} has no column of image bytes"
-            + (f" named {source.image!r}" if source.image else " that could be told"),
+            + (f" named {source.image!r}" if source.image else " that could be told" if places else ""),
             got=there,
             expected="a column of binary type, or a struct with a field `bytes`",
-            remedy="Write the images' bytes into a column of binary type"
-            if source.image
-            else "Name it in the source: image: COLUMN, or COLUMN.FIELD",
+            remedy=f"Name it in the source: image: {' or '.join(places)}"
+            if places
+            else "Write the images' bytes into a column of binary type; lists and text are not decoded",
         )
     image, field = found[0]
     for name in (*([source.key] if source.key else []), *(source.columns or ())):
@@ -90,6 +89,27 @@ def _image_at(schema: pa.Schema, name: str) -> tuple[str, str | None] | None:
     return (column, None) if _is_bytes(kind) and not field else None
 
 
+def _only_image(schema: pa.Schema) -> list[tuple[str, str | None]]:
+    """The one column that can be the image; bytes of a fixed size are digests, unless there are no others."""
+    found = [place for name in schema.names if (place := _image_at(schema, name))]
+    others = [
+        place for place in found if not pt.is_fixed_size_binary(_plain_type(schema.field(place[0]).type))
+    ]
+    several = others or found
+    return several if len(several) == 1 else []
+
+
+def _places_of_bytes(schema: pa.Schema) -> list[str]:
+    """What a source may name as its image: columns, and fields of structs."""
+    fields = [
+        (f.name, [kind.field(i).name for i in range(kind.num_fields)] if pt.is_struct(kind) else [])
+        for f in schema
+        for kind in [_plain_type(f.type)]
+    ]
+    places = [place for name, inner in fields for place in (name, *(f"{name}.{field}" for field in inner))]
+    return [place for place in places if _image_at(schema, place)]
+
+
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     """The type of the values, whatever they are packed in."""
     while True:
@@ -103,12 +123,20 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 def _is_bytes(kind: pa.DataType) -> bool:
     kind = _plain_type(kind)
-    return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind)
+    return (
+        pt.is_binary(kind)
+        or pt.is_large_binary(kind)
+        or pt.is_binary_view(kind)
+        or pt.is_fixed_size_binary(kind)
+    )
 
 
 def _has_bytes(kind: pa.DataType) -> bool:
+    """Whether there are bytes in it that may be an image; those of a fixed size are a null in the json."""
     plain = _plain_type(kind)
-    return _is_bytes(plain) or any(_has_bytes(plain.field(i).type) for i in range(plain.num_fields))
+    if _is_bytes(plain):
+        return not pt.is_fixed_size_binary(plain)
+    return any(_has_bytes(plain.field(i).type) for i in range(plain.num_fields))
 
 
 class TableRows:

@@ -347,3 +347,48 @@ def test_notes_of_many_rows_are_counted(tmp_path: Path):
     assert len(images_of(path, findings, max_sidecar_bytes=20)) == 1000
     assert [note.detail for note in findings.notes][-1] == "980 more of this kind"
     assert len(findings.notes) == 21
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[1, 2]], pa.list_(pa.uint8())),
+        pa.array([[b"x"]], pa.list_(pa.binary())),
+        pa.array(["aGVsbG8="]),
+        pa.array([None], pa.null()),
+        pa.array([{"path": "a.jpg"}]),
+    ],
+)
+@pytest.mark.parametrize("named", [{}, {"image": "image"}, {"image": "image.x"}])
+def test_where_no_column_holds_bytes_none_is_to_be_named(
+    tmp_path: Path, column: pa.Array, named: dict[str, str]
+):
+    path = write(tmp_path / "a.parquet", {"image": column, "label": [1]})
+    with pytest.raises(ConfigError, match="Write the images' bytes into a column of binary type") as caught:
+        images_of(path, **named)
+    assert "Name it" not in str(caught.value)
+
+
+def test_columns_that_may_be_named_are_named(tmp_path: Path):
+    columns = {
+        "a": pa.array([b"1"]),
+        "b": pa.array([{"bytes": b"2", "large": b"3", "n": 1}]),
+        "c": pa.array([{"jpg": b"4"}]),
+        "n": [1],
+    }
+    path = write(tmp_path / "a.parquet", columns)
+    for named in ({}, {"image": "x"}):
+        with pytest.raises(ConfigError, match=r"image: a or b or b\.bytes or b\.large or c\.jpg"):
+            images_of(path, **named)
+    assert [image.data for image in images_of(path, image="c.jpg")] == [b"4"]
+
+
+def test_bytes_of_a_fixed_size_are_an_image_where_there_are_no_others(tmp_path: Path):
+    fixed = pa.array([b"abc", None], pa.binary(3))
+    (first, second) = images_of(write(tmp_path / "a.parquet", {"photo": fixed, "n": [1, 2]}))
+    assert (first.data, second.reason) == (b"abc", "missing_image")
+    (named, _) = images_of(write(tmp_path / "b.parquet", {"photo": fixed, "m": fixed}), image="m")
+    assert named.data == b"abc"
+    path = write(tmp_path / "c.parquet", {"sha": fixed, "photo": [b"1", b"2"], "n": [1, 2]})
+    assert [image.data for image in images_of(path)] == [b"1", b"2"]
+    assert json.loads(images_of(path)[0].sidecars["json"]) == {"sha": None, "n": 1}
