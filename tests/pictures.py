@@ -13,13 +13,14 @@ DATA = "where the data lies"  # stands for an offset among a tag's values
 Tag = tuple[int, Sequence[int | str] | np.ndarray]  # type and values
 
 
-def png_16(samples: np.ndarray) -> bytes:
-    """A PNG of 16-bit grey, grey and alpha, RGB or RGBA, by the last axis' length."""
+def png_16(samples: np.ndarray, *, clear: Sequence[int] = ()) -> bytes:
+    """A PNG of 16-bit grey, grey and alpha, RGB or RGBA, by the last axis' length; a colour may be clear."""
     height, width, bands = samples.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[bands]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    key = _chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) if clear else b""
+    chunks = _chunk(b"IHDR", header) + key + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
@@ -19,6 +20,8 @@ OTHER_ORDER = {
 }
 GREY_ALPHA = "LA;16B"  # has no other order; read as four bytes a pixel it gives all of them
 UNSURE_ALPHA = 1 << 12  # opacity that never comes near full: of fewer bits, as the colours are
+
+Opacity = Callable[[np.ndarray], np.ndarray]  # of samples, (h, w, bands), as levels, (h, w)
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -38,12 +41,12 @@ def to_rgb_of_both_bytes(image: Image.Image, data: bytes, *, formats: tuple[str,
         formats: that Pillow may open.
 
     Returns:
-        Pixels and warnings; None where the high bytes tell enough.
+        Pixels and warnings; None where the high bytes tell enough: not where one colour stands for clear.
     """
-    has_alpha, size = image.mode == "RGBA", image.size
+    has_alpha, size, clear = image.mode == "RGBA", image.size, _clear_colour(image)
     num_colours = 3 if has_alpha else None  # all of them
     high = grid(size, lambda box: np.asarray(part_of(image, box)))
-    if not shows_little(high[..., :num_colours]):
+    if clear is None and not shows_little(high[..., :num_colours]):
         return None
     low, is_grey = _with_other_bytes(data, formats)
 
@@ -55,22 +58,36 @@ def to_rgb_of_both_bytes(image: Image.Image, data: bytes, *, formats: tuple[str,
 
     least, most = extremes(size, colours)
     scaling = scaling_of(grid(size, colours), least=int(least), most=int(most))
-    if not has_alpha:
+    if clear is None and not has_alpha:
         return in_bands(size, lambda box: _rgb(scaling(read(box)), image.mode)), scaling.said
-    opacity = int(extremes(size, lambda box: read(box)[..., 3])[1])
-    shift = 8 if opacity >= UNSURE_ALPHA else max(0, opacity.bit_length() - 8)
+    opacity = _opacity_by_alpha(size, read) if clear is None else _opacity_by_key(clear)
 
     def rgba(box: Box) -> Image.Image:
         samples = read(box)
-        alpha = (samples[..., 3] >> shift).astype(np.uint8)
-        return Image.fromarray(np.dstack([scaling(samples[..., :3]), alpha]))
+        return Image.fromarray(np.dstack([scaling(samples[..., :3]), opacity(samples)]))
 
     pixels, on_ground = lay_on_ground(size, rgba)
     return pixels, (*scaling.said, *on_ground)
 
 
+def _opacity_by_alpha(size: tuple[int, int], read: Callable[[Box], np.ndarray]) -> Opacity:
+    most = int(extremes(size, lambda box: read(box)[..., 3])[1])
+    shift = 8 if most >= UNSURE_ALPHA else max(0, most.bit_length() - 8)
+    return lambda samples: (samples[..., 3] >> shift).astype(np.uint8)
+
+
+def _opacity_by_key(clear: UInt16[np.ndarray, "3"]) -> Opacity:
+    return lambda samples: np.where((samples == clear).all(axis=2), 0, 255).astype(np.uint8)
+
+
 def _rgb(levels: UInt8[np.ndarray, "h w bands"], mode: str) -> UInt8[np.ndarray, "h w 3"]:
     return levels if mode == "RGB" else np.array(Image.fromarray(levels, mode).convert("RGB"))
+
+
+def _clear_colour(image: Image.Image) -> UInt16[np.ndarray, "3"] | None:
+    """The colour of a PNG without alpha that stands for clear, of 16 bits as its samples."""
+    clear = image.info.get("transparency")
+    return np.array(clear, np.uint16) if image.mode == "RGB" and isinstance(clear, tuple) else None
 
 
 def _with_other_bytes(data: bytes, formats: tuple[str, ...]) -> tuple[Image.Image, bool]:

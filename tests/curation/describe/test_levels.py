@@ -111,6 +111,21 @@ def test_white_strokes_of_sixteen_bits_on_a_clear_ground() -> None:
             assert np.array_equal(decoded.pixels[..., 0] > 128, drawn)
 
 
+@pytest.mark.parametrize("full", [255, 4095, 65_535])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_colour_of_sixteen_bits_that_stands_for_clear(full: int, bands: int) -> None:
+    """All 16 bits tell it from a colour that has the same high byte, or the same low one."""
+    key = full * 2 // 3
+    samples = np.where(_scene() > 100, 0, key)
+    samples[0, :3] = key ^ 1, key ^ (2 if full == 255 else 256), full
+    decoded = _decode(png_16(np.repeat(samples[..., None], bands, axis=2), clear=[key] * bands))
+    assert decoded.pixels is not None
+    expected = np.where(samples == key, 255, samples >> (full.bit_length() - 8))
+    assert np.array_equal(decoded.pixels, np.repeat(expected[..., None], 3, axis=2))
+    assert (samples == key).any()
+    assert decoded.warnings == (() if full == 65_535 else (f"levels_from_{full.bit_length()}_bits",))
+
+
 def test_a_palette_of_eight_bits_in_a_tiff() -> None:
     """Its colours have 16 bits each, of which some programs fill in the low eight."""
     indices = (np.indices((20, 30)).sum(axis=0) % 256).astype(np.uint8)
