@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curation.disk_errors import refusal
 from curation.errors import LvdError
+from curation.packages import is_of_ours
 from pipelines.cli_flags import (
     add_config_arguments,
     add_dedup,
@@ -43,7 +44,9 @@ def _main(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print_error("Stopped by Ctrl-C. Run the same command again: it goes on where it was.")
         return 130
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if is_of_ours(error):
+            raise
         print_error(
             f"A package is missing: {error}. Install it with pip install, or lvd anew, on every machine."
         )

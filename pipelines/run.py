@@ -10,6 +10,7 @@ from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError, LvdError, StoppedError
+from curation.packages import is_of_ours
 from curation.temporaries import remove_temporaries
 from pipelines.config import ExecutorConfig, RunConfig
 from pipelines.heal import item_to_heal, set_aside
@@ -173,6 +174,8 @@ def executor_for(
         try:
             from pipelines.on_ray import RayExecutor
         except ImportError as error:
+            if is_of_ours(error):
+                raise
             raise ConfigError(
                 "The executor `ray` needs Ray", got=error, remedy="Install ray[data], or use --executor local"
             ) from error

@@ -37,6 +37,32 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert "default" in text or "RUN_DIR" in text or "CONFIG" in text or "CHECKPOINT" in text
 
 
+def _import(line: str) -> Callable[[argparse.Namespace], int]:
+    def command(_: argparse.Namespace) -> int:
+        exec(line, {})
+        return 0
+
+    return command
+
+
+def test_a_package_that_is_missing_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_status", _import("import no_such_package"))
+    assert main(["status", "anywhere"]) == 2
+    assert "A package is missing: No module named 'no_such_package'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ["from curation.errors import Nothing", "import pipelines.nothing", "from json import nothing"]
+)
+def test_a_broken_import_is_no_missing_package(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of ours: its traceback is what helps, and pip does not."""
+    monkeypatch.setattr(cli, "_status", _import(line))
+    with pytest.raises(ImportError):
+        main(["status", "anywhere"])
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["run", "c.yaml", "--until", "lunch"]])
 def test_bad_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -23,6 +23,7 @@ from curation.ingest.web.robots import product_token
 from curation.ingest.web.text_lists import ListRow
 from curation.ingest.web.url_lists import list_rows
 from curation.ingest.web.url_source import UrlSource
+from curation.packages import is_of_ours
 
 # Reasons of rows that a later run asks for again: the others will not change by themselves.
 MAY_SUCCEED_LATER = frozenset(("http_error", "connection_failed", "timeout", "unit_full"))
@@ -180,6 +181,8 @@ def _download(urls: Sequence[str], config: DownloadConfig, place: Place, *, max_
     try:
         from curation.ingest.web.download import Downloads, download
     except ImportError as error:
+        if is_of_ours(error):
+            raise
         raise ConfigError(
             "Images are fetched from the web with aiohttp, which is not installed",
             got=error,
