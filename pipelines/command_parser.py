@@ -42,6 +42,9 @@ class CommandParser(argparse.ArgumentParser):
                 for given in self._given
                 if given.startswith("--") and not any(f.startswith(given.partition("=")[0]) for f in flags)
             ]
+            if unknown and message.startswith("the following arguments are required"):
+                # What is mistyped may be what is missing.
+                message = f"unrecognized arguments: {' '.join(name for name, _ in unknown)}"
         near = [difflib.get_close_matches(name, names, n=1) for name, names in unknown]
         meant = "".join(f"; did you mean {names[0]}?" for names in near if names)
         super().error(visible(message + meant))

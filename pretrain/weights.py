@@ -60,6 +60,13 @@ def find_weights(path: str | Path) -> Path:
         raise ModelError(
             "No weights", got=str(path), expected="a file or a directory", remedy="Check the path"
         )
+    if not path.is_dir():
+        raise ModelError(
+            f"{path} holds no weights",
+            got="a pipe, a socket or a device",
+            expected="a file or a directory",
+            remedy="Give a weights file, a checkpoint or a run directory",
+        )
     if (path / TEACHER).is_file():
         return path / TEACHER
     if (path / CHECKPOINTS).is_dir():

@@ -442,3 +442,10 @@ def test_a_pickle_of_another_version_is_read_for_its_names(tmp_path: Path) -> No
         (tmp_path / "plain.pth").write_bytes(pickle.dumps({"a": argparse.Namespace()}, protocol=protocol))
         with pytest.raises(ModelError, match=r"argparse\.Namespace"):
             load_backbone(tmp_path / "plain.pth")
+
+
+def test_a_pipe_is_no_weights(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(ModelError, match=r"Got: a pipe, a socket or a device.*Give a weights file"):
+            find_weights(path)
