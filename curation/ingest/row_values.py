@@ -69,6 +69,9 @@ def _read_value(item: pa.Scalar) -> Any:
         text = item.value if pt.is_dictionary(item.type) else item
         if isinstance(text, pa.StringScalar | pa.LargeStringScalar | pa.StringViewScalar):
             return text.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
+        if isinstance(item, pa.TimestampScalar) and item.type.tz not in (None, "UTC"):
+            # A time zone that this machine does not know: the moment is stored in UTC whatever the zone.
+            return _read_value(item.cast(pa.timestamp(item.type.unit, "UTC")))
         return error
 
 

@@ -392,3 +392,18 @@ def test_bytes_of_a_fixed_size_are_an_image_where_there_are_no_others(tmp_path: 
     path = write(tmp_path / "c.parquet", {"sha": fixed, "photo": [b"1", b"2"], "n": [1, 2]})
     assert [image.data for image in images_of(path)] == [b"1", b"2"]
     assert json.loads(images_of(path)[0].sidecars["json"]) == {"sha": None, "n": 1}
+
+
+def test_a_moment_in_an_unknown_time_zone_is_given_in_utc(tmp_path: Path):
+    columns = {
+        "image": [b"1", b"2", b"3"],
+        "when": pa.array([0, None, 1 << 62], pa.timestamp("us", "Mars/Olympus")),
+        "caption": ["a", "b", "c"],
+    }
+    findings = Findings()
+    first, second, third = images_of(write(tmp_path / "a.parquet", columns), findings)
+    assert json.loads(first.sidecars["json"]) == {"when": "1970-01-01 00:00:00+00:00", "caption": "a"}
+    assert json.loads(second.sidecars["json"]) == {"when": None, "caption": "b"}
+    assert not third.sidecars  # a year that Python has no value for
+    (note,) = findings.notes
+    assert "zoneinfo" not in note.detail
