@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from curation.errors import ConfigError, LvdError, SourceError
 from curation.outages import Outages
+from curation.packages import needing
 
 OUTAGES = Outages()  # of this process
 
@@ -94,13 +95,9 @@ def opening(scheme: str, path: str) -> Iterator[None]:
     Raises:
         ConfigError: when the driver is not installed, or lacks a setting.
     """
+    install = f"On every machine: {INSTALL.get(scheme, 'install the driver that fsspec names')}"
     try:
-        yield
-    except ImportError as error:
-        raise ConfigError(
-            f"{scheme}:// needs a package that is not installed: {path}",
-            got=error,
-            remedy=f"On every machine: {INSTALL.get(scheme, 'install the driver that fsspec names')}",
-        ) from error
+        with needing(f"{path} is read by a driver of {scheme}://", install=install):
+            yield
     except ValueError as error:
         raise ConfigError(f"{scheme}:// cannot be used as it is set up: {path}", got=error) from error

@@ -1,4 +1,9 @@
-"""Whose fault an import is that fails: a package of others is missing, or ours is broken."""
+"""Packages that not every machine has: what is said where one is missing, or is there and broken."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from curation.errors import ConfigError
 
 OURS = ("curation", "pipelines", "pretrain")
 
@@ -6,3 +11,32 @@ OURS = ("curation", "pipelines", "pretrain")
 def is_of_ours(error: ImportError) -> bool:
     """Whether it is a module or a name of ours that could not be imported: pip install mends nothing."""
     return (error.name or "").split(".")[0] in OURS
+
+
+@contextmanager
+def needing(what: str, *, install: str) -> Iterator[None]:
+    """Say what to do where the imports within fail.
+
+    A mistake in lvd's own modules is none of a package, and is let through.
+
+    Args:
+        what: who needs which package: "describe.faces needs OpenCV".
+        install: how it comes onto a machine.
+
+    Raises:
+        ConfigError: when it, or what it needs itself, is not installed or cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        # fsspec tells an import that failed, for whatever reason, in words of its own.
+        first = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        if is_of_ours(first):
+            raise
+        if isinstance(first, ModuleNotFoundError):
+            raise ConfigError(f"{what}, which is not installed", got=first, remedy=install) from error
+        raise ConfigError(
+            f"{what}, which cannot be imported",
+            got=first,
+            remedy=f"Mend what the error names, or install the package anew. {install}",
+        ) from error

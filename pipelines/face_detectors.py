@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from curation import storage
 from curation.describe.faces import Boxes, FacesConfig, search_size
 from curation.errors import ConfigError, ModelError
+from curation.packages import needing
 from pipelines.sscd_weights import digest_of_pinned
 
 CASCADE = "haarcascade_frontalface_default.xml"
@@ -144,10 +145,6 @@ def _cascade() -> Path:
 
 
 def _opencv() -> Any:
-    try:
+    with needing("describe.faces needs OpenCV", install="pip install 'lvd[faces]', or leave it out"):
         import cv2
-    except ImportError as error:
-        raise ConfigError(
-            "describe.faces needs OpenCV", got=error, remedy="pip install 'lvd[faces]', or leave it out"
-        ) from error
     return cv2

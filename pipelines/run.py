@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Any
 
 from curation import storage
-from curation.errors import ConfigError, IntegrityError, LvdError, StoppedError
-from curation.packages import is_of_ours
+from curation.errors import IntegrityError, LvdError, StoppedError
+from curation.packages import needing
 from curation.temporaries import remove_temporaries
 from pipelines.config import ExecutorConfig, RunConfig
 from pipelines.heal import item_to_heal, set_aside
@@ -171,14 +171,8 @@ def executor_for(
 
     prepare_ray_environment()
     with terminal_kept(progress, logs), ExitStack() as closing:
-        try:
+        with needing("The executor `ray` needs Ray", install="Install ray[data], or use --executor local"):
             from pipelines.on_ray import RayExecutor
-        except ImportError as error:
-            if is_of_ours(error):
-                raise
-            raise ConfigError(
-                "The executor `ray` needs Ray", got=error, remedy="Install ray[data], or use --executor local"
-            ) from error
         with sigterm_held():
             executor = RayExecutor(
                 config.address,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from curation import storage
-from curation.errors import ConfigError
 from curation.ingest.problems import Findings, Problem, Unread
 from curation.ingest.rows import as_text
 from curation.ingest.sources import WarcSource
@@ -16,6 +15,7 @@ from curation.ingest.web.content_coding import CodingError, codings_of, decode
 from curation.ingest.web.download_config import MAX_URL_CHARS
 from curation.ingest.web.opt_out import opts_out
 from curation.ingest.web.robots import product_token
+from curation.packages import needing
 
 _OK = 200
 
@@ -32,16 +32,10 @@ def open_warc(info: storage.FileInfo, findings: Findings) -> Iterator[Iterator[A
         findings: what could not be read is added here.
 
     Raises:
-        ConfigError: when FastWARC is not installed.
+        ConfigError: when FastWARC is not installed, or broken.
     """
-    try:
+    with needing("WARC files are read with FastWARC", install="On every machine: pip install 'lvd[web]'"):
         from fastwarc.warc import ArchiveIterator
-    except ImportError as error:
-        raise ConfigError(
-            "WARC files need a package that is not installed",
-            got=error,
-            remedy="On every machine: pip install 'lvd[web]'",
-        ) from error
     num_records = 0
 
     def counted(stream: Any) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """Whether FAISS is there, asked before any work is done."""
 
-from curation.errors import ConfigError
+from curation.packages import needing
 
 
 def require_faiss() -> None:
@@ -9,11 +9,6 @@ def require_faiss() -> None:
     Raises:
         ConfigError: it cannot.
     """
-    try:
+    install = "On every machine: pip install faiss-cpu, or faiss-gpu where indexes are on a GPU"
+    with needing("Copies and neighbours are searched with FAISS", install=install):
         import faiss  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "Copies and neighbours are searched with FAISS, which is not installed",
-            got=error,
-            remedy="On every machine: pip install faiss-cpu, or faiss-gpu where indexes are on a GPU",
-        ) from error

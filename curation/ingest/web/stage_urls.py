@@ -23,7 +23,7 @@ from curation.ingest.web.robots import product_token
 from curation.ingest.web.text_lists import ListRow
 from curation.ingest.web.url_lists import list_rows
 from curation.ingest.web.url_source import UrlSource
-from curation.packages import is_of_ours
+from curation.packages import needing
 
 # Reasons of rows that a later run asks for again: the others will not change by themselves.
 MAY_SUCCEED_LATER = frozenset(("http_error", "connection_failed", "timeout", "unit_full"))
@@ -178,16 +178,9 @@ def _verdict(image: WebImage, before: Mapping[str, Any] | None, seen: set[bytes]
 
 
 def _download(urls: Sequence[str], config: DownloadConfig, place: Place, *, max_bytes: int) -> Iterator[Any]:
-    try:
+    install = "On every machine: pip install 'lvd[web]'"
+    with needing("Images are fetched from the web with aiohttp", install=install):
         from curation.ingest.web.download import Downloads, download
-    except ImportError as error:
-        if is_of_ours(error):
-            raise
-        raise ConfigError(
-            "Images are fetched from the web with aiohttp, which is not installed",
-            got=error,
-            remedy="Install it: pip install 'lvd[web]'",
-        ) from error
     blocked, _ = _blocked(_list_files(config))
     return download(urls, config, Downloads(place.out.parent, blocked, max_bytes=max_bytes))
 
