@@ -91,6 +91,35 @@ def test_pairs_equal_a_loop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tiled.score.tolist() == found.score.tolist()
 
 
+def boards(num: int) -> np.ndarray:
+    """Chessboards with a few cells moved, some by more than is allowed among such contrast."""
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[:32, :32]
+    made = []
+    for _ in range(num):
+        board = np.repeat((y + x)[..., None] % 2 * 255, 3, axis=2)
+        row, column = rng.integers(0, 32, (2, 15))
+        board[row, column] = np.abs(board[row, column] - rng.integers(0, 70, (15, 3)))
+        made.append(miniature(board))
+    return np.stack(made)
+
+
+@pytest.mark.parametrize("tile", [5, 512])
+def test_boards_that_differ_in_a_few_cells(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = boards(60)
+    a, b = np.triu_indices(len(rows), 1)
+    score = miniature_scores(rows[a], rows[b])
+    alike = score >= LEAST_SCORE
+    assert 100 < alike.sum() < len(a) - 100
+    monkeypatch.setattr(miniatures, "_TILE_ROWS", tile)
+    found = miniature_pairs(rows, rows, same=True)
+    assert (found.a.tolist(), found.b.tolist()) == (a[alike].tolist(), b[alike].tolist())
+    assert found.score.tolist() == score[alike].tolist()
+    sides = miniature_pairs(rows[:20], rows[20:], same=False, every_a=True)
+    across = alike & (a < 20) & (b >= 20)
+    assert (sides.a.tolist(), (sides.b + 20).tolist()) == (a[across].tolist(), b[across].tolist())
+
+
 def test_two_sides_find_for_every_row_what_is_alike() -> None:
     rows = drawn(9, 24)
     left, right = rows[:20], rows[20:]
