@@ -32,7 +32,7 @@ def table(trials: Iterable[Trial]) -> list[str]:
     lines = [f"{'family':<22}{'tried':>7}{'survived':>10}{'same bytes':>12}"]
     for family, tried in [*families.items(), ("in all", [t for ts in families.values() for t in ts])]:
         of_bytes = [trial for trial in tried if trial.same is not None]
-        same = f"{sum(bool(t.same) for t in of_bytes)} of {len(of_bytes)}"
+        same = f"{sum(bool(t.same) for t in of_bytes)} of {len(of_bytes)}" if of_bytes else "–"
         lines.append(f"{family:<22}{len(tried):>7}{sum(t.survived for t in tried):>10}{same:>12}")
     exceptions = [trial for tried in families.values() for trial in tried if trial.is_exception]
     return lines + [f"EXCEPTION {trial.family}: {trial.fault}: {trial.said}" for trial in exceptions]
