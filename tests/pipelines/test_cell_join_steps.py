@@ -133,7 +133,7 @@ def test_a_result_under_the_recall_asked_for_is_refused(tmp_path, vectors, joine
     runner = runner_of(tmp_path / "run")
     blocks = blocks_of(tmp_path, vectors, joined, SIZES)
     search = CellsConfig(num_cells=60, num_probes=1, min_recall=0.999)
-    with pytest.raises(ConfigError, match=r"too few.*recall 0\.\d+ with 1 probes of 60.*num_probes"):
+    with pytest.raises(ConfigError, match=r"too few.*recall 0\.\d+ with 1 probe of 60.*num_probes"):
         cell_join(runner, "edges", "dedup", blocks, RULE, search=search, seed=0)
     assert "edges" not in runner.receipts  # before the work, not after
 
