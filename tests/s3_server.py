@@ -1,12 +1,47 @@
-"""An S3 server of our own on a loopback port, as fixtures for the conftest files that want it."""
+"""An S3 server of our own on a loopback port: fixtures for the conftest files that want it, and a program."""
 
 import logging
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+# The server as a program of its own, for tests that fork or that must not share its threads.
+SERVER = (
+    sys.executable, "-c",
+    "import logging, threading; logging.getLogger('werkzeug').setLevel(logging.ERROR)\n"
+    "from moto.moto_server.threaded_moto_server import ThreadedMotoServer\n"
+    "server = ThreadedMotoServer('127.0.0.1', 0, verbose=False); server.start()\n"
+    "print(server.get_host_and_port()[1], flush=True); threading.Event().wait()\n",
+)  # fmt: skip
+
+
+@contextmanager
+def serving(command: Sequence[str]) -> Iterator[int]:
+    """Start a server that prints its port, and stop it again."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        assert server.stdout is not None
+        try:
+            yield int(server.stdout.readline())
+        finally:
+            server.kill()
+
+
+def s3_environment(endpoint: str, folder: Path) -> dict[str, str]:
+    """Settings by which `s3://` means one server; no file of `folder` has anyone's credentials."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(folder / "no-config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(folder / "no-credentials"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 @dataclass(frozen=True)
@@ -30,6 +65,7 @@ class S3:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The address of moto's server, stopped when the tests are over."""
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -45,15 +81,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
     """A bucket, and an environment in which `s3://` means this server and no one's credentials are read."""
     import s3fs
 
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "no-config"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no-credentials"),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for name, value in s3_environment(s3_endpoint, tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     s3fs.S3FileSystem.clear_instance_cache()

@@ -4,15 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.faults.processes import MARK, left_behind, new_mark
+
 REPO = Path(__file__).resolve().parents[2]
 LVD = (sys.executable, "-m", "pipelines.cli")
-MARK = "LVD_TEST_MARK"  # in the environment of a process and of all that it starts
 # Ray's dashboard agent first tries to tell its dead head node, and gives up after a minute.
 GONE_S = 150
 
@@ -46,11 +45,8 @@ class LvdProcess:
         self.process.wait()
 
     def orphans(self, timeout_s: float = GONE_S) -> list[str]:
-        """The command lines of what it started and still runs, once it was given time to end."""
-        end = time.monotonic() + timeout_s
-        while (left := _marked(self.mark)) and time.monotonic() < end:
-            time.sleep(0.2)
-        return left
+        """What it started and still ran when it had been given time to end; it is killed."""
+        return [f"{pid}: {words}" for pid, words in left_behind(self.mark, timeout_s=timeout_s).items()]
 
     def text(self) -> str:
         """What it has printed so far."""
@@ -65,8 +61,8 @@ def start_lvd(
     environment: Mapping[str, str] | None = None,
 ) -> LvdProcess:
     """Start `lvd` with two threads, in a session of its own, printing into `log`."""
-    mark = uuid.uuid4().hex
-    settings = {"OMP_NUM_THREADS": "2", MARK: mark, **(environment or {})}
+    mark = new_mark()
+    settings = {"OMP_NUM_THREADS": "2", **mark, **(environment or {})}
     with log.open("ab") as stream:
         process = subprocess.Popen(
             [*program, *arguments],
@@ -77,7 +73,7 @@ def start_lvd(
             stderr=stream,
             start_new_session=True,
         )
-    return LvdProcess(process, log, mark)
+    return LvdProcess(process, log, mark[MARK])
 
 
 def run_lvd(arguments: Sequence[str], *, log: Path, timeout_s: float = 1200) -> None:
@@ -85,19 +81,3 @@ def run_lvd(arguments: Sequence[str], *, log: Path, timeout_s: float = 1200) -> 
     lvd = start_lvd(arguments, log=log)
     assert lvd.wait(timeout_s) == 0, lvd.text()
     assert not lvd.orphans()
-
-
-def _marked(mark: str) -> list[str]:
-    """Live processes with the mark in their environment."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                found.append(f"{folder.name}: {words}")
-        except OSError:  # it has ended, or is another user's
-            continue
-    return found

@@ -9,13 +9,10 @@ import io
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +30,10 @@ from curation.ingest.listing import list_parts
 from curation.ingest.rows import image_range, read_sample
 from curation.ingest.sources import FolderSource, Source, TarSource
 from curation.read_ahead import ReadAhead
+from tests.s3_server import SERVER, s3_environment, serving
 
 TESTS = Path(__file__).resolve().parents[1]
 LATENCY_S = 0.05
-MOTO = """
-import logging, time
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
-logging.getLogger("werkzeug").setLevel(logging.ERROR)
-server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-time.sleep(1e9)
-"""
 
 
 class Forward:
@@ -86,30 +75,11 @@ def write_inputs(root: Path, pictures: list[bytes]) -> None:
             tar.addfile(member, io.BytesIO(data))
 
 
-@contextmanager
-def process(*command: str) -> Iterator[int]:
-    """A process that prints the port that it listens on, ended afterwards."""
-    started = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
-    assert started.stdout is not None
-    try:
-        yield int(started.stdout.readline())
-    finally:
-        started.kill()
-        started.wait()
-        started.stdout.close()
-
-
-def use_endpoint(port: int) -> None:
+def use_endpoint(port: int, folder: str) -> None:
     """From now on `s3://` is the server at that port."""
     import s3fs
 
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    os.environ |= s3_environment(f"http://127.0.0.1:{port}", Path(folder))
     s3fs.S3FileSystem.clear_instance_cache()
 
 
@@ -144,14 +114,15 @@ def main() -> None:
     options = parser.parse_args()
     model = Forward(options.image_s)
     times: dict[str, list[float]] = {}
+    proxy = (sys.executable, str(TESTS / "slow_proxy.py"))
     with (
         tempfile.TemporaryDirectory() as folder,
-        process("-c", MOTO) as moto,
-        process(str(TESTS / "slow_proxy.py"), str(moto), "0") as near,
-        process(str(TESTS / "slow_proxy.py"), str(moto), str(LATENCY_S)) as far,
+        serving(SERVER) as moto,
+        serving((*proxy, str(moto), "0")) as near,
+        serving((*proxy, str(moto), str(LATENCY_S))) as far,
     ):
         write_inputs(Path(folder), photographs(options.images))
-        use_endpoint(moto)
+        use_endpoint(moto, folder)
         fs = fsspec.filesystem("s3")
         fs.mkdir("pool")
         fs.put(folder, "pool/in", recursive=True)
@@ -162,10 +133,10 @@ def main() -> None:
             for name, rows in local.items():
                 times.setdefault(f"{name}, local", []).append(time_describe(rows, model, ahead=True))
                 for port, latency in ((near, "0 ms"), (far, "50 ms")):
-                    use_endpoint(port)
+                    use_endpoint(port, folder)
                     label = f"{name}, S3 at {latency}"
                     times.setdefault(label, []).append(time_describe(remote[name], model, ahead=True))
-        use_endpoint(far)
+        use_endpoint(far, folder)
         few = remote["tars"][: max(50, options.images // 10)]
         alone_s = time_describe(few, model, ahead=False) / len(few)
     median_s = {label: statistics.median(values) for label, values in times.items()}

@@ -3,51 +3,22 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.acceptance.outcome import Outcome
 from tests.chaos import forked
 from tests.chaos.bench import Workbench, last_words, unsaid
 from tests.chaos.trial import Trial
+from tests.s3_server import SERVER, s3_environment, serving
 
-_SERVER = (
-    "import logging, threading; logging.getLogger('werkzeug').setLevel(logging.ERROR)\n"
-    "from moto.moto_server.threaded_moto_server import ThreadedMotoServer\n"
-    "server = ThreadedMotoServer('127.0.0.1', 0, verbose=False); server.start()\n"
-    "print(server.get_host_and_port()[1], flush=True); threading.Event().wait()\n"
-)
 # However the store fails, a run has ended by then.
 TIMEOUT_S = 400.0
 
 
-@contextmanager
-def _serving(command: Sequence[str]) -> Iterator[int]:
-    """Start a server that prints its port, and stop it again."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
-        assert server.stdout is not None
-        try:
-            yield int(server.stdout.readline())
-        finally:
-            server.kill()
-
-
-def _environment(port: int, folder: Path) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(folder / "no-config"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(folder / "no-credentials"),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-
-
 def store(bench: Workbench) -> Iterator[Trial]:
     """A store fails for one request, for a while, or for good."""
-    with _serving([sys.executable, "-c", _SERVER]) as moto:
+    with serving(SERVER) as moto:
         _upload(bench.root / "web" / "uncurated" / "tars", moto, bench.root)
         plain = _run(bench, moto, ("none", 0, 0))
         assert plain[0] == 0, plain[1]
@@ -84,11 +55,11 @@ def _run(
     """Run over the store behind a proxy; the exit code, and what should not have been said."""
     folder = bench.fresh("store") if fresh else bench.root / "trials" / "store"
     proxy = [sys.executable, "-m", "tests.faults.faulty_proxy", str(moto), *map(str, fault)]
-    with _serving(proxy) as port:
+    with serving(proxy) as port:
         lvd = forked.start(
             [*bench.command(folder / "run", "pools.web.sources.1.path=s3://pool/tars"), *options],
             log=folder / "log",
-            environment=_environment(port, folder),
+            environment=s3_environment(f"http://127.0.0.1:{port}", folder),
         )
         code = lvd.wait(TIMEOUT_S)
     return code, unsaid(folder / "log")
@@ -100,5 +71,5 @@ def _upload(folder: Path, port: int, root: Path) -> None:
         "import s3fs, sys; fs = s3fs.S3FileSystem(); fs.mkdir('pool')\n"
         "fs.put(sys.argv[1], 'pool/tars', recursive=True)\n"
     )
-    environment = os.environ | _environment(port, root)
+    environment = os.environ | s3_environment(f"http://127.0.0.1:{port}", root)
     subprocess.run([sys.executable, "-c", code, f"{folder}/"], env=environment, check=True)

@@ -15,6 +15,7 @@ import pytest
 
 from curation import drivers
 from curation.outages import MAX_FAILURES, REST_S, Outages
+from tests.s3_server import s3_environment
 
 STORE = "s3://bucket"
 
@@ -139,16 +140,8 @@ print(num_failed)
 
 @pytest.mark.accept
 def test_a_store_that_answers_nothing_but_errors(failing_store: ThreadingHTTPServer, tmp_path: Path) -> None:
-    env = {
-        **os.environ,
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{failing_store.server_address[1]}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    port = failing_store.server_address[1]
+    env = os.environ | s3_environment(f"http://127.0.0.1:{port}", tmp_path)
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=False, timeout=300

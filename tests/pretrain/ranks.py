@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import random
 import socket
 import tempfile
 import time
@@ -122,7 +123,13 @@ def _work(job: Callable[..., Any], arguments: tuple[Any, ...], rank: _Rank, file
 
 
 def free_port() -> int:
-    """A port of the loopback device that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of the loopback device that nobody listens on.
+
+    It lies below those that the kernel hands out (from 32,768 on): of these, one that is free now may be a
+    connection's by the time that a rank listens.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
