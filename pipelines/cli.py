@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
+    arguments.is_program = argv is None
     try:
         return int(arguments.command(arguments))
     except LvdError as error:
@@ -89,6 +90,7 @@ def _run(arguments: argparse.Namespace) -> int:
     overrides = [f"executor.{name}={value}" for name, value in flags.items() if value is not None]
     config = load_config(arguments.config, arguments.overrides + overrides)
     require_vector_files(config)
+    _go_on_apart_on_ray(arguments, config.executor.kind)
     result = run(config, until=arguments.until, refresh=arguments.refresh)
     if result.manifest is not None and not arguments.json:
         from pipelines.answers import summary_lines
@@ -105,6 +107,14 @@ def _run(arguments: argparse.Namespace) -> int:
     elif trained:
         print_lines([f"checkpoint: {trained['checkpoint']}"])
     return result.exit_code
+
+
+def _go_on_apart_on_ray(arguments: argparse.Namespace, executor: str | None) -> None:
+    """Leave behind a process that tells how Ray ended this one, where this is a program of its own."""
+    if executor == "ray" and arguments.is_program:
+        from pipelines.last_words import go_on_apart
+
+        go_on_apart()
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -213,6 +223,7 @@ def _clean(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from pipelines.demo.command import demo
 
+    _go_on_apart_on_ray(arguments, arguments.executor)
     return demo(arguments.out, seed=arguments.seed, executor=arguments.executor, as_json=arguments.json)
 
 

@@ -24,7 +24,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from curation import storage
 from curation.errors import ConfigError, ExecutorError, LvdError
 from pipelines.alone import do_alone
-from pipelines.ray_watch import Cluster, Watch, end_marked, is_lost, leave_at_exit, marking
+from pipelines.last_words import is_lost
+from pipelines.ray_watch import Cluster, Watch, end_marked, leave_at_exit, marking
 from pipelines.runner import MAX_ATTEMPTS, Death
 from pipelines.step import Item, Receipt, Step, Work, perform
 from pipelines.threads import set_threads

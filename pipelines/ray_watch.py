@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from curation.errors import ExecutorError
+from pipelines.last_words import is_lost, knowingly
 
 LOOK_EVERY_S = 1.0
 ANSWER_S = 5.0
@@ -45,16 +46,6 @@ class Cluster:
     head: tuple[str, int] | None
     node: str | None
     mark: str | None = None
-
-
-def is_lost(why: str) -> ExecutorError:
-    """The error to raise."""
-    return ExecutorError(
-        "The Ray cluster is lost, or failed",
-        got=why,
-        expected="a cluster that lives until the work is done",
-        remedy="See that its head is up, and run the same command again: it goes on where it was",
-    )
 
 
 class Watch:
@@ -128,6 +119,7 @@ class Watch:
         if not self._closed.wait(TAKEN_S):  # at work on something else; soon Ray would end it without a word
             end_marked(self.cluster.mark)
             self._say(f"lvd: {is_lost(self.lost)}")
+            knowingly()
             os._exit(ExecutorError.exit_code)
 
 
@@ -161,6 +153,7 @@ def leave_at_exit() -> None:
 def _leave() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
+    knowingly()
     os._exit(ExecutorError.exit_code)
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from tests.acceptance.lvd_process import LvdProcess, start_lvd
 from tests.chaos.bench import Workbench, last_words, unsaid
 from tests.chaos.trial import Trial
-from tests.faults.processes import is_gcs, is_raylet, kill_marked, left_behind, marked
+from tests.faults.processes import (
+    children,
+    is_gcs,
+    is_ray_agent,
+    is_ray_worker,
+    is_raylet,
+    kill_marked,
+    left_behind,
+    marked,
+)
 
 TIMEOUT_S = 300.0
 WORDS_S = 60.0  # from the death of a head or a node to the end of the driver
@@ -27,13 +36,32 @@ def _driver(lvd: LvdProcess) -> None:
     os.kill(lvd.process.pid, signal.SIGKILL)
 
 
+def _asker(lvd: LvdProcess) -> None:
+    """What `lvd` has left its work to: the process in which Ray's core is."""
+    (asker,) = children(lvd.process.pid)
+    os.kill(asker, signal.SIGKILL)
+
+
+def _of_node(lvd: LvdProcess, which: Callable[[str], bool]) -> None:
+    (node,) = (pid for pid, words in marked(lvd.mark).items() if is_raylet(words))
+    os.kill(min(pid for pid, words in children(node).items() if which(words)), signal.SIGKILL)
+
+
 def _worker(lvd: LvdProcess) -> None:
-    workers = [pid for pid, words in marked(lvd.mark).items() if words.startswith("ray::")]
-    os.kill(min(workers), signal.SIGKILL)
+    _of_node(lvd, is_ray_worker)
+
+
+def _agent(lvd: LvdProcess) -> None:
+    _of_node(lvd, is_ray_agent)
 
 
 def _node(lvd: LvdProcess) -> None:
     assert kill_marked(lvd.mark, is_raylet)
+
+
+def _node_stopped(lvd: LvdProcess) -> None:
+    """As `ray stop` does."""
+    assert kill_marked(lvd.mark, is_raylet, number=signal.SIGTERM)
 
 
 def _head(lvd: LvdProcess) -> None:
@@ -41,7 +69,8 @@ def _head(lvd: LvdProcess) -> None:
 
 
 VICTIMS: dict[str, Callable[[LvdProcess], None]] = {
-    "the driver": _driver, "a worker": _worker, "the raylet": _node, "the GCS": _head,
+    "the driver": _driver, "the driver's child": _asker, "a worker": _worker, "an agent": _agent,
+    "the raylet": _node, "the GCS": _head, "the raylet (SIGTERM)": _node_stopped,
 }  # fmt: skip
 
 
@@ -64,7 +93,7 @@ def _trial(bench: Workbench, step: str, victim: str, kill: Callable[[LvdProcess]
         elif took_s > WORDS_S:
             said = said or f"words came after {took_s:.0f} s"
     wrong = bench.resumed(run_dir, log=log)
-    return Trial("Ray's processes", f"SIGKILL to {victim} in {step}", not said, not wrong, said or wrong)
+    return Trial("Ray's processes", f"kill {victim} in {step}", not said, not wrong, said or wrong)
 
 
 def _wait_for_receipt(lvd: LvdProcess, run_dir: Path, step: str) -> None:

@@ -1,5 +1,6 @@
 """Processes of a program that was started with a mark, wherever they are: to be found, killed, missed."""
 
+import contextlib
 import os
 import signal
 import time
@@ -46,9 +47,30 @@ def left_behind(mark: str, *, timeout_s: float) -> dict[int, str]:
     return left
 
 
+def children(parent: int) -> dict[int, str]:
+    """The processes that one has started: number and command line. Ray's workers write over their marks."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found[int(folder.name)] = words.strip()
+    return found
+
+
 def is_raylet(words: str) -> bool:
     """Whether a command line is that of a Ray node."""
     return words.split(" ", maxsplit=1)[0].endswith("/raylet/raylet")
+
+
+def is_ray_agent(words: str) -> bool:
+    """Whether a command line is that of a helper of a Ray node, which ends when one of them does."""
+    return words.startswith("ray::") and words.endswith("Agent")
+
+
+def is_ray_worker(words: str) -> bool:
+    """Whether a command line is that of a process that does Ray's work."""
+    return words.startswith("ray::") and not is_ray_agent(words)
 
 
 def is_gcs(words: str) -> bool:

@@ -1,0 +1,106 @@
+"""The end of a run on Ray, told by a process that Ray does not know.
+
+Ray's core ends the process that it runs in (`_exit`) when it finds the node of this machine gone: after
+`ray stop`, say, or when the kernel has killed one of the node's helpers. Nothing in that process hears of it.
+"""
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+from curation.errors import ExecutorError
+from curation.orphans import end_with_parent
+from pipelines.output import print_error
+
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_told: list[int] = []  # the descriptor to tell the parent by
+
+
+def is_lost(why: str) -> ExecutorError:
+    """The error of a run whose cluster failed, `why` in words."""
+    return ExecutorError(
+        "The Ray cluster is lost, or failed",
+        got=why,
+        expected="a cluster that lives until the work is done",
+        remedy="See that its head is up, and run the same command again: it goes on where it was",
+    )
+
+
+def go_on_apart() -> None:
+    """Go on in a process of its own, of which this one tells how it ended, and ends as it did.
+
+    Only for a program: the caller is the child from here on. It has a session of its own, so that Ctrl-C
+    reaches it once, through this one; it ends with this one, however that ends.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ear, mouth = os.pipe()
+    parent = os.getpid()
+    # A signal in between waits until there is somebody to pass it on to.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    child = os.fork()
+    if child:
+        os.close(mouth)
+        _tell_of(child, ear, before)
+    os.close(ear)
+    os.setsid()
+    _told.append(mouth)
+    atexit.register(knowingly)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    end_with_parent(parent=parent)
+
+
+def knowingly() -> None:
+    """This process ends by itself, and has said why: to be called before any end that is ours."""
+    while _told:
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+            os.write(_told[0], b".")
+        os.close(_told.pop())
+
+
+def _tell_of(child: int, ear: int, mask: "set[signal.Signals | int]") -> None:
+    """Wait for the child, and end as it did."""
+    with _passing_on(child, mask):
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        os.set_blocking(ear, False)  # whoever else has the other end may live on
+        if _heard(ear):
+            os._exit(code)
+        if -code in PASSED_ON:  # as it would have ended without us
+            signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+        print_error(str(_silent(code)))
+        sys.stderr.flush()
+        os._exit(ExecutorError.exit_code)
+
+
+def _heard(ear: int) -> bool:
+    try:
+        return bool(os.read(ear, 1))
+    except BlockingIOError:
+        return False
+
+
+def _silent(code: int) -> ExecutorError:
+    """The error of a process that ended without a word."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return is_lost(f"the process that asks it was ended by {name} (the kernel's, for want of memory?)")
+    return is_lost("its node on this machine has ended (raylet), and Ray ended the process that asked it")
+
+
+@contextlib.contextmanager
+def _passing_on(child: int, mask: "set[signal.Signals | int]") -> Iterator[None]:
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in PASSED_ON:
+        signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    yield
