@@ -257,6 +257,61 @@ def test_archives_one_after_the_other(lone: int, notes: list[str]):
     assert ([n.what for n in walk.notes], walk.problems) == (notes or (["concatenated"] if lone else []), [])
 
 
+PICTURES = [(f"{i}.jpg", bytes([i + 1]) * 30_000) for i in range(10)]
+MEMBER = 30_208 + BLOCK  # of them, each
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 8, 10, 20, 40, 64, 100, 126, 128, 200, 256, 512, 1024, 2048])
+def test_padding_to_a_record_is_no_loss(blocks: int):
+    """Of one archive, of an empty one, and of two, the first padded."""
+    for members in (PICTURES, []):
+        end = len(members) * MEMBER + 2 * BLOCK
+        record = blocks * BLOCK
+        data = tar_of(members)[: end - 2 * BLOCK].ljust(-(-end // record) * record, b"\0")
+        walk = walk_of(data)
+        assert ([m.name for m in walk.members], walk.problems) == ([n for n, _ in members], [])
+        walk = walk_of(data + tar_of(PICTURES))
+        assert (len(walk.members), walk.problems) == (len(members) + 10, [])
+        assert [n.what for n in walk.notes] == ["concatenated"]
+
+
+@pytest.mark.xfail(strict=True, reason="zeros are taken for the end of the archive, whatever their number")
+@pytest.mark.parametrize(
+    ("zeros", "names", "offset", "num_zeros"),
+    [
+        ((3 * MEMBER, None), "012", 3 * MEMBER, 10 * MEMBER - 3 * MEMBER + 10_240 - 10 * MEMBER % 10_240),
+        ((2 * MEMBER + 5000, None), "012", 3 * MEMBER, 7 * MEMBER + 10_240 - 10 * MEMBER % 10_240),
+        ((3 * MEMBER, 7 * MEMBER), "012789", 3 * MEMBER, 4 * MEMBER),
+        ((0, None), "", 0, 10 * MEMBER + 10_240 - 10 * MEMBER % 10_240),
+        ((0, 7 * MEMBER), "789", 0, 7 * MEMBER),
+        # The zeros end within a member: what follows is no header.
+        ((3 * MEMBER, 6 * MEMBER + 5120), "012", 3 * MEMBER, 3 * MEMBER + 5120),
+        ((0, 131_072), "", 0, 131_072),  # a piece of a download, of a size that a record might have
+        ((30 * 1024, 32 * 1024), "0", MEMBER, 2048),  # a page of memory
+    ],
+)
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_zeros_where_members_should_be_are_told(
+    tmp_path: Path, zeros: tuple[int, int | None], names: str, offset: int, *, num_zeros: int, is_sparse: bool
+):
+    data = tar_of(PICTURES)
+    start, stop = zeros[0], zeros[1] or len(data)
+    path = tmp_path / "s.tar"
+    with path.open("wb") as out:
+        out.write(data[:start])
+        if is_sparse:
+            out.seek(stop)
+        else:
+            out.write(bytes(stop - start))
+        out.write(data[stop:])
+        out.truncate(len(data))
+    index = index_of(path)
+    assert index.table["key"].to_pylist() == [f"s.tar/{name}.jpg" for name in names]
+    [problem] = index.problems
+    assert (problem.what, problem.offset, index.notes) == ("zeros", offset, [])
+    assert problem.detail.startswith(f"{num_zeros} bytes of zeros")
+
+
 def test_a_hidden_files_dot_is_no_extension():
     assert [stem(n) for n in ("a.b.jpg", ".hidden", "d.x/.hidden.jpg", "d.x/noext")] == [
         "a.b",
