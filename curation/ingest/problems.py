@@ -18,6 +18,7 @@ Unread = Literal[
     "truncated",  # the file ends inside a header or a member
     "bad_header",  # what follows a damaged header cannot be found
     "no_end",  # every member is whole, but the end-of-archive mark is missing: was the writer killed?
+    "zeros",  # of a tar, where members should be: a crash, or a download that was never finished
     "unreadable",  # the file system or the object store failed
     "dangling_link",  # it leads nowhere: is a disk missing?
     "vanished",  # it went while its folder was listed

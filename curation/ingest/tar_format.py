@@ -3,7 +3,7 @@
 Nothing is extracted and no member is read: a header is 512 bytes, and the next one's place follows from the
 member's size. A hard link is the member that it names once more. Unlike `tarfile`, whatever stops the walk is
 reported with its offset, what was found before it is kept, and an archive after the end-of-archive mark
-(`cat a.tar b.tar`) is read on.
+(`cat a.tar b.tar`) is read on. Zeros beyond that mark and its padding are members that never came.
 
 Source: POSIX.1-2024, `pax`, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar
 Format".
@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 from curation.ingest.problems import Problem, Unread
 from curation.ingest.sidecars import sample_key
+from curation.ingest.zero_runs import BLOCK, STRIDE_BYTES, count_zeros, find_magic, is_padding
 
-BLOCK = 512
 # Enough for any name; a forged one must not make us allocate what its header claims.
 MAX_EXTENSION_BYTES = 1 << 20
 # A longer name is held by its digest: 10 kB of zstd are a thousand names of a megabyte.
@@ -28,6 +28,8 @@ _SPARSE = b"GNU.sparse."  # stands for all keywords that begin so
 _KEPT = frozenset((b"path", b"size", b"linkpath", _SPARSE))
 _MAX_DEFAULT_CHARS = 256
 _ZERO = bytes(BLOCK)
+_FIRST_STRIDE_BYTES = 32 << 10  # of zeros: the usual padding
+_MAX_LOOKED_AT = 256 << 20  # bytes after zeros, for a header: as many as a member may have
 _REGULAR = frozenset((b"0", b"\0", b"7"))
 _EXTENSIONS = frozenset((b"x", b"X", b"g", b"L", b"K"))
 _WITHOUT_DATA = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))  # whatever size they claim, as tarfile has it
@@ -41,6 +43,7 @@ _KINDS = {
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 ReadAt = Callable[[int, int], bytes]  # (offset, number of bytes) to exactly these bytes, or an OSError
+SkipHole = Callable[[int], int]  # offset to the next one where the file system keeps bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +75,22 @@ class TarWalk:
         self._long_name: str | None = None  # likewise, GNU's way
         self._long_target: str | None = None  # likewise, of a link
         self._named: dict[str, Member] | None = None  # the members so far, once a hard link has asked for one
-        self._ended_at: int | None = None  # the end-of-archive mark just passed
+        self._archive = 0  # where the archive begins that the walk is in
+        self._zeros: tuple[int, int] | None = None  # just passed: an end mark with its padding, as it seems
         self._others: Counter[str] = Counter()
         self._num_long = 0
 
-    def run(self, read: ReadAt) -> "TarWalk":
+    def run(self, read: ReadAt, skip_hole: SkipHole | None = None) -> "TarWalk":
         """Walk to the end, or to what stops the walk.
+
+        Args:
+            read: gives bytes.
+            skip_hole: leads past bytes that are zero since nobody wrote them; None: all are read.
 
         Raises:
             OSError: when the file cannot be read; what was found before stays found.
         """
-        self._read = read
+        self._read, self._skip_hole = read, skip_hole
         offset: int | None = 0
         while offset is not None and offset < self._size:
             offset = self._step(offset)
@@ -94,9 +102,11 @@ class TarWalk:
             self.notes.append(Problem(self._path, "long_key", detail))
         if self._size == 0:
             self._fail("empty_file", "the file has zero bytes", 0)
-        elif offset is not None and self._ended_at is None:
+        elif offset is not None and self._zeros is not None:
+            self._judge_zeros("up to the end of the file")
+        elif offset is not None:
             self._fail("no_end", "the end-of-archive mark is missing; members may be missing too", self._size)
-        elif not self.members and not self.problems:
+        if self._size and not self.members and not self.problems:
             self.notes.append(Problem(self._path, "empty_archive", "no regular members"))
         return self
 
@@ -107,39 +117,62 @@ class TarWalk:
         """Take the block at `offset`; return where the next header lies, or None where nobody knows."""
         block = self._read(offset, min(BLOCK, self._size - offset))
         if block == _ZERO[: len(block)]:
-            self._ended_at = offset
-            return self._skip_zeros(offset)
+            end = self._skip_zeros(offset)
+            self._zeros = (offset, end)
+            return end
         try:
             header = _parse_header(block)
         except ValueError as error:
             self._stop_at(offset, block, str(error))
             return None
-        if self._ended_at is not None:
-            self.notes.append(
-                Problem(
-                    self._path, "concatenated", "an archive follows the end-of-archive mark; read on", offset
-                )
-            )
-            self._ended_at = None
+        if self._zeros is not None:
+            if self._judge_zeros("before members that follow"):
+                detail = "an archive follows the end-of-archive mark; read on"
+                self.notes.append(Problem(self._path, "concatenated", detail, offset))
+                self._archive = offset
+            self._zeros = None
         if header.kind in _EXTENSIONS:
             return self._take_extension(header, offset)
         return self._take_member(header, offset, block)
 
     def _skip_zeros(self, offset: int) -> int:
+        """Where the zeros from `offset` on end, as whole blocks. Mostly they are few, and then a hole's."""
+        stride = _FIRST_STRIDE_BYTES
         while offset < self._size:
-            chunk = self._read(offset, min(1 << 20, self._size - offset))
-            rest = len(chunk.lstrip(b"\0"))
-            if rest:
-                return offset + (len(chunk) - rest) // BLOCK * BLOCK
-            offset += len(chunk)
-        return offset
+            chunk = self._read(offset, min(stride, self._size - offset))
+            if (num_zeros := count_zeros(chunk)) < len(chunk):
+                return offset + num_zeros // BLOCK * BLOCK
+            offset, stride = offset + len(chunk), STRIDE_BYTES
+            if self._skip_hole is not None and offset < self._size:
+                offset = self._skip_hole(offset) // BLOCK * BLOCK
+        return self._size
+
+    def _judge_zeros(self, where: str) -> bool:
+        """Whether the zeros just passed are an end mark and padding; other ones are what was not read."""
+        assert self._zeros is not None
+        start, end = self._zeros
+        if is_padding(start, end, archive=self._archive):
+            return True
+        detail = f"{end - start} bytes of zeros {where}, more than any padding: what lay there is missing"
+        self._fail("zeros", detail, start)
+        return False
+
+    def _finds_header(self, offset: int) -> bool:
+        """Whether a header lies behind `offset`, within what a member may have."""
+        stop = min(self._size, offset + _MAX_LOOKED_AT)
+        for start in range(offset, stop, STRIDE_BYTES):
+            data = self._read(start, min(STRIDE_BYTES, stop - start))
+            if any(
+                _has_checksum(data[at : at + BLOCK]) for at in find_magic(data) if at + BLOCK <= len(data)
+            ):
+                return True
+        return False
 
     def _stop_at(self, offset: int, block: bytes, why: str) -> None:
         left = self._size - offset
         packed = next((name for magic, name in _COMPRESSED.items() if block.startswith(magic)), None)
-        if self._ended_at is not None:
-            detail = f"{left} bytes after the end-of-archive mark are no archive"
-            self.notes.append(Problem(self._path, "trailing_data", detail, offset))
+        if self._zeros is not None:
+            self._stop_behind_zeros(offset, left)
         elif offset == 0 and packed:
             detail = f"{packed}, and named as a plain tar: name it .tar.gz or the like, and it is unpacked"
             self._fail("compressed", detail, 0)
@@ -149,6 +182,19 @@ class TarWalk:
             self._fail("truncated", f"the file ends {len(block)} bytes into a header", offset)
         else:
             self._fail("bad_header", f"{why}; the {left} bytes from here on were not read", offset)
+
+    def _stop_behind_zeros(self, offset: int, left: int) -> None:
+        if not self._judge_zeros(f"before {left} bytes that begin within a member"):
+            return
+        if self._finds_header(offset):  # of the same archive, most likely: a page of it was not written
+            start, end = self._zeros or (offset, offset)
+            detail = (
+                f"{end - start} bytes of zeros, behind which the archive goes on: from there on, {left} bytes"
+            )
+            self._fail("zeros", f"{detail} were not read", start)
+            return
+        detail = f"{left} bytes after the end-of-archive mark are no archive"
+        self.notes.append(Problem(self._path, "trailing_data", detail, offset))
 
     def _take_extension(self, header: _Header, offset: int) -> int | None:
         """Read a pax header or a long name, which describes the next member."""

@@ -25,6 +25,7 @@ from curation.ingest.sidecars import (
 from curation.ingest.sources import TarSource
 from curation.ingest.tar_format import ReadAt, TarWalk
 from curation.ingest.unique_names import UniqueNames
+from curation.ingest.zero_runs import skip_hole
 
 _ATTEMPTS = 3  # at a tar that cannot be read, before it is reported
 
@@ -75,7 +76,7 @@ def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked |
         walk = TarWalk(info.path, plain.num_bytes)
         try:
             if storage.is_local(plain.local_path):
-                _walk_here(walk, storage.local_path(plain.local_path))
+                _walk_here(walk, storage.local_path(plain.local_path), plain.num_bytes)
             else:
                 with storage.open_stream(plain.local_path) as stream:
                     walk.run(_in_one_pass(stream, plain.local_path))
@@ -88,20 +89,27 @@ def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked |
     return TarIndex(table, walk.problems, walk.notes + notes)
 
 
-def _walk_here(walk: TarWalk, path: Path) -> None:
+def _walk_here(walk: TarWalk, path: Path, size: int) -> None:
     """Walk a local tar; a header is a call to the disk, and it is their number that has to grow in time."""
     handle, _ = local_reads.in_time(path, lambda: local_reads.open_regular(path))
-    num_read, is_left = 0, False
+    num_calls, is_left = 0, False
 
-    def read(offset: int, num_bytes: int) -> bytes:
-        nonlocal num_read
+    def count() -> None:
+        nonlocal num_calls
         if is_left:
             raise OSError(errno.ETIMEDOUT, "nobody waits any more", str(path))
-        num_read += 1
+        num_calls += 1
+
+    def skip(offset: int) -> int:
+        count()
+        return skip_hole(handle, offset, size)
+
+    def read(offset: int, num_bytes: int) -> bytes:
+        count()
         return _whole(os.pread(handle, num_bytes, offset), str(path), offset, num_bytes)
 
     try:
-        local_reads.in_time(path, lambda: walk.run(read), progress=lambda: num_read)
+        local_reads.in_time(path, lambda: walk.run(read, skip), progress=lambda: num_calls)
     except BaseException as error:
         # Where nobody waits any more the handle stays open: the call may still be made.
         is_left = isinstance(error, TimeoutError) or not isinstance(error, Exception)
