@@ -9,7 +9,7 @@ and `img.v2.jpg` become one sample of which one picture is lost; here the first 
 belong together (`sample_key`), and each image stays a row of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from curation.ingest.problems import Problem
@@ -68,6 +68,14 @@ def sample_key(name: str) -> str:
     return name if dot < 0 else name[:dot]
 
 
+def taker_stem(name: str, stems: Container[str]) -> str | None:
+    """The longest of the images' stems that a sidecar begins with; None where it begins with none."""
+    dot, start = name.rfind("."), _first_letter(name)
+    while dot > start and name[:dot] not in stems:
+        dot = name.rfind(".", 0, dot)
+    return name[:dot] if dot > start else None
+
+
 Sidecar = tuple[str, StoredFile]  # name within the sample ("txt", "seg.json"), file
 Paired = tuple[StoredFile, list[Sidecar]]
 
@@ -107,19 +115,17 @@ def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> Sample:
     found: dict[str, list[Sidecar]] = {}
     alone, left_out = [], []
     for file in candidates:
-        dot, start = file.name.rfind("."), _first_letter(file.name)
-        while dot > start and file.name[:dot] not in by_stem:
-            dot = file.name.rfind(".", 0, dot)
-        if dot <= start:
+        taker = taker_stem(file.name, by_stem)
+        if taker is None:
             alone.append(file)
         else:
-            found.setdefault(file.name[:dot], []).append((file.name[dot + 1 :], file))
+            found.setdefault(taker, []).append((file.name[len(taker) + 1 :], file))
     for name, sidecars in found.items():
         takers = by_stem[name]
         kept, beyond = limit_sidecars(sidecars, rule, num_images=len(takers))
         left_out += beyond
-        for taker in takers:
-            taker.extend(kept)
+        for theirs in takers:
+            theirs.extend(kept)
     return Sample(images, alone, left_out)
 
 

@@ -24,6 +24,7 @@ from curation.ingest.sidecars import (
 )
 from curation.ingest.sources import TarSource
 from curation.ingest.tar_format import ReadAt, TarWalk
+from curation.ingest.tar_samples import group_samples
 from curation.ingest.unique_names import UniqueNames
 from curation.ingest.zero_runs import skip_hole
 
@@ -57,11 +58,10 @@ def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked |
 
     Members that are hidden (`curation.hidden`) are no rows.
 
-    Adjacent members with one name up to the first dot form a sample, as in webdataset; a name that comes
-    again starts a new sample. Sidecars go to the sample's images by `sidecars.py`. Sidecars whose images lie
-    elsewhere in the tar are joined with them if there is one such sample; those that have none become one row
-    with the reason `missing_image`. A member over `max_member_bytes` is a row with `file_too_large`, an image
-    that the tar's end cuts off is one with `truncated`.
+    Which members form a sample `tar_samples.py` says, and `sidecars.py` which of its images has which
+    sidecars. Those that have no image become one row with the reason `missing_image`. A member over
+    `max_member_bytes` is a row with `file_too_large`, an image that the tar's end cuts off is one with
+    `truncated`.
 
     Args:
         info: the tar, as listed.
@@ -138,21 +138,22 @@ def _index_members(
 ) -> tuple[pa.Table, list[Problem]]:
     rule = source.sidecar_rule
     shown = [member for member in walk.members if not is_hidden(member.name)]
-    files = [StoredFile(as_text(m.name), plain.path, m.offset, m.num_bytes) for m in shown]
+    files = [StoredFile(m.name, plain.path, m.offset, m.num_bytes) for m in shown]
     if files and _is_torn(files[-1], plain) and rule.admits(files[-1].name, files[-1].num_bytes):
         files.pop()  # half a sidecar is none; the walk has named it
-    samples, num_split = _rejoin(_group_adjacent(files), rule)
+    samples = group_samples(files, rule)
     keys = UniqueNames()
     rows = []
     findings = Findings()
-    for sample in samples:
+    for sample in samples.files:
         paired, is_alone, left_out = _pair(sample, rule)
         if left_out:
             findings.note(left_out_note(info.path, left_out, rule))
         for number, (file, sidecars) in enumerate(paired):
             missing = is_alone and number == len(paired) - 1
             reason = "missing_image" if missing else _reason(file, source, plain)
-            rows.append(_row(file, sidecars, keys.take(file.name), info=info, source=source, reason=reason))
+            name = keys.take(as_text(file.name))
+            rows.append(_row(file, sidecars, name, info=info, source=source, reason=reason))
     rows.sort(key=lambda row: row.key.split("/"))
     notes = findings.notes
     if num_hidden := len(walk.members) - len(shown):
@@ -162,8 +163,16 @@ def _index_members(
     if keys.num_repeated:
         detail = f"{keys.num_repeated} members have a name that came before; all are kept"
         notes.append(Problem(info.path, "duplicate_name", detail))
-    if num_split:
-        detail = f"the members of {num_split} samples are not adjacent; webdataset would tear them apart"
+    if lost := samples.left_out:
+        detail = (
+            f"{len(lost)} sidecars, the first {lost[0].name[:200]!a}, may be of several images of one name, "
+            "and are left out: each image's are to follow it"
+        )
+        notes.append(Problem(info.path, "duplicate_name", detail))
+    if samples.num_split:
+        detail = (
+            f"the members of {samples.num_split} samples are not adjacent; webdataset would tear them apart"
+        )
         notes.append(Problem(info.path, "unsorted", detail))
     return rows_table(rows), notes
 
@@ -204,39 +213,6 @@ def _row(
         offset=file.offset,
         num_bytes=file.num_bytes,
         version=info.version,
-        sidecars=sidecars,
+        sidecars=[(as_text(extension), sidecar) for extension, sidecar in sidecars],
         reason=reason,
     )
-
-
-def _group_adjacent(files: list[StoredFile]) -> list[list[StoredFile]]:
-    samples: list[list[StoredFile]] = []
-    current, names = None, set[str]()
-    for file in files:
-        key = sample_key(file.name)
-        if key != current or file.name in names:
-            samples.append([])
-            current, names = key, set()
-        samples[-1].append(file)
-        names.add(file.name)
-    return samples
-
-
-def _rejoin(samples: list[list[StoredFile]], rule: SidecarRule) -> tuple[list[list[StoredFile]], int]:
-    """Put sidecars that stand alone to the one sample of their key that has images; count split samples."""
-    by_key: dict[str, list[list[StoredFile]]] = {}
-    for sample in samples:
-        by_key.setdefault(sample_key(sample[0].name), []).append(sample)
-    num_split = 0
-    for runs in by_key.values():
-        names = [file.name for run in runs for file in run]
-        if len(runs) == 1 or len(set(names)) < len(names):
-            continue  # whole, or a key that was given twice: which sidecar is whose cannot be known
-        num_split += 1
-        homes = [run for run in runs if not all(rule.admits(f.name, f.num_bytes) for f in run)]
-        if len(homes) == 1:
-            for run in runs:
-                if run is not homes[0]:
-                    homes[0].extend(run)
-                    run.clear()
-    return [sample for sample in samples if sample], num_split
