@@ -46,10 +46,12 @@ def bands_of(size: tuple[int, int]) -> list[Box]:
     return [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
 
 
-def extremes(size: tuple[int, int], read: Callable[[Box], np.ndarray]) -> tuple[Any, Any]:
-    """The least and the greatest of all samples; NaN where there is one."""
-    found = [(part.min(), part.max()) for part in map(read, bands_of(size))]
-    return np.min([least for least, _ in found]), np.max([most for _, most in found])
+def extremes(
+    size: tuple[int, int], read: Callable[[Box], np.ndarray], *, axis: tuple[int, int] | None = None
+) -> tuple[Any, Any]:
+    """The least and the greatest of all samples, or over (0, 1) of each channel; NaN where there is one."""
+    found = [(part.min(axis=axis), part.max(axis=axis)) for part in map(read, bands_of(size))]
+    return np.min([least for least, _ in found], axis=0), np.max([most for _, most in found], axis=0)
 
 
 def grid(size: tuple[int, int], read: Callable[[Box], np.ndarray]) -> np.ndarray:

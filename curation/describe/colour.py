@@ -7,13 +7,24 @@ from jaxtyping import UInt8
 from PIL import Image, ImagePalette
 
 from curation.describe.bands import Box, bands_of, extremes, grid, in_bands, part_of
-from curation.describe.ground import BLACK, INVISIBLE, ON_BLACK, ON_GREY, WHITE, ground_of
-from curation.describe.levels import float_scaling_of, scaling_of
+from curation.describe.ground import (
+    BLACK,
+    INVISIBLE,
+    ON_BLACK,
+    ON_GREY,
+    VISIBLE_LEVELS,
+    WHITE,
+    ground_of,
+)
+from curation.describe.levels import NOTHING, float_scaling_of, scaling_of
 
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, §4.6.4
 SAMPLE_FORMAT_TAG, UNSIGNED = 339, 1  # TIFF 6.0, §19
 COLOUR_MAP_TAG = 320
 
+NO_ALPHA, FEW_BITS_OF_ALPHA = "alpha_ignored", "alpha_stretched"
+
+Read = Callable[[Box], Image.Image]  # of a box of the picture, as RGBA
 Rgb = tuple[UInt8[np.ndarray, "h w 3"], tuple[str, ...]]  # with warnings that say what was chosen
 
 
@@ -43,7 +54,7 @@ def to_rgb(image: Image.Image) -> Rgb | None:
     return None
 
 
-def lay_on_ground(size: tuple[int, int], read: Callable[[Box], Image.Image]) -> Rgb:
+def lay_on_ground(size: tuple[int, int], read: Read) -> Rgb:
     """Blend an RGBA picture with the ground that keeps it: white, black for white strokes, grey for both.
 
     Args:
@@ -51,9 +62,12 @@ def lay_on_ground(size: tuple[int, int], read: Callable[[Box], Image.Image]) -> 
         read: gives a box of the picture, as RGBA.
 
     Returns:
-        The pixels, and a warning where the ground is not white or nothing is drawn at all.
+        The pixels, and warnings where the ground is not white, alpha cannot be meant, or nothing is drawn.
     """
-    some = grid(size, lambda box: np.asarray(read(box)))
+    some, mended = grid(size, lambda box: np.asarray(read(box))), NOTHING
+    if some[..., 3].max() < VISIBLE_LEVELS:
+        read, mended = _mend_alpha(size, read)
+        some = grid(size, lambda box: np.asarray(read(box)))
     is_opaque = some[..., 3].min() == 255
     ground = WHITE if is_opaque else ground_of(some, num_pixels=some[..., 3].size)
     if ground is None:  # a grid may have missed all of it
@@ -67,7 +81,7 @@ def lay_on_ground(size: tuple[int, int], read: Callable[[Box], Image.Image]) -> 
         canvas.paste(picture, mask=picture.getchannel("A"))
         return np.array(canvas)
 
-    return in_bands(size, blend), said
+    return in_bands(size, blend), (*mended, *said)
 
 
 def orientation_of(exif: Image.Exif) -> int:
@@ -98,7 +112,28 @@ def _rgba(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGBA" else image.convert("RGBA")
 
 
-def _drawn(size: tuple[int, int], read: Callable[[Box], Image.Image]) -> UInt8[np.ndarray, "n 1 4"]:
+def _mend_alpha(size: tuple[int, int], read: Read) -> tuple[Read, tuple[str, ...]]:
+    """Opacity that nowhere lets anything be seen, as it must be meant.
+
+    All 0 or another constant: a byte that nobody filled in, as in many a BMP with an alpha mask. 0 and 1, or
+    a few more: of fewer bits. Taken by the letter, different pictures would be one blank square.
+    """
+    least, most = extremes(size, lambda box: np.asarray(read(box)), axis=(0, 1))
+    opacity = int(most[3])
+    if opacity >= VISIBLE_LEVELS or (least == most).all():  # a thin line that a grid missed; or nothing
+        return read, NOTHING
+    is_constant = least[3] == most[3]
+    levels = [255 if is_constant else min(255, level * 255 // opacity) for level in range(256)]
+
+    def mended(box: Box) -> Image.Image:
+        picture = read(box).copy()
+        picture.putalpha(picture.getchannel("A").point(levels))
+        return picture
+
+    return mended, (NO_ALPHA if is_constant else FEW_BITS_OF_ALPHA,)
+
+
+def _drawn(size: tuple[int, int], read: Read) -> UInt8[np.ndarray, "n 1 4"]:
     """The pixels that are not clear, as a column."""
     bands = (np.asarray(read(box)) for box in bands_of(size))
     return np.concatenate([band[band[..., 3] > 0] for band in bands])[:, None]

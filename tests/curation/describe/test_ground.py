@@ -1,9 +1,11 @@
 """ground: transparent pictures are laid on what keeps them, and the row says so where that is not white."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
+from pictures import png_16
 from PIL import Image, ImageDraw
 
 from curation.describe.decode import DecodeConfig, Decoded, decode
@@ -190,3 +192,122 @@ def test_a_photograph_of_black_and_white_in_an_ellipse_stays_on_white() -> None:
     ImageDraw.Draw(picture).rectangle([40, 30, 90, 90], fill=(0, 0, 0, 255))
     decoded = _decode(picture)
     assert decoded.warnings == ()
+
+
+def _scene(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    scene = np.zeros((120, 160, 4), np.uint8)
+    for _ in range(8):
+        x, y = rng.integers(0, 130), rng.integers(0, 90)
+        scene[y : y + 30, x : x + 30, :3] = rng.integers(0, 256, 3)
+    return scene
+
+
+def _bmp_with_alpha_mask(pixels: np.ndarray) -> bytes:
+    """A BITMAPV4HEADER of 32 bits, BI_BITFIELDS, as of many programs that write X8R8G8B8."""
+    height, width = pixels.shape[:2]
+    data = pixels[::-1, :, [2, 1, 0, 3]].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(data), 2835, 2835, 0, 0)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs"
+    return b"BM" + struct.pack("<IHHI", 122 + len(data), 0, 0, 122) + header.ljust(108, b"\0") + data
+
+
+@pytest.mark.parametrize("opacity", [0, 2, 15])
+def test_colours_below_an_alpha_that_hides_everything_are_the_picture(opacity: int) -> None:
+    seen = set()
+    for seed in range(4):
+        pixels = _scene(seed)
+        pixels[..., 3] = opacity
+        found = [_decode(Image.fromarray(pixels), file_format) for file_format in ("PNG", "TIFF")]
+        found.append(_decode(Image.fromarray(pixels), "WEBP", lossless=True, exact=True))
+        bmp = _bmp_with_alpha_mask(pixels)
+        found.append(decode(bmp, need_side_px=10_000, config=DecodeConfig()))
+        for decoded in found:
+            assert decoded.pixels is not None
+            assert decoded.warnings == ("alpha_ignored",)
+            assert np.array_equal(decoded.pixels, pixels[..., :3])
+        seen.add(found[0].pixels.tobytes() if found[0].pixels is not None else b"")
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("bands", [2, 4])
+@pytest.mark.parametrize("most", [255, 65_535])
+def test_colours_of_sixteen_bits_below_an_alpha_that_hides_everything(bands: int, most: int) -> None:
+    scene = _scene(0)[..., :3].astype(int) * (most // 255)
+    colours = scene if bands == 4 else scene[..., :1]
+    decoded = decode(
+        png_16(np.dstack([colours, np.zeros((120, 160), int)])), need_side_px=10_000, config=DecodeConfig()
+    )
+    assert decoded.pixels is not None
+    assert "alpha_ignored" in decoded.warnings
+    assert np.array_equal(decoded.pixels, np.broadcast_to(colours // (most // 255), (120, 160, 3)))
+
+
+def test_a_palette_of_which_every_colour_is_clear() -> None:
+    indices = np.indices((40, 60)).sum(axis=0).astype(np.uint8)
+    picture = Image.fromarray(indices, "P")
+    picture.putpalette([level for level in range(256) for _ in range(3)])
+    decoded = _decode(picture, transparency=bytes(256))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("alpha_ignored",)
+    assert np.array_equal(decoded.pixels[..., 0], indices)
+
+
+def test_an_alpha_of_zero_and_one_is_one_of_a_single_bit() -> None:
+    drawn = np.asarray(_strokes((0, 0, 0, 255), (0, 0, 0, 0)).getchannel("A")) > 0
+    pixels = np.zeros((120, 160, 4), np.uint8)
+    pixels[..., 3] = drawn
+    decoded = _decode(Image.fromarray(pixels))
+    assert decoded.pixels is not None
+    assert decoded.warnings == ("alpha_stretched",)
+    assert np.array_equal(decoded.pixels[..., 0], np.where(drawn, 0, 255))
+
+
+def _stencil(seed: int, block: tuple[int, int, int], *, size: tuple[int, int], num: int) -> np.ndarray:
+    """Squares cut out of a white area, with a block of another colour on its left."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    pixels = np.full((height, width, 4), 255, np.uint8)
+    pixels[:, : width * 4 // 9, :3] = block
+    for _ in range(num):
+        x, y = rng.integers(width // 2, width - 25), rng.integers(0, height - 15)
+        pixels[y : y + 15, x : x + 15, 3] = 0
+    return pixels
+
+
+@pytest.mark.parametrize("size", [(160, 120), (1500, 1000)])
+@pytest.mark.parametrize("block", [(0, 0, 0), (255, 0, 0), (255, 255, 255)])
+def test_letters_cut_out_of_a_white_area_are_seen(block: tuple[int, int, int], size: tuple[int, int]) -> None:
+    ground = "laid_on_grey" if max(block) == 0 else "laid_on_black"
+    seen = set()
+    for seed in range(4):
+        pixels = _stencil(seed, block, size=size, num=4 if size[0] == 160 else 60)
+        decoded = _decode(Image.fromarray(pixels))
+        assert decoded.pixels is not None
+        assert decoded.warnings == (ground,)
+        below = decoded.pixels[pixels[..., 3] == 0].astype(int)
+        assert (below <= 255 - 16).all()
+        seen.add(decoded.pixels.tobytes())
+    assert len(seen) == 4
+
+
+def test_a_clear_gap_between_black_and_white_is_seen() -> None:
+    seen = set()
+    for width in range(10, 30):
+        pixels = _stencil(0, (0, 0, 0), size=(160, 120), num=0)
+        pixels[:, 71 : 71 + width, 3] = 0
+        decoded = _decode(Image.fromarray(pixels))
+        assert decoded.pixels is not None
+        assert decoded.warnings == ("laid_on_grey",)
+        seen.add(decoded.pixels.tobytes())
+    assert len(seen) == 20
+
+
+def test_a_photograph_in_a_ring_of_clear_pixels_has_no_letters_cut_out() -> None:
+    """What is clear outside of all that is drawn is a margin, whatever its form."""
+    pixels = np.full((120, 160, 4), 255, np.uint8)
+    pixels[30:90, 40:120, :3] = 0
+    rows, columns = np.indices((120, 160))
+    pixels[abs(rows - 60) / 100 + abs(columns - 80) / 130 > 1, 3] = 0
+    pixels[:3, :, 3] = pixels[-3:, :, 3] = 0
+    assert _decode(Image.fromarray(pixels)).warnings == ()
