@@ -21,6 +21,12 @@ MIN_STEPS = 32
 MARKED = 0.1
 # A scene that is brighter than its marks may be paper, and they ink: only one of fewer levels is preferred.
 MIN_PAPER_LEVELS = 2
+# One exact value at an end of the range, with nothing between it and the rest for as far as that reaches, is
+# no part of a scene at any share: what lies beside a satellite's swath, what a depth camera did not see. A
+# scene of fewer levels than this is stretched then, and the value keeps levels of its own, a share of the
+# scene's: it may be paper after all.
+FILLED_LEVELS = 32
+FILL_MARGIN = 1 / 8
 FLOAT_NOISE = 1e-6  # of the greatest value: a float has 24 bits, this is rounding
 
 STRETCHED: tuple[str, ...] = ("levels_stretched",)
@@ -69,6 +75,8 @@ def scaling_of(some: Integer[np.ndarray, "..."], *, least: int, most: int) -> Sc
         if least < 0 or high >= step * (1 << OUTLIER_BITS):
             return Scaling(low, high, said=STRETCHED + CLIPPED)
         bits, top = max(8, high.bit_length()), high
+    elif (filled := _scaling_beside_fill(some, step=step, noise=MIN_STEPS - 1)) is not None:
+        return filled
     if 0 <= least < top < MIN_STEPS:
         return Scaling(least, top, said=STRETCHED + clipped)
     steps, shift = high - low, bits - 8
@@ -98,6 +106,8 @@ def float_scaling_of(some: Float[np.ndarray, "..."], *, least: float, most: floa
     scene = _hidden_scene(some, step=full / 255, noise=noise, is_dark_known=False)
     if scene is not None:
         return Scaling(float(scene[0]), float(scene[1]), said=STRETCHED + CLIPPED)
+    if (filled := _scaling_beside_fill(some, step=full / 255, noise=noise)) is not None:
+        return filled
     is_seen = (high - low) * 255 / full >= MIN_LEVELS or high - low <= noise
     return Scaling(0.0, full) if is_seen and not is_small else Scaling(low, high, said=STRETCHED)
 
@@ -105,7 +115,9 @@ def float_scaling_of(some: Float[np.ndarray, "..."], *, least: float, most: floa
 def shows_little(high_bytes: UInt8[np.ndarray, "..."]) -> bool:
     """Whether the high bytes of 16-bit samples are so alike that the low ones are worth a second decode."""
     ranges = [_range_of(high_bytes), *_without_marks(high_bytes)]
-    return any(high < 1 << (8 - OUTLIER_BITS) or int(high) - int(low) < MIN_LEVELS for low, high in ranges)
+    if any(high < 1 << (8 - OUTLIER_BITS) or int(high) - int(low) < MIN_LEVELS for low, high in ranges):
+        return True
+    return any(high - low < FILLED_LEVELS for low, high, _, _ in _without_fill(high_bytes, step=1))
 
 
 def _hidden_scene(
@@ -130,6 +142,53 @@ def _hidden_scene(
         if is_black or noise < most - least < few * step:
             return least, most
     return None
+
+
+def _scaling_beside_fill(some: np.ndarray, *, step: int | float, noise: int | float) -> Scaling | None:
+    """How a scene becomes levels of which a value for no data would leave few; None where there is neither.
+
+    Args:
+        some: samples from all over the picture, any shape.
+        step: of one of the 256 levels.
+        noise: the widest range that shows nothing, unless it is one of classes.
+    """
+    least = some.min()
+    for low, high, below, above in _without_fill(some, step=step):
+        may_be_ink = below > 0 and least >= 0  # on paper, which is a scene of few levels too
+        if may_be_ink and below + above <= MARKED * some.size:
+            continue
+        is_classes = some.dtype.kind != "f" and low >= 0 and high < MIN_STEPS
+        few = MIN_LEVELS if may_be_ink else FILLED_LEVELS
+        if least < 0:  # stretched in any case: over what is there
+            few = 256
+        if low < high and (is_classes or noise < high - low < few * step):
+            margin = FILL_MARGIN * (high - low)
+            bounds = low - margin * (below > 0), high + margin * (above > 0)
+            return Scaling(*bounds, said=STRETCHED + CLIPPED)
+    return None
+
+
+def _without_fill(
+    some: np.ndarray, *, step: int | float
+) -> Iterator[tuple[int | float, int | float, int, int]]:
+    """The range of what is left without the least value, the greatest or both, and how many samples they are.
+
+    Only where they are far away: nothing but outliers lies between for as far as the rest reaches.
+    """
+    flat = np.sort(some, axis=None)
+    beyond = int(OUTLIERS * flat.size)
+    darkest, brightest = flat[beyond], flat[-1 - beyond]
+    num_least = int(np.searchsorted(flat, darkest, side="right"))
+    num_most = flat.size - int(np.searchsorted(flat, brightest, side="left"))
+    for below, above in ((num_least, num_most), (num_least, 0), (0, num_most)):
+        rest = flat[below : flat.size - above]
+        if rest.size <= beyond:
+            continue
+        low, high = (value.item() for value in _range_of(rest))
+        far = max(high - low, MIN_LEVELS * step)
+        is_far_below = below == 0 or low - darkest.item() >= far
+        if is_far_below and (above == 0 or brightest.item() - high >= far):
+            yield low, high, below, above
 
 
 def _without_marks(some: np.ndarray) -> Iterator[np.ndarray]:

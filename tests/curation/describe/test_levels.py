@@ -221,6 +221,91 @@ def test_a_value_for_no_data_does_not_hide_heights_or_temperatures() -> None:
     assert decoded.pixels[:100].std() > 20
 
 
+NO_DATA = (  # type, value, greatest of the scene, divided by
+    (np.int16, -32_768, 800, 1),
+    (np.int16, -32_768, 8000, 1),
+    (np.int16, -9999, 3000, 1),
+    (np.int32, -(2**31), 3000, 1),
+    (np.uint16, 65_535, 20, 1),
+    (np.uint16, 65_535, 300, 1),
+    (np.uint16, 65_535, 8000, 1),
+    (np.uint32, 2**32 - 1, 8000, 1),
+    (np.float32, 255, 1000, 1000),
+    (np.float32, 100, 1000, 50),
+)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.12, 0.375, 0.5, 0.95])
+@pytest.mark.parametrize(("kind", "value", "most", "by"), NO_DATA)
+def test_a_value_for_no_data_hides_nothing_at_any_share(
+    kind: type, value: int, most: int, by: int, share: float
+) -> None:
+    seen, sample_format = set(), {"u": 1, "i": 2, "f": 3}[np.dtype(kind).kind]
+    for seed in range(4):
+        scene, is_empty = _scene(seed, most=most), np.zeros((120, 160), bool)
+        scene[:, -8:] = np.linspace(0, most, 120).astype(int)[:, None]  # what is left at the largest share
+        is_empty[:, : int(share * 160)] = True
+        decoded = _decode(
+            _tiff(np.where(is_empty, value, scene / by).astype(kind), sample_format=sample_format)
+        )
+        assert decoded.pixels is not None
+        assert decoded.warnings[-1] == "levels_clipped"
+        levels = decoded.pixels[..., 0].astype(int)
+        assert (levels[is_empty] == (0 if value < 0 else 255)).all()
+        assert np.ptp(levels[~is_empty]) >= 120
+        order = np.argsort(scene[~is_empty], kind="stable")
+        assert (np.diff(levels[~is_empty][order]) >= 0).all()
+        seen.add(decoded.pixels.tobytes())
+    assert len(seen) == 4 or share > 0.9
+
+
+@pytest.mark.parametrize("share", [0.12, 0.5])
+@pytest.mark.parametrize("value", [0, 65_535])
+def test_no_data_in_colour_of_sixteen_bits_and_beside_a_narrow_range(value: int, share: float) -> None:
+    scene = np.dstack([_scene(seed, most=300) for seed in range(3)]) + (30_000 if value == 0 else 0)
+    scene[:, : int(share * 160)] = value
+    for data in (png_16(scene), png_16(scene[..., :1]), _tiff(scene.astype(np.uint16), order=">")):
+        decoded = _decode(data)
+        assert decoded.pixels is not None
+        assert decoded.warnings == ("levels_stretched", "levels_clipped")
+        levels = decoded.pixels[:, int(share * 160) :].astype(int)
+        assert np.ptp(levels) >= 220
+        assert (decoded.pixels[:, : int(share * 160)] == (255 if value else 0)).all()
+        assert (
+            levels.min() > 0 if value == 0 else levels.max() < 255
+        )  # what it is not said by its level alone
+
+
+def test_no_data_at_both_ends() -> None:
+    samples = _scene(most=900)
+    samples[:30], samples[-40:] = -32_767, 32_766
+    samples[3, 3:8], samples[-3, 3:8] = -32_768, 32_767  # and hot pixels beyond
+    decoded = _decode(_tiff(samples.astype(np.int16), sample_format=2))
+    assert decoded.pixels is not None
+    assert np.ptp(decoded.pixels[30:-40].astype(int)) > 180
+    assert (decoded.pixels[:30] == 0).all()
+    assert (decoded.pixels[-40:] == 255).all()
+
+
+def test_skies_frames_and_pages_are_not_no_data() -> None:
+    """A sky that is clipped next to bright clouds, a page of few exact greys, a dark frame."""
+    rng = np.random.default_rng(0)
+    sky = np.clip(rng.normal(50_000, 15_000, (120, 160)), 0, 65_535).astype(np.uint16)
+    sky[:60] = 65_535
+    frame = _scene(most=65_535).astype(np.uint16)
+    frame[:40] = 0
+    for samples in (sky, frame):
+        decoded = _decode(_encode(samples, "PNG"))
+        assert decoded.pixels is not None
+        assert np.array_equal(decoded.pixels[..., 0], samples >> 8)
+        assert decoded.warnings == ()
+    page = np.full((120, 160), 65_535)
+    page[20:40], page[50:60] = 2047, 0
+    decoded = _decode(_encode(page.astype(np.uint16), "PNG"))
+    assert decoded.pixels is not None
+    assert len({int(level) // 16 for level in decoded.pixels[[30, 55, 90], 5, 0]}) == 3
+
+
 def test_pages_lights_and_cells_of_sixteen_bits_keep_their_levels() -> None:
     """What is bright in the dark, or dark on paper, is no mark where it has levels of its own."""
     rng = np.random.default_rng(0)
