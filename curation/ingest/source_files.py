@@ -1,6 +1,5 @@
 """The files that a source holds, in key order."""
 
-import fnmatch
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -8,9 +7,9 @@ from braceexpand import braceexpand
 
 from curation import storage
 from curation.errors import ConfigError, SourceError
-from curation.hidden import is_hidden
 from curation.ingest.huggingface import list_huggingface
 from curation.ingest.links import LinkConfig, real_path, require_inside
+from curation.ingest.patterns import asks_for_hidden, matches, split_pattern
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import as_text
 from curation.ingest.sources import SUFFIXES, FolderSource, HuggingFaceSource, Source
@@ -151,21 +150,25 @@ def _folder_of(key: str) -> str:
 def _match_wildcards(
     root: str, name: str, *, links: LinkConfig, findings: Findings
 ) -> Iterator[storage.FileInfo]:
-    """Files below `root` that match `name`, folder by folder; a wildcard never spans a slash."""
-    wanted = name.split("/")
-    num_literal = next(i for i, part in enumerate(wanted) if any(c in part for c in "*?["))
-    below = "".join(f"{part}/" for part in wanted[:num_literal])
+    """Files below `root` that match `name`, as `patterns.matches` says."""
+    parts = name.split("/")
+    num_literal = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
+    below = "".join(f"{part}/" for part in parts[:num_literal])
+    wanted = split_pattern("/".join(parts[num_literal:]))
     top = root + below or "."
     if not storage.is_dir(top):
         raise _missing(top)
-    asks_for_hidden = is_hidden("/".join(wanted[num_literal:]))
-    rules = WalkRules(links, skip_inner=False, skip_hidden=not asks_for_hidden)
+    rules = WalkRules(links, skip_inner=False, skip_hidden=not asks_for_hidden(wanted))
+    hidden: list[str] = []
     for file in walk_source(top, rules, findings=findings):
-        parts = file.key.split("/")
-        if len(parts) == len(wanted) - num_literal and all(
-            map(fnmatch.fnmatchcase, parts, wanted[num_literal:])
-        ):
+        path = file.key.split("/")
+        if matches(path, wanted):
             yield replace(file, key=below + file.key)
+        elif not rules.skip_hidden and matches(path, wanted, take_hidden=True):
+            hidden.append(file.path)
+    if hidden:
+        detail = f"{len(hidden)} files are passed over: a pattern takes what is hidden where it says so"
+        findings.notes.append(Problem(as_text(hidden[0]), "hidden", detail))
 
 
 def _missing(path: str) -> SourceError:
