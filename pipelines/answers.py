@@ -6,6 +6,7 @@ from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.problems import finding_line
 from curation.printed import visible
 from pipelines.config import RunConfig
 from pipelines.lock import owner
@@ -37,7 +38,7 @@ def summary_lines(run_dir: str, manifest: dict[str, Any]) -> list[str]:
         may_mend = any(entry["what"] != "name_not_utf8" for entry in manifest["unread"])
         again = "; `--refresh` tries them again" if may_mend else ""
         lines.append(f"DEGRADED: some sources could not be read{again}:")
-        lines += [f"  {_unread_line(entry)}" for entry in manifest["unread"][:MAX_MATCHES]]
+        lines += [f"  {finding_line(entry)}" for entry in manifest["unread"][:MAX_MATCHES]]
     if not manifest["counts"]["dataset"]:
         lines.append("EMPTY: no image is in the dataset.")
     return lines
@@ -49,7 +50,7 @@ def _note_lines(notes: Sequence[dict[str, Any]]) -> list[str]:
     for note in notes:
         kinds.setdefault(note["what"], []).append(note)
     return [
-        f"note: {_unread_line(first)}" + (f" (and {len(others):,} more, in manifest.json)" if others else "")
+        f"note: {finding_line(first)}" + (f" (and {len(others):,} more, in manifest.json)" if others else "")
         for first, *others in kinds.values()
     ]
 
@@ -67,12 +68,6 @@ def loss_line(loss: dict[str, Any]) -> str:
     if loss["survivor"] is not None:
         lines += f"; {visible(loss['survivor'])} is left"
     return f"{lines}."
-
-
-def _unread_line(entry: dict[str, Any]) -> str:
-    where = entry.get("path") or entry.get("pool")
-    at = f" at byte {entry['offset']}" if entry.get("offset") is not None else ""
-    return visible(f"{where}: {entry['what']}{at}: {entry['detail']}")
 
 
 def plan_lines(states: Sequence[StepState], to_come: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """What must hold of the listings before anything is computed: there are rows, and a key names one image."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,24 +10,53 @@ import pyarrow.compute as pc
 from jaxtyping import UInt64
 
 from curation.errors import ConfigError, SourceError
+from curation.ingest.problems import finding_line
 from pipelines.parts import Part, read, row_table
 
 BATCH_ROWS = 1 << 14
+_NUM_NOTES = 3  # kinds of them, that sources without an image are told with
 
 
-def require_rows(parts: Sequence[Part]) -> None:
+def require_rows(
+    parts: Sequence[Part],
+    unread: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """See that the sources gave any image at all.
 
+    Args:
+        parts: of the run.
+        unread: what of the sources was not read, as in receipts.
+        notes: what was odd about them, likewise.
+
     Raises:
-        SourceError: when they gave none.
+        SourceError: when they gave none; with the first findings, which say why.
     """
-    if not any(part.num_rows for part in parts):
-        raise SourceError(
-            "The sources hold no image",
-            got="no rows from any pool",
-            expected="at least one image in folders, tars, tables, lists or crawls",
-            remedy="Check the paths and kinds of the sources",
-        )
+    if any(part.num_rows for part in parts):
+        return
+    kinds = {note["what"]: note for note in reversed(notes)}
+    told = [
+        ("not read", unread[:1], len(unread)),
+        ("odd", list(kinds.values())[::-1][:_NUM_NOTES], len(notes)),
+    ]
+    found = [
+        f"{word}: {', '.join(map(finding_line, some))}{_more(num - len(some))}"
+        for word, some, num in told
+        if some
+    ]
+    remedy = (
+        "Mend or replace what could not be read (`--refresh` then reads it), and check" if unread else "Check"
+    )
+    raise SourceError(
+        "The sources hold no image",
+        got="; ".join(["no rows from any pool", *found]),
+        expected="at least one image in folders, tars, tables, lists or crawls",
+        remedy=f"{remedy} the paths and kinds of the sources",
+    )
+
+
+def _more(num: int) -> str:
+    return f" (and {num:,} more)" if num else ""
 
 
 def require_unique_keys(parts: Sequence[Part], *, has_pool_column: bool) -> None:

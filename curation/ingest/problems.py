@@ -1,9 +1,10 @@
 """What can be wrong with a source without ending the run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from curation.printed import redact, redact_url
+from curation.printed import redact, redact_url, visible
 
 # Bytes that may hold images and could not be read: the run ends degraded and names them.
 Unread = Literal[
@@ -65,6 +66,13 @@ class Problem:
         # It goes into receipts, the manifest and the report.
         object.__setattr__(self, "path", redact_url(self.path))
         object.__setattr__(self, "detail", redact(self.detail))
+
+
+def finding_line(found: Mapping[str, Any]) -> str:
+    """A finding, as receipts and the manifest keep it, in a line for people."""
+    where = found.get("path") or found.get("pool")
+    at = f" at byte {found['offset']}" if found.get("offset") is not None else ""
+    return visible(f"{where}: {found['what']}{at}: {found['detail']}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The files that a source holds, in key order."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from braceexpand import braceexpand
 
@@ -10,7 +10,7 @@ from curation.errors import ConfigError, SourceError
 from curation.ingest.huggingface import list_huggingface
 from curation.ingest.links import LinkConfig, real_path, require_inside
 from curation.ingest.patterns import asks_for_hidden, matches, split_pattern
-from curation.ingest.problems import Findings, Problem
+from curation.ingest.problems import Findings, Problem, finding_line
 from curation.ingest.rows import as_text
 from curation.ingest.sources import SUFFIXES, FolderSource, HuggingFaceSource, Source
 from curation.ingest.walk import WalkRules, walk_source
@@ -64,7 +64,7 @@ def _list(source: Source, findings: Findings) -> Iterator[storage.FileInfo]:
 def _empty(source: Source, findings: Findings) -> SourceError:
     suffixes = SUFFIXES.get(source.kind, ())
     got = f"no file that ends in {', '.join(suffixes)}" if suffixes else "no files"
-    passed_over = "; ".join(f"{note.what}: {note.path}" for note in findings.notes[:_NUM_NOTES])
+    passed_over = "; ".join(finding_line(asdict(note)) for note in findings.notes[:_NUM_NOTES])
     return SourceError(
         f"A source is empty: {storage.redact(source.path)}",
         got=f"{got} ({passed_over})" if passed_over else got,

@@ -47,7 +47,8 @@ def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple
             offset = parts[-1].offset + parts[-1].num_rows if parts else 0
             images = receipt.file(runner.run_dir, name)
             parts.append(Part(len(parts), pool, role, offset, num_rows, images))
-    require_rows(parts)
+    unread, notes = ([entry for r in receipts for entry in r.facts[name]] for name in ("unread", "notes"))
+    require_rows(parts, unread, notes)
     return tuple(parts)
 
 

@@ -1,5 +1,6 @@
 """A key that two images share is told before it gives one of them the other's vector."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from curation import storage
 from curation.errors import ConfigError, SourceError
 from curation.schema import IMAGES
-from pipelines import unique_keys
+from pipelines import cli, unique_keys
 from pipelines.parts import Part
 from pipelines.step import FileRef
 from pipelines.unique_keys import require_rows, require_unique_keys
@@ -79,3 +80,56 @@ def test_no_rows_at_all(tmp_path: Path) -> None:
     for parts in ([], make_parts(tmp_path, ("a", []))):
         with pytest.raises(SourceError, match="no image"):
             require_rows(parts)
+
+
+def finding(what: str, path: str, offset: int | None = None) -> dict[str, Any]:
+    return {"path": path, "what": what, "detail": "starts with b'<html>'", "offset": offset}
+
+
+def test_no_rows_are_told_with_the_first_findings(tmp_path: Path) -> None:
+    """The first thing that was not read, the first note of each kind, and how many there are beside them."""
+    unread = [
+        finding("not_a_tar", "/a/1.tar", 0),
+        finding("not_a_tar", "/a/2.tar"),
+        finding("zeros", "/a/3.tar"),
+    ]
+    notes = [
+        finding(what, path) for what, path in (("hidden", "/a/.x"), ("hidden", "/a/.y"), ("odd_text", "/b"))
+    ]
+    parts = make_parts(tmp_path, ("a", []))
+    with pytest.raises(SourceError) as raised:
+        require_rows(parts, unread, notes)
+    assert raised.value.got == (
+        "no rows from any pool; "
+        "not read: /a/1.tar: not_a_tar at byte 0: starts with b'<html>' (and 2 more); "
+        "odd: /a/.x: hidden: starts with b'<html>', /b: odd_text: starts with b'<html>' (and 1 more)"
+    )
+    assert "Mend or replace what could not be read" in raised.value.remedy
+    with pytest.raises(SourceError) as raised:
+        require_rows(parts, [], notes[:1])
+    assert raised.value.got == "no rows from any pool; odd: /a/.x: hidden: starts with b'<html>'"
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"), [("tars", "not_a_tar at byte 0: starts with b'<html>"), ("parquet", "not_parquet")]
+)
+def test_a_run_over_nothing_but_damage_says_what_it_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, what: str
+) -> None:
+    suffix = {"tars": "tar", "parquet": "parquet"}[kind]
+    for number in range(3):
+        (tmp_path / f"{number}.{suffix}").write_bytes(b"<html>" * 1000)
+    config = {
+        "run_dir": str(tmp_path / "run"),
+        "pools": {
+            "web": {"role": "uncurated", "sources": [{"kind": kind, "path": f"{tmp_path}/*.{suffix}"}]}
+        },
+        "describe": {"embed": {"embedder": "gist"}},
+        "executor": {"kind": "local"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for _ in range(2):  # a rerun has the receipts alone
+        assert cli.main(["run", str(tmp_path / "config.json")]) == 1
+        told = " ".join(capfd.readouterr().err.split())
+        assert f"{tmp_path}/0.{suffix}: {what}" in told
+        assert "(and 2 more)" in told
