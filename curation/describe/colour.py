@@ -21,6 +21,7 @@ from curation.describe.levels import NOTHING, float_scaling_of, scaling_of
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, §4.6.4
 SAMPLE_FORMAT_TAG, UNSIGNED = 339, 1  # TIFF 6.0, §19
 COLOUR_MAP_TAG = 320
+PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
 
 NO_ALPHA, FEW_BITS_OF_ALPHA = "alpha_ignored", "alpha_stretched"
 
@@ -109,6 +110,8 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _rgba(image: Image.Image) -> Image.Image:
+    if image.mode == "La":  # Pillow knows one way out of it
+        image = image.convert("LA")
     return image if image.mode == "RGBA" else image.convert("RGBA")
 
 
@@ -140,7 +143,8 @@ def _drawn(size: tuple[int, int], read: Read) -> UInt8[np.ndarray, "n 1 4"]:
 
 
 def _grey_to_rgb(image: Image.Image) -> Rgb | None:
-    kind = np.uint32 if image.mode == "I" and _is_unsigned(image) else None  # Pillow's own mode is signed
+    is_unsigned = _tag_of(image, SAMPLE_FORMAT_TAG, UNSIGNED) == UNSIGNED
+    kind = np.uint32 if image.mode == "I" and is_unsigned else None  # Pillow's own mode is signed
 
     def read(box: Box) -> np.ndarray:
         samples = np.asarray(part_of(image, box))
@@ -153,9 +157,11 @@ def _grey_to_rgb(image: Image.Image) -> Rgb | None:
         scaling = scaling_of(some, least=int(least), most=int(most))
     if scaling is None:
         return None
+    # Pillow turns these about itself where they have up to 8 bits.
+    turn = 255 if _tag_of(image, PHOTOMETRIC_TAG, 1) == WHITE_IS_ZERO else 0
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
-        return in_bands(image.size, lambda box: _stack_grey(scaling(read(box)))), scaling.said
+        return in_bands(image.size, lambda box: _stack_grey(scaling(read(box)) ^ turn)), scaling.said
 
     def keyed(box: Box) -> Image.Image:
         samples = read(box)
@@ -166,9 +172,10 @@ def _grey_to_rgb(image: Image.Image) -> Rgb | None:
     return pixels, (*scaling.said, *on_ground)
 
 
-def _is_unsigned(image: Image.Image) -> bool:
-    found = getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT_TAG, UNSIGNED)
-    return (found[0] if isinstance(found, tuple) and found else found) == UNSIGNED
+def _tag_of(image: Image.Image, tag: int, otherwise: int) -> object:
+    """A TIFF's tag, the first value of it."""
+    found = getattr(image, "tag_v2", {}).get(tag, otherwise)
+    return found[0] if isinstance(found, tuple) and found else found
 
 
 def _mend_palette(image: Image.Image) -> tuple[str, ...]:

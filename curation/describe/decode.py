@@ -13,7 +13,7 @@ from curation.describe.av1 import refuse_avif
 from curation.describe.colour import orientation_of, to_rgb, turn_upright
 from curation.describe.costs import refuse_bmp, refuse_png
 from curation.describe.remarks import overheard, remark
-from curation.describe.tiff import refuse_tiff
+from curation.describe.tiff import refuse_tiff, without_thumbnails
 
 
 class DecodeConfig(BaseModel):
@@ -131,6 +131,8 @@ def _refuse_or_ask_pillow(
 
 def _decode_with_pillow(data: bytes, *, config: DecodeConfig, warnings: tuple[str, ...] = ()) -> Decoded:
     claimed = formats.sniff(data)
+    if claimed == "TIFF" and (picture := without_thumbnails(data)) is not data:
+        data, warnings = picture, (*warnings, "thumbnail_skipped")
     if (refusal := _refuse_unopened(data, claimed, config=config)) is not None:
         return refusal
     with overheard() as heard:

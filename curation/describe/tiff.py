@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 # Numbers of tags, TIFF 6.0 and its supplements.
-SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+SUBFILE_TYPE, OLD_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = (
+    254,
+    255,
+    256,
+    257,
+    258,
+    259,
+    262,
+)
 STRIP_OFFSETS, SAMPLES, STRIP_COUNTS, PLANAR = 273, 277, 279, 284
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, DNG_VERSION = 322, 323, 324, 325, 330, 50706
+REDUCED, MASK, OLD_REDUCED = 1, 4, 2  # two bits of the new tag, a value of the old one
+MAX_DIRECTORIES = 16  # that are looked at for one that is no thumbnail
 CAMERA_RAW = frozenset((32803, 34892))  # photometric: a colour filter array, linear raw
 
 NUM_BYTES = {
@@ -49,6 +59,44 @@ class _Entry:
     first: int | None  # the first number; None where it is none, or lies behind the end
 
 
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    entries: Mapping[int, _Entry]
+    behind: int  # where the next one stands; 0: there is none
+
+    def number(self, tag: int, otherwise: int) -> int:
+        found = self.entries[tag].first if tag in self.entries else None
+        return otherwise if found is None else found
+
+    def is_picture(self) -> bool:
+        """Whether it says that it is neither a thumbnail nor a mask."""
+        is_reduced = self.number(OLD_SUBFILE_TYPE, 1) == OLD_REDUCED
+        return not self.number(SUBFILE_TYPE, 0) & (REDUCED | MASK) and not is_reduced
+
+    def num_pixels(self) -> int:
+        return self.number(WIDTH, 0) * self.number(HEIGHT, 0)
+
+
+def without_thumbnails(data: bytes) -> bytes:
+    """The file with its first picture that is no thumbnail as its first: decoders read that one.
+
+    Where all say that they are thumbnails it is the largest. The file itself where it begins with a picture,
+    or `refuse_tiff` has a name for it.
+    """
+    order, width, at = _layout(data)
+    start = place = _first_place(data)
+    found: dict[int, _Directory] = {}
+    while place not in (0, *found) and len(found) < MAX_DIRECTORIES:
+        found[place] = _read_directory(data, place)
+        if found[place].is_picture() or SUB_IFDS in found[start].entries:
+            break
+        place = found[place].behind
+    best = max(found, key=lambda place: (found[place].is_picture(), found[place].num_pixels()), default=start)
+    if best == start:
+        return data
+    return data[:at] + struct.pack(order + width, best) + data[at + struct.calcsize(width) :]
+
+
 def refuse_tiff(data: bytes) -> tuple[str, str] | None:
     """Whether a decoder would be asked for more than the picture is worth, or for what none of ours can.
 
@@ -60,15 +108,11 @@ def refuse_tiff(data: bytes) -> tuple[str, str] | None:
     Returns:
         A reason and what is wrong, in words; or None.
     """
-    entries = _first_directory(data)
-
-    def number(tag: int, otherwise: int) -> int:
-        found = entries[tag].first if tag in entries else None
-        return otherwise if found is None else found
-
+    directory = _read_directory(data, _first_place(data))
+    entries, number = directory.entries, directory.number
     if DNG_VERSION in entries or number(PHOTOMETRIC, 0) in CAMERA_RAW:
         return "unsupported_format", "raw data of a camera"
-    if number(SUBFILE_TYPE, 0) & 1 and SUB_IFDS in entries:
+    if number(SUBFILE_TYPE, 0) & REDUCED and SUB_IFDS in entries:
         return "unsupported_format", "a thumbnail in front of the raw data of a camera"
     samples, bits = number(SAMPLES, 1), max(1, number(BITS, 1))
     if number(COMPRESSION, 1) not in COMPRESSION_INFO:
@@ -93,16 +137,30 @@ def _up(side_px: int) -> int:
     return -(-side_px // 16) * 16  # tiles have sides of a multiple of 16
 
 
-def _first_directory(data: bytes) -> Mapping[int, _Entry]:
+def _layout(data: bytes) -> tuple[str, str, int]:
+    """The order of bytes, the code of an offset, and where the first directory's stands."""
     order = "<" if data[:2] == b"II" else ">"
-    is_big = data[2:4] in (b"+\0", b"\0+")
-    entry, width, inline = (f"{order}HHQ", "Q", 8) if is_big else (f"{order}HHI", "I", 4)
+    return (order, "Q", 8) if data[2:4] in (b"+\0", b"\0+") else (order, "I", 4)
+
+
+def _first_place(data: bytes) -> int:
+    order, width, at = _layout(data)
+    return _offset(data, at, order + width)
+
+
+def _offset(data: bytes, at: int, code: str) -> int:
+    """The offset that stands there; 0 where the file ends before it."""
+    return int(struct.unpack_from(code, data, at)[0]) if at + struct.calcsize(code) <= len(data) else 0
+
+
+def _read_directory(data: bytes, start: int) -> _Directory:
+    order, width, _ = _layout(data)
+    entry, inline = (f"{order}HHQ", 8) if width == "Q" else (f"{order}HHI", 4)
     step = struct.calcsize(entry) + inline
     found: dict[int, _Entry] = {}
     try:
-        (start,) = struct.unpack_from(order + width, data, 8 if is_big else 4)
-        (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), data, start)
-        position = start + (8 if is_big else 2)
+        (count,) = struct.unpack_from(order + ("Q" if width == "Q" else "H"), data, start)
+        position = start + (8 if width == "Q" else 2)
         for _ in range(min(count, 65_535)):
             tag, kind, num = struct.unpack_from(entry, data, position)
             at = position + step - inline
@@ -112,8 +170,8 @@ def _first_directory(data: bytes) -> Mapping[int, _Entry]:
             found[tag] = _costlier(tag, found[tag], new) if tag in found else new
             position += step
     except struct.error:  # the file ends before its directory does
-        return found
-    return found
+        return _Directory(found, 0)
+    return _Directory(found, _offset(data, position, order + width))
 
 
 def _costlier(tag: int, one: _Entry, other: _Entry) -> _Entry:

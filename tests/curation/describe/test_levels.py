@@ -33,13 +33,16 @@ def _scene(seed: int = 0, *, most: int = 255) -> np.ndarray:
     return scene
 
 
-def _tiff(samples: np.ndarray, *, order: str = "<", sample_format: int = 1) -> bytes:
+def _tiff(
+    samples: np.ndarray, *, order: str = "<", sample_format: int = 1, more: dict[int, Tag] | None = None
+) -> bytes:
     height, width = samples.shape[:2]
     bands, bits = samples.size // (width * height), 8 * samples.dtype.itemsize
     data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
     tags: dict[int, Tag] = {256: (4, [width]), 257: (4, [height]), 258: (3, [bits] * bands), 259: (3, [1])}
     tags |= {262: (3, [1 if bands == 1 else 2]), 273: (4, [DATA]), 277: (3, [bands]), 278: (4, [height])}
     tags |= {279: (4, [len(data)]), 339: (3, [sample_format] * bands)}
+    tags |= more or {}
     return tiff(tags if bands != 4 else tags | {338: (3, [2])}, data, order=order)
 
 
@@ -339,6 +342,27 @@ def test_classes_and_counts_are_stretched(kind: type, most: int) -> None:
         assert np.array_equal(decoded.pixels[..., 0], np.rint(samples * (255 / most)))
         as_usual = kind is np.float32 and most == 1
         assert decoded.warnings == (() if as_usual else ("levels_stretched",))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("most", [255, 4095, 65_535])
+def test_grey_of_which_zero_is_white_is_no_negative(most: int, order: str) -> None:
+    """As its twin of which zero is black, and of eight bits, which Pillow turns about itself."""
+    white_is_zero: dict[int, Tag] = {262: (3, [0])}
+    scene = _scene(most=most)
+    eight = (scene * 255 // most).astype(np.uint8)
+    expected = _decode(_tiff(eight, order=order, more=white_is_zero))
+    assert expected.pixels is not None
+    assert np.array_equal(expected.pixels[..., 0], 255 - eight)
+    kinds = [(scene.astype(np.uint16), 1), ((scene / most).astype(np.float32), 3)]
+    for samples, sample_format in kinds[order == ">" :]:  # Pillow refuses 16 bits of the other order
+        plain = _decode(_tiff(samples, order=order, sample_format=sample_format))
+        turned = _decode(_tiff(samples, order=order, sample_format=sample_format, more=white_is_zero))
+        assert plain.pixels is not None
+        assert turned.pixels is not None
+        assert np.array_equal(turned.pixels, 255 - plain.pixels)
+        assert np.abs(turned.pixels.astype(int) - expected.pixels).max() <= 1
+        assert turned.warnings == plain.warnings
 
 
 def _levels(samples: np.ndarray) -> np.ndarray:

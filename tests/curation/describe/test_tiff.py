@@ -177,3 +177,79 @@ def test_a_directory_that_loops_or_ends_early_is_the_decoders_matter() -> None:
     assert _decode(bytes(looping[:60])).reason in ("truncated", "corrupt")
     inward: dict[int, Tag] = {34665: (4, [8]), 34853: (4, [8]), 40965: (4, [8])}  # EXIF, GPS: the same again
     assert _decode(tiff(tags | inward, bytes(12288))).reason is None
+
+
+def _pages(*pages: tuple[np.ndarray, dict[int, Tag]], order: str = "<", is_big: bool = False) -> bytes:
+    """RGB pages one behind the other, each with tags of its own."""
+    head, code, first = (b"+\0\x08\0\0\0", "Q", 16) if is_big else (b"*\0", "I", 8)
+    head = head if order == "<" else b"".join(head[i : i + 2][::-1] for i in range(0, len(head), 2))
+    file = (b"II" if order == "<" else b"MM") + head + struct.pack(order + code, first)
+    for number, (pixels, more) in enumerate(pages):
+        height, width = pixels.shape[:2]
+        at = len(file)
+        tags = rgb_tags(width, height) | {258: (3, [8]), 277: (3, [3]), 278: (4, [height])} | more
+        tags |= {273: (4, [0]), 279: (4, [pixels.nbytes])}
+        num_bytes = (8 + 20 * len(tags) + 8) if is_big else (2 + 12 * len(tags) + 4)
+        tags[273] = (4, [at + num_bytes])
+        file += struct.pack(order + ("Q" if is_big else "H"), len(tags))
+        for tag, (kind, values) in sorted(tags.items()):
+            raw = struct.pack(order + ("H" if kind == 3 else "I"), values[0])
+            file += struct.pack(order + "HH" + code, tag, kind, 1) + raw.ljust(8 if is_big else 4, b"\0")
+        behind = at + num_bytes + pixels.nbytes
+        file += struct.pack(order + code, 0 if number == len(pages) - 1 else behind) + pixels.tobytes()
+    return file
+
+
+def _noise(seed: int, width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("order", "is_big"), [("<", False), (">", False), ("<", True)])
+@pytest.mark.parametrize("marks", [{254: (4, [1])}, {255: (3, [2])}, {254: (4, [4])}])
+def test_a_thumbnail_or_a_mask_in_front_is_passed_over(
+    marks: dict[int, Tag], is_big: bool, order: str
+) -> None:
+    small, picture, other = _noise(0, 16, 12), _noise(1, 64, 48), _noise(2, 80, 60)
+    for pages in ([(small, marks)], [(small, marks), (small[:6], marks)]):
+        data = _pages(*pages, (picture, {}), (other, {}), order=order, is_big=is_big)
+        decoded = _decode(data)
+        assert decoded.warnings == ("thumbnail_skipped",)
+        assert decoded.pixels is not None
+        assert np.array_equal(decoded.pixels, picture)
+    data = _pages((picture, {}), (small, marks), (other, {}), order=order, is_big=is_big)
+    decoded = _decode(data)
+    assert decoded.warnings == ()
+    assert decoded.pixels is not None
+    assert np.array_equal(decoded.pixels, picture)
+
+
+def test_of_nothing_but_thumbnails_the_largest_is_taken() -> None:
+    reduced: dict[int, Tag] = {254: (4, [1])}
+    sides = (16, 64, 32)
+    decoded = _decode(_pages(*((_noise(side, side, side), reduced) for side in sides)))
+    assert decoded.warnings == ("thumbnail_skipped",)
+    assert decoded.pixels is not None
+    assert np.array_equal(decoded.pixels, _noise(64, 64, 64))
+    assert _decode(_pages((_noise(0, 16, 16), reduced))).warnings == ()
+
+
+def test_the_picture_behind_a_thumbnail_is_turned_and_refused_as_any_other() -> None:
+    thumbnail, picture = (_noise(0, 16, 12), {254: (4, [1])}), _noise(1, 64, 48)
+    decoded = _decode(_pages(thumbnail, (picture, {274: (3, [6])})))
+    assert decoded.pixels is not None
+    assert np.array_equal(decoded.pixels, np.rot90(picture, -1))
+    decoded = _decode(_pages(thumbnail, (picture, {259: (3, [33003])})))
+    assert decoded.reason == "unsupported_format"
+    decoded = _decode(_pages(thumbnail, (picture, {256: (4, [60_000]), 257: (4, [60_000])})))
+    assert decoded.reason == "too_many_pixels"
+
+
+def test_thumbnails_that_point_at_each_other() -> None:
+    thumbnail: dict[int, Tag] = {254: (4, [1])}
+    looping = bytearray(_pages((_noise(0, 16, 12), thumbnail), (_noise(1, 8, 8), thumbnail)))
+    num_tags = struct.unpack_from("<H", looping, 8)[0]
+    second = struct.unpack_from("<I", looping, 8 + 2 + 12 * num_tags)[0]
+    struct.pack_into("<I", looping, second + 2 + 12 * num_tags, 8)
+    decoded = _decode(bytes(looping))
+    assert decoded.pixels is not None
+    assert np.array_equal(decoded.pixels, _noise(0, 16, 12))
