@@ -73,7 +73,7 @@ def _in_steps(runner: Runner, step: Step, item: Item, *, rule: ClusterConfig, se
     rows_step = Step("cluster_rows", 1, step.config, load, "task", "cluster", step.threads)
     [rows] = runner.run_inside(rows_step, [item])
     parts, k = item.payload["parts"], rows.facts["num_clusters"]
-    if not rule.is_large(sum(part.num_rows for part in parts), k):
+    if not k or not rule.is_large(sum(part.num_rows for part in parts), k):  # 0: nothing survives
         receipt = runner.run_one(step, item)
         runner.forget(rows_step, [item])
         return receipt

@@ -70,7 +70,8 @@ def build_hierarchy(
         leaves, num_leaves = _split(runner, settings, parts, clusters, seed=config.seed, threads=threads)
         below = _Below(leaves.centroids, num_leaves)
     parents = []
-    for number, level in enumerate(settings.levels):
+    levels = settings.levels if below.num_clusters else ()  # where nothing of the pool survives, nothing
+    for number, level in enumerate(levels):
         rule = ClusterConfig(
             num_clusters=level.num_clusters,
             iterations=settings.iterations,
