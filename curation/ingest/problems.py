@@ -46,6 +46,7 @@ Oddity = Literal[
     "odd_name",  # images whose names are not UTF-8, and sidecars, which are left out
     "other_keys",  # images have no vector in a file of vectors, which has other keys
     "paths_alone",  # a column of images names files, and holds no bytes: such files are never opened
+    "no_text",  # bytes in a column beside the images: left out of the json
     "long_key",  # of a table's row: its number stands for it; of a tar's member: its digest
     "odd_sidecar",  # left out: holds what JSON has no form for, or cannot be read
 ]

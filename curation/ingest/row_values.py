@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
+from curation.ingest.column_types import has_free_bytes
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import as_text
 from curation.printed import redact_value
@@ -28,12 +29,46 @@ def read_values(column: pa.Array) -> list[Any]:
     """The values of a column; what stands in it once, and is pointed at often, is made once.
 
     Text that is not UTF-8 has lone surrogates for its odd bytes; what Python has no value for is given as the
-    error that says so.
+    error that says so. Bytes of any length that are UTF-8 are text: many writers of parquet do not say so.
     """
     try:
-        return _shared_values(column) if _has_dictionary(column.type) else column.to_pylist()
+        values = _shared_values(column) if _has_dictionary(column.type) else column.to_pylist()
     except _NO_VALUE:
-        return [_read_value(item) for item in column]
+        values = [_read_value(item) for item in column]
+    return [_with_text(value) for value in values] if has_free_bytes(column.type) else values
+
+
+def _with_text(value: Any) -> Any:
+    """The value, its bytes as text where they are UTF-8 without zeros, as which masks may pass."""
+    match value:
+        case bytes():
+            try:
+                return value if b"\0" in value else value.decode()
+            except UnicodeDecodeError:
+                return value
+        case list() | tuple():
+            return type(value)(map(_with_text, value))
+        case dict():
+            return {name: _with_text(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def holds_bytes(value: Any) -> bool:
+    """Whether there are bytes in a value that JSON will not have."""
+    match value:
+        case list() | tuple():
+            return any(map(holds_bytes, value))
+        case dict():
+            return any(map(holds_bytes, value.values()))
+        case _:
+            return isinstance(value, bytes)
+
+
+def no_text_note(path: str, column: str) -> Problem:
+    """That a source's column holds bytes that are left out: the same, and so one note, for all its files."""
+    detail = f"column {column!r} holds bytes that are no text, such as other images: left out of the json"
+    return Problem(path, "no_text", detail)
 
 
 def _has_dictionary(kind: pa.DataType) -> bool:
@@ -79,13 +114,15 @@ def name_of(value: Any, row: int, *, place: str, findings: Findings) -> str:
     """What a key column's value names its row; the row's number where it names none.
 
     Args:
-        value: of the column.
+        value: of the column; bytes are named by their hexadecimal digits.
         row: the row's number within its file.
         place: the file, for the note that a name is too long to be one.
         findings: notes are added here.
     """
     if value is None or isinstance(value, Exception):
         return f"{row:08d}"
+    if isinstance(value, bytes):  # a digest
+        value = value[:MAX_NAME_CHARS].hex()
     try:
         _Plain(MAX_NAME_CHARS).of(value, 0)
         name = redact_value(as_text(str(value)))

@@ -90,7 +90,7 @@ class TableSource(BaseModel):
         None, description="column that names the image within its file; null: the number of its row"
     )
     columns: tuple[str, ...] | None = Field(
-        None, description="columns that travel as json; null: all but those with bytes"
+        None, description="columns that travel as json; null: all but those of bytes that are no text"
     )
     max_image_bytes: int = Field(
         256 << 20, description="bytes; a larger image is not kept, its row says file_too_large", ge=1

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as pt
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.column_types import has_free_bytes, holds_pictures, is_bytes, is_free_bytes, plain_type
 from curation.ingest.inflation import InflatesError
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.row_values import name_of, read_values, row_sidecars
+from curation.ingest.row_values import holds_bytes, name_of, no_text_note, read_values, row_sidecars
 from curation.ingest.rows import as_text
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
@@ -27,12 +29,18 @@ READING_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, RecursionError
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns are what: `image` and, for a struct, the field in it; those that travel as json."""
+    """Which columns are what: `image` and, for a struct, the field in it; those that travel as json.
+
+    Of those that nobody asked for, `pictures` are left out, and of `maybe_pictures` the values that are no
+    text.
+    """
 
     image: str
     field: str | None
     key: str | None
     others: tuple[str, ...]
+    pictures: tuple[str, ...] = ()
+    maybe_pictures: frozenset[str] = frozenset()
 
     @property
     def names(self) -> list[str]:
@@ -69,10 +77,18 @@ def choose_columns(schema: pa.Schema, source: TableSource, info: storage.FileInf
     for name in (*([source.key] if source.key else []), *(source.columns or ())):
         if name not in schema.names:
             raise ConfigError(f"{where} has no column {name!r}", got=there)
-    others = source.columns
-    if others is None:
-        others = tuple(f.name for f in schema if f.name != image and not _has_bytes(f.type))
-    return Columns(image, field, source.key, others)
+    if source.columns is not None:
+        return Columns(image, field, source.key, source.columns)
+    others = {f.name: f.type for f in schema if f.name != image}
+    pictures = tuple(name for name, kind in others.items() if holds_pictures(kind))
+    return Columns(
+        image,
+        field,
+        source.key,
+        tuple(name for name in others if name not in pictures),
+        pictures=pictures,
+        maybe_pictures=frozenset(name for name, kind in others.items() if is_free_bytes(kind)),
+    )
 
 
 def _image_at(schema: pa.Schema, name: str) -> tuple[str, str | None] | None:
@@ -81,19 +97,19 @@ def _image_at(schema: pa.Schema, name: str) -> tuple[str, str | None] | None:
         column, field = name, ""
     if column not in schema.names:
         return None
-    kind = _plain_type(schema.field(column).type)
+    kind = plain_type(schema.field(column).type)
     if pt.is_struct(kind):
         field = field or "bytes"
         index = kind.get_field_index(field)
-        return (column, field) if index >= 0 and _is_bytes(kind.field(index).type) else None
-    return (column, None) if _is_bytes(kind) and not field else None
+        return (column, field) if index >= 0 and is_bytes(kind.field(index).type) else None
+    return (column, None) if is_bytes(kind) and not field else None
 
 
 def _only_image(schema: pa.Schema) -> list[tuple[str, str | None]]:
     """The one column that can be the image; bytes of a fixed size are digests, unless there are no others."""
     found = [place for name in schema.names if (place := _image_at(schema, name))]
     others = [
-        place for place in found if not pt.is_fixed_size_binary(_plain_type(schema.field(place[0]).type))
+        place for place in found if not pt.is_fixed_size_binary(plain_type(schema.field(place[0]).type))
     ]
     several = others or found
     return several if len(several) == 1 else []
@@ -104,39 +120,10 @@ def _places_of_bytes(schema: pa.Schema) -> list[str]:
     fields = [
         (f.name, [kind.field(i).name for i in range(kind.num_fields)] if pt.is_struct(kind) else [])
         for f in schema
-        for kind in [_plain_type(f.type)]
+        for kind in [plain_type(f.type)]
     ]
     places = [place for name, inner in fields for place in (name, *(f"{name}.{field}" for field in inner))]
     return [place for place in places if _image_at(schema, place)]
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, whatever they are packed in."""
-    while True:
-        if isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        elif pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
-            kind = kind.value_type
-        else:
-            return kind
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    kind = _plain_type(kind)
-    return (
-        pt.is_binary(kind)
-        or pt.is_large_binary(kind)
-        or pt.is_binary_view(kind)
-        or pt.is_fixed_size_binary(kind)
-    )
-
-
-def _has_bytes(kind: pa.DataType) -> bool:
-    """Whether there are bytes in it that may be an image; those of a fixed size are a null in the json."""
-    plain = _plain_type(kind)
-    if _is_bytes(plain):
-        return not pt.is_fixed_size_binary(plain)
-    return any(_has_bytes(plain.field(i).type) for i in range(plain.num_fields))
 
 
 class TableRows:
@@ -159,6 +146,7 @@ class TableRows:
         self._info, self._source, self._columns, self._findings = info, source, columns, findings
         self._unique = UniqueNames() if columns.key else None
         self._num_paths, self._first_path = 0, ""
+        self._no_text = set(columns.pictures)  # columns with bytes that are left out
 
     def pass_over(self, before: Iterable[pa.RecordBatch]) -> None:
         """A range of the file must give the keys that the whole file would: it needs those `before` it."""
@@ -177,7 +165,7 @@ class TableRows:
         images, paths = _image_values(batch.column(columns.image), columns.field)
         others = [read_values(batch.column(name)) for name in columns.others]
         for i, name in enumerate(self._names(batch, row, self._findings)):
-            values = {column: items[i] for column, items in zip(columns.others, others, strict=True)}
+            values = self._kept({name: items[i] for name, items in zip(columns.others, others, strict=True)})
             sidecars = row_sidecars(
                 values or None,
                 (self._info.path, f"row {row + i}"),
@@ -196,6 +184,13 @@ class TableRows:
                 sidecars=sidecars,
             )
 
+    def _kept(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A row's values without bytes that are no text; deeper ones, or of a fixed size, are null."""
+        odd = {name for name, value in values.items() if holds_bytes(value)}
+        self._no_text |= odd
+        lost = {name for name in odd & self._columns.maybe_pictures if isinstance(values[name], bytes)}
+        return {name: value for name, value in values.items() if name not in lost} if lost else values
+
     def _names(self, batch: pa.RecordBatch, row: int, findings: Findings) -> list[str]:
         values = read_values(batch.column(self._columns.key)) if self._columns.key else [None] * len(batch)
         names = [
@@ -206,6 +201,7 @@ class TableRows:
 
     def end(self) -> None:
         """Note what only the whole of the rows shows."""
+        self._findings.notes.extend(no_text_note(self._source.path, name) for name in sorted(self._no_text))
         if self._num_paths:
             detail = (
                 f"{self._num_paths} rows of column {self._columns.image!r} have a path, such as "
@@ -223,7 +219,7 @@ def _image_values(images: pa.Array, field: str | None) -> tuple[pa.Array, pa.Arr
     # `flatten` takes the struct's own nulls into its fields.
     fields, kind = images.flatten(), images.type
     at = kind.get_field_index("path")
-    is_text = at >= 0 and field != "path" and not _has_bytes(kind.field(at).type)
+    is_text = at >= 0 and field != "path" and not has_free_bytes(kind.field(at).type)
     return _storage_of(fields[kind.get_field_index(field)]), fields[at] if is_text else None
 
 

@@ -119,7 +119,8 @@ def _load(part_rows: int, run_dir: str) -> Work:
             "rows": rows,
             "num_rows": sum(rows),
             "unread": unread,
-            "notes": notes,
+            # What is so in all files of a source is noted once.
+            "notes": list({tuple(note.items()): note for note in notes}.values()),
             "staged": attempt.payload["digest"],
         }
 

@@ -281,3 +281,15 @@ def test_what_a_later_generation_points_into_is_refused(tmp_path: Path):
     with pytest.raises(IntegrityError) as refused:
         item_to_heal(str(tmp_path), elsewhere, receipts=found, healed=())
     assert refused.value is elsewhere
+
+
+def test_what_is_so_in_every_file_is_noted_once(tmp_path: Path, pictures: dict[str, bytes], run_quietly: Run):
+    (tmp_path / "tables").mkdir()
+    images = list(pictures.values())[:4]
+    for number in range(3):
+        table = pa.table({"image": images, "mask": images})
+        pq.write_table(table, tmp_path / "tables" / f"{number}.parquet")
+    source = {"kind": "parquet", "path": str(tmp_path / "tables")}
+    result = run_quietly(config_of(tmp_path / "run", source))
+    notes = [note for note in result.manifest["notes"] if note["what"] == "no_text"]
+    assert [(note["path"], note["detail"][:13]) for note in notes] == [(source["path"], "column 'mask'")]

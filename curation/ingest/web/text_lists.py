@@ -17,7 +17,7 @@ from curation.ingest.web.url_source import ListFormat, UrlSource
 
 _CHUNK_BYTES = 1 << 18
 _WHITESPACE = " \t\r\n"
-_ODD_URL = "bytes that are no UTF-8, in what has the URL; save the list as UTF-8"
+ODD_URL = "bytes that are no UTF-8, in what has the URL; save the list as UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _text_row(text: str, number: int, offset: int) -> ListRow | None:
         return None
     if is_utf8(text):
         return ListRow(number, offset, text)
-    return ListRow(number, offset, None, fault=_ODD_URL)
+    return ListRow(number, offset, None, fault=ODD_URL)
 
 
 def _csv_rows(
@@ -115,7 +115,7 @@ def _record_row(record: Record, header: list[str], source: UrlSource, number: in
     values = dict(zip(header, record.fields, strict=True))
     url = values.pop(source.url)
     if not is_utf8(url):
-        return ListRow(number, record.offset, None, fault=_ODD_URL)
+        return ListRow(number, record.offset, None, fault=ODD_URL)
     plain = {name: without_odd_bytes(value) for name, value in values.items()}
     return ListRow(number, record.offset, url, plain, has_odd_text=plain != values)
 
@@ -177,7 +177,7 @@ def _json_row(line: str, source: UrlSource, place: tuple[int, int], *, where: st
     if plain is values or row.fault is not None:
         return row
     if row.url is not None and row.url != values[source.url]:
-        return ListRow(*place, None, fault=_ODD_URL)
+        return ListRow(*place, None, fault=ODD_URL)
     return replace(row, has_odd_text=True)
 
 

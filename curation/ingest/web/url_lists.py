@@ -10,13 +10,15 @@ import pyarrow.types as pt
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.column_types import holds_pictures, is_free_bytes
 from curation.ingest.inflation import InflatesError
 from curation.ingest.parquet_images import BATCH_ROWS, open_parquet
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.row_values import read_values
+from curation.ingest.row_values import holds_bytes, no_text_note, read_values
 from curation.ingest.table_images import READING_ERRORS
 from curation.ingest.text_lines import is_utf8
 from curation.ingest.web.text_lists import (
+    ODD_URL,
     ListError,
     ListRow,
     open_list,
@@ -66,8 +68,9 @@ def list_rows(
     """
     num_passed = num_bad = num_odd = 0
     first_bad = first_odd = ""
+    no_text: set[str] = set()
     try:
-        for row in _any_rows(info, source, start):
+        for row in _any_rows(info, source, start, no_text=no_text):
             if row is None:
                 num_passed += 1
                 continue
@@ -81,6 +84,7 @@ def list_rows(
     except (ListError, *READING_ERRORS, EOFError, zlib.error) as error:
         findings.problems.append(_problem(info, error))
     finally:
+        findings.notes.extend(no_text_note(source.path, name) for name in sorted(no_text))
         if num_passed:
             detail = f"{num_passed} lines are blank or comments"
             findings.notes.append(Problem(info.path, "no_rows", detail))
@@ -93,10 +97,13 @@ def list_rows(
             findings.notes.append(Problem(info.path, "odd_text", detail))
 
 
-def _any_rows(info: storage.FileInfo, source: UrlSource, start: tuple[int, int]) -> Iterator[ListRow | None]:
+def _any_rows(
+    info: storage.FileInfo, source: UrlSource, start: tuple[int, int], *, no_text: set[str]
+) -> Iterator[ListRow | None]:
+    """The rows; columns with bytes that are left out are added to `no_text`."""
     kind, where = format_of(info.key, source), storage.redact(info.path)
     if kind == "parquet":
-        yield from _parquet_rows(info, source, where=where, first=start[0])
+        yield from _parquet_rows(info, source, where=where, first=start[0], no_text=no_text)
         return
     with open_list(info) as stream:
         yield from text_rows(stream, kind, source, where=where, start=start)
@@ -124,7 +131,9 @@ def _problem(info: storage.FileInfo, error: Exception) -> Problem:
     return Problem(info.path, "unreadable", text)
 
 
-def _parquet_rows(info: storage.FileInfo, source: UrlSource, *, where: str, first: int) -> Iterator[ListRow]:
+def _parquet_rows(
+    info: storage.FileInfo, source: UrlSource, *, where: str, first: int, no_text: set[str]
+) -> Iterator[ListRow]:
     with open_parquet(info.path) as file:
         schema = file.schema_arrow
         require_columns(schema.names, source, where=where)
@@ -135,7 +144,10 @@ def _parquet_rows(info: storage.FileInfo, source: UrlSource, *, where: str, firs
                 expected="strings",
                 remedy="Name the column of the URLs in the source: url: COLUMN",
             )
-        columns = [field.name for field in schema if not _is_bytes(field.type)]
+        asked = {source.url, source.key, *(source.columns or ())}
+        pictures = {f.name for f in schema if holds_pictures(f.type)} - asked
+        no_text |= pictures
+        columns = [name for name in schema.names if name not in pictures]
         start = 0
         for group in range(file.num_row_groups):
             num_rows = file.metadata.row_group(group).num_rows
@@ -143,12 +155,12 @@ def _parquet_rows(info: storage.FileInfo, source: UrlSource, *, where: str, firs
                 batches = file.iter_batches(
                     BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
                 )
-                yield from _batch_rows(batches, source, start=start, first=first)
+                yield from _batch_rows(batches, source, start=start, first=first, no_text=no_text)
             start += num_rows
 
 
 def _batch_rows(
-    batches: Iterator[pa.RecordBatch], source: UrlSource, *, start: int, first: int
+    batches: Iterator[pa.RecordBatch], source: UrlSource, *, start: int, first: int, no_text: set[str]
 ) -> Iterator[ListRow]:
     """The rows from number `first` on; the first of all batches has the number `start`."""
     for batch in batches:
@@ -157,18 +169,28 @@ def _batch_rows(
         for number, items in enumerate(zip(*columns, strict=True), start + skipped):
             values = dict(zip(batch.schema.names, items, strict=True))
             url = values.pop(source.url) or ""
-            yield ListRow(number, 0, url if isinstance(url, str) and is_utf8(url) else None, values)
+            odd = {name for name, value in values.items() if holds_bytes(value)} - {source.key}
+            no_text |= odd
+            for name in odd - set(source.columns or ()):
+                if isinstance(values[name], bytes):
+                    del values[name]
+            if isinstance(url, str) and is_utf8(url):
+                yield ListRow(number, 0, url, values)
+            else:
+                yield ListRow(number, 0, None, values, ODD_URL)
         start += len(batch)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if pt.is_dictionary(kind):
         return _is_text(kind.value_type)
-    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or pt.is_null(kind)
+    return (
+        is_free_bytes(kind)
+        or pt.is_string(kind)
+        or pt.is_large_string(kind)
+        or pt.is_string_view(kind)
+        or pt.is_null(kind)
+    )
 
 
 def cut_list(info: storage.FileInfo, source: UrlSource) -> list[tuple[int, int | None, int]]:

@@ -39,7 +39,7 @@ def test_a_table_by_hand(tmp_path: Path):
         "caption": ["one", None, "dré"],
         "image": pa.array([b"1", None, b""], pa.large_binary()),
         "score": [0.5, math.nan, 2.0],
-        "thumbnail": [b"t", b"t", b"t"],
+        "thumbnail": [b"\xff", b"\x89PNG", b"\0"],
     }
     found = images_of(write(tmp_path / "a.parquet", columns), key_prefix="p/")
     assert [(i.key, i.data, i.reason) for i in found] == [
@@ -347,6 +347,51 @@ def test_notes_of_many_rows_are_counted(tmp_path: Path):
     assert len(images_of(path, findings, max_sidecar_bytes=20)) == 1000
     assert [note.detail for note in findings.notes][-1] == "980 more of this kind"
     assert len(findings.notes) == 21
+
+
+BYTES_AS_TEXT = {
+    "bytes": (pa.array([b"one", "zwölf".encode()]), ["one", "zwölf"]),
+    "large bytes": (pa.array([b"one", None], pa.large_binary()), ["one", None]),
+    "a dictionary": (pa.array([b"one", b"one"]).dictionary_encode(), ["one", "one"]),
+    "a list": (pa.array([[b"one", None], None], pa.list_(pa.binary())), [["one", None], None]),
+    "a struct": (
+        pa.array([{"t": b"x", "n": 1}, {"t": b"\x89P", "n": 2}]),
+        [{"t": "x", "n": 1}, {"t": None, "n": 2}],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BYTES_AS_TEXT)
+@pytest.mark.parametrize("asked", [None, ("caption",)])
+def test_bytes_that_are_utf_8_are_text(tmp_path: Path, name: str, asked: tuple[str, ...] | None):
+    column, expected = BYTES_AS_TEXT[name]
+    path = write(tmp_path / "a.parquet", {"image": [b"1", b"2"], "caption": column})
+    found = images_of(path, columns=asked)
+    assert [json.loads(i.sidecars["json"]) for i in found] == [{"caption": value} for value in expected]
+
+
+def test_columns_that_are_left_out_are_noted_once(tmp_path: Path):
+    columns = {
+        "image": [b"1", b"2"],
+        "mask": [b"\x89PNG", b"\xff\xd8"],
+        "raw": [b"\0\1", b"text"],  # zeros and ones are UTF-8, and no text
+        "conditioning": pa.array([{"bytes": b"x", "path": "a"}] * 2, STRUCT),
+        "views": pa.array([[{"bytes": b"x", "path": "a"}]] * 2, pa.list_(STRUCT)),
+        "label": [3, 4],
+    }
+    findings = Findings()
+    found = images_of(write(tmp_path / "a.parquet", columns), findings)
+    assert [json.loads(i.sidecars["json"]) for i in found] == [{"label": 3}, {"raw": "text", "label": 4}]
+    assert [note.what for note in findings.notes] == ["no_text"] * 4
+    assert [note.detail.split("'")[1] for note in findings.notes] == ["conditioning", "mask", "raw", "views"]
+    path = write(tmp_path / "b.parquet", columns)
+    assert [json.loads(i.sidecars["json"]) for i in images_of(path, columns=["mask"])] == [{"mask": None}] * 2
+
+
+def test_keys_that_are_bytes(tmp_path: Path):
+    columns = {"image": [b"1", b"2", b"3"], "id": [b"a", "ü".encode(), b"\xff\0"]}
+    found = images_of(write(tmp_path / "a.parquet", columns), key="id")
+    assert [i.key for i in found] == ["a.parquet/a", "a.parquet/ü", "a.parquet/ff00"]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,22 @@ FORMATS: dict[str, Callable[[list[dict[str, str]]], bytes]] = {
 }
 
 
+def test_bytes_of_a_table_are_text(tmp_path: Path):
+    columns = {
+        "url": [b"http://h/1.jpg", b"http://h/\xff.jpg"],
+        "caption": [b"one", "zwölf".encode()],
+        "thumb": [b"\x89PNG", b"\x89PNG"],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    found, findings = read(tmp_path / "a.parquet")
+    assert pairs(found) == [("http://h/1.jpg", "one"), (None, "zwölf")]
+    assert "thumb" not in found[0].values
+    assert [note.what for note in findings.notes] == ["no_text", "bad_rows"]
+    pq.write_table(pa.table({"url": [[b"http://h/1.jpg"]]}), tmp_path / "b.parquet")
+    with pytest.raises(ConfigError, match="holds no text"):
+        read(tmp_path / "b.parquet")
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_format_gives_the_same_rows(tmp_path: Path, kind: str, packed: bool):
