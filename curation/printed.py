@@ -14,26 +14,50 @@ HIDDEN = "***"
 _CONTAINER_FIRST = ("abfs", "abfss", "az", "wasb", "wasbs")
 # In these the first part is the name of a bucket or a container, which has no port.
 _PORTLESS = ("s3", "s3a", "s3n", "gs", "gcs", "oss", "cos", *_CONTAINER_FIRST)
+# Schemes whose URLs are still read, or guessed, with other slashes than two: https:/user:password@host.
+_NETWORKED = (
+    r"(?:[a-z0-9.-]{1,40}\+)?(?:https?|ftps?|sftp|ssh|hf|(?:web)?hdfs|(?:web)?davs?|s3[an]?|gcs|gs|oss|cos|abfss?|az"
+    r"|wasbs?)"
+)
+# A chain of stores, or a library, and a URL with so many slashes; or one that leaves its scheme to the page.
+_ODD_HEAD = re.compile(
+    rf"\s*(?:(?:[a-z0-9+._-]+::?)*(?P<scheme>{_NETWORKED}):(?!//(?![/\\]))[/\\]*|[/\\]{{2,}})", re.IGNORECASE
+)
+_HEAD = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.:-]*://")
 # A user within the path of a URL of another one: https://archive/2024/http://user:password@host/x.
-_INNER_USER = re.compile(r"(?<=/)((?:https?|ftp)://)[^/?#@]*@", re.IGNORECASE)
+_INNER_USER = re.compile(r"(?<=/)((?:https?|ftp):[/\\]+)[^/?#@]*@", re.IGNORECASE)
 _INNER_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20})://")
 # Akamai's tokens, which stand in queries and in paths: exp=1~acl=/*~hmac=00ff.
 _HMAC = re.compile(r"(?<=~hmac=)[^~/?&;#]+", re.IGNORECASE)
 # In a sentence, whose own marks follow it.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>`]*[^\s\"'<>`.,;:!?)\]}]")
-_ONE_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://\S*\s*")
+_URL = re.compile(
+    rf"(?:[a-z][a-z0-9+.-]{{0,40}}://|(?<![a-z0-9]){_NETWORKED}:[/\\]+|(?<![^\s\"'<(])//(?=[^\s/]*@))"
+    r"[^\s\"'<>`]*[^\s\"'<>`.,;:!?)\]}]",
+    re.IGNORECASE,
+)
+_ONE_URL = re.compile(
+    rf"\s*(?:[a-z][a-z0-9+._-]*::?)*(?:[a-z][a-z0-9+.-]*://|{_NETWORKED}:[/\\]+|//)\S*\s*", re.IGNORECASE
+)
 _PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#?/]+)=([^&;#]*)")
+# What of a secret follows a mark that would end a parameter, were it not that none follows.
+_REST_OF_SECRET = re.compile(r"(?:[;#](?![^=&;#?/]+=[^=&;#])[^&;#]*)*")
 # Of names of parameters, without case and what joins their words: where one of these stands in it, or is it.
 _SECRET_PART = re.compile(
-    r"signature|token|secret|passw|pwd|oauthsig|credential|apikey|accesskey|accessid|privatekey|authorization"
-    r"|sessionid|jwt|^(?:xamz|xgoog|xms)"
+    r"signature|token|secret|passw|pwd|sig$|credential|apikey|accesskey|accessid|authkey|privatekey|resourcekey"
+    r"|subscriptionkey|authorization|bearer|sess(?:ion)?id|connectsid|jwt|^(?:xamz|xgoog|xms)"
 )
 _SECRET_NAMES = frozenset(
-    ("sig", "sign", "key", "auth", "sas", "hmac", "code", "policy", "keypairid", "session", "verify")
-)
+    ("sign", "key", "auth", "sas", "hmac", "code", "policy", "keypairid", "session", "verify", "rlkey")
+) | {"skey", "pass", "pw", "userpass", "cred", "creds", "tok"}
 _AKAMAI_NAMES = frozenset(("hdnts", "hdnea", "hdntl"))
+# These are secrets too, unless what they say is a small number, or yes or no: a height, a section.
+_OFTEN_SECRET = frozenset(("hm", "oh", "sid", "signed"))
+_HONEST = re.compile(r"\d{1,6}(?:px)?|true|false|yes|no|on|off", re.IGNORECASE)
+# And these beside the time at which a URL ends: of a link that a server checks, not of a file's content.
+_SECRET_WITH_END = frozenset(("md5", "hash", "st"))
+_END = re.compile(r"[?&;](?:expires?|expiry|exp|e)=\d", re.IGNORECASE)
 _MAX_PORT_DIGITS = 5
-_NAMES_WITHIN = re.compile(r"(?:^|[?&;#~])([^=&;#~?/]+)=(?=[^&;#~])")
+_NAMES_WITHIN = re.compile(r"(?:^|[?&;#~])([^=&;#~?/]+)=(?=([^&;#~]{1,64}))")
 # What is encoded more often is hidden unread.
 _MAX_ENCODINGS = 5
 
@@ -43,11 +67,17 @@ def redact_url(url: str) -> str:
 
     What is hidden stays hidden when it is asked again, and a path without a scheme stays as it is.
     """
+    if found := _ODD_HEAD.match(url):
+        return found[0] + _hide(found["scheme"] or "", url[found.end() :])
     scheme, sep, rest = url.partition("://")
-    if not sep:
-        return url
-    rest = _INNER_USER.sub(rf"\1{HIDDEN}@", _hide_user(scheme.lower(), rest))
-    return f"{scheme}://{_HMAC.sub(HIDDEN, _PARAMETER.sub(_hide_parameter, rest))}"
+    return f"{scheme}://{_hide(scheme, rest)}" if sep else url
+
+
+def redact_link(text: str) -> str:
+    """What stands where a URL is due, without credentials, though its scheme is missing or none."""
+    if _HEAD.match(text) or _ODD_HEAD.match(text):
+        return redact_url(text)
+    return _hide("http", text)
 
 
 def redact(text: str) -> str:
@@ -57,14 +87,14 @@ def redact(text: str) -> str:
 
 def redact_value(text: str) -> str:
     """A value of a stranger's table: without its credentials where it is one URL, and any other as it is."""
-    return redact_url(text) if "://" in text and _ONE_URL.fullmatch(text) else text
+    return redact_url(text) if ("/" in text or "\\" in text) and _ONE_URL.fullmatch(text) else text
 
 
 def redacted(data: Any) -> Any:
     """Plain data without the credentials that its URLs may carry."""
     match data:
         case dict():
-            return {key: redacted(value) for key, value in data.items()}
+            return {redacted(key): redacted(value) for key, value in data.items()}
         case list() | tuple():
             return [redacted(value) for value in data]
         case str():
@@ -91,6 +121,12 @@ def _is_unseen(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
+def _hide(scheme: str, rest: str) -> str:
+    """What follows the scheme and its slashes."""
+    shown = _INNER_USER.sub(rf"\1{HIDDEN}@", _hide_user(scheme.lower(), rest))
+    return _HMAC.sub(HIDDEN, _hide_parameters(shown))
+
+
 def _hide_user(scheme: str, rest: str) -> str:
     first = re.split("[/?#]", rest, maxsplit=1)[0]
     tail = rest[len(first) :]
@@ -111,14 +147,27 @@ def _is_cut_password(scheme: str, host: str) -> bool:
     return not (is_port and scheme.rpartition(":")[2] not in _PORTLESS)
 
 
-def _hide_parameter(found: re.Match[str]) -> str:
-    name, value = found[1], found[2]
-    is_hidden = bool(value) and (_is_secret(name) or _holds_secret(value))
-    return f"{name}={HIDDEN}" if is_hidden else found[0]
+def _hide_parameters(rest: str) -> str:
+    has_end = _END.search(rest) is not None
+    shown, at = [], 0
+    while found := _PARAMETER.search(rest, at):
+        name, value = found[1], found[2]
+        if value and (_is_secret(name, value, has_end=has_end) or _holds_secret(value)):
+            shown += [rest[at : found.start(2)], HIDDEN]
+            tail = _REST_OF_SECRET.match(rest, found.end())
+            at = tail.end() if tail else found.end()
+        else:
+            shown.append(rest[at : found.end()])
+            at = found.end()
+    return "".join(shown) + rest[at:]
 
 
-def _is_secret(name: str) -> bool:
+def _is_secret(name: str, value: str, *, has_end: bool) -> bool:
     plain = re.sub(r"[^a-z0-9]", "", unquote(name).lower())
+    if plain in _OFTEN_SECRET:
+        return _HONEST.fullmatch(value) is None
+    if plain in _SECRET_WITH_END:
+        return has_end
     return plain in _SECRET_NAMES | _AKAMAI_NAMES or _SECRET_PART.search(plain) is not None
 
 
@@ -128,7 +177,9 @@ def _holds_secret(value: str) -> bool:
         return False
     for _ in range(_MAX_ENCODINGS):
         inner = unquote(value)
-        if any(_is_secret(name) for name in _NAMES_WITHIN.findall(inner)) or _has_user(inner):
+        has_end = _END.search(inner) is not None
+        names = _NAMES_WITHIN.findall(inner)
+        if any(_is_secret(name, said, has_end=has_end) for name, said in names) or _has_user(inner):
             return True
         if inner == value:
             return False

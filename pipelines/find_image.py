@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from curation.errors import ConfigError
 from curation.ingest.rows import as_text
-from curation.printed import redact_url
+from curation.printed import redact_link, redact_url
 from pipelines.arrow_columns import places_of, places_with_prefix, rows_at
 from pipelines.listed import read_listed
 
@@ -40,13 +40,15 @@ def find_images(
     """
     asked = as_text(asked)  # a name that is not UTF-8 stands so in the lineage
     found: list[Found] = []
-    is_uri = "://" in asked or asked.startswith("/")
+    shown = redact_link(asked.strip())  # as the lineage has what stood in a list of URLs
+    is_uri = "://" in asked or asked.startswith("/") or shown != asked
     for offset, entry, table in _names(run_dir, manifest, with_uris=is_uri):
         if not _is_of(table, pool):
             continue
         match = set(places_of(table["key"], asked))
         if is_uri:
-            match |= set(places_of(table["uri"], redact_url(asked)))
+            for name in {redact_url(asked), shown}:
+                match |= set(places_of(table["uri"], name))
         first, _, key = asked.partition("/")
         if key and _is_of(table, first):
             match |= set(places_of(table["key"], key))
@@ -108,7 +110,7 @@ def _nothing(run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str
         return ConfigError(f"{run_dir} has no pool {pool!r}", expected=f"one of {', '.join(pools)}")
     near = near_names(run_dir, manifest, asked, pool=pool)
     return ConfigError(
-        f"No image {asked!r} in {run_dir}" + (f", pool {pool}" if pool else ""),
+        f"No image {redact_link(asked)!r} in {run_dir}" + (f", pool {pool}" if pool else ""),
         expected="a key as in the listing (the path below the source), POOL/KEY, a URL or path, or "
         f"{MIN_ID_DIGITS} digits of an image id",
         remedy=f"Near it: {', '.join(near)}" if near else "",

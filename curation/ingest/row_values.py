@@ -201,7 +201,10 @@ class _Plain:
             raise ValueError(f"values are nested more than {_MAX_DEPTH} deep")
         match value:
             case dict():
-                return {str(name): self.of(item, depth + 1) for name, item in value.items()}
+                plain = {redact_value(str(name)): self.of(item, depth + 1) for name, item in value.items()}
+                if len(plain) < len(value):
+                    raise ValueError("two names are one without the credentials in them")
+                return plain
             case list() | tuple():
                 return [self.of(item, depth + 1) for item in value]
             case _:

@@ -1,6 +1,7 @@
 """What text may show: no credentials, and nothing that a terminal obeys."""
 
 import pickle
+import re
 from urllib.parse import quote
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from curation.errors import ConfigError
 from curation.ingest.problems import Problem
-from curation.printed import redact, redact_url, redact_value, visible
+from curation.printed import redact, redact_link, redact_url, redact_value, redacted, visible
 
 # A URL, and how it may be shown.
 URLS = [
@@ -49,6 +50,31 @@ URLS = [
     ("http://key:123456/secret@h/x", "http://***@h/x"),
     ("sftp://me:secret@host:22/data/x@y", "sftp://***@host:22/data/x@y"),
     ("https://h/x?password=sec ret", "https://h/x?password=***"),
+    ("https://h/x?auth_key=17-0-0-secret&w=1", "https://h/x?auth_key=***&w=1"),
+    ("https://h/x?hash=x&rlkey=secret", "https://h/x?hash=x&rlkey=***"),
+    ("https://h/x?PHPSESSID=secret&sessid=secret&id=5", "https://h/x?PHPSESSID=***&sessid=***&id=5"),
+    ("https://h/x?md5=secret&expires=17", "https://h/x?md5=***&expires=17"),
+    ("https://h/x?e=17&st=secret", "https://h/x?e=17&st=***"),
+    ("https://cdn/x?ex=1&is=2&hm=0secret", "https://cdn/x?ex=1&is=2&hm=***"),
+    ("https://cdn/x?_nc_cat=1&oh=00_secret&oe=65AB", "https://cdn/x?_nc_cat=1&oh=***&oe=65AB"),
+    ("https://h/x?subscription-key=secret&pass=secret&pw=secret", "https://h/x?subscription-key=***&pass=***&pw=***"),
+    ("https://h/x?authkey=secret&auth_sig=secret&lsig=secret", "https://h/x?authkey=***&auth_sig=***&lsig=***"),
+    ("https://h/x?sid=secret&bearer=secret&signed=secret", "https://h/x?sid=***&bearer=***&signed=***"),
+    ("https://h/x?resourcekey=0-secret&cred=secret", "https://h/x?resourcekey=***&cred=***"),
+    ("https://h/x?sig=se;secret&w=1", "https://h/x?sig=***&w=1"),
+    ("https://h/x?sig=se#secret", "https://h/x?sig=***"),
+    ("https://h/x?w=1;sig=se;secret;h=2#top", "https://h/x?w=1;sig=***;h=2#top"),
+    ("https://h/#/route?sig=secret", "https://h/#/route?sig=***"),
+    ("https://h/x?url=" + quote("https://o/y?md5=secret&expires=1", safe=""), "https://h/x?url=***"),
+    ("http:/u:secret@h/x.tar", "http:/***@h/x.tar"),
+    ("https:////u:secret@h/x", "https:////***@h/x"),
+    ("https:\\\\u:secret@h/x?sig=secret", "https:\\\\***@h/x?sig=***"),
+    ("s3:/key:sec/ret@bucket/x", "s3:/***@bucket/x"),
+    ("precomputed:http:/u:secret@h/x.parquet", "precomputed:http:/***@h/x.parquet"),
+    ("//u:secret@h/x?u=http://o/y", "//***@h/x?u=http://o/y"),
+    ("simplecache::https://u:secret@h/x", "simplecache::https://***@h/x"),
+    ("zip://in::https:/u:secret@h/x", "zip://***@h/x"),
+    ("https://archive/2024/http:/u:secret@h/x", "https://archive/2024/http:/***@h/x"),
 ]  # fmt: skip
 PLAIN = [
     "abfs://data@account.dfs.core.windows.net/web",
@@ -64,6 +90,13 @@ PLAIN = [
     "https://h/x?url=https%3A%2F%2Fo%2Fy%3Fw%3D1&t=50%25",
     "https://h/x?w=300&id=7&v=2#top",
     "https://h/x?token=",
+    "https://h/x?id=5&size=big&monkey=2&design=flat&author=me&passage=3&keyword=cat&state=on&hashtag=x",
+    "https://h/x?md5=d41d8cd98f00b204e9800998ecf8427e&w=2",
+    "https://h/x?ow=100&oh=200&hm=12px&sid=1234&signed=true&hash=7#md5",
+    "//host/share@x/y",
+    "logs:/data/me@x",
+    "C:/data/me@x",
+    "precomputed:/data/me@x.parquet",
     "/plain@path?token=1",
     "a:b@c",
     "",
@@ -82,6 +115,40 @@ def test_credentials_are_hidden(url: str, shown: str) -> None:
 def test_what_is_no_credential_stays(url: str) -> None:
     assert redact_url(url) == url
     assert redact(f"see {url} there") == f"see {url} there"
+
+
+# What stands where a list has its URLs.
+LINKS = [
+    ("//u:secret@host/a", "//***@host/a"),
+    ("//secret@host/a", "//***@host/a"),
+    ("host/a?sig=secret", "host/a?sig=***"),
+    ("host:80/a?id=5&size=big", "host:80/a?id=5&size=big"),
+    ("u:secret@host/a?u=http://o/b", "***@host/a?u=http://o/b"),
+    ("/a/b?X-Amz-Signature=secret#top", "/a/b?X-Amz-Signature=***"),
+    ("ht!tp://u:secret@h", "***@h"),
+    ("http:u:secret@h/x", "http:***@h/x"),
+    ("HTTPS://u:secret@h/x", "HTTPS://***@h/x"),
+    ("cats and dogs/1.jpg", "cats and dogs/1.jpg"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("link", "shown"), LINKS)
+def test_links_hide_them_without_a_scheme(link: str, shown: str) -> None:
+    assert redact_link(link) == shown
+    assert redact_link(shown) == shown
+
+
+@pytest.mark.parametrize(("url", "shown"), URLS)
+def test_a_link_is_shown_as_a_url_is(url: str, shown: str) -> None:
+    if re.match(r"[a-z]+:/|//", url):
+        assert redact_link(url) == shown
+    if " " not in url:
+        assert redact_value(url) == shown
+
+
+def test_names_in_plain_data_hide_them_too() -> None:
+    assert redacted({"https://u:secret@h/": ["//u:secret@h/a"]}) == {"https://***@h/": ["//***@h/a"]}
 
 
 def test_of_values_of_tables_only_whole_urls_are_changed() -> None:
@@ -103,9 +170,11 @@ def test_no_password_survives(password: str) -> None:
 
 @given(st.text(max_size=20))
 def test_hiding_twice_is_hiding_once(rest: str) -> None:
-    for scheme in ("s3", "abfs", "https"):
-        shown = redact_url(f"{scheme}://{rest}")
+    for scheme in ("s3://", "abfs://", "https://", "https:/", "//", "x::https://"):
+        shown = redact_url(f"{scheme}{rest}")
         assert redact_url(shown) == shown
+        assert redact_link(redact_link(f"{scheme}{rest}")) == redact_link(f"{scheme}{rest}")
+    assert redact_link(redact_link(rest)) == redact_link(rest)
 
 
 def test_errors_and_problems_hide_them() -> None:

@@ -37,6 +37,17 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert "default" in text or "RUN_DIR" in text or "CONFIG" in text or "CHECKPOINT" in text
 
 
+@pytest.mark.parametrize(
+    "config", ["https://u:secret@h/x.yaml", "https:/u:secret@h/x.yaml", "s3://b/x.yaml?sig=secret"]
+)
+@pytest.mark.parametrize("command", ["plan", "run", "pretrain"])
+def test_no_command_shows_a_password(command: str, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, config]) == 2
+    shown = capsys.readouterr()
+    assert "***" in shown.err
+    assert "secret" not in shown.out + shown.err
+
+
 def _import(line: str) -> Callable[[argparse.Namespace], int]:
     def command(_: argparse.Namespace) -> int:
         exec(line, {})

@@ -183,6 +183,10 @@ def test_the_resolved_config_loads_again(tmp_path: Path) -> None:
         "az://container/web?sv=1&sig=secret",
         "gs://bucket/web?X-Goog-Signature=secret",
         "s3://bucket/web?AWSAccessKeyId=secret&Expires=1",
+        "http:/u:secret@host/web.tar",
+        "//u:secret@host/web",
+        "http://host/web.tar?rlkey=secret",
+        "simplecache::http://u:secret@host/web",
     ],
 )
 def test_credentials_are_no_part_of_a_path(tmp_path: Path, url: str) -> None:

@@ -298,6 +298,8 @@ def test_what_a_signed_url_carries_is_in_no_file_of_the_run(
     server.routes |= {path.partition("?")[0]: route for path, route in server.routes.items()}
     userinfo = server.url("/9.jpg").replace("://", "://user:HU/SH@")
     lines = [*(server.url(path) for path in paths), userinfo, userinfo.replace("HU/SH", "HUSH")]
+    bare = [userinfo.removeprefix("http:"), f"{userinfo.partition('@')[2]}?sig=HU;SH#HUSH"]
+    lines += bare
     (tmp_path / "urls.txt").write_text("\n".join(lines) + "\n")
     run_dir = tmp_path / "run"
     run_quietly(config_for({"kind": "urls", "path": str(tmp_path / "urls.txt")}, run_dir, num_retries=0))
@@ -314,7 +316,8 @@ def test_what_a_signed_url_carries_is_in_no_file_of_the_run(
             assert b"SH@" not in data, path
     # Asked for by its whole URL, an image is found.
     capsys.readouterr()
-    assert main(["explain", str(run_dir), lines[0]]) == 0
+    for line in (lines[0], *bare):
+        assert main(["explain", str(run_dir), f" {line}"]) == 0
     assert main(["explain", str(run_dir), lines[0] + "&x=no"]) == 2
     said = capsys.readouterr()
     assert "HUSH" not in said.out + said.err

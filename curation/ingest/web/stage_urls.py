@@ -24,6 +24,7 @@ from curation.ingest.web.text_lists import ListRow
 from curation.ingest.web.url_lists import list_rows
 from curation.ingest.web.url_source import UrlSource
 from curation.packages import needing
+from curation.printed import redact_link
 
 # Reasons of rows that a later run asks for again: the others will not change by themselves.
 MAY_SUCCEED_LATER = frozenset(("http_error", "connection_failed", "timeout", "unit_full"))
@@ -147,9 +148,9 @@ def _fetch_batch(
     wanted = [image.url or "" for image, verdict in zip(batch, verdicts, strict=True) if verdict is None]
     fetched = _download(wanted, config, place, max_bytes=max_bytes)
     for image, verdict in zip(batch, verdicts, strict=True):
-        uri = storage.redact(as_text(image.url or ""))[:MAX_URL_CHARS]
+        uri = redact_link(as_text(image.url or "").strip())[:MAX_URL_CHARS]
         if isinstance(verdict, ImageRow):
-            yield verdict
+            yield verdict._replace(uri=uri)
         elif verdict is not None:
             yield StagedImage(image.key, uri, None, verdict)
         else:

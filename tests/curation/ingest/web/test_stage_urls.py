@@ -105,6 +105,37 @@ def test_what_one_page_forbids_another_may_show(server: Loopback, tmp_path: Path
     assert server.asked("/a") == 1
 
 
+def test_no_credential_of_a_row_is_written(server: Loopback, tmp_path: Path):
+    server.routes = {"/a?auth_key=secret": answer(b"a" * 600), "/a?auth_key=secretly": answer(b"b" * 600)}
+    host = server.url("").removeprefix("http://")
+    path = tmp_path / "list.jsonl"
+    rows = [
+        {"url": f"  {server.url('/a?auth_key=secret')} ", "https://u:secret@h/": {"//u:secret@h/x": 1}},
+        {"url": server.url("/a?auth_key=secretly"), "page": "simplecache::https://u:secret@h/x"},
+        {"url": f"//u:secret@{host}/a"},
+        {"url": f"{host}/a?sig=secret"},
+        {"url": server.url("/b"), "https://u:secret1@h/": 1, "https://u:secret2@h/": 2},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = UrlSource(path=str(path), download=LOCAL)
+    found = stage(source, tmp_path)
+    signed = server.url("/a?auth_key=***")
+    assert found.table["uri"].to_pylist() == [
+        signed, signed, f"//***@{host}/a", f"{host}/a?sig=***", server.url("/b"),
+    ]  # fmt: skip
+    # Two links that differ in what is hidden are two images.
+    assert found.table["reason"].to_pylist() == [None, None, "bad_url", "bad_url", "not_found"]
+    assert [note.what for note in found.notes] == ["odd_sidecar"]
+    tars = b"".join(file.read_bytes() for file in (tmp_path / "out").glob("*.tar"))
+    assert b'{"https://***@h/":{"//***@h/x":1}}' in tars
+    assert b"simplecache::https://***@h/x" in tars
+    assert b"secret" not in tars
+    old = found.table.set_column(
+        1, "uri", pa.array([f"{uri}&pw=secret" for uri in found.table["uri"].to_pylist()])
+    )
+    assert stage(source, tmp_path, before=old, name="again").table["uri"].equals(found.table["uri"])
+
+
 def test_keys_and_sidecars(tmp_path: Path):
     path = tmp_path / "list.jsonl"
     rows = [
