@@ -11,12 +11,14 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from curation import storage
+from curation.local_reads import NotRegularError
 
 _NUM_LOCKS = 64
 _LOCK_BITS = 48  # a place far behind the record's end, which a lock may name
@@ -57,7 +59,7 @@ class Hashes:
         """
         try:
             return self.sha256(path) == sha256
-        except FileNotFoundError:
+        except (FileNotFoundError, NotRegularError):
             return False
 
     def sha256(self, path: str) -> str:
@@ -127,15 +129,17 @@ class Hashes:
             self._num_read = len(data)
 
     def _opened(self) -> int | None:
-        if self._record is None:
-            return None
         with self._opening:
-            if self._handle is None:
+            if self._handle is None and self._record is not None:
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if self._writes else os.O_RDONLY
                 if self._writes:
                     self._record.parent.mkdir(parents=True, exist_ok=True)
+                flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
                 with contextlib.nullcontext() if self._writes else contextlib.suppress(FileNotFoundError):
-                    self._handle = os.open(self._record, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                    self._handle = os.open(self._record, flags, 0o600)
+                if self._handle is not None and not stat.S_ISREG(os.fstat(self._handle).st_mode):
+                    os.close(self._handle)
+                    self._handle = self._record = None  # a pipe, or a device: nothing is remembered
             return self._handle
 
     @contextlib.contextmanager

@@ -32,6 +32,10 @@ _hung: dict[str, int] = {}  # disk → calls in a row that hang there
 _state = threading.Lock()
 
 
+class NotRegularError(OSError):
+    """A file that may never answer, or never end."""
+
+
 class _Caller:
     """A thread that makes calls for others."""
 
@@ -119,7 +123,8 @@ def open_regular(path: str | Path) -> tuple[int, int]:
     """A handle for reading a regular file, and its size.
 
     Raises:
-        OSError: it cannot be opened, or is a folder, a pipe, a socket or a device.
+        OSError: it cannot be opened, or is a folder.
+        NotRegularError: it is a pipe, a socket or a device.
     """
     # Opened so, a pipe waits for no writer, and reading a regular file is as ever.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -129,8 +134,14 @@ def open_regular(path: str | Path) -> tuple[int, int]:
         os.close(handle)
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise OSError(errno.EINVAL, "not a regular file, but a pipe, a socket or a device", str(path))
+        raise NotRegularError(errno.EINVAL, "not a regular file, but a pipe, a socket or a device", str(path))
     return handle, found.st_size
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise as `open_regular` does; for libraries that open a file by its name."""
+    handle, _ = open_regular(path)
+    os.close(handle)
 
 
 def open_and_read(path: Path, offset: int, num_bytes: int) -> tuple[int, int, bytes]:

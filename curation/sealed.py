@@ -12,8 +12,12 @@ _SEAL = "sealed_by"
 
 def seal(data: Mapping[str, Any]) -> str:
     """The text of an object; keys in their own order: what is read back prints as what was just made."""
-    text = json.dumps(data)
-    return json.dumps({**data, _SEAL: _hash(text)})
+    return json.dumps(sealed(data))
+
+
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """An object with its seal, which any writer of JSON may write."""
+    return {**data, _SEAL: _hash(json.dumps(data))}
 
 
 def unseal(text: str | bytes, *, where: str) -> dict[str, Any]:

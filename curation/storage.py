@@ -344,6 +344,8 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
         IntegrityError: when the file is no whole parquet file.
     """
     try:
+        if is_local(path):
+            local_reads.require_regular(local_path(path))
         source = str(local_path(path)) if is_local(path) else pa.BufferReader(read_bytes(path))
         # A bare ParquetFile: read_table would look for `key=value` partitions in the folders' names.
         with pq.ParquetFile(source, memory_map=is_local(path)) as file:
@@ -368,6 +370,7 @@ def read_vectors(path: str) -> np.ndarray:
     """An array from a `.npy` file: memory-mapped where it is local."""
     try:
         if is_local(path):
+            local_reads.require_regular(local_path(path))
             return np.load(local_path(path), mmap_mode="r", allow_pickle=False)
         return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -2,17 +2,23 @@
 
 import contextlib
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from curation import storage
+from curation.errors import IntegrityError
 from pipelines.lock import lock
 from pipelines.lvd import curate
 from pipelines.progress import Progress
+from pipelines.row_notes import SCRATCH
 from pipelines.run_dir import read_manifest, read_run_config
 from pipelines.runner import Runner, StopHereError
 from pipelines.step import RECEIPT
+
+# What runs name by its identity.
+_DATASET, _ITEM = re.compile("dataset-[0-9a-f]{32}"), re.compile("steps/[^/]+/[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -38,19 +44,34 @@ def find_leftovers(run_dir: str, *, keep_current: bool) -> list[Leftover]:
         run_dir: of a finished run.
         keep_current: keep what the config in run.yaml still uses, so that its next run has little to do.
     """
-    manifest = read_manifest(run_dir)
+    manifest = _manifest(run_dir)
     return _leftovers(run_dir, manifest, _in_use(run_dir) if keep_current else _InUse())
+
+
+def _manifest(run_dir: str) -> dict[str, Any]:
+    """The manifest of a dataset that is there: all others are taken for old ones."""
+    manifest = read_manifest(run_dir)
+    folder = storage.join(run_dir, manifest["dataset_dir"])
+    if not storage.is_dir(folder):
+        raise IntegrityError(
+            f"The dataset of {run_dir} is gone",
+            got=f"no {folder}",
+            expected="the folder that manifest.json names",
+            remedy="Run the same config again: it is made anew from what is done",
+        )
+    return manifest
 
 
 def _leftovers(run_dir: str, manifest: Mapping[str, Any], used: _InUse) -> list[Leftover]:
     sizes: dict[str, int] = {}
     for info in storage.list_files(run_dir):
         name = info.key.split("/")
-        is_old_dataset = name[0].startswith("dataset-") and name[0] != manifest["dataset_dir"]
-        folder = name[0] if is_old_dataset or name[0] == "tmp" else "/".join(name[:3])
+        is_old_dataset = _DATASET.fullmatch(name[0]) is not None and name[0] != manifest["dataset_dir"]
+        folder = name[0] if is_old_dataset or name[0] == SCRATCH else "/".join(name[:3])
         if folder in used.folders or info.key in used.receipts or "markers" in name:
             continue
-        if is_old_dataset or name[0] in ("steps", "tmp"):
+        # Whatever else lies there is not a run's.
+        if is_old_dataset or name[0] == SCRATCH or _ITEM.fullmatch(folder):
             # What the dataset links to is freed by removing the dataset alone.
             is_linked = storage.local_path(info.path).stat().st_nlink > 1
             sizes[folder] = sizes.get(folder, 0) + (0 if is_linked else info.num_bytes)
@@ -80,7 +101,7 @@ def by_step(folders: Sequence[Leftover]) -> dict[str, int]:
 def clean(run_dir: str, *, keep_current: bool) -> list[Leftover]:
     """Remove what `find_leftovers` finds, and the markers, which speak of what is gone; returns what went."""
     with lock(run_dir):
-        manifest = read_manifest(run_dir)
+        manifest = _manifest(run_dir)
         used = _in_use(run_dir) if keep_current else _InUse()
         folders = _leftovers(run_dir, manifest, used)
         for folder in folders:

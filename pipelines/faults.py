@@ -58,6 +58,11 @@ def fault_lines(
                 lines.append(f"{name}: there is no such field{_allowed(fault['loc'], root)}")
             case "string_type" if isinstance(fault.get("input"), bool | int | float):
                 lines.append(f"{name}: text is expected (got {fault['input']}); put it in quotes")
+            case "string_type" if "input" in fault and fault["input"] is None:
+                lines.append(
+                    f"{name}: text is expected (got YAML's null, which a bare ~ and an empty value mean); "
+                    "put it in quotes"
+                )
             case "value_error":
                 lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
             case _:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from curation import storage
 from curation.errors import IntegrityError
+from curation.hashes import Hashes
 from pipelines.step import RECEIPT, SET_ASIDE, Receipt
 
 
@@ -80,10 +81,9 @@ def _remove_damaged(run_dir: str, folder: str, receipt: bytes) -> None:
         wrong = [info.path for info in found if info.key != SET_ASIDE]
     else:
         refs = [item.file(run_dir, name) for name in item.files]
+        hashes = Hashes()
         wrong = [
-            ref.path
-            for ref in refs
-            if storage.exists(ref.path) and storage.sha256_file(ref.path) != (ref.sha256, ref.num_bytes)
+            ref.path for ref in refs if storage.exists(ref.path) and not hashes.holds(ref.path, ref.sha256)
         ]
     for path in wrong:
         storage.remove_file(path)

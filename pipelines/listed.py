@@ -14,6 +14,8 @@ import pyarrow as pa
 from curation import storage
 from curation.errors import IntegrityError
 from curation.hashes import Hashes
+from curation.local_reads import NotRegularError
+from curation.sealed import sealed
 
 # A marker among those of steps, and removed with them.
 _RECORD = "steps/hashes/markers/dataset.jsonl"
@@ -44,6 +46,8 @@ def proven(run_dir: str, entry: Mapping[str, Any]) -> str:
         sha256 = _known_hashes(run_dir).sha256(path)
     except FileNotFoundError:
         sha256 = "none: there is no such file"
+    except NotRegularError:
+        sha256 = "none: it is no regular file"
     if sha256 != entry["sha256"]:
         raise IntegrityError(
             f"A file of the dataset is damaged: {path}",
@@ -86,5 +90,5 @@ def _others(manifest: Mapping[str, Any], path: str) -> list[Mapping[str, Any]]:
 
 def write_manifest(run_dir: str, manifest: Mapping[str, Any]) -> None:
     """Replace the manifest as a whole: after everything that it lists."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(sealed(manifest), indent=1, ensure_ascii=False) + "\n"
     storage.publish_bytes(storage.join(run_dir, "manifest.json"), text.encode(), replace=True)

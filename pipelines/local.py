@@ -6,6 +6,7 @@ from functools import partial
 
 from curation import storage
 from pipelines.alone import do_alone
+from pipelines.row_notes import SCRATCH
 from pipelines.runner import Death
 from pipelines.step import IN_FLIGHT, Item, Receipt, Step, Work, perform
 from pipelines.threads import set_threads
@@ -44,4 +45,4 @@ class LocalExecutor:
 
 def _note(step: Step, item: Item, run_dir: str) -> str:
     """The file that says that an item is being done in the process of a run."""
-    return storage.join(run_dir, "tmp", f"{IN_FLIGHT}{step.identity(item)}")
+    return storage.join(run_dir, SCRATCH, f"{IN_FLIGHT}{step.identity(item)}")

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -91,8 +92,10 @@ class Owned:
 
     def _take_file(self) -> None:
         while True:
-            handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            handle = os.open(self._file, flags, 0o666)
             try:
+                _require_regular(handle, self._file)
                 self._lock(handle)
             except BaseException:
                 os.close(handle)
@@ -144,7 +147,7 @@ def owner(run_dir: str) -> str | None:
     if not folder.is_dir() or not (_is_locked(folder) or _is_locked(folder / "lock")):
         return None
     try:
-        data = json.loads((folder / "lock").read_text())
+        data = json.loads(storage.read_bytes(str(folder / "lock")))
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(data["since"]))
         return f"process {data['pid']} on {data['host']}, since {since}"
     except (OSError, ValueError, KeyError, TypeError):
@@ -154,7 +157,7 @@ def owner(run_dir: str) -> str | None:
 def _is_locked(path: Path) -> bool:
     """Whether somebody holds a lock on a file or folder; what is not there nobody holds."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     try:
@@ -166,6 +169,17 @@ def _is_locked(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def _require_regular(handle: int, path: Path) -> None:
+    """Refuse what cannot be written into as a file can: a pipe, a device."""
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise ConfigError(
+            f"The run directory has a lock that is no regular file: {path}",
+            got="a pipe or a device",
+            expected="the file that runs lock",
+            remedy="Remove it",
+        )
 
 
 def _is_at(handle: int, path: Path) -> bool:

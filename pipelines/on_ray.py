@@ -26,6 +26,7 @@ from curation.errors import ConfigError, ExecutorError, LvdError
 from pipelines.alone import do_alone
 from pipelines.last_words import is_lost
 from pipelines.ray_watch import Cluster, Watch, end_marked, leave_at_exit, marking
+from pipelines.row_notes import SCRATCH
 from pipelines.runner import MAX_ATTEMPTS, Death
 from pipelines.step import Item, Receipt, Step, Work, perform
 from pipelines.threads import set_threads
@@ -361,7 +362,7 @@ def check_run_dir_is_shared(run_dir: str) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2 or not storage.is_local(run_dir):
         return
-    probe = storage.join(run_dir, "tmp", f"probe-{uuid.uuid4().hex}")
+    probe = storage.join(run_dir, SCRATCH, f"probe-{uuid.uuid4().hex}")
     storage.publish_bytes(probe, b"lvd")
     try:
         look = ray.remote(num_cpus=0)(storage.exists)

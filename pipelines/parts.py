@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float16, Int64, UInt64
 from curation import storage
 from curation.errors import IntegrityError
 from curation.hashes import Hashes
+from curation.local_reads import NotRegularError
 from curation.schema import IMAGES, Role
 from pipelines.step import FileRef, digest_of
 
@@ -63,6 +64,8 @@ def verified(ref: FileRef, *, hashes: Hashes = _HASHES) -> str:
         sha256 = hashes.sha256(ref.path)
     except FileNotFoundError:
         sha256 = "none: there is no such file"
+    except NotRegularError:
+        sha256 = "none: it is no regular file"
     if sha256 != ref.sha256:
         raise IntegrityError(
             f"A file of the run is damaged: {ref.path}",

@@ -28,6 +28,8 @@ PATHS = (
 EMBEDDERS = ("describe.embed.embedder", "describe.descriptor", "describe.heads.embedder")
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+# With a machine's name or none, or without slashes for one.
+_FILE_URL = re.compile(r"file:(?://([^/$~]*))?(?=[/$~])", re.IGNORECASE)
 # What stands before a path in the name of an embedder.
 _BEFORE_PATH = re.compile(r"(?:vit|sscd|precomputed):|timm:[^@]*@|open_clip:[^/]*/|,whitening=")
 
@@ -53,8 +55,7 @@ def expand_path(path: str, *, at: str) -> str:
     Raises:
         ConfigError: as `expand_paths` says.
     """
-    scheme = "file://" if path.startswith("file://") else ""
-    plain = path.removeprefix(scheme)
+    scheme, plain = _file_url(path, at)
     home = os.path.expanduser(plain)  # noqa: PTH111 — Path would take `~` in the middle, and URLs, apart
     if plain.startswith("~") and home == plain:
         raise ConfigError(
@@ -64,6 +65,20 @@ def expand_path(path: str, *, at: str) -> str:
             remedy="Write the path out, or ./~… for a folder of this name",
         )
     return scheme + _VARIABLE.sub(lambda found: _value(found, path, at), home)
+
+
+def _file_url(path: str, at: str) -> tuple[str, str]:
+    """The scheme of a local file's URL, if it is one, and the path in it (RFC 8089, section 2)."""
+    if (found := _FILE_URL.match(path)) is None:
+        return "", path
+    if (found[1] or "").lower() not in ("", "localhost"):
+        raise ConfigError(
+            f"{at}a file of another machine",
+            got=path,
+            expected="file:///PATH, or a plain path",
+            remedy="Mount its folder here and on every worker, and give that path",
+        )
+    return "file://", path[found.end() :]
 
 
 def expand_embedder(spec: str, *, at: str) -> str:

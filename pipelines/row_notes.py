@@ -13,6 +13,8 @@ from pathlib import Path
 
 from curation import storage
 
+# Of a run directory, for what is not done yet. It is removed as a whole, so its name is nobody else's.
+SCRATCH = ".lvd-tmp"
 ROWS = "rows-"
 EVERY_S = 2.0
 
@@ -61,4 +63,4 @@ def noted_rows(run_dir: str) -> Mapping[str, int]:
 
 
 def _folder(run_dir: str) -> Path:
-    return storage.local_path(run_dir) / "tmp"
+    return storage.local_path(run_dir) / SCRATCH

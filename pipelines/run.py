@@ -21,6 +21,7 @@ from pipelines.paths import absolute
 from pipelines.preflight import require_needed
 from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
+from pipelines.row_notes import SCRATCH
 from pipelines.run_dir import read_manifest, save_config
 from pipelines.runner import Executor, Runner, StepState, StopHereError
 from pipelines.stages.dataset import has_report, publish_dataset
@@ -79,7 +80,7 @@ def run(
             progress.log_to(logs)
             runner = Runner(run_dir, executor, progress, until, owned=owned)
             runner, manifest = _curate(runner, config, refresh=refresh, before=before)
-        storage.remove_tree(storage.join(run_dir, "tmp"))
+        storage.remove_tree(storage.join(run_dir, SCRATCH))
     return RunResult(manifest, runner.states)
 
 
@@ -192,7 +193,7 @@ def remove_leftovers(run_dir: str) -> None:
         remove_temporaries(root, deep=False)  # a training below it may be alive
         for folder in (root / "configs", root / "steps", *root.glob("dataset-*")):
             remove_temporaries(folder, deep=True)
-    tmp = storage.join(run_dir, "tmp")
+    tmp = storage.join(run_dir, SCRATCH)
     for name in storage.list_names(tmp):
         path = storage.join(tmp, name)
         if storage.is_dir(path):

@@ -4,13 +4,14 @@
 in the manifest may be of another. Each run saves its config by its hash too, `configs/SHA256.yaml`.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
+from curation.local_reads import NotRegularError
+from curation.shard.manifest import RUN_KEYS, parse_manifest
 from pipelines.config import RunConfig, config_sha256, resolved_yaml, validate
 from pipelines.settings import read_yaml
 
@@ -104,8 +105,9 @@ def read_manifest(run_dir: str) -> dict[str, Any]:
         IntegrityError: when it is damaged.
     """
     path = storage.join(run_dir, "manifest.json")
+    remedy = "Run the same config again: it is replaced"
     try:
-        return json.loads(storage.read_bytes(path))
+        text = storage.read_bytes(path)
     except FileNotFoundError as error:
         raise ConfigError(
             f"No finished dataset in {run_dir}",
@@ -113,6 +115,6 @@ def read_manifest(run_dir: str) -> dict[str, Any]:
             expected="the run_dir of a run that has ended",
             remedy=f"`lvd status {run_dir}` tells how far it is",
         ) from error
-    except ValueError as error:
-        remedy = "Run the same config again: it is replaced"
-        raise IntegrityError(f"{path} is damaged", got=error, remedy=remedy) from error
+    except NotRegularError as error:
+        raise IntegrityError(f"{path} is no manifest", got=error.strerror, remedy=remedy) from error
+    return parse_manifest(text, where=path, keys=RUN_KEYS, remedy=remedy)

@@ -20,7 +20,7 @@ from curation import storage
 from curation.disk_errors import naming
 from curation.errors import IntegrityError
 from curation.sealed import seal, unseal
-from pipelines.row_notes import RowNote
+from pipelines.row_notes import SCRATCH, RowNote
 
 RECEIPT = "receipt.json"  # of an item, in its folder
 SET_ASIDE = "receipt.damaged.json"  # in its place, where a file was found damaged: the item is done anew
@@ -266,7 +266,7 @@ def scratch_dir(run_dir: str) -> Path:
     if not storage.is_local(run_dir):
         with naming(tempfile.gettempdir()):
             return Path(tempfile.mkdtemp(prefix="lvd-"))
-    scratch = storage.local_path(run_dir) / "tmp" / uuid.uuid4().hex
+    scratch = storage.local_path(run_dir) / SCRATCH / uuid.uuid4().hex
     with naming(scratch):
         scratch.mkdir(parents=True)
     return scratch

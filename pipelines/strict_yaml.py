@@ -147,7 +147,8 @@ def _check_keys(root: yaml.Node) -> Iterator[tuple[int, str]]:
                     node.value[number] = (text, value)
                 line = key.start_mark.line + 1
                 if before := first.get((is_merge, key.value)):
-                    said = f"the key {path}{key.value} stands twice, in lines {before} and {line}"
+                    lines = f"lines {before} and {line}" if before != line else f"line {line}"
+                    said = f"the key {path}{key.value} stands twice, in {lines}"
                     yield key.start_mark.index, said
                 first.setdefault((is_merge, key.value), line)
                 inner.append((value, path if is_merge else f"{path}{key.value}."))

@@ -20,6 +20,7 @@ from curation.hashes import Hashes, stamp_of
 from curation.ranges import RangeReader
 from curation.shard.index import REMEDY, Shard, ShardIndex, listed_shard, not_written, read_index
 from curation.shard.layout import TAR_BLOCK_BYTES
+from curation.shard.manifest import parse_manifest
 from curation.shard.sample import Sample, decode_members
 
 # What `iterate` reads at once: enough to hide an object store's round trip, little beside a decoded batch.
@@ -265,7 +266,7 @@ def open_dataset(path: str) -> tuple[ShardReader, str]:
     """
     file = path if path.endswith(".json") else storage.join(path, "manifest.json")
     try:
-        manifest = json.loads(storage.read_bytes(file))
+        manifest = parse_manifest(storage.read_bytes(file), where=file, remedy=REMEDY)
         root = storage.join(file.rpartition("/")[0] or ".", manifest["dataset_dir"])
         listed = [(entry["path"].rpartition("/")[2], entry["sha256"]) for entry in manifest["shards"]]
         # Manifests of earlier versions list no other files.

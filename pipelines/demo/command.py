@@ -12,6 +12,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from curation import storage
+from curation.errors import ConfigError
 from pipelines.answers import summary_lines
 from pipelines.config import validate
 from pipelines.demo.quality import (
@@ -42,6 +43,11 @@ class Size:
     second_steps: int = 200  # of the training on the curated dataset
 
 
+# What a demo makes below its folder, and by what that is known for one of its own.
+_MADE = ("web", "trusted", "vit-trusted", "vit-untrained.safetensors", "run", "vit", "labelled")
+_MARK = ".lvd-demo"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the demo came to."""
@@ -63,8 +69,7 @@ def demo(out: str, *, seed: int, executor: str, as_json: bool, size: Size | None
         0, or 1 when exact copies, re-encoded copies or leaks were missed, or the training taught nothing.
     """
     root = Path(out).resolve()
-    # A rerun measures a run, not what an earlier one left.
-    storage.remove_tree(str(root))
+    _make_room(root)
     started = time.monotonic()
     outcome = _go_round(root, seed=seed, executor=executor, size=size or Size())
     seconds = time.monotonic() - started
@@ -81,6 +86,27 @@ def demo(out: str, *, seed: int, executor: str, as_json: bool, size: Size | None
     for line in outcome.failures:
         print_error(line, of="lvd demo")
     return 1 if outcome.failures else 0
+
+
+def _make_room(root: Path) -> None:
+    """Remove what an earlier demo left there: a rerun measures a run. Nothing else is removed.
+
+    Raises:
+        ConfigError: there is something that no demo has made.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    there = {path.name for path in root.iterdir()}
+    if others := sorted(there - {*_MADE, _MARK} if _MARK in there else there):
+        raise ConfigError(
+            f"{root} is not empty, and not of a demo",
+            got=f"{others[0]}, and {len(others) - 1} others" if others[1:] else others[0],
+            expected="a folder that is empty, or that an earlier demo has made",
+            remedy="Choose another folder by --out: a demo removes what an earlier one has left",
+        )
+    (root / _MARK).touch()
+    for path in map(root.joinpath, _MADE):
+        remove = storage.remove_tree if path.is_dir() else storage.remove_file
+        remove(str(path))
 
 
 def _go_round(root: Path, *, seed: int, executor: str, size: Size) -> Outcome:

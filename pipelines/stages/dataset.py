@@ -11,6 +11,7 @@ from curation import storage
 from curation.errors import LvdError
 from curation.hashes import Hashes
 from curation.shard.layout import shard_name
+from curation.shard.manifest import MANIFEST_SCHEMA
 from curation.shard.sample import INDEX, index_name
 from curation.shard.write import ShardReceipt, index_json
 from pipelines.config import RunConfig, config_sha256
@@ -24,7 +25,6 @@ from pipelines.stages.losses import as_data, find_losses
 from pipelines.stages.shard import Bucket
 from pipelines.step import FileRef, Receipt, digest_of
 
-MANIFEST_SCHEMA = 1
 REPORT = "report.html"
 _TABLES: tuple[Literal["lineage", "selection"], ...] = ("lineage", "selection")
 # Files of the dataset that are hashed side by side: as many as keep a disk busy.

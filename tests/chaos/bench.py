@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from pipelines.demo.web import demo_config, draw_web
+from pipelines.row_notes import SCRATCH
 from tests.acceptance.outcome import Outcome
 from tests.chaos import forked
 from tests.chaos.trial import Trial
@@ -88,7 +89,7 @@ class Workbench:
 def leftovers(run_dir: Path) -> list[str]:
     """Temporaries that nobody will come back for."""
     left = [path for path in run_dir.rglob("*") if path.name.endswith(".tmp")]
-    left += [path for path in (run_dir / "tmp").glob("*") if not path.name.startswith("in-flight-")]
+    left += [path for path in (run_dir / SCRATCH).glob("*") if not path.name.startswith("in-flight-")]
     return [f"left over: {path.relative_to(run_dir)}" for path in left]
 
 

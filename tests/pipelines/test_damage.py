@@ -240,10 +240,9 @@ def test_a_report_is_not_written_under_a_run(damageable: Path, capsys: pytest.Ca
 
 def test_a_dataset_of_an_earlier_version_is_still_read(damageable: Path) -> None:
     """Its manifest lists neither indexes nor a report."""
-    path = damageable / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_manifest(str(damageable))
     del manifest["files"]
-    path.write_text(json.dumps(manifest))
+    (damageable / "manifest.json").write_text(json.dumps(manifest))
     assert verify(str(damageable)) == []
     assert main(["report", str(damageable)]) == 0
     assert verify(str(damageable)) == []

@@ -15,6 +15,7 @@ import pytest
 from curation.errors import ConfigError, ExecutorError, IntegrityError, LvdError
 from pipelines.local import LocalExecutor
 from pipelines.progress import Progress
+from pipelines.row_notes import SCRATCH
 from pipelines.runner import CONDEMNED_REASON, Death, Runner
 from pipelines.step import Attempt, Item, Receipt, Step, Work
 
@@ -55,7 +56,7 @@ def make_step(load: Callable[[], Work]) -> Step:
 
 def note_of_death(run_dir: Path, step: Step) -> Path:
     """What a process that died of `PART` leaves behind."""
-    note = run_dir / "tmp" / f"in-flight-{step.identity(PART)}"
+    note = run_dir / SCRATCH / f"in-flight-{step.identity(PART)}"
     note.parent.mkdir(parents=True)
     note.touch()
     return note
@@ -84,7 +85,7 @@ def test_an_exception_is_no_death(tmp_path: Path) -> None:
     step = make_step(partial(load_raiser, ConfigError("wrong", got=3)))
     with pytest.raises(ConfigError, match=r"wrong\. Got: 3"):
         list(executor.run(step, [PART], str(tmp_path)))
-    assert not list((tmp_path / "tmp").glob("in-flight-*"))
+    assert not list((tmp_path / SCRATCH).glob("in-flight-*"))
     with pytest.raises(ConfigError, match=r"wrong\. Got: 3"):
         executor.run_alone(step, PART, str(tmp_path), condemned={}, publish=True)
     bug = make_step(partial(load_raiser, KeyError("our own fault")))
@@ -126,7 +127,7 @@ def test_a_run_killed_in_the_middle_is_resumed_to_the_byte(
     assert digests(run_dir) == digests(finished)
     again = {path: path.stat().st_mtime_ns for path in done}
     assert sum(again[path] != done[path] for path in done) <= 1  # at most the part that was in flight
-    assert not (run_dir / "tmp").exists()
+    assert not (run_dir / SCRATCH).exists()
 
 
 def test_errors_cross_processes_whole() -> None:

@@ -17,6 +17,7 @@ from pipelines import progress as progress_module
 from pipelines.local import LocalExecutor
 from pipelines.progress import Progress
 from pipelines.ray_environment import prepare_ray_environment
+from pipelines.row_notes import SCRATCH
 from pipelines.runner import CONDEMNED_REASON, MAX_ATTEMPTS, Death, Runner
 from pipelines.step import Attempt, Item, Step, Work
 
@@ -123,7 +124,7 @@ def test_progress_moves_within_an_item(
     Runner(str(tmp_path), on_ray, Progress()).run(step, items(2))
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith(("touch: 0/2, 1 of 4 images", "touch: 0/2, 2 of 4 images")) for line in lines)
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list((tmp_path / SCRATCH).iterdir()) == []
 
 
 def load_sum() -> Work:

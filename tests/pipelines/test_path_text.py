@@ -35,6 +35,10 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
         ("~/runs/x", "/home/me/runs/x"),
         ("~root/x", f"{os.path.expanduser('~root')}/x"),  # noqa: PTH111
         ("file://~/x", "file:///home/me/x"),
+        ("file://localhost/x", "file:///x"),
+        ("FILE:///x", "file:///x"),
+        ("file:/x", "file:///x"),
+        ("file:x", "file:x"),
         ("$DATA/x", "/data/$RAW/x"),  # a value is taken as it stands
         ("${DATA}x/$BUCKET", "/data/$RAWx/pictures"),
         ("s3://$BUCKET/{000..099}.tar", "s3://pictures/{000..099}.tar"),
@@ -183,3 +187,17 @@ def test_every_field_of_text_is_a_path_or_known_to_be_none(kind: type[BaseModel]
     for field in found:
         same = [one for one in known if len(one) == len(field)]
         assert any(all(a in ("*", b) for a, b in zip(one, field, strict=True)) for one in same), field
+
+
+def test_a_file_of_another_machine_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a field: a file of another machine.*//elsewhere/x.*Mount"):
+        expand_path("file://elsewhere/x", at="a field: ")
+
+
+def test_a_bare_tilde_is_explained(tmp_path: Path) -> None:
+    """YAML takes it for nothing."""
+    file = tmp_path / "c.yaml"
+    for text in ("~", ""):
+        file.write_text(f"pools:\n  web: {{role: uncurated, sources: [{{kind: folder, path: {text}}}]}}\n")
+        with pytest.raises(ConfigError, match=r"a bare ~ and an empty value.*in quotes"):
+            load_config(str(file), [f"run_dir={tmp_path}/run"])

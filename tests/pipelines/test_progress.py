@@ -17,7 +17,7 @@ from pipelines import progress as module
 from pipelines import row_notes
 from pipelines.local import LocalExecutor
 from pipelines.progress import Progress, Rows
-from pipelines.row_notes import RowNote, noted_rows
+from pipelines.row_notes import SCRATCH, RowNote, noted_rows
 from pipelines.run import run
 from pipelines.runner import Runner
 from pipelines.step import Attempt, Item, Receipt, Step, Work
@@ -66,7 +66,7 @@ def test_lines_move_within_an_item(tmp_path: Path, capsys: pytest.CaptureFixture
     assert any(0 < images < NUM_ROWS for items, images in seen if items == 0)
     assert any(NUM_ROWS < images < 2 * NUM_ROWS for items, images in seen if items == 1)
     assert lines[-1].startswith("describe: 2/2 in ")
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list((tmp_path / SCRATCH).iterdir()) == []
     assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
 
 
@@ -111,11 +111,11 @@ def test_a_note_is_of_an_item_in_work_alone(tmp_path: Path, monkeypatch: pytest.
     assert noted_rows(str(tmp_path)) == {}
     one, other = RowNote(str(tmp_path), "one"), RowNote(str(tmp_path), "other")
     one.tell(1)  # no folder: that ends no work, and is not tried again
-    (tmp_path / "tmp").mkdir()
+    (tmp_path / SCRATCH).mkdir()
     one.tell(2)
     other.tell(3)
-    (tmp_path / "tmp" / "rows-torn").touch()
-    (tmp_path / "tmp" / "rows-odd").mkdir()
+    (tmp_path / SCRATCH / "rows-torn").touch()
+    (tmp_path / SCRATCH / "rows-odd").mkdir()
     assert noted_rows(str(tmp_path)) == {"other": 3}
     other.remove()
     assert noted_rows(str(tmp_path)) == {}
@@ -128,7 +128,7 @@ def test_a_note_is_of_an_item_in_work_alone(tmp_path: Path, monkeypatch: pytest.
 def test_a_note_is_written_every_few_seconds_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(row_notes.time, "monotonic", lambda: now[0])
-    (tmp_path / "tmp").mkdir()
+    (tmp_path / SCRATCH).mkdir()
     note, seen = RowNote(str(tmp_path), "one"), []
     for row in range(50):
         now[0] += 0.1
@@ -151,7 +151,7 @@ def test_a_real_run_shows_images_and_is_the_same(
     [total] = {m[1] for line in lines if (m := re.match(r"describe: 0/\d+, \d+ of (\d+) images", line))}
     assert int(total) > 200
     assert digests(tmp_path / "run") == digests(finished)
-    assert not (tmp_path / "run" / "tmp").exists()
+    assert not (tmp_path / "run" / SCRATCH).exists()
 
 
 def test_a_note_that_outlives_its_process_goes_with_the_next_run(
@@ -159,7 +159,7 @@ def test_a_note_that_outlives_its_process_goes_with_the_next_run(
 ) -> None:
     pid = os.fork()
     if pid == 0:
-        (tmp_path / "run" / "tmp").mkdir(parents=True)
+        (tmp_path / "run" / SCRATCH).mkdir(parents=True)
         row_notes.EVERY_S = 0.0
         RowNote(str(tmp_path / "run"), "dead").tell(7)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -14,6 +14,7 @@ from faults.disks import enlarge, fill, small_disk
 from curation.dedup.edges import Edges
 from curation.errors import ExecutorError
 from pipelines.cli import main
+from pipelines.row_notes import SCRATCH
 from pipelines.stages.spool import spooled
 from pipelines.step import Attempt, Item, Step, Work, perform
 
@@ -67,7 +68,7 @@ def test_work_that_is_refused_names_where(number: int, tmp_path: Path) -> None:
     with pytest.raises(ExecutorError, match=rf": {tmp_path}/tmp/\w+\.") as caught:
         perform(load(), step, ITEM, run_dir=str(tmp_path))
     assert caught.value.remedy
-    assert not list((tmp_path / "tmp").iterdir())
+    assert not list((tmp_path / SCRATCH).iterdir())
 
 
 def test_work_on_a_full_disk_leaves_room_behind(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from curation import storage
 from curation.errors import IntegrityError
+from pipelines.row_notes import SCRATCH
 from pipelines.step import Attempt, Item, Receipt, Step, Work, find_receipt, perform
 
 
@@ -55,7 +56,7 @@ def test_a_receipt_lists_what_was_published(tmp_path: Path) -> None:
     assert receipt.file(str(tmp_path), "out.txt").num_bytes == path.stat().st_size
     assert find_receipt(str(tmp_path), STEP, STEP.identity(ITEM)) == receipt
     assert Receipt.from_json(receipt.to_json(), where="here") == receipt
-    assert not list((tmp_path / "tmp").iterdir())
+    assert not list((tmp_path / SCRATCH).iterdir())
 
 
 def test_the_digest_forgets_the_clock(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_work_that_raises_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"):
         perform(work, STEP, ITEM, run_dir=str(tmp_path))
     assert not (tmp_path / "steps").exists()
-    assert not list((tmp_path / "tmp").iterdir())
+    assert not list((tmp_path / SCRATCH).iterdir())
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"step": "x"', '{"files": {"a": 3}}', "\0\0\0", "null"])

@@ -10,9 +10,11 @@ import pytest
 from curation import storage
 from curation.errors import IntegrityError
 from pipelines.cli import main
+from pipelines.listed import write_manifest
 from pipelines.local import LocalExecutor
 from pipelines.lvd import curate
 from pipelines.progress import Progress
+from pipelines.run_dir import read_manifest
 from pipelines.runner import Runner
 from pipelines.verify import verify
 
@@ -28,10 +30,9 @@ def flip(path: Path, at: float = 0.5) -> None:
 
 
 def edit_manifest(run_dir: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = run_dir / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_manifest(str(run_dir))
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    write_manifest(str(run_dir), manifest)
 
 
 @pytest.mark.parametrize(

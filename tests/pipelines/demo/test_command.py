@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from curation.errors import ConfigError
 from pipelines.config import validate
+from pipelines.demo import command
 from pipelines.demo.command import Size, demo
 from pipelines.demo.quality import (
     NEIGHBOURS,
@@ -76,3 +78,28 @@ def test_the_trainings_are_short_and_their_warm_ups_too(tmp_path):
 def test_the_trusted_pictures_are_curated_without_the_web(tmp_path):
     config = validate(trusted_config(tmp_path, tmp_path / "run"), where="a test")
     assert [pool.role for pool in config.pools.values()] == ["curated", "holdout"]
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_demo_removes_nothing_that_no_demo_made(tmp_path, marked):
+    """`--out` may be any folder."""
+    for name in ("web/holiday.jpg", "thesis.tex"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    if marked:
+        (tmp_path / ".lvd-demo").touch()
+    with pytest.raises(ConfigError, match=r"not empty, and not of a demo.*--out"):
+        demo(str(tmp_path), seed=3, executor="local", as_json=True, size=SIZE)
+    assert (tmp_path / "web" / "holiday.jpg").is_file()
+    assert (tmp_path / "thesis.tex").is_file()
+
+
+def test_a_demo_takes_the_place_of_an_earlier_one(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(command, "_go_round", lambda root, **_: made.append(sorted(root.rglob("*"))) or 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            demo(str(tmp_path / "out"), seed=3, executor="local", as_json=True, size=SIZE)
+        (tmp_path / "out" / "run" / "steps").mkdir(parents=True)
+        (tmp_path / "out" / "vit-untrained.safetensors").touch()
+    assert made == [[tmp_path / "out" / ".lvd-demo"]] * 2

@@ -16,6 +16,7 @@ from report_runs import HOSTILE, MakeRun, jpeg
 from curation.errors import ConfigError
 from pipelines.report.render import content_security_policy
 from pipelines.report.write import write_report
+from pipelines.run_dir import read_manifest
 
 ALLOWED_TAGS = {
     *(
@@ -89,7 +90,7 @@ def page(rich_run: Path) -> Page:
 
 
 def manifest_of(run_dir: Path) -> dict:
-    return json.loads((run_dir / "manifest.json").read_text())
+    return read_manifest(str(run_dir))
 
 
 def test_lies_beside_the_dataset(rich_run: Path, page: Page) -> None:
