@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from curation import storage
 from curation.errors import ConfigError, SourceError
+from curation.ingest.beside import Beside
 from curation.ingest.imagefolder import is_image_name, list_image_folders
 from curation.ingest.links import require_inside
 from curation.ingest.problems import Findings
@@ -63,11 +64,16 @@ def _saved(source: HuggingFaceSource, folder: str) -> Iterator[storage.FileInfo]
 
 
 def _loose(source: HuggingFaceSource, findings: Findings) -> Iterator[storage.FileInfo]:
-    parquet, has_images = [], False
+    parquet, has_images, beside = [], False, Beside()
     for file in walk_source(source.path, WalkRules(source.links), findings=findings):
         if file.key.lower().endswith(".parquet") and not file.key.rpartition("/")[2].startswith("metadata."):
             parquet.append(file)
+            beside.take(file.key)
+        else:
+            beside.pass_over(file.key)
         has_images = has_images or is_image_name(file.key)
+    if parquet:
+        beside.note(source.path, findings)
     units = parquet if parquet else list_image_folders(source, findings) if has_images else []
     if not units and findings.problems:
         return  # what might have been some is told

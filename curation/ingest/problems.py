@@ -40,6 +40,8 @@ Oddity = Literal[
     "long_sidecar",  # left out: longer than the cap, or beyond what all of one image may come to
     "many_links",  # of a web page beyond the cap: left out
     "hidden",  # passed over: see hidden.py
+    "other_files",  # beside those of a source's kind, and of no usual sort: see beside.py
+    "missing_files",  # of a numbered set: see shard_numbers.py
     "link_ring",  # not followed: leads to a folder that it lies in
     "link_repeated",  # not followed: the folder is listed under another name
     "link_outside",  # not followed: leads out of where links may lead

@@ -7,11 +7,13 @@ from braceexpand import braceexpand
 
 from curation import storage
 from curation.errors import ConfigError, SourceError
+from curation.ingest.beside import Beside
 from curation.ingest.huggingface import list_huggingface
 from curation.ingest.links import LinkConfig, real_path, require_inside
 from curation.ingest.patterns import asks_for_hidden, matches, split_pattern
 from curation.ingest.problems import Findings, Problem, finding_line
 from curation.ingest.rows import as_text
+from curation.ingest.shard_numbers import with_gaps_told
 from curation.ingest.sources import SUFFIXES, FolderSource, HuggingFaceSource, Source
 from curation.ingest.walk import WalkRules, walk_source
 
@@ -21,8 +23,9 @@ _NUM_NOTES = 3  # that an empty source is told with
 def list_units(source: Source, findings: Findings | None = None) -> Iterator[storage.FileInfo]:
     """Stream the files to read, in key order: all of a folder, or those of the source's kind.
 
-    Beside tars (parquet files, …), files with other extensions are left alone: indexes and lists commonly lie
-    there. A file that the path names as it stands is taken whatever its extension.
+    Files with other extensions beside tars (parquet files, …) in a folder are left alone, and counted but for
+    what commonly lies there (`beside.py`). Numbers that a set of files lacks are noted. A file that the path
+    names as it stands is taken whatever its extension.
 
     Args:
         source: the source.
@@ -56,7 +59,7 @@ def _list(source: Source, findings: Findings) -> Iterator[storage.FileInfo]:
         rules = WalkRules(source.links, is_sidecar=source.sidecar_rule.admits)
         yield from walk_source(source.path, rules, findings=findings)
     elif isinstance(source, HuggingFaceSource):
-        yield from list_huggingface(source, findings)
+        yield from with_gaps_told(list_huggingface(source, findings), findings, are_all=True)
     else:
         yield from _list_kind(source, findings)
 
@@ -87,14 +90,25 @@ def _list_kind(source: Source, findings: Findings) -> Iterator[storage.FileInfo]
     path, suffixes = source.path, SUFFIXES.get(source.kind, ())
     # A path that exists is meant as it stands, brackets and all.
     if storage.is_dir(path):
-        files = walk_source(path, WalkRules(source.links), findings=findings)
-        yield from (f for f in files if f.key.lower().endswith(suffixes))
+        yield from with_gaps_told(_of_kind(source, suffixes, findings), findings, are_all=True)
     elif storage.exists(path):
         yield require_inside(storage.stat(path), source.links)
     elif any(c in path for c in "{*?["):
-        yield from _expand_pattern(path, source.links, findings)
+        yield from with_gaps_told(_expand_pattern(path, source.links, findings), findings, are_all=False)
     else:
         raise _missing(path)
+
+
+def _of_kind(source: Source, suffixes: tuple[str, ...], findings: Findings) -> Iterator[storage.FileInfo]:
+    """The files of a folder that are of the source's kind; the others are counted."""
+    beside = Beside()
+    for file in walk_source(source.path, WalkRules(source.links), findings=findings):
+        if file.key.lower().endswith(suffixes):
+            beside.take(file.key)
+            yield file
+        else:
+            beside.pass_over(file.key)
+    beside.note(source.path, findings)
 
 
 def _expand_pattern(pattern: str, links: LinkConfig, findings: Findings) -> Iterator[storage.FileInfo]:
