@@ -12,6 +12,7 @@ from curation.describe import deep, formats, jpeg
 from curation.describe.av1 import refuse_avif
 from curation.describe.colour import orientation_of, to_rgb, turn_upright
 from curation.describe.costs import refuse_bmp, refuse_png
+from curation.describe.frames import first_that_shows
 from curation.describe.remarks import overheard, remark
 from curation.describe.tiff import refuse_tiff, without_thumbnails
 
@@ -52,7 +53,7 @@ class Decoded:
 
 
 def decode(data: bytes, *, need_side_px: int, config: DecodeConfig) -> Decoded:
-    """Decode one file: JPEG by libjpeg-turbo, the rest by Pillow, EXIF orientation applied, first frame only.
+    """Decode one file: JPEG by libjpeg-turbo, the rest by Pillow, EXIF orientation applied, one frame only.
 
     The size that a header promises is checked before anything is allocated. A JPEG that lacks nothing but its
     end marker is accepted with a warning, since every pixel is there. Safe to call from many threads: the
@@ -176,6 +177,7 @@ def _open_and_load(data: bytes, claimed: str | None, *, heard: list[str], config
             if made is None:
                 said = (remark("lvd", f"mode {image.mode} has no honest RGB"),)
                 return _refuse("unsupported_format", file_format=file_format, size=size, warnings=said)
+            made = first_that_shows(image, made, max_pixels=config.max_pixels)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return _refuse("too_many_pixels", file_format=file_format)
     except MemoryError:
@@ -183,7 +185,9 @@ def _open_and_load(data: bytes, claimed: str | None, *, heard: list[str], config
     except UnidentifiedImageError:
         words = _why_unidentified(data, file_format)
         reason = formats.reason_unidentified(data, words)
-        return _refuse(reason, file_format=file_format, warnings=_said_by_pillow(words))
+        packed = formats.packed_in_gzip(data)
+        heard_of = _said_by_pillow(words) if packed is None else (remark("lvd", f"{packed} packed by gzip"),)
+        return _refuse(reason, file_format=file_format, warnings=heard_of)
     except Exception as error:  # on bad data Pillow raises nearly anything: SyntaxError, struct.error, …
         reason = formats.reason_of(error, data, heard=" ".join(heard))
         words = str(error) or type(error).__name__
@@ -225,4 +229,6 @@ def _remarks(image: Image.Image, data: bytes) -> tuple[str, ...]:
         return ("missing_end_marker",)  # every row was there, or Pillow had raised
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
         return ("cmyk_polarity_guessed",)
+    if image.format in ("TIFF", "BMP", "WEBP", "AVIF") and formats.has_zero_tail(data):
+        return ("zero_tail",)  # these decoders take it for pixels; it may be black ones
     return ()

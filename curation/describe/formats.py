@@ -1,6 +1,7 @@
 """Which formats are read at all, and the reason that fits a file which could not be."""
 
 import re
+import zlib
 
 ALLOWED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
@@ -67,6 +68,25 @@ SIGNATURES: tuple[tuple[str, int, bytes], ...] = (
     ("XPM", 0, b"/* XPM */"),
     ("MSP", 0, b"DanM"),
     ("MSP", 0, b"LinS"),
+    ("DCX", 0, b"\xb1\x68\xde\x3a"),
+    ("PICT", 522, b"\0\x11\x02\xff"),  # behind 512 bytes of any kind, its size and its frame
+    ("PCD", 2048, b"PCD_IPI"),
+    ("PCD", 0, b"PCD_OPA"),
+    ("PVR", 0, b"PVR\x03"),
+    ("PVR", 0, b"\x03RVP"),
+    ("PVR", 44, b"PVR!"),
+    ("VTF", 0, b"VTF\0"),
+    ("ASTC", 0, b"\x13\xab\xa1\x5c"),
+    ("JBIG2", 0, b"\x97JB2\r\n\x1a\n"),
+    ("MIFF", 0, b"id=ImageMagick"),
+    ("ANI", 8, b"ACON"),
+    ("GBR", 20, b"GIMP"),  # brushes and patterns
+    ("GBR", 20, b"GPAT"),
+    ("MRSID", 0, b"msid"),
+    ("JXS", 0, b"\xff\x10\xff\x50"),
+    ("NRRD", 0, b"NRRD000"),
+    ("ORA", 30, b"mimetypeimage/openraster"),
+    ("KRA", 30, b"mimetypeapplication/x-krita"),
     ("RAW", 0, b"IIRO"),  # Olympus
     ("RAW", 0, b"IIRS"),
     ("RAW", 0, b"MMOR"),
@@ -84,10 +104,32 @@ PFM = re.compile(rb"P[Ff]4?\s+\d+\s+\d+\s+[-+]?[\d.]")
 XBM = re.compile(rb"\s*(?:/\*.*?\*/\s*)?#define\s+\S*width\s+\d", re.DOTALL)
 PCX = re.compile(rb"\x0a[\0\2-\5][\0\1][\1\2\4\x08]", re.DOTALL)
 FLIC = re.compile(rb".{4}[\x11\x12\x44]\xaf", re.DOTALL)
-PATTERNS = (("PPM", NETPBM), ("ICO", ICO), ("CUR", CUR), ("PFM", PFM), ("XBM", XBM), ("PCX", PCX))
+XWD = re.compile(
+    rb"\0\0[\0-\x0f].\0\0\0\x07\0\0\0[\0-\2]", re.DOTALL
+)  # header bytes, version, kind of pixmap
+WPG = re.compile(rb"\xffWPC.{4}[\0\1][\0\x16]", re.DOTALL)  # by its kind of file: others are texts
+PATTERNS = (
+    ("PPM", NETPBM),
+    ("ICO", ICO),
+    ("CUR", CUR),
+    ("PFM", PFM),
+    ("XBM", XBM),
+    ("PCX", PCX),
+    ("XWD", XWD),
+    ("WPG", WPG),
+)
+HEAD_BYTES = 4096  # what is looked at
+GZIP = b"\x1f\x8b\x08"
 BMP_HEADER_BYTES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
 TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 TGA_DEPTHS = {1: (8, 16), 2: (15, 16, 24, 32), 3: (8, 16), 9: (8, 16), 10: (15, 16, 24, 32), 11: (8, 16)}
+
+# Of a file's bytes, the last, if they are as many: no encoder's padding. Not where zeros are usual in front
+# of them too, headers aside: masks, black bars, and samples of two bytes that use one.
+ZERO_TAIL_SHARE = 0.1
+ZERO_TAIL_BYTES = 1024
+MAX_OTHER_ZEROS = 0.1
+HEADER_BYTES = 512
 
 CUT_SHORT = ("truncated", "unexpected end", "end of file", "not enough")  # words in Pillow's errors
 # Words of decoders about what they were never made for, as opposed to what is broken.
@@ -95,7 +137,28 @@ NOT_MADE_FOR = ("unknown pixel mode", "unsupported", "not supported", "not confi
 
 
 def sniff(data: bytes) -> str | None:
-    """The format that the first bytes claim; None where they claim none."""
+    """The format that the first bytes claim; None where they claim none.
+
+    What is kept packed once more, as SVGs are, has the name of what is in it, and .GZ.
+    """
+    if not data.startswith(GZIP):
+        return _sniff_unpacked(data)
+    inside = packed_in_gzip(data)
+    return None if inside is None or inside in ALLOWED else f"{inside}.GZ"
+
+
+def packed_in_gzip(data: bytes) -> str | None:
+    """The format of a picture that a transport packed (`Content-Encoding: gzip`), and nobody unpacked."""
+    if not data.startswith(GZIP):
+        return None
+    try:
+        head = zlib.decompressobj(31).decompress(data[:HEAD_BYTES], HEAD_BYTES)
+    except zlib.error:
+        return None
+    return _sniff_unpacked(head)
+
+
+def _sniff_unpacked(data: bytes) -> str | None:
     for name, offset, signature in SIGNATURES:
         if data.startswith(signature, offset):
             return "AVIF" if name == "HEIF" and _is_avif_too(data) else name
@@ -149,6 +212,17 @@ def reason_of(error: Exception, data: bytes, *, heard: str = "") -> str:
     if isinstance(error, EOFError) or any(cut in words for cut in CUT_SHORT):
         return "truncated"
     return "truncated" if _ends_early(data, claimed) else "corrupt"
+
+
+def has_zero_tail(data: bytes) -> bool:
+    """Whether a good part of the file, at its end, is zeros: a download or a copy that was not filled in."""
+    if data.startswith(b"RIFF"):
+        data = data[: 8 + _u32(data, 4)]
+    if not data.endswith(bytes(ZERO_TAIL_BYTES)):
+        return False
+    others = data.rstrip(b"\0")
+    is_long = len(data) - len(others) > ZERO_TAIL_SHARE * len(data)
+    return is_long and others.count(0, HEADER_BYTES) <= MAX_OTHER_ZEROS * len(others)
 
 
 def _is_beyond_us(words: str) -> bool:

@@ -1,5 +1,6 @@
 """formats: what a file is, though no decoder of ours reads it; and JPEGs that only other decoders read."""
 
+import gzip
 import io
 import struct
 
@@ -203,3 +204,84 @@ def test_bmps_that_hold_another_format() -> None:
     decoded = _decode(bytes(data))
     assert decoded.reason == "unsupported_format"
     assert decoded.warnings == ("Pillow: Unsupported BMP compression (4)",)
+
+
+PICTURES_OF_OTHERS = {
+    "DCX": b"\xb1\x68\xde\x3a" + bytes(30),
+    "XWD": struct.pack(">IIIIII", 104, 7, 2, 24, 640, 480) + bytes(100),
+    "PICT": bytes(522) + b"\0\x11\x02\xff\x0c\0" + bytes(40),
+    "PCD": bytes(2048) + b"PCD_IPI" + bytes(40),
+    "WPG": b"\xffWPC\x10\0\0\0\x01\x16\x01\0" + bytes(30),
+    "PVR": b"PVR\x03" + bytes(64),
+    "VTF": b"VTF\0\x07\0\0\0" + bytes(60),
+    "ASTC": b"\x13\xab\xa1\x5c\x04\x04\x01" + bytes(64),
+    "JBIG2": b"\x97JB2\r\n\x1a\n" + bytes(30),
+    "MIFF": b"id=ImageMagick  version=1.0\nclass=DirectClass\n",
+    "ANI": b"RIFF\x10\0\0\0ACONanih" + bytes(40),
+    "GBR": struct.pack(">IIIII", 28, 2, 9, 9, 1) + b"GIMP" + bytes(100),
+    "NRRD": b"NRRD0004\ntype: uchar\n",
+    "ORA": b"PK\x03\x04" + bytes(26) + b"mimetypeimage/openraster",
+    "SVG.GZ": gzip.compress(b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
+    "EMF.GZ": gzip.compress(bytes(40) + b" EMF" + bytes(100)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES_OF_OTHERS)
+def test_pictures_that_only_others_read_have_their_names(name: str) -> None:
+    decoded = _decode(PICTURES_OF_OTHERS[name])
+    assert (decoded.reason, decoded.format) == ("unsupported_format", name)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xffWPC\x10\0\0\0\x01\x0a\x01\0" + bytes(30),  # a text of WordPerfect's
+        b"PK\x03\x04" + bytes(26) + b"mimetypeapplication/epub+zip",
+        b"RIFF\x10\0\0\0WAVEfmt " + bytes(40),
+        bytes(3000),
+        gzip.compress(b"a text, " * 900),
+        gzip.compress(gzip.compress(bytes(5000))),
+        b"\x1f\x8b\x08" + bytes(50),
+        b"\x1f\x8b\x08",
+    ],
+)
+def test_what_only_resembles_them_is_no_picture(data: bytes) -> None:
+    assert _decode(data).reason == "not_an_image"
+
+
+def test_a_picture_that_a_transport_packed_is_named() -> None:
+    for name in ("JPEG", "PNG"):
+        decoded = _decode(gzip.compress(_encode(name)))
+        assert decoded.reason == "not_an_image"
+        assert decoded.warnings == (f"lvd: {name} packed by gzip",)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("TIFF", {}), ("BMP", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("AVIF", {})]
+)
+def test_a_tail_of_zeros_is_said(name: str, options: dict[str, object]) -> None:
+    data = _encode(name, **options)
+    assert _decode(data).warnings == ()
+    for share in (0.3, 0.4, 0.5):
+        half = int(len(data) * share)
+        decoded = _decode(data[:half] + bytes(len(data) - half))
+        assert decoded.reason in ("corrupt", "truncated") or decoded.warnings == ("zero_tail",)
+        assert name == "AVIF" or decoded.reason is None
+
+
+def test_zeros_behind_the_pixels_are_no_tail() -> None:
+    for name in ("JPEG", "PNG", "GIF", "WEBP"):
+        assert _decode(_encode(name) + bytes(1 << 16)).warnings == ()
+    assert _decode(_encode("TIFF")[:-100] + bytes(100)).warnings == ()
+
+
+@pytest.mark.parametrize("name", ["TIFF", "BMP"])
+def test_black_parts_of_masks_and_films_are_no_tail(name: str) -> None:
+    film = np.random.default_rng(0).integers(1, 256, (120, 160, 3), np.uint8)
+    film[:20] = film[-20:] = 0
+    mask = np.zeros((120, 160), np.uint8)
+    mask[30:60, 40:90] = 255
+    for pixels in (film, mask):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, name)
+        assert _decode(buffer.getvalue()).warnings == ()

@@ -196,7 +196,7 @@ def test_a_photograph_of_black_and_white_in_an_ellipse_stays_on_white() -> None:
 
 def _scene(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    scene = np.zeros((120, 160, 4), np.uint8)
+    scene = np.full((120, 160, 4), 30, np.uint8)
     for _ in range(8):
         x, y = rng.integers(0, 130), rng.integers(0, 90)
         scene[y : y + 30, x : x + 30, :3] = rng.integers(0, 256, 3)
