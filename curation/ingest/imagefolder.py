@@ -5,30 +5,27 @@ a folder with the pictures that lie directly in it.
 """
 
 import hashlib
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from curation import storage
-from curation.errors import ConfigError
-from curation.ingest.csv_records import Records
+from curation.ingest.image_metadata import FILE_NAME, Row, note_lost_folders, rows_of
 from curation.ingest.links import may_accompany
-from curation.ingest.parquet_images import BATCH_ROWS, open_parquet
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.row_values import read_values, row_sidecars
+from curation.ingest.row_values import row_sidecars
 from curation.ingest.rows import as_text
 from curation.ingest.sidecars import StoredFile
 from curation.ingest.sources import HuggingFaceSource
 from curation.ingest.staging import StagedImage
-from curation.ingest.table_images import READING_ERRORS, reading_problem
-from curation.ingest.text_lines import Lines, open_text
 from curation.ingest.walk import WalkRules, walk_source
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif")
+_IMAGES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif",
+    ".tiff", ".avif",
+)  # fmt: skip
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_FILE_NAME = "file_name"
 
 
 def is_image_name(key: str) -> bool:
@@ -39,13 +36,18 @@ def is_image_name(key: str) -> bool:
 def list_image_folders(source: HuggingFaceSource, findings: Findings) -> list[storage.FileInfo]:
     """The folders of a source that hold pictures; a folder's version changes with each of its files.
 
-    Metadata that a link would fetch from elsewhere are noted in `findings`; what the walk finds was told when
-    the kind of the data set was looked for.
+    Metadata that a link would fetch from elsewhere, that lie beside others, or that name pictures in folders
+    without any, are noted in `findings`; what the walk finds was told when the kind of the data set was
+    looked for.
+
+    Raises:
+        ConfigError: when no row of the metadata has a `file_name`.
     """
     root = source.path
     hashes: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     metadata: dict[str, storage.FileInfo] = {}
+    used: dict[storage.FileInfo, None] = {}
     for file in walk_source(root, WalkRules(source.links), findings=Findings()):
         folder, _, name = file.key.rpartition("/")
         if name in METADATA and not may_accompany(file, root, source.links):
@@ -53,17 +55,24 @@ def list_image_folders(source: HuggingFaceSource, findings: Findings) -> list[st
                 "metadata that a link brings from out of the source's folder are left out (links.sidecars)"
             )
             findings.notes.append(Problem(as_text(file.path), "link_outside", detail))
+        elif name in METADATA and (first := metadata.setdefault(folder, file)) is not file:
+            detail = f"left out: {first.key.rpartition('/')[2]} lies beside it, and is read"
+            findings.notes.append(Problem(file.path, "other_metadata", detail))
         elif name in METADATA:
-            metadata.setdefault(folder, file)
+            continue
         elif is_image_name(name):
             _take(hashes.setdefault(folder, hashlib.sha256()), file)
             sizes[folder] = sizes.get(folder, 0) + file.num_bytes
     found = []
     for folder in sorted(hashes, key=lambda name: name.split("/")):
         beside = next((metadata[above] for above in _upwards(folder) if above in metadata), None)
+        if beside is not None:
+            used[beside] = None
         version = _version(hashes[folder], beside)
         path = storage.join(root, folder) if folder else root
         found.append(storage.FileInfo(path, f"{folder}/", sizes[folder], version))
+    for file in used:
+        note_lost_folders(file, hashes.keys(), findings)
     return found
 
 
@@ -128,7 +137,7 @@ def imagefolder_images(
         findings: what could not be read, or is left out of the metadata, is added here.
 
     Raises:
-        ConfigError: when the metadata have no column `file_name`.
+        ConfigError: when no row of the metadata has a `file_name`.
     """
     try:
         files = list(_pictures_in(folder, source))
@@ -136,11 +145,13 @@ def imagefolder_images(
     except OSError as error:
         findings.problems.append(Problem(folder.path, "unreadable", str(error)))
         return
-    described = _described(metadata, folder, source, findings) if metadata else None
+    rows = rows_of(metadata, folder.key.strip("/"), findings=findings) if metadata else None
+    if metadata is not None and rows is not None:
+        _note_unmatched(metadata, {folder.key.removeprefix("/") + file.key for file in files}, rows, findings)
     label = folder.key.rstrip("/").rpartition("/")[2]
     for file in files:
         key = folder.key.removeprefix("/") + file.key
-        row = {"label": label} if described is None and label else (described or {}).get(key)
+        row = {"label": label} if rows is None and label else _chosen((rows or {}).get(key), source)
         row = None if source.columns == () else row
         path = as_text(file.path)
         is_readable = path == file.path  # other names cannot be kept in a table in a form that opens the file
@@ -159,77 +170,21 @@ def imagefolder_images(
         )
 
 
-def _described(
-    metadata: storage.FileInfo, folder: storage.FileInfo, source: HuggingFaceSource, findings: Findings
-) -> dict[str, dict[str, Any]]:
-    """Rows of the metadata by the keys of their pictures, those of this folder alone."""
-    base = metadata.key[: metadata.key.rfind("/") + 1]
-    wanted = folder.key.strip("/")
-    found = {}
-    for row in _read(metadata, findings):
-        if _FILE_NAME not in row:
-            raise ConfigError(
-                f"{storage.redact(metadata.path)} has no column {_FILE_NAME!r}",
-                got=as_text(", ".join(map(str, row))),
-            )
-        key = f"{base}{row[_FILE_NAME]}"
-        if key.rpartition("/")[0] == wanted:
-            names = source.columns if source.columns is not None else [n for n in row if n != _FILE_NAME]
-            found[key] = {name: row.get(name) for name in names}
-    return found
+def _chosen(row: Row | None, source: HuggingFaceSource) -> Row | None:
+    """The columns of a row that travel along."""
+    if row is None:
+        return None
+    names = source.columns if source.columns is not None else [name for name in row if name != FILE_NAME]
+    return {name: row.get(name) for name in names}
 
 
-def _read(file: storage.FileInfo, findings: Findings) -> Iterator[dict[str, Any]]:
-    """The rows of a metadata file; damage ends them, and is a finding."""
-    num_rows = 0
-    try:
-        for row in _rows(file.path, findings):
-            yield row
-            num_rows += 1
-    except READING_ERRORS as error:
-        findings.problems.append(reading_problem(file, error, num_rows))
-
-
-def _rows(path: str, findings: Findings) -> Iterator[dict[str, Any]]:
-    if path.endswith(".parquet"):
-        with open_parquet(path) as file:
-            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-                columns = [read_values(column) for column in batch.columns]
-                yield from (
-                    dict(zip(batch.schema.names, items, strict=True)) for items in zip(*columns, strict=True)
-                )
-        return
-    # Names of files may be other bytes than UTF-8, and so are they in a listing.
-    with storage.open_stream(path) as stream:
-        lines = Lines(open_text(cast(io.IOBase, stream)))
-        rows = _csv_rows(lines) if path.endswith(".csv") else _json_rows(lines)
-        num_odd = 0
-        for row in rows:
-            if row is None:
-                num_odd += 1
-            else:
-                yield row
-    if num_odd:
-        detail = f"{num_odd} rows cannot be read: a bad quote, too many or too few fields, or no JSON object"
-        findings.notes.append(Problem(path, "bad_rows", detail))
-
-
-def _csv_rows(lines: Lines) -> Iterator[dict[str, Any] | None]:
-    """The rows, None for one that cannot be read; without names of columns there are none."""
-    first = next(Records(lines, ","), None)
-    header = first.fields if first is not None else []
-    for record in Records(lines, ",", header=header):
-        if record.fields or record.fault is not None:
-            is_whole = record.fault is None and len(record.fields) == len(header)
-            yield dict(zip(header, record.fields, strict=True)) if is_whole else None
-
-
-def _json_rows(lines: Iterable[str]) -> Iterator[dict[str, Any] | None]:
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        yield row if isinstance(row, dict) else None
+def _note_unmatched(
+    metadata: storage.FileInfo, pictures: set[str], rows: Mapping[str, Row], findings: Findings
+) -> None:
+    for lost, what in (
+        (rows.keys() - pictures, "rows name pictures that are not there"),
+        (pictures - rows.keys(), "pictures have no row"),
+    ):
+        if lost:
+            detail = f"{len(lost)} {what}, such as {as_text(min(lost))}"
+            findings.notes.append(Problem(metadata.path, "unmatched", detail))

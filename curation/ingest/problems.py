@@ -46,6 +46,8 @@ Oddity = Literal[
     "link_repeated",  # not followed: the folder is listed under another name
     "link_outside",  # not followed: leads out of where links may lead
     "odd_name",  # images whose names are not UTF-8, and sidecars, which are left out
+    "unmatched",  # metadata of an imagefolder: rows whose picture is not there, and pictures without a row
+    "other_metadata",  # of an imagefolder, beside those that are read
     "other_keys",  # images have no vector in a file of vectors, which has other keys
     "paths_alone",  # a column of images names files, and holds no bytes: such files are never opened
     "no_text",  # bytes in a column beside the images: left out of the json

@@ -186,7 +186,11 @@ def test_odd_metadata_cost_no_more_than_themselves(tmp_path: Path, pictures: lis
     assert not staged.problems
     notes = [(note.what, note.detail) for note in staged.notes]
     assert notes == [
-        ("bad_rows", "2 rows cannot be read: a bad quote, too many or too few fields, or no JSON object"),
+        (
+            "bad_rows",
+            "2 rows cannot be read, the first of them row 3: a bad quote, too many or too few fields, or no "
+            "JSON object",
+        ),
         ("odd_sidecar", "b.png: json is left out: values are nested more than 64 deep"),
     ]
     # Damage ends the metadata, and not the run.
@@ -196,6 +200,82 @@ def test_odd_metadata_cost_no_more_than_themselves(tmp_path: Path, pictures: lis
     staged = stage_unit(source, unit, place, before=None)
     assert [problem.what for problem in staged.problems] == ["corrupt"]
     assert staged.table.num_rows == 3
+
+
+def described(root: Path, out: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The json of every picture (None: it has none), and the notes of the listing and of all units."""
+    source, findings, found = HuggingFaceSource(path=str(root)), Findings(), {}
+    notes: list[Any] = []
+    for number, unit in enumerate(cut_units(source, findings)):
+        place = Place(out / str(number), ".")
+        place.out.mkdir(parents=True)
+        staged = stage_unit(source, unit, place, before=None)
+        assert not staged.problems
+        notes += staged.notes
+        for row in staged.table.to_pylist():
+            texts = [json.loads(read(place.out, sidecar)) for sidecar in row["sidecars"]]
+            found[row["key"]] = texts[0] if texts else None
+    return found, [(note.what, note.detail) for note in (*findings.notes, *notes)]
+
+
+def test_rows_of_metadata_that_fit_no_picture(tmp_path: Path, pictures: list[bytes]):
+    root = tmp_path / "set"
+    write_folder(root, pictures, ["a.png", "b.png", "c.png"])
+    names = ["a.png", "./b.png", "gone.png", "a.png", "none/d.png", None]
+    rows = [{"file_name": name, "n": number} for number, name in enumerate(names)]
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"n": 6}])))
+    (root / "metadata.parquet").write_bytes(b"")
+    found, notes = described(root, tmp_path / "out")
+    assert found == {"a.png": {"n": 3}, "b.png": {"n": 1}, "c.png": None}
+    assert notes == [
+        ("other_metadata", "left out: metadata.jsonl lies beside it, and is read"),
+        ("unmatched", "1 rows name pictures in folders without any, such as none/d.png"),
+        ("bad_rows", "2 rows have no file_name, the first of them row 5"),
+        ("duplicate_name", "1 rows name a picture again, such as a.png: the last counts"),
+        ("unmatched", "1 rows name pictures that are not there, such as gone.png"),
+        ("unmatched", "1 pictures have no row, such as c.png"),
+    ]
+
+
+def test_names_of_metadata_that_are_bytes(tmp_path: Path, pictures: list[bytes]):
+    write_folder(tmp_path / "set", pictures, ["a.png"])
+    pq.write_table(pa.table({"file_name": [b"a.png"], "t": [b"x"]}), tmp_path / "set" / "metadata.parquet")
+    assert described(tmp_path / "set", tmp_path / "out") == ({"a.png": {"t": "x"}}, [])
+
+
+@pytest.mark.parametrize(
+    ("header", "remedy"),
+    [("file_name;text", "by ';': save it with commas"), ("picture,text", "Name the column of the pictures")],
+)
+def test_metadata_without_names(tmp_path: Path, pictures: list[bytes], header: str, remedy: str):
+    write_folder(tmp_path / "set", pictures, ["a.png"])
+    line = "a.png;x" if ";" in header else "a.png,x"
+    (tmp_path / "set" / "metadata.csv").write_text(f"{header}\n{line}\n")
+    with pytest.raises(ConfigError, match=rf"Expected: file_name: .*{remedy}"):
+        described(tmp_path / "set", tmp_path / "out")
+
+
+def test_metadata_are_read_once_for_all_folders(
+    tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+):
+    names = [f"{number}/a.png" for number in range(4)]
+    write_folder(tmp_path / "set", pictures[:1] * 4, names)
+    (tmp_path / "set" / "metadata.csv").write_text("file_name,t\n" + "".join(f"{n},{n[0]}\n" for n in names))
+    opened: list[str] = []
+    real = storage.open_stream
+    monkeypatch.setattr(storage, "open_stream", lambda path: (opened.append(path), real(path))[1])
+    found, notes = described(tmp_path / "set", tmp_path / "out")
+    assert found == {name: {"t": name[0]} for name in names}
+    assert [path for path in opened if path.endswith(".csv")] == [str(tmp_path / "set" / "metadata.csv")]
+    assert notes == []
+    monkeypatch.setattr("curation.ingest.image_metadata._HELD_BYTES", 1)
+    assert described(tmp_path / "set", tmp_path / "again") == (found, [])
+
+
+def test_extensions_of_what_is_decoded(tmp_path: Path, pictures: list[bytes]):
+    names = ["a.jpe", "b.apng", "c.dib", "d.JFIF"]
+    write_folder(tmp_path / "set", pictures[:1] * 4, names)
+    assert list(described(tmp_path / "set", tmp_path / "out")[0]) == names
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32-be"])
@@ -210,7 +290,7 @@ def test_metadata_in_any_unicode_with_a_bad_quote(tmp_path: Path, pictures: list
     staged = stage_unit(HuggingFaceSource(path=str(root)), unit, place, before=None)
     texts = [[json.loads(read(place.out, s)) for s in row["sidecars"]] for row in staged.table.to_pylist()]
     assert texts == [[{"text": "one"}], [], [{"text": "drei\nTöne"}]]
-    assert (staged.problems, [note.what for note in staged.notes]) == ([], ["bad_rows"])
+    assert (staged.problems, [note.what for note in staged.notes]) == ([], ["bad_rows", "unmatched"])
 
 
 def test_a_folder_is_staged_without_a_look_at_others(
