@@ -94,16 +94,13 @@ def _read(file: storage.FileInfo, *, only: str | None = None) -> _Metadata:
             found.folders.setdefault(folder, {})[key] = row
     if num_nameless and not num_named:
         raise _nameless(file, names)
-    for num, what, detail in (
-        (num_nameless, "bad_rows", f"rows have no {FILE_NAME}, the first of them row {first_nameless}"),
-        (
-            num_repeated,
-            "duplicate_name",
-            f"rows name a picture again, such as {as_text(first_repeated)}: the last counts",
-        ),
-    ):
-        if num:
-            found.findings.notes.append(Problem(file.path, what, f"{num} {detail}"))
+    if num_nameless:
+        detail = f"{num_nameless} rows have no {FILE_NAME}, the first of them row {first_nameless}"
+        found.findings.notes.append(Problem(file.path, "bad_rows", detail))
+    if num_repeated:
+        example = as_text(first_repeated)
+        detail = f"{num_repeated} rows name a picture again, such as {example}: the last counts"
+        found.findings.notes.append(Problem(file.path, "duplicate_name", detail))
     return found
 
 
@@ -160,7 +157,7 @@ def _rows(path: str) -> Iterator[dict[str, Any] | None]:
 def _csv_rows(lines: Lines) -> Iterator[dict[str, Any] | None]:
     """The rows, None for one that cannot be read; without names of columns there are none."""
     first = next(Records(lines, ","), None)
-    header = first.fields if first is not None else []
+    header = [name.strip(" ") for name in first.fields] if first is not None else []
     for record in Records(lines, ",", header=header):
         if record.fields or record.fault is not None:
             is_whole = record.fault is None and len(record.fields) == len(header)

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,18 @@ from curation.ingest.text_lines import MAX_LINE_BYTES, Lines, is_utf8, open_text
 from curation.ingest.web.url_source import ListFormat, UrlSource
 
 _CHUNK_BYTES = 1 << 18
+_MAGIC_BYTES = 6
+_PACK = "Unpack it, or pack it by gzip and let its name end in .gz"
+_PACKED = (
+    (b"\x1f\x8b", "packed by gzip", "Let its name end in .gz"),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd", _PACK),
+    (b"\xfd7zXZ\0", "packed by xz", _PACK),
+    (b"BZh", "packed by bzip2", _PACK),
+    (b"PK\3\4", "a zip archive", _PACK),
+    (b"PAR1", "parquet", "Set `format: parquet` in the source, or let its name end in .parquet"),
+)
+# What ends an element of an array, or shows that it does not end yet.
+_MARKS = re.compile(r'\\.?|["\[\]{},]', re.DOTALL)
 _WHITESPACE = " \t\r\n"
 ODD_URL = "bytes that are no UTF-8, in what has the URL; save the list as UTF-8"
 
@@ -38,13 +51,69 @@ class ListError(Exception):
 
 @contextmanager
 def open_list(info: storage.FileInfo) -> Iterator[io.IOBase]:
-    """Open a list, unpacked where its name ends in .gz, as the UTF-8 of `open_text`."""
+    """Open a list, unpacked where its name ends in .gz, as the UTF-8 of `open_text`.
+
+    Raises:
+        ConfigError: when its first bytes are those of something packed, and its name says nothing of it.
+        gzip.BadGzipFile: at the end, when something else follows the packed text.
+    """
     with storage.open_stream(info.path) as stream:
         if not info.key.lower().endswith(".gz"):
+            _require_text(stream.read(_MAGIC_BYTES), storage.redact(info.path))
+            stream.seek(0)
             yield open_text(cast(io.IOBase, stream))
             return
         with gzip.open(stream, "rb") as unpacked:
-            yield open_text(unpacked)
+            whole = _WholeMembers(unpacked)
+            yield open_text(io.BufferedReader(whole, _CHUNK_BYTES))
+            if whole.trailing is not None:
+                raise whole.trailing
+
+
+def _require_text(start: bytes, where: str) -> None:
+    for magic, name, remedy in _PACKED:
+        if start.startswith(magic):
+            raise ConfigError(
+                f"{where} is {name}, and its name does not say so",
+                got=f"first bytes {magic!r}",
+                expected="a text, or one packed by gzip whose name ends in .gz",
+                remedy=remedy,
+            )
+
+
+class _WholeMembers(io.RawIOBase):
+    """The text of a gzip file up to what follows its last member and is no gzip, which is told at the end."""
+
+    def __init__(self, unpacked: gzip.GzipFile) -> None:
+        self._unpacked = unpacked
+        self.trailing: gzip.BadGzipFile | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.trailing = None
+        return self._unpacked.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._unpacked.tell()
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if self.trailing is not None:
+            return 0
+        try:
+            # `read1`, since `read` forgets what it has when the next member is none.
+            data = self._unpacked.read1(len(buffer))
+        except gzip.BadGzipFile as error:
+            if not self._unpacked.tell() or "Not a gzipped file" not in str(error):
+                raise
+            self.trailing = gzip.BadGzipFile(f"behind the packed text, which was read: {error}")
+            return 0
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def text_rows(
@@ -96,7 +165,7 @@ def _csv_rows(
     names = next(records, None)
     if names is not None and names.fault is not None:
         raise ListError(f"the names of the columns, in the first line, cannot be read: {names.fault}")
-    header = names.fields if names is not None else []
+    header = [name.strip(" ") for name in names.fields] if names is not None else []
     require_columns(header, source, where=where, remedy=_other_delimiter(header, delimiter))
     first_row, offset = start if start[1] else (0, records.offset)
     records = Records(Lines(stream, offset), delimiter, header=header, url=source.url)
@@ -197,30 +266,94 @@ def _starts_with_array(stream: io.IOBase) -> bool:
 
 
 def _array_rows(stream: io.IOBase, source: UrlSource, *, where: str, first: int) -> Iterator[ListRow]:
-    """The objects of one array, one after another: an array has no rows to be found by their bytes."""
+    """The objects of arrays, one after another: an array has no rows to be found by their bytes."""
     for number, values in enumerate(_elements(stream)):
-        if number >= first:
+        if number < first:
+            continue
+        if isinstance(values, Exception):
+            yield ListRow(number, 0, None, fault=f"no JSON: {values}")
+        else:
             yield _object_row(values, source, (number, 0), where=where)
 
 
 def _elements(stream: io.IOBase) -> Iterator[Any]:
+    """The elements of an array, and of those behind it; an exception for one that is too long, or no JSON."""
     decoder = json.JSONDecoder()
     pieces = codecs.iterdecode(iter(lambda: stream.read(_CHUNK_BYTES), b""), "utf-8", "surrogateescape")
-    text, at, num_elements = next(pieces, "").lstrip()[1:], 0, 0
+    text, at, number, is_inside = next(pieces, "").lstrip(), 0, 1, False
     while True:
         at = _skip(text, at)
-        if text.startswith("]", at):
-            return
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            more = next(pieces, "")
-            if not more or len(text) - at > MAX_LINE_BYTES:
-                raise ListError(f"element {num_elements + 1} of the array: {error}") from error
-            text, at = text[at:] + more, 0
+        if at == len(text):
+            text, at = next(pieces, ""), 0
+            if not text and is_inside:
+                raise ListError(f"element {number} of the array: the list ends before the array does")
+            if not text:
+                return
+        elif text[at] == ("]" if is_inside else "["):
+            at, is_inside = at + 1, not is_inside
+        elif not is_inside:
+            raise ListError(f"behind {number - 1} elements: what follows the array is no other")
         else:
+            value, text, at = _next_element(decoder, text, at, pieces, number=number)
             yield value
-            num_elements += 1
+            number += 1
+
+
+def _next_element(
+    decoder: json.JSONDecoder, text: str, at: int, pieces: Iterator[str], *, number: int
+) -> tuple[Any, str, int]:
+    """The element that begins at `at`, the text in which the next one lies, and where it may begin."""
+    while True:
+        try:
+            value, end = decoder.raw_decode(text, at)
+            return value, text, end
+        except (ValueError, RecursionError) as error:
+            if (stop := _Scan().end_in(text, at)) is not None:
+                return error, text, stop
+            if len(text) - at > MAX_LINE_BYTES:
+                return _pass_over(text, at, pieces, number=number)
+            more = next(pieces, "")
+            if not more:
+                raise ListError(f"element {number} of the array: {error}") from error
+            text, at = text[at:] + more, 0
+
+
+def _pass_over(text: str, at: int, pieces: Iterator[str], *, number: int) -> tuple[ValueError, str, int]:
+    """An element that is too long, in place of which there is an error, and what follows it."""
+    scan = _Scan()
+    while (stop := scan.end_in(text, at)) is None:
+        text, at = next(pieces, ""), 0
+        if not text:
+            raise ListError(
+                f"element {number} of the array: more than {MAX_LINE_BYTES} bytes, without an end"
+            )
+    return ValueError(f"more than {MAX_LINE_BYTES} bytes"), text, stop
+
+
+class _Scan:
+    """Looks for the end of an element that cannot be decoded, piece by piece of the text."""
+
+    def __init__(self) -> None:
+        self._depth, self._is_quoted, self._is_escaped = 0, False, False
+
+    def end_in(self, text: str, at: int) -> int | None:
+        """Where the comma, or the end of the array, behind the element stands; None: not in this piece."""
+        start, self._is_escaped = at + self._is_escaped, False
+        for match in _MARKS.finditer(text, start):
+            mark = match[0]
+            if mark[0] == "\\":
+                self._is_escaped = len(mark) == 1
+            elif mark == '"':
+                self._is_quoted = not self._is_quoted
+            elif self._is_quoted:
+                continue
+            elif mark in "[{":
+                self._depth += 1
+            elif not self._depth and mark in ",]":
+                return match.start()
+            elif mark in "]}":
+                self._depth = max(0, self._depth - 1)
+        return None
 
 
 def _skip(text: str, at: int) -> int:

@@ -232,6 +232,84 @@ def test_a_damaged_list(tmp_path: Path, name: str, data: bytes, what: str, num_r
     assert cut_list(storage.stat(str(path)), UrlSource(path=str(path)))[-1][1] is None
 
 
+def as_array(*urls: str) -> bytes:
+    return json.dumps([{"url": url} for url in urls]).encode()
+
+
+def test_arrays_one_behind_another(tmp_path: Path):
+    path = tmp_path / "list.json"
+    path.write_bytes(as_array("u1", "u2") + b"\n" + as_array() + as_array("u3") + b"\n")
+    rows, findings = read(path)
+    assert ([row.url for row in rows], findings.problems) == (["u1", "u2", "u3"], [])
+    assert [row.number for row in rows] == [0, 1, 2]
+    path.write_bytes(as_array("u1") + b"\n{}")
+    rows, findings = read(path)
+    assert [row.url for row in rows] == ["u1"]
+    assert [(p.what, p.detail) for p in findings.problems] == [
+        ("bad_list", "behind 1 elements: what follows the array is no other")
+    ]
+
+
+LONG = b'{"url": "%s"}' % (b"x" * (3 << 20))
+ELEMENTS = {
+    "long": (LONG, "more than 1048576 bytes"),
+    "long, with brackets and quotes": (
+        b'{"url": "%s"}' % (rb"\"}],{[" * (1 << 19)),
+        "more than 1048576 bytes",
+    ),
+    "no value": (b'{"url": nothing, "n": [1, 2]}', "Expecting value"),
+    "no comma": (b'{"url": "u" "n": 1}', "Expecting ',' delimiter"),
+    "too deep": (b"[" * 100_000 + b"]" * 100_000, "recursion"),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_an_element_costs_itself(tmp_path: Path, name: str):
+    element, fault = ELEMENTS[name]
+    path = tmp_path / "list.json"
+    path.write_bytes(b'[{"url": "u1"}, %s, {"url": "u3"}]' % element)
+    rows, findings = read(path)
+    assert ([row.url for row in rows], findings.problems) == (["u1", None, "u3"], [])
+    assert fault in (rows[1].fault or "")
+    assert [note.what for note in findings.notes] == ["bad_rows"]
+    path.write_bytes(b'[{"url": "u1"}, %s' % element[:-1])
+    assert [p.what for p in read(path)[1].problems] == ["bad_list"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json"])
+def test_what_follows_the_packed_text_costs_no_row(tmp_path: Path, kind: str):
+    path = tmp_path / f"list.{kind}.gz"
+    path.write_bytes(gzip.compress(FORMATS[kind](ROWS)) + b"garbage")
+    rows, findings = read(path)
+    assert [row.url for row in rows] == [row["url"] for row in ROWS]
+    [problem] = findings.problems
+    assert (problem.what, problem.detail[:36]) == ("corrupt", "behind the packed text, which was re")
+    source = UrlSource(path=str(path), unit_rows=1)
+    assert len(cut_list(storage.stat(str(path)), source)) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (gzip.compress(as_csv(ROWS)), "packed by gzip, .* Let its name end in .gz"),
+        (pa.compress(as_csv(ROWS), "zstd", asbytes=True), "packed by zstd, .* Unpack it"),
+        (as_parquet(ROWS), "parquet, .* Set `format: parquet`"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "txt"])
+def test_packed_lists_whose_names_do_not_say_so(tmp_path: Path, data: bytes, what: str, kind: str):
+    path = tmp_path / f"list.{kind}"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=what):
+        read(path)
+
+
+def test_spaces_around_names_of_columns(tmp_path: Path):
+    path = tmp_path / "list.csv"
+    path.write_text("url , caption\nhttp://a/1,one\n")
+    assert pairs(read(path)[0]) == [("http://a/1", "one")]
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
 def test_columns_that_are_not_there(tmp_path: Path, kind: str):
     path = tmp_path / f"list.{kind}"
