@@ -13,8 +13,17 @@ from pipelines.parts import Part
 from pipelines.paths import absolute
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
 from pipelines.plan.known import known_run
-from pipelines.plan.probe import Listed, Measured, held_bytes, probe, worker_bytes
-from pipelines.plan.rates import Known, Rate, RatesFile, given_rates, is_small, rates_of, read_rates
+from pipelines.plan.probe import Listed, Measured, drawn_rates, held_bytes, probe, worker_bytes
+from pipelines.plan.rates import (
+    Known,
+    Rate,
+    RatesFile,
+    given_rates,
+    is_small,
+    rates_of,
+    read_rates,
+    with_drawn,
+)
 from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import forecast
 from pipelines.progress import Progress
@@ -168,10 +177,10 @@ def _measure(
                 remedy="Run its config, with `--until describe` at least, or plan without --like",
             )  # fmt: skip
         known = known_run(like, found.parts, found.receipts, source=f"receipts of {asked.like}")
-        return _of_known(known, *_base(config, asked))
+        return _of_known(known, config, asked, part=found.parts[-1])
     if dry is not None and dry.parts:
         known = known_run(config, dry.parts, dry.receipts, source="this run's receipts")
-        return _of_known(known, *_base(config, asked))
+        return _of_known(known, config, asked, part=dry.parts[-1])
     if not asked.measure:
         return None, []
     progress = Progress()
@@ -209,14 +218,16 @@ def _base(config: RunConfig, asked: Asked) -> tuple[float, list[str]]:
         return held_bytes(), [f"memory is without that of the models, which cannot be loaded here: {error}"]
 
 
-def _of_known(known: Known, base_bytes: float, words: list[str]) -> tuple[Measured, list[str]]:
+def _of_known(known: Known, config: RunConfig, asked: Asked, *, part: Part) -> tuple[Measured, list[str]]:
+    """What a run's receipts tell; of another size, what its smallest joins cannot tell is measured here."""
     rates = rates_of(known)
-    small = [work.key for work in forecast(known.sizes) if is_small(work)]
-    images = known.sizes.images
-    notes = {
-        name: replace(rates[name], source=f"{rates[name].source} (few)") for name in small if name in rates
-    }
-    return Measured(rates | notes, known.sizes.shares, images, True, base_bytes), words
+    if asked.measure and asked.like is not None and any(map(is_small, forecast(known.sizes))):
+        rates = with_drawn(rates, drawn_rates(known.sizes.config, part), known)
+    else:
+        few = {work.key for work in forecast(known.sizes) if is_small(work)} & rates.keys()
+        rates |= {name: replace(rates[name], source=f"{rates[name].source} (few)") for name in few}
+    base_bytes, words = _base(config, asked)
+    return Measured(rates, known.sizes.shares, known.sizes.images, True, base_bytes), words
 
 
 def _asked_images(config: RunConfig, asked: Asked, file: RatesFile | None) -> dict[str, int] | None:

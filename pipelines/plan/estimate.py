@@ -96,7 +96,8 @@ def _step(
         work_s = to_do * one_s + starts * rate.start_s
         # The last wave is as long as a full one: an item is not shared.
         wall_s = math.ceil(to_do / at_once) * one_s + (rate.start_s if to_do else 0.0)
-        written = share * work.units * rate.written_bytes
+        by_unit = work.units * rate.written_bytes + sizes.total * rate.image_bytes
+        written = share * by_unit + to_do * rate.item_bytes
         if rate.cpu_s is not None:
             unit_cpu = _unit(sizes, work, rate.cpu_s, rate.by_pool_cpu)
             cpu_s = share * work.units * unit_cpu + to_do * rate.item_cpu_s + starts * rate.start_cpu_s

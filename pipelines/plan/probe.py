@@ -19,6 +19,8 @@ import pyarrow as pa
 from curation import storage
 from curation.cluster.kmeans import KMeans, kmeans
 from curation.describe.embed import unit_rows
+from curation.describe.look import MIN_SIDE_PX
+from curation.describe.miniature import make_miniature
 from curation.errors import ConfigError
 from curation.ingest.listing import IndexTar, list_parts
 from curation.ingest.listing import Part as ListedPart
@@ -28,10 +30,11 @@ from curation.retrieve import SampleRetrieval
 from curation.schema import IMAGES
 from curation.search.binary import hamming_pairs
 from curation.search.exact import cosine_pairs
+from curation.search.miniatures import miniature_pairs
 from curation.search.topk import top_k
 from pipelines.config import RunConfig
 from pipelines.local import LocalExecutor
-from pipelines.lvd import Curated, curate_parts
+from pipelines.lvd import curate_parts
 from pipelines.parts import Part, read, read_array
 from pipelines.plan.known import known_run
 from pipelines.plan.rates import Known, Rate, rates_of, with_drawn
@@ -47,6 +50,7 @@ WARM_IMAGES = 32
 MAX_SOURCES = 12
 JOIN_ROWS = 8192
 QUERY_ROWS = 2048
+PIXEL_ROWS = 1024
 KMEANS_ROWS, KMEANS_CLUSTERS = 4096, 128
 # Listing stops being counted after so long: a bucket may take hours.
 LIST_S = 60.0
@@ -121,7 +125,7 @@ def probe(
         made = curate_parts(runner, small, _parts(small, tables, folder), refresh=False)
         known = known_run(small, made.parts, runner.receipts, source=f"a sample of {num_images} images")
         shown.say("measuring searches on vectors drawn by lot …")
-        drawn = drawn_rates(config, made, threads=config.describe.embed.threads)
+        drawn = drawn_rates(config, made.parts[-1])
         rates = with_drawn(rates_of(known), drawn, known)
         rates |= {name: drawn[name] for name in IVF_STEPS}  # the sample is searched exactly
         if listed is not None:
@@ -251,11 +255,15 @@ def _parts(config: RunConfig, tables: Sequence[tuple[str, pa.Table]], folder: st
     return tuple(parts)
 
 
-def drawn_rates(config: RunConfig, made: Curated, *, threads: int) -> dict[str, Rate]:
-    """Seconds for a pair of images, and for a row and a cluster, on vectors drawn by lot."""
-    set_threads(threads)
+def drawn_rates(config: RunConfig, part: Part) -> dict[str, Rate]:
+    """Seconds for a pair of images, and for a row and a cluster, on vectors drawn by lot.
+
+    Args:
+        config: of the run.
+        part: described; its vectors tell how long they are, and how they lie.
+    """
+    set_threads(config.describe.embed.threads)
     rng = np.random.default_rng(0)
-    part = made.parts[-1]
     embeddings = np.asarray(read_array(part.embeddings))
     descriptors = embeddings if part.descriptors is None else np.asarray(read_array(part.descriptors))
     source = f"{JOIN_ROWS:,} vectors drawn by lot"
@@ -273,6 +281,10 @@ def drawn_rates(config: RunConfig, made: Curated, *, threads: int) -> dict[str, 
         if threshold is not None:
             spent += _join_vectors(rng, descriptors.shape[1], threshold, config)
         found[name] = spent.over(JOIN_ROWS**2 / 2, source)
+    stages = {"dedup": config.dedup.thresholds, "decontaminate": config.decontaminate.thresholds}
+    if by_pixels := [stage for stage, thresholds in stages.items() if "pixels" in thresholds]:
+        rate = _pixel_rate(rng)
+        found |= {f"{stage}_pixel_edges": rate for stage in by_pixels}
     vectors = _drawn(rng, JOIN_ROWS, embeddings.shape[1])
     blocks = [(np.arange(JOIN_ROWS), vectors)]
     searched = _timed(lambda: top_k(vectors[:QUERY_ROWS], blocks, k=4))
@@ -296,6 +308,15 @@ def _timed(work: Callable[[], object]) -> _Time:
 
 def _drawn(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
     return unit_rows(rng.standard_normal((rows, dim)).astype(np.float32))
+
+
+def _pixel_rate(rng: np.random.Generator) -> Rate:
+    """Plain pictures, each of a colour of its own, compared by their pixels."""
+    colours = rng.integers(0, 256, (PIXEL_ROWS, 1, 1, 3), dtype=np.uint8)
+    made = [make_miniature(np.tile(colour, (MIN_SIDE_PX, MIN_SIDE_PX, 1))) for colour in colours]
+    plain = np.frombuffer(b"".join(made), np.uint8).reshape(PIXEL_ROWS, -1)
+    spent = _timed(lambda: miniature_pairs(plain, plain, same=True))
+    return spent.over(PIXEL_ROWS**2 / 2, f"{PIXEL_ROWS:,} plain pictures drawn by lot")
 
 
 def _join_hashes(rng: np.random.Generator, radius: int) -> None:

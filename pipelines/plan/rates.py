@@ -17,6 +17,10 @@ from pipelines.strict_yaml import parse_yaml
 MAX_FILE_BYTES = 1 << 20
 # Fewer pairs than this are mostly overhead, so they say little of a larger join: 6,000 images.
 MIN_UNITS = {"pairs": 2e7, "query × row": 2e7, "row × cluster × iteration": 2e7, "row × cell": 2e7}
+# A step whose cost grows with such units writes what it has found of each image: bytes grow with the images.
+PRODUCTS = frozenset((*MIN_UNITS, "row × list", "products of vectors"))
+# A file without a row has so many bytes at most: what an item writes that finds nothing.
+_EMPTY_FILE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Rate:
         item_s, item_cpu_s: seconds for an item besides.
         start_s, start_cpu_s: seconds that the first item of a worker takes besides: models that warm up.
         written_bytes: for a unit.
+        image_bytes, item_bytes: written for an image of the run, and for an item, besides.
         by_pool, by_pool_cpu: seconds for a unit in single pools, whose images differ.
         source: where it comes from, in words.
     """
@@ -40,6 +45,8 @@ class Rate:
     start_s: float = 0.0
     start_cpu_s: float = 0.0
     written_bytes: float = 0.0
+    image_bytes: float = 0.0
+    item_bytes: float = 0.0
     by_pool: Mapping[str, float] | None = None
     by_pool_cpu: Mapping[str, float] | None = None
     source: str = ""
@@ -80,12 +87,8 @@ def rates_of(known: Known) -> dict[str, Rate]:
             rates[name] = _describe(known, receipts)
             continue
         seconds = sum(_seconds(receipt) for receipt in receipts)
-        rates[name] = Rate(
-            unit_s=seconds / units,
-            cpu_s=_cpu(receipts, units),
-            written_bytes=_written(receipts) / units,
-            source=known.source,
-        )
+        rate = Rate(unit_s=seconds / units, cpu_s=_cpu(receipts, units), source=known.source)
+        rates[name] = _with_written(rate, receipts, of_step, num_images=known.sizes.total)
     return rates
 
 
@@ -101,6 +104,17 @@ def _cpu(receipts: Sequence[Receipt], units: float) -> float | None:
 
 def _written(receipts: Sequence[Receipt]) -> int:
     return sum(num_bytes for receipt in receipts for num_bytes, _ in receipt.files.values())
+
+
+def _with_written(
+    rate: Rate, receipts: Sequence[Receipt], works: Sequence[StepWork], *, num_images: int
+) -> Rate:
+    written = _written(receipts)
+    if works[0].unit not in PRODUCTS:
+        return replace(rate, written_bytes=written / sum(work.units for work in works))
+    of_item = min(_EMPTY_FILE_BYTES, *(_written([receipt]) for receipt in receipts))
+    found = written - of_item * len(receipts)
+    return replace(rate, item_bytes=of_item, image_bytes=found / max(num_images, 1))
 
 
 def _describe(known: Known, receipts: Sequence[Receipt]) -> Rate:
@@ -161,7 +175,13 @@ def with_drawn(rates: Mapping[str, Rate], drawn: Mapping[str, Rate], known: Know
             over_cpu = 0.0
             if measured.cpu_s is not None and rate.cpu_s is not None:
                 over_cpu = max(0.0, (measured.cpu_s - rate.cpu_s) * work.units) / work.num_items
-            rate_here = replace(rate, item_s=over, item_cpu_s=over_cpu, written_bytes=measured.written_bytes)
+            rate_here = replace(
+                rate,
+                item_s=over,
+                item_cpu_s=over_cpu,
+                image_bytes=measured.image_bytes,
+                item_bytes=measured.item_bytes,
+            )
         else:
             rate_here = rate
         found[name] = rate_here

@@ -217,6 +217,45 @@ def test_a_small_join_is_overhead() -> None:
     assert rate.item_s * items == pytest.approx(5.0, rel=1e-3)
 
 
+def test_a_billion_images_after_a_run_of_sixty_are_within_reason() -> None:
+    """One item's file and start are overhead of an item, and what it has found grows with the images."""
+    poor = SHARES.model_copy(
+        update=dict.fromkeys(("joined_pixels", "searched_pixels", "holdout_pixels"), 1 / 60)
+    )
+    pools = {"web": 60, "exam": 4}
+    few = Sizes(config(pools={name: config().pools[name].model_dump() for name in pools}), pools, poor)
+    names = {
+        work.name: [receipt(work.name, 1.0, 830)] * work.num_items
+        for work in forecast(few)
+        if work.unit not in ("images", "images written")
+    }
+    assert {"dedup_edges", "dedup_pixel_edges", "decontaminate_pixel_edges", "cluster"} <= names.keys()
+    known = Known(few, [], names, "a test")
+    drawn = {name: Rate(1e-7, source="drawn") for name in names}
+    rates = with_drawn(rates_of(known), drawn, known)
+    many = Sizes(few.config, {"web": 10**9, "exam": 10**4}, poor)
+    steps = {step.work.name: step for step in estimate(many, rates, Workers(1, "of a test"))}
+    for name in names:
+        assert steps[name].written_bytes == 830 * steps[name].num_items
+        assert steps[name].written_bytes < 1e12
+    pixels = steps["dedup_pixel_edges"]
+    hours = (1e-7 * (10**9 * 0.9 / 60) ** 2 / 2 + pixels.num_items) / 3600
+    assert pixels.wall_s == pytest.approx(3600 * hours, rel=0.01)
+
+
+def test_what_joins_find_grows_with_the_images() -> None:
+    some = sizes()
+    items = next(work.num_items for work in forecast(some) if work.name == "dedup_edges")
+    receipts = [receipt("dedup_edges", 5.0, 5000 if i else 10_096) for i in range(items)]
+    rate = rates_of(Known(some, [], {"dedup_edges": receipts}, "a test"))["dedup_edges"]
+    assert (rate.written_bytes, rate.item_bytes) == (0.0, 4096)
+    assert rate.image_bytes == (6000 + 904 * (items - 1)) / 1250
+    [step] = [
+        one for one in estimate(some, {"dedup_edges": rate}, Workers(1, "")) if one.work.name == "dedup_edges"
+    ]
+    assert step.written_bytes == pytest.approx(sum(receipt.files["a"][0] for receipt in receipts))
+
+
 def test_hours_on_workers_by_hand() -> None:
     rates = {
         "describe": Rate(0.1, start_s=5.0, written_bytes=16.0),

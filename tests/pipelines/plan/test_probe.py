@@ -41,7 +41,7 @@ def test_a_sample_gives_every_rate(configure: Callable[..., Any], tmp_path: Path
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few drawn vectors: what they take is not looked at."""
-    few = {"JOIN_ROWS": 256, "QUERY_ROWS": 64, "KMEANS_ROWS": 256, "KMEANS_CLUSTERS": 8}
+    few = {"JOIN_ROWS": 256, "QUERY_ROWS": 64, "KMEANS_ROWS": 256, "KMEANS_CLUSTERS": 8, "PIXEL_ROWS": 8}
     for name, number in few.items():
         monkeypatch.setattr(f"pipelines.plan.probe.{name}", number)
 
@@ -112,3 +112,17 @@ def test_a_plan_shows_what_it_measures(
     assert (said[0], said[-1]) == ("listing", "measuring")
     probe(configure(tmp_path / "run"), num_images=24)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_joins_too_small_to_tell_are_measured_for_another_size(
+    configure: Callable[..., Any], finished: Path
+) -> None:
+    asked = Asked(images={"": 10**9}, like=str(finished))
+    steps = {step.work.name: step for step in make_plan(configure(finished), asked).steps}
+    for name in ("dedup_edges", "dedup_pixel_edges"):
+        rate = steps[name].rate
+        assert rate is not None
+        assert rate.source.endswith("drawn by lot")
+        assert steps[name].written_bytes < 5e12
+    assert sum(step.written_bytes or 0 for step in steps.values()) < 50e12
