@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-BAND_PX = 1 << 22  # most pixels of a band
+BAND_PX = 1 << 20  # most pixels of a band: 16-bit colour takes about 50 bytes of each on the way
 GRID_PX = 1 << 17  # most pixels of a grid, about: to look at all of a picture takes as long as to decode it
 WHOLE_PX = 1 << 20  # up to here a grid is taken of all pixels, beyond row by row
 
