@@ -129,3 +129,18 @@ def test_a_part_is_published_once(s3):
     assert storage.read_bytes(path) == b"first"
     storage.publish_bytes(path, b"second", replace=True)
     assert storage.read_bytes(path, 2, 3) == b"con"
+
+
+def test_zeros_a_pattern_of_folders_and_a_gap(s3, tmp_path: Path, write_tar: Callable[..., Path]):
+    """What is told of tars on a disk is told of them here."""
+    pictures = {f"{i}.jpg": bytes([i + 1]) * 30_208 for i in range(4)}
+    data = write_tar(tmp_path / "t/a/b/s-0-of-2.tar", pictures).read_bytes()
+    (tmp_path / "t/a/b/s-0-of-2.tar").write_bytes(data[:30_720] + bytes(61_440) + data[92_160:])
+    (tmp_path / "t/1.zip").write_bytes(b"x")
+    url = s3.upload(tmp_path / "t", "gaps")
+    for path in (f"{url}/**/*.tar", url):
+        parts = list(list_parts(TarSource(path=path), part_rows=9))
+        assert [row["key"][-5:] for part in parts for row in part.table.to_pylist()] == ["0.jpg", "3.jpg"]
+        assert [(p.what, p.offset) for part in parts for p in part.problems] == [("zeros", 30_720)]
+        told = {note.what for part in parts for note in part.notes}
+        assert told == {"missing_files", *(["other_files"] if path == url else [])}
