@@ -33,6 +33,10 @@ _WORDS = {
     ),
     errno.EMFILE: ("This process has too many files open", f"Raise the limit (ulimit -n), and {AGAIN}"),
     errno.ENFILE: ("This machine has too many files open", f"Raise its limit (fs.file-max), and {AGAIN}"),
+    errno.ENOMEM: (
+        "The machine has no memory left for the files it reads",
+        f"Give it more, or let fewer workers run at once (executor.workers), and {AGAIN}",
+    ),
     errno.EACCES: ("Permission is denied", "Check owner and mode, or choose another path"),
     errno.EPERM: (
         "This operation is not permitted",
@@ -42,6 +46,8 @@ _WORDS = {
     errno.ETIMEDOUT: ("The file server does not answer", _HARDWARE),
     _UNTOLD: ("A file could not be written whole", f"Check its disk and its quota, and {AGAIN}"),
 }
+# Lacks of this process or machine: they are told of whatever file is asked for then.
+_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _READING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EISDIR)
 _NO_INODES = "The file system has no room for one more file: it has no inode left"
 _SHORT_WRITE = re.compile(r"(\d+) requested and (\d+) written")  # NumPy, where C's fwrite fails
@@ -75,17 +81,35 @@ def with_path(path: str | Path) -> Iterator[None]:
     """Let an error in reading say what was read: the operating system names only what it could not open.
 
     Raises:
-        ExecutorError: when no more files may be opened. That is this process's fault and not that of a file,
-            which would be taken for one that cannot be read.
+        ExecutorError: as `lack` says.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE) and (refused := refusal(error, path)) is not None:
-            raise refused from error
+        if (lacking := lack(error, path)) is not None:
+            raise lacking from error
         if error.errno in _READING and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def lack(error: BaseException, path: str | Path) -> ExecutorError | None:
+    """The error to raise where this process may open no more files, or its machine has no memory left.
+
+    That is no fault of a file, which would be taken for one that cannot be read: the next run could read it.
+
+    Args:
+        error: what was raised; a driver's own errors tell the system's as what they were raised from.
+        path: what was read.
+    """
+    seen: list[BaseException] = []
+    here: BaseException | None = error
+    while here is not None and here not in seen:
+        if isinstance(here, OSError) and here.errno in _LACKS:
+            return refusal(here, path)
+        seen.append(here)
+        here = here.__cause__ or here.__context__
+    return None
 
 
 def refusal(error: Exception, path: str | Path, *, num_bytes: int | None = None) -> ExecutorError | None:

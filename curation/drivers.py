@@ -7,6 +7,7 @@ a file that cannot be read, and credentials that are missing are a mistake of th
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from curation.disk_errors import lack
 from curation.errors import ConfigError, LvdError, SourceError
 from curation.outages import Outages
 from curation.packages import needing
@@ -47,6 +48,8 @@ _CREDENTIALS = frozenset(
 def translated(path: str) -> Iterator[None]:
     """Turn a driver's errors within into an `OSError`, or a SourceError where credentials are at fault.
 
+    Where it is this process that lacks something, that is an ExecutorError (`disk_errors.lack`).
+
     A store of which `MAX_FAILURES` requests in a row have failed is not asked for a while: then an `OSError`
     is raised at once.
 
@@ -61,12 +64,16 @@ def translated(path: str) -> Iterator[None]:
         OUTAGES.answered(store)
         raise
     except (OSError, LvdError) as error:
+        if not isinstance(error, LvdError) and (lacking := lack(error, path)) is not None:
+            raise lacking from error
         if _is_of_driver(error):  # what is read may be damaged, which is no fault of the store
             OUTAGES.failed(store)
         raise
     except Exception as error:
         if not _is_of_driver(error):
             raise
+        if (lacking := lack(error, path)) is not None:
+            raise lacking from error
         if type(error).__name__ in _CREDENTIALS:
             raise SourceError(
                 f"No credentials for {path}",

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from curation.disk_errors import lack
+
 # A network disk's server that starts again asks its clients for 90 s of patience.
 DEADLINE_S = 120.0
 # So many calls in a row that hang on a disk, and it is not asked any more as long as they do.
@@ -86,6 +88,7 @@ def in_time(path: str | Path, call: Callable[[], T], *, progress: Callable[[], i
 
     Raises:
         TimeoutError: the disk does not answer, or has not answered the calls before this one.
+        ExecutorError: as `lack` says.
     """
     if _hung and _hung.get(disk_of(path), 0) >= MAX_HUNG:
         raise TimeoutError(errno.ETIMEDOUT, f"the disk has not answered for {DEADLINE_S:.0f} s", str(path))
@@ -103,6 +106,8 @@ def in_time(path: str | Path, call: Callable[[], T], *, progress: Callable[[], i
         with _state:
             _hung.pop(disk_of(path), None)
     if error is not None:
+        if (lacking := lack(error, path)) is not None:
+            raise lacking from error
         raise error
     return value
 

@@ -12,7 +12,9 @@ from curation.ingest.source_files import list_units
 from curation.ingest.sources import FolderSource
 
 
-def folder_rows(source: FolderSource, max_rows: int, findings: Findings) -> Iterator[pa.Table]:
+def folder_rows(
+    source: FolderSource, max_rows: int, findings: Findings, *, run_dir: str | None = None
+) -> Iterator[pa.Table]:
     """Stream a folder as tables of at most `max_rows` rows.
 
     Every regular file that is not hidden is one row, save the sidecars (`sidecars.py`), which travel with
@@ -25,13 +27,14 @@ def folder_rows(source: FolderSource, max_rows: int, findings: Findings) -> Iter
         source: the folder.
         max_rows: rows of a table, at least 1.
         findings: what could not be listed, or was passed over, is added here.
+        run_dir: the run's own folder, which is left out; None: no run asks.
 
     Raises:
         SourceError: when the folder cannot be listed, or is empty.
     """
     rows: list[ImageRow] = []
     odd: list[str] = []
-    for sample in _samples(list_units(source, findings)):
+    for sample in _samples(list_units(source, findings, run_dir=run_dir)):
         rows.extend(_sample_rows(sample, source, odd, findings))
         while len(rows) >= max_rows:
             yield rows_table(rows[:max_rows])

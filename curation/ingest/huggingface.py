@@ -24,12 +24,15 @@ _WORDS = {
 _NUMBERED = re.compile(r"(?:^|/)([A-Za-z0-9_.]+)-\d{5}-of-\d{5}\b")
 
 
-def list_huggingface(source: HuggingFaceSource, findings: Findings) -> Iterator[storage.FileInfo]:
+def list_huggingface(
+    source: HuggingFaceSource, findings: Findings, *, run_dir: str | None = None
+) -> Iterator[storage.FileInfo]:
     """Stream the files of the split in order: Arrow files, parquet files, or the folders of an imagefolder.
 
     Args:
         source: the data set.
         findings: what could not be listed, or was passed over, is added here.
+        run_dir: the run's own folder, which is left out; None: no run asks.
 
     Raises:
         SourceError: when there is nothing of this kind.
@@ -44,7 +47,7 @@ def list_huggingface(source: HuggingFaceSource, findings: Findings) -> Iterator[
     elif "state.json" in names:
         yield from _saved(source, "")
     else:
-        yield from _loose(source, findings)
+        yield from _loose(source, findings, run_dir)
 
 
 def _saved(source: HuggingFaceSource, folder: str) -> Iterator[storage.FileInfo]:
@@ -63,9 +66,10 @@ def _saved(source: HuggingFaceSource, folder: str) -> Iterator[storage.FileInfo]
             ) from error
 
 
-def _loose(source: HuggingFaceSource, findings: Findings) -> Iterator[storage.FileInfo]:
+def _loose(source: HuggingFaceSource, findings: Findings, run_dir: str | None) -> Iterator[storage.FileInfo]:
     parquet, has_images, beside = [], False, Beside()
-    for file in walk_source(source.path, WalkRules(source.links), findings=findings):
+    rules = WalkRules(source.links, run_dir=run_dir)
+    for file in walk_source(source.path, rules, findings=findings):
         if file.key.lower().endswith(".parquet") and not file.key.rpartition("/")[2].startswith("metadata."):
             parquet.append(file)
             beside.take(file.key)
@@ -74,7 +78,8 @@ def _loose(source: HuggingFaceSource, findings: Findings) -> Iterator[storage.Fi
         has_images = has_images or is_image_name(file.key)
     if parquet:
         beside.note(source.path, findings)
-    units = parquet if parquet else list_image_folders(source, findings) if has_images else []
+    folders = list_image_folders(source, findings, run_dir=run_dir) if has_images and not parquet else []
+    units = parquet or folders
     if not units and findings.problems:
         return  # what might have been some is told
     if not units:

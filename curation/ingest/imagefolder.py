@@ -33,7 +33,9 @@ def is_image_name(key: str) -> bool:
     return key.lower().endswith(_IMAGES)
 
 
-def list_image_folders(source: HuggingFaceSource, findings: Findings) -> list[storage.FileInfo]:
+def list_image_folders(
+    source: HuggingFaceSource, findings: Findings, *, run_dir: str | None = None
+) -> list[storage.FileInfo]:
     """The folders of a source that hold pictures; a folder's version changes with each of its files.
 
     Metadata that a link would fetch from elsewhere, that lie beside others, or that name pictures in folders
@@ -48,7 +50,8 @@ def list_image_folders(source: HuggingFaceSource, findings: Findings) -> list[st
     sizes: dict[str, int] = {}
     metadata: dict[str, storage.FileInfo] = {}
     used: dict[storage.FileInfo, None] = {}
-    for file in walk_source(root, WalkRules(source.links), findings=Findings()):
+    rules = WalkRules(source.links, run_dir=run_dir)
+    for file in walk_source(root, rules, findings=Findings()):
         folder, _, name = file.key.rpartition("/")
         if name in METADATA and not may_accompany(file, root, source.links):
             detail = (

@@ -29,12 +29,15 @@ class Part:
     notes: list[Problem]  # odd, but nothing is missing
 
 
-def list_parts(source: Source, *, part_rows: int, map_units: MapUnits = map) -> Iterator[Part]:
+def list_parts(
+    source: Source, *, part_rows: int, run_dir: str | None = None, map_units: MapUnits = map
+) -> Iterator[Part]:
     """Stream a source as parts of `part_rows` rows, in key order; the last part may be smaller.
 
     Args:
         source: the source.
         part_rows: rows of a part, at least 1.
+        run_dir: the run's own folder, which is left out; None: no run asks.
         map_units: applies a picklable function to every tar and gives the results in order; `map`, or an
             executor's, which lets tars be indexed side by side. Folders do not use it.
 
@@ -48,10 +51,10 @@ def list_parts(source: Source, *, part_rows: int, map_units: MapUnits = map) -> 
     """
     match source:
         case FolderSource():
-            yield from _folder_parts(source, part_rows)
+            yield from _folder_parts(source, part_rows, run_dir)
         case TarSource():
             found = Findings()
-            files = named_in_utf8(list_units(source, found), found)
+            files = named_in_utf8(list_units(source, found, run_dir=run_dir), found)
             yield from cut_parts(map_units(partial(index_tar, source=source), files), part_rows)
             if found.problems or found.notes:
                 yield Part(rows_table([]), found.problems, found.notes)
@@ -63,9 +66,9 @@ def list_parts(source: Source, *, part_rows: int, map_units: MapUnits = map) -> 
             )
 
 
-def _folder_parts(source: FolderSource, part_rows: int) -> Iterator[Part]:
+def _folder_parts(source: FolderSource, part_rows: int, run_dir: str | None) -> Iterator[Part]:
     findings = Findings()
-    for table in folder_rows(source, part_rows, findings):
+    for table in folder_rows(source, part_rows, findings, run_dir=run_dir):
         yield Part(table, findings.problems[:], findings.notes[:])
         findings.problems.clear()
         findings.notes.clear()

@@ -45,6 +45,7 @@ Oddity = Literal[
     "link_ring",  # not followed: leads to a folder that it lies in
     "link_repeated",  # not followed: the folder is listed under another name
     "link_outside",  # not followed: leads out of where links may lead
+    "own_output",  # not listed: the folder that the run itself writes
     "odd_name",  # images whose names are not UTF-8, and sidecars, which are left out
     "unmatched",  # metadata of an imagefolder: rows whose picture is not there, and pictures without a row
     "other_metadata",  # of an imagefolder, beside those that are read

@@ -9,7 +9,7 @@ from curation import storage
 from curation.errors import ConfigError, SourceError
 from curation.ingest.beside import Beside
 from curation.ingest.huggingface import list_huggingface
-from curation.ingest.links import LinkConfig, real_path, require_inside
+from curation.ingest.links import real_path, require_inside
 from curation.ingest.patterns import asks_for_hidden, matches, split_pattern
 from curation.ingest.problems import Findings, Problem, finding_line
 from curation.ingest.rows import as_text
@@ -20,7 +20,9 @@ from curation.ingest.walk import WalkRules, walk_source
 _NUM_NOTES = 3  # that an empty source is told with
 
 
-def list_units(source: Source, findings: Findings | None = None) -> Iterator[storage.FileInfo]:
+def list_units(
+    source: Source, findings: Findings | None = None, *, run_dir: str | None = None
+) -> Iterator[storage.FileInfo]:
     """Stream the files to read, in key order: all of a folder, or those of the source's kind.
 
     Files with other extensions beside tars (parquet files, …) in a folder are left alone, and counted but for
@@ -30,6 +32,7 @@ def list_units(source: Source, findings: Findings | None = None) -> Iterator[sto
     Args:
         source: the source.
         findings: what could not be listed, or was passed over, is added here.
+        run_dir: the run's own folder, which is left out; None: no run asks.
 
     Raises:
         SourceError: when there is nothing at the path, or nothing of this kind in it.
@@ -38,7 +41,7 @@ def list_units(source: Source, findings: Findings | None = None) -> Iterator[sto
     findings = Findings() if findings is None else findings
     is_empty = True
     try:
-        for unit in _list(source, findings):
+        for unit in _list(source, findings, run_dir):
             is_empty = False
             yield unit
     except TimeoutError as error:  # its disk may be back when the source is asked again
@@ -53,15 +56,16 @@ def list_units(source: Source, findings: Findings | None = None) -> Iterator[sto
         raise _empty(source, findings)
 
 
-def _list(source: Source, findings: Findings) -> Iterator[storage.FileInfo]:
+def _list(source: Source, findings: Findings, run_dir: str | None) -> Iterator[storage.FileInfo]:
     if isinstance(source, FolderSource):
         storage.require_dir(source.path)
-        rules = WalkRules(source.links, is_sidecar=source.sidecar_rule.admits)
+        rules = WalkRules(source.links, is_sidecar=source.sidecar_rule.admits, run_dir=run_dir)
         yield from walk_source(source.path, rules, findings=findings)
     elif isinstance(source, HuggingFaceSource):
-        yield from with_gaps_told(list_huggingface(source, findings), findings, are_all=True)
+        files = list_huggingface(source, findings, run_dir=run_dir)
+        yield from with_gaps_told(files, findings, are_all=True)
     else:
-        yield from _list_kind(source, findings)
+        yield from _list_kind(source, findings, run_dir)
 
 
 def _empty(source: Source, findings: Findings) -> SourceError:
@@ -86,32 +90,36 @@ def named_in_utf8(files: Iterable[storage.FileInfo], findings: Findings) -> Iter
             findings.problems.append(Problem(as_text(file.path), "name_not_utf8", detail))
 
 
-def _list_kind(source: Source, findings: Findings) -> Iterator[storage.FileInfo]:
+def _list_kind(source: Source, findings: Findings, run_dir: str | None) -> Iterator[storage.FileInfo]:
     path, suffixes = source.path, SUFFIXES.get(source.kind, ())
     # A path that exists is meant as it stands, brackets and all.
     if storage.is_dir(path):
-        yield from with_gaps_told(_of_kind(source, suffixes, findings), findings, are_all=True)
+        rules = WalkRules(source.links, run_dir=run_dir)
+        yield from with_gaps_told(_of_kind(path, suffixes, rules, findings), findings, are_all=True)
     elif storage.exists(path):
         yield require_inside(storage.stat(path), source.links)
     elif any(c in path for c in "{*?["):
-        yield from with_gaps_told(_expand_pattern(path, source.links, findings), findings, are_all=False)
+        rules = WalkRules(source.links, skip_inner=False, run_dir=run_dir)
+        yield from with_gaps_told(_expand_pattern(path, rules, findings), findings, are_all=False)
     else:
         raise _missing(path)
 
 
-def _of_kind(source: Source, suffixes: tuple[str, ...], findings: Findings) -> Iterator[storage.FileInfo]:
+def _of_kind(
+    path: str, suffixes: tuple[str, ...], rules: WalkRules, findings: Findings
+) -> Iterator[storage.FileInfo]:
     """The files of a folder that are of the source's kind; the others are counted."""
     beside = Beside()
-    for file in walk_source(source.path, WalkRules(source.links), findings=findings):
+    for file in walk_source(path, rules, findings=findings):
         if file.key.lower().endswith(suffixes):
             beside.take(file.key)
             yield file
         else:
             beside.pass_over(file.key)
-    beside.note(source.path, findings)
+    beside.note(path, findings)
 
 
-def _expand_pattern(pattern: str, links: LinkConfig, findings: Findings) -> Iterator[storage.FileInfo]:
+def _expand_pattern(pattern: str, rules: WalkRules, findings: Findings) -> Iterator[storage.FileInfo]:
     """The files that a pattern names, keyed relative to the folder before its first brace or wildcard."""
     first = min(pattern.index(c) for c in "{*?[" if c in pattern)
     root = pattern[: pattern.rfind("/", 0, first) + 1]
@@ -126,9 +134,9 @@ def _expand_pattern(pattern: str, links: LinkConfig, findings: Findings) -> Iter
     found: dict[str, storage.FileInfo] = {}
     for name in names:
         if any(c in name for c in "*?["):
-            found.update((f.key, f) for f in _match_wildcards(root, name, links=links, findings=findings))
+            found.update((f.key, f) for f in _match_wildcards(root, name, rules=rules, findings=findings))
         elif storage.exists(root + name):
-            found[name] = require_inside(replace(storage.stat(root + name), key=name), links)
+            found[name] = require_inside(replace(storage.stat(root + name), key=name), rules.links)
         else:
             raise _missing(root + name)
     if not found and not findings.problems:
@@ -162,7 +170,7 @@ def _folder_of(key: str) -> str:
 
 
 def _match_wildcards(
-    root: str, name: str, *, links: LinkConfig, findings: Findings
+    root: str, name: str, *, rules: WalkRules, findings: Findings
 ) -> Iterator[storage.FileInfo]:
     """Files below `root` that match `name`, as `patterns.matches` says."""
     parts = name.split("/")
@@ -172,7 +180,7 @@ def _match_wildcards(
     top = root + below or "."
     if not storage.is_dir(top):
         raise _missing(top)
-    rules = WalkRules(links, skip_inner=False, skip_hidden=not asks_for_hidden(wanted))
+    rules = replace(rules, skip_hidden=not asks_for_hidden(wanted))
     hidden: list[str] = []
     for file in walk_source(top, rules, findings=findings):
         path = file.key.split("/")

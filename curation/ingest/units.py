@@ -57,19 +57,22 @@ def is_staged(source: Source, unit: Unit) -> bool:
     return not isinstance(source, TarSource) or unit.file.key.lower().endswith(COMPRESSED_TAR_SUFFIXES)
 
 
-def cut_units(source: Source, findings: Findings | None = None) -> Iterator[Unit]:
+def cut_units(
+    source: Source, findings: Findings | None = None, *, run_dir: str | None = None
+) -> Iterator[Unit]:
     """Stream the units of a source, in the order of its rows.
 
     Args:
         source: the source.
         findings: what could not be listed, or was passed over, is added here.
+        run_dir: the run's own folder, which is left out; None: no run asks.
 
     Raises:
         SourceError: when there is nothing at the path, or nothing of this kind in it.
         ConfigError: for a path that cannot be meant.
     """
     findings = Findings() if findings is None else findings
-    for file in named_in_utf8(list_units(source, findings), findings):
+    for file in named_in_utf8(list_units(source, findings, run_dir=run_dir), findings):
         match source:
             case ParquetSource() | HuggingFaceSource() if is_parquet(file) and file.num_bytes > UNIT_BYTES:
                 for first, stop in cut_parquet(file, UNIT_BYTES):

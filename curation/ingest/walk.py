@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 
 from curation import local_reads, storage
+from curation.disk_errors import lack
+from curation.errors import ConfigError
 from curation.hidden import is_hidden
 from curation.ingest.links import LinkConfig, lies_in, real_path, require_inside
 from curation.ingest.problems import Findings, Oddity, Problem, Unread
@@ -22,7 +24,7 @@ from curation.ingest.rows import as_text
 
 _AT_ONCE = 256  # entries that a disk is asked for in one call with a deadline
 _NUM_NAMED = 3
-_NOTES: tuple[Oddity, ...] = ("not_regular", "link_ring", "link_repeated", "link_outside")
+_NOTES: tuple[Oddity, ...] = ("not_regular", "link_ring", "link_repeated", "link_outside", "own_output")
 
 Identity = tuple[int, int]  # device, inode
 
@@ -64,6 +66,7 @@ class WalkRules:
         is_sidecar: whether a file of this name and size accompanies another; None: none does.
         skip_inner: whether links to folders that lie in the source's folder anyway are left out.
         skip_hidden: whether what is hidden is left out.
+        run_dir: the run's own folder, a local path, which is left out; None: no run asks.
     """
 
     links: LinkConfig
@@ -71,6 +74,7 @@ class WalkRules:
     is_sidecar: Callable[[str, int], bool] | None = None
     skip_inner: bool = True
     skip_hidden: bool = True
+    run_dir: str | None = None
 
 
 def walk_source(root: str, rules: WalkRules, *, findings: Findings) -> Iterator[storage.FileInfo]:
@@ -83,7 +87,7 @@ def walk_source(root: str, rules: WalkRules, *, findings: Findings) -> Iterator[
 
     Raises:
         OSError: when the folder itself cannot be listed.
-        ConfigError: when the folder lies outside of where links may lead.
+        ConfigError: when the folder lies outside of where links may lead, or is the run's own.
     """
     hidden: list[str] = []
     if storage.is_local(root):
@@ -106,6 +110,8 @@ class _Walk:
     findings: Findings
     hidden: list[str]  # keys
     limit: str | None = None
+    own: str | None = None  # the run's own folder, without links, where the walk may come to it
+    own_identity: Identity | None = None
     real_root: str = ""
     above: frozenset[Identity] = frozenset()  # the root, and the folders that it lies in
     walked: set[Identity] = field(default_factory=set)  # folders that links have led to, and those below
@@ -136,6 +142,18 @@ class _Walk:
         self.real_root, self.limit = real_path(str(path)), self.rules.links.limit()
         self.above = frozenset(_identity(p) for p in (Path(self.real_root), *Path(self.real_root).parents))
         require_inside(storage.FileInfo(self.root, "", 0, ""), self.rules.links)
+        if self.rules.run_dir is not None:
+            self._set_apart(Path(real_path(str(storage.local_path(self.rules.run_dir)))))
+
+    def _set_apart(self, own: Path) -> None:
+        """Leave the run's own folder out, wherever the walk meets it."""
+        if not local_reads.in_time(own, own.is_dir):
+            return
+        identity = _identity(own)
+        if identity == _identity(Path(self.real_root)):
+            raise _is_run_dir(self.root)
+        if identity not in self.above:  # below it, a source names a folder that no run made
+            self.own, self.own_identity = str(own), identity
 
     def _enter(self, path: Path, prefix: str, identity: Identity, *, home: str, is_linked: bool) -> None:
         names, error = _names(path)
@@ -160,6 +178,9 @@ class _Walk:
         if not self.rules.deep:
             return
         identity = (found.st_dev, found.st_ino)
+        if identity == self.own_identity or self._is_own(entry):
+            folder.tell("own_output", entry.name, "it is, or leads into, the folder that this run writes")
+            return
         is_linked, home = folder.is_linked or entry.target is not None, folder.home
         if identity in self.above or any(identity == one.identity for one in self.folders):
             folder.tell("link_ring", entry.name, "leads to a folder that it lies in; it is not followed")
@@ -179,6 +200,10 @@ class _Walk:
         path = folder.path / entry.name
         self._enter(path, f"{folder.prefix}{entry.name}/", identity, home=home, is_linked=is_linked)
 
+    def _is_own(self, entry: _Entry) -> bool:
+        """Whether a link leads to what this run has written."""
+        return self.own is not None and entry.target is not None and lies_in(entry.target, self.own)
+
     def _is_listed(self, target: str) -> bool:
         """Whether the walk comes to a folder without the help of links."""
         return lies_in(target, self.real_root) and not is_hidden(
@@ -196,6 +221,9 @@ class _Walk:
             folder.tell("not_regular", entry.name, f"{_kind_of(found.st_mode)}; it is not read")
             return None
         if entry.target is not None and not self._may_lead_to(entry.target, folder, entry.name):
+            return None
+        if self._is_own(entry):
+            folder.tell("own_output", entry.name, "it leads into the folder that this run writes")
             return None
         if not self._may_be_file(folder, entry, found):
             return None
@@ -265,6 +293,8 @@ def _look(folder: str, name: str) -> _Entry:
 def _tell_error(folder: _Folder, entry: _Entry) -> None:
     error = entry.error
     assert error is not None
+    if (lacking := lack(error, folder.path / entry.name)) is not None:
+        raise lacking from error
     nowhere = isinstance(error, FileNotFoundError | NotADirectoryError)
     if entry.target is not None and error.errno == errno.ELOOP:
         folder.tell("dangling_link", entry.name, "a link that leads back to itself")
@@ -279,6 +309,15 @@ def _tell_error(folder: _Folder, entry: _Entry) -> None:
 def _identity(path: Path) -> Identity:
     found = local_reads.in_time(path, path.stat)
     return (found.st_dev, found.st_ino)
+
+
+def _is_run_dir(root: str) -> ConfigError:
+    return ConfigError(
+        "A source's folder is the run_dir of its own run",
+        got=storage.redact(root),
+        expected="a folder of images or their containers, where this run writes nothing",
+        remedy="Set another: --set run_dir=DIR; it may lie in the source's folder",
+    )
 
 
 def _kind_of(mode: int) -> str:

@@ -208,10 +208,10 @@ def _to_be_staged(what: str, path: str) -> ConfigError:
     )
 
 
-def _list(source: Source, part_rows: int) -> Iterator[ListedPart]:
+def _list(source: Source, part_rows: int, run_dir: str) -> Iterator[ListedPart]:
     if source.kind not in ("folder", "tars"):
         raise _to_be_staged(f"A source of kind {source.kind}", source.path)
-    return list_parts(source, part_rows=part_rows, map_units=_only_plain)
+    return list_parts(source, part_rows=part_rows, run_dir=run_dir, map_units=_only_plain)
 
 
 def _sample(
@@ -223,7 +223,7 @@ def _sample(
     tables, images = [], dict.fromkeys(config.pools, 0)
     started, cpu, counted = time.monotonic(), time.process_time(), True
     for number, (name, source) in enumerate(sources):
-        listing = _list(source, per_source)
+        listing = _list(source, per_source, config.run_dir)
         first = next(islice(listing, 1), None)
         if first is not None:
             images[name] += first.table.num_rows

@@ -75,7 +75,7 @@ def _list(payload: Mapping[str, Any], *, part_rows: int, run_dir: str) -> Iterat
     """The parts of a source, from itself or from what was staged of it."""
     source: Source = TypeAdapter(Source).validate_python(payload["source"])
     if payload["units"] is None:
-        return listing.list_parts(source, part_rows=part_rows)
+        return listing.list_parts(source, part_rows=part_rows, run_dir=run_dir)
     staged: Mapping[int, Receipt] = payload["staged"]
     # A column may name rows of several units alike; keys of every other kind differ by themselves.
     names = UniqueNames() if isinstance(source, UrlSource) and source.key is not None else None

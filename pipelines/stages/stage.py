@@ -78,7 +78,7 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
 
 
 def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> list[Receipt]:
-    step = Step("ingest_units", 2, {}, _load_units, "task", "ingest")
+    step = Step("ingest_units", 2, {}, partial(_load_units, runner.run_dir), "task", "ingest")
     items = []
     for source in sources:
         plain = source.model_dump(mode="json")
@@ -87,11 +87,11 @@ def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> 
     return runner.run(step, items) if items else []
 
 
-def _load_units() -> Work:
+def _load_units(run_dir: str) -> Work:
     def work(attempt: Attempt) -> dict[str, Any]:
         source: Source = TypeAdapter(Source).validate_python(attempt.payload["source"])
         findings = Findings()
-        table = units_table(cut_units(source, findings))
+        table = units_table(cut_units(source, findings, run_dir=run_dir))
         storage.write_table(attempt.out / "units.parquet", table)
         return {
             "num_units": table.num_rows,

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,13 @@ from safetensors.numpy import save_file
 
 from curation import storage
 from curation.disk_errors import naming, refusal
+from curation.drivers import translated
 from curation.errors import ConfigError, ExecutorError
+from curation.ingest.problems import Findings
+from curation.ingest.rows import read_sample
+from curation.ingest.source_files import list_units
+from curation.ingest.sources import FolderSource
+from curation.ranges import RangeReader
 
 NOISE = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)  # nothing makes it shorter
 
@@ -128,6 +135,49 @@ def test_too_many_open_files_are_no_fault_of_a_file(tmp_path: Path) -> None:
             read(path)
     with no_more_files(), pytest.raises(ExecutorError, match="too many"), storage.open_seekable(path):
         pass
+
+
+def image_row(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "offset": 0, "num_bytes": path.stat().st_size, "sidecars": []}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_this_process_lacks_is_no_fault_of_an_image_or_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+
+    def failing(*_args: Any, **_kw: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pread", failing)
+    with RangeReader() as reader, pytest.raises(ExecutorError, match=r"a\.jpg.*again"):
+        read_sample(reader, image_row(tmp_path / "a.jpg"))
+    for call in ("scandir", "lstat"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing)
+            with pytest.raises(ExecutorError, match=f"{tmp_path}"):
+                list(list_units(FolderSource(path=str(tmp_path)), Findings()))
+
+
+def test_more_files_than_may_be_open_cost_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    row = image_row(tmp_path / "a.jpg")
+    with RangeReader() as reader:
+        with no_more_files(), pytest.raises(ExecutorError, match="too many files open"):
+            read_sample(reader, row)
+        assert read_sample(reader, row) == b"x"
+
+
+def test_a_driver_that_may_open_no_more_connections_is_no_fault_of_its_store() -> None:
+    def fail(cause: OSError) -> None:
+        with translated("s3://bucket/x"):
+            raise OSError("Could not connect to the endpoint URL") from cause
+
+    with pytest.raises(ExecutorError, match="too many files open: s3://bucket/x"):
+        fail(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    with pytest.raises(OSError, match="Could not connect"):
+        fail(OSError(errno.ECONNREFUSED, "refused"))
 
 
 def test_a_read_that_fails_names_what_was_read(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -271,3 +272,28 @@ def test_what_an_evaluation_passes_over_is_told(tmp_path: Path, capsys: pytest.C
     assert cli.main(["evaluate", "pixels", *folders, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert {note["what"] for note in found["notes"]} == {"not_regular", "link_ring", "hidden"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "tars"])
+def test_a_run_in_its_source_never_takes_its_own_output_in(tmp_path: Path, run_quietly: Run, kind: str):
+    write(tmp_path / "in", *(f"{number}.jpg" for number in range(4)))
+    if kind == "tars":
+        for number, tar in enumerate(("x", "y")):
+            with tarfile.open(tmp_path / f"in/{tar}.tar", "w") as out:
+                for name in (f"{2 * number}.jpg", f"{2 * number + 1}.jpg"):
+                    out.add(tmp_path / "in" / name, name)
+    data = config_of(tmp_path, kind=kind) | {"run_dir": f"{tmp_path}/in/run"}
+    assert run_quietly(checked(data)).exit_code == 0
+
+    def lineage() -> list[dict[str, Any]]:
+        manifest = json.loads((tmp_path / "in/run/manifest.json").read_text())
+        return pq.read_table(tmp_path / "in/run" / manifest["dataset_dir"] / "lineage").to_pylist()
+
+    first = [row["key"] for row in lineage()]
+    assert len(first) == 4
+    (tmp_path / ("in/y.tar" if kind == "tars" else "in/3.jpg")).unlink()
+    for _ in range(2):
+        assert run_quietly(checked(data), refresh=True).exit_code == 0
+        kept = [row for row in lineage() if row["decision"] == "kept"]
+        assert [row["key"] for row in kept] == first[: 2 if kind == "tars" else 3]
+        assert not any("/run/" in row["uri"] for row in lineage())

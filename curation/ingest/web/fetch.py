@@ -14,10 +14,12 @@ from typing import BinaryIO, cast
 import aiohttp
 from yarl import URL
 
+from curation.disk_errors import lack
 from curation.ingest.web.addresses import CheckedResolver, ForbiddenAddressError, Network, checked_socket
 from curation.ingest.web.content_coding import CodingError, codings_of, decode
 from curation.ingest.web.download_config import DownloadConfig
 from curation.ingest.web.opt_out import opts_out
+from curation.printed import redact_url
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 # Answers that another try may better (RFC 9110 §15, RFC 6585 §4).
@@ -135,6 +137,7 @@ async def ask(
     Raises:
         FetchError: when there is no image to be had.
         OSError: when the spool cannot be written; that is no fault of the URL.
+        ExecutorError: when this process may open no more connections; nor is that.
     """
     try:
         async with session.get(url, allow_redirects=False) as response:
@@ -159,6 +162,8 @@ async def ask(
     except aiohttp.ClientConnectorError as error:
         if isinstance(error.os_error, ForbiddenAddressError):
             raise FetchError("forbidden_address") from error
+        if (lacking := lack(error, redact_url(str(url)))) is not None:
+            raise lacking from error
         raise FetchError("connection_failed", may_pass=True, of_host=True) from error
     except aiohttp.InvalidURL as error:
         raise FetchError("bad_url") from error

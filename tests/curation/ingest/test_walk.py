@@ -329,3 +329,54 @@ def test_a_folder_of_nothing_else_says_what_there_is(tmp_path: Path):
     findings = Findings()
     assert list(list_units(FolderSource(path=f"{tmp_path}/links"), findings)) == []
     assert [p.what for p in findings.problems] == ["dangling_link"]
+
+
+def test_what_the_run_itself_writes_is_no_part_of_a_source(tmp_path: Path):
+    root = tmp_path / "in"
+    write(root, "a.jpg", "run/dataset-1/b.jpg", "run/run.yaml", "z/c.jpg")
+    write(tmp_path, "above/other/d.jpg")
+    (root / "link").symlink_to("run/dataset-1")
+    (root / "link.jpg").symlink_to("run/dataset-1/b.jpg")
+    (tmp_path / "way").symlink_to(root / "run")
+    for run_dir in (root / "run", tmp_path / "way"):
+        findings = Findings()
+        rules = WalkRules(LinkConfig(), run_dir=str(run_dir))
+        files = walk_source(str(root), rules, findings=findings)
+        assert [file.key for file in files] == ["a.jpg", "z/c.jpg"]
+        assert not findings.problems
+        assert findings.notes[0].what == "own_output"
+        assert findings.notes[0].detail.endswith("and so for link.jpg, run")
+    assert walked(root, run_dir=str(tmp_path / "none"))[0][-1] == "z/c.jpg"
+    # A link out of the source's folder leads above the run's.
+    (tmp_path / "above/run").mkdir()
+    write(tmp_path / "above/run", "e.jpg")
+    (root / "out").symlink_to(tmp_path / "above")
+    keys, told = walked(root, run_dir=f"{tmp_path}/above/run")
+    assert "out/other/d.jpg" in keys
+    assert "out/run/e.jpg" not in keys
+    assert ("out/run", "own_output") in told
+
+
+def test_a_source_in_a_run_directory_is_listed_and_one_that_is_it_refused(tmp_path: Path):
+    write(tmp_path, "in/a.jpg")
+    assert walked(tmp_path / "in", run_dir=str(tmp_path)) == (["a.jpg"], set())
+    with pytest.raises(ConfigError, match="the run_dir of its own run"):
+        walked(tmp_path / "in", run_dir=f"{tmp_path}/in")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (TarSource, "a.tar"),
+        (ParquetSource, "a.parquet"),
+        (UrlSource, "a.csv"),
+        (WarcSource, "a.warc"),
+        (HuggingFaceSource, "a.parquet"),
+        (HuggingFaceSource, "a.jpg"),
+    ],
+)
+def test_no_kind_of_source_lists_what_its_run_writes(tmp_path: Path, source: Any, name: str):
+    write(tmp_path, f"d/{name}", f"run/{name}")
+    for path in (tmp_path, tmp_path / f"*/*{name[1:]}")[: 1 if source is HuggingFaceSource else 2]:
+        files = list_units(source(path=str(path)), run_dir=f"{tmp_path}/run")
+        assert [file.key.split("/")[0] for file in files] == ["d"]
