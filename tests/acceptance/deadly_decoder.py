@@ -12,7 +12,7 @@ import time
 from functools import partial
 from typing import Any
 
-from curation.describe import describe as describe_module
+from curation.describe import look
 from curation.describe.decode import Decoded, decode
 from pipelines import cli
 from pipelines.stages import describe as stage
@@ -36,7 +36,7 @@ def deadly_decode(data: bytes, *, how: str, **settings: Any) -> Decoded:
 
 def deadly_load(how: str, *settings: Any) -> Work:
     """The work of `describe` with the deadly decoder in it."""
-    describe_module.decode = partial(deadly_decode, how=how)
+    look.decode = partial(deadly_decode, how=how)
     stage.Watchdog = partial(Watchdog, HANG_S)  # type: ignore[assignment,misc]
     return load_as_ever(*settings)
 
