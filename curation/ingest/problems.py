@@ -32,7 +32,7 @@ Oddity = Literal[
     "concatenated",  # another archive follows the end-of-archive mark; it was read too
     "trailing_data",  # bytes after the end-of-archive mark that are no archive
     "not_regular",  # links that lead to no member, devices, pipes, sparse files: never read
-    "duplicate_name",
+    "duplicate_name",  # of members, rows and pictures
     "unsorted",  # the members of a sample are not adjacent
     "no_rows",  # lines of a list of URLs that are blank or comments
     "bad_rows",  # of a list or of metadata: each costs itself
@@ -52,6 +52,9 @@ Oddity = Literal[
     "other_keys",  # images have no vector in a file of vectors, which has other keys
     "paths_alone",  # a column of images names files, and holds no bytes: such files are never opened
     "no_text",  # bytes in a column beside the images: left out of the json
+    "no_key",  # of tables' rows: their numbers stand for it
+    "empty_table",  # a table or a list without a row
+    "image_records",  # of a WARC file: images in records and answers that are not taken
     "long_key",  # of a table's row: its number stands for it; of a tar's member: its digest
     "odd_sidecar",  # left out: holds what JSON has no form for, or cannot be read
 ]

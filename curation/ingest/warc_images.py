@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +19,13 @@ from curation.ingest.web.opt_out import opts_out
 from curation.ingest.web.robots import product_token
 from curation.packages import needing
 
-_OK = 200
+_OK, _REDIRECTS = 200, 300
+_NO_IMAGE = ""
+# What a server sends where it does not know: such an answer may be an image.
+_UNTYPED = ("", "application/octet-stream", "binary/octet-stream", "application/x-download")
+_IMAGE_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|RIFF.{4}WEBP|II\*\0|MM\0\*|.{4}ftypavi[fs]", re.DOTALL
+)
 
 
 @contextmanager
@@ -58,22 +66,23 @@ def open_warc(info: storage.FileInfo, findings: Findings) -> Iterator[Iterator[A
 
 
 def warc_images(info: storage.FileInfo, source: WarcSource, *, findings: Findings) -> Iterator[StagedImage]:
-    """Stream the images of a file: responses of status 200 whose content type is `image/…`.
+    """Stream the images of a file: responses of status 200, and resources, whose content type is `image/…`.
 
     A row's key is `key_prefix`, the file's key, a slash, and the number of the image within the file; its URI
     is the URL. The json beside it has the URL, the time of the crawl and the content type. An answer that the
     crawler cut short is a row with the reason `truncated`, and one whose headers opt out, where that is
-    honoured, one with `opted_out`.
+    honoured, one with `opted_out`. Images in other records and answers are counted in a note.
 
     Args:
         info: the file, as listed.
         source: what it belongs to.
         findings: what could not be read is added here; rows before it have come.
     """
-    number = 0
+    number, left_out = 0, Counter[str]()
     with open_warc(info, findings) as records:
         for num_records, record in enumerate(records, 1):
-            if not _is_image(record):
+            if (why := _why_not(record)) is not None:
+                left_out[why] += 1
                 continue
             key = f"{source.key_prefix}{as_text(info.key)}/{number:08d}"
             image, is_torn = _image(record, key, source)
@@ -82,33 +91,58 @@ def warc_images(info: storage.FileInfo, source: WarcSource, *, findings: Finding
             if is_torn:
                 detail = f"the file ends inside record {num_records}"
                 findings.problems.append(Problem(info.path, "truncated", detail))
+    del left_out[_NO_IMAGE]
+    if left_out:
+        detail = "images are left out: " + ", ".join(
+            f"{num} in {why}" for why, num in sorted(left_out.items())
+        )
+        findings.notes.append(Problem(info.path, "image_records", detail))
 
 
-def _is_image(record: Any) -> bool:
+def _why_not(record: Any) -> str | None:
+    """None for an image that is taken; for another, what it lies in."""
     from fastwarc.warc import WarcRecordType
 
-    http = record.http_headers
-    if record.record_type != WarcRecordType.response or http is None or http.status_code != _OK:
-        return False
-    return (record.http_content_type or "").lower().startswith("image/")
+    http, is_image = record.http_headers, _content_type(record).startswith("image/")
+    if record.record_type == WarcRecordType.response and http is not None:
+        if http.status_code != _OK:
+            is_answer = is_image and _OK < http.status_code < _REDIRECTS
+            return f"answers of status {http.status_code}" if is_answer else _NO_IMAGE
+        if not is_image and _content_type(record).partition(";")[0].strip() in _UNTYPED:
+            return "answers of no image type" if _IMAGE_START.match(record.reader.read(16)) else _NO_IMAGE
+        return None if is_image else _NO_IMAGE
+    if not is_image or record.record_type == WarcRecordType.resource:
+        return None if is_image else _NO_IMAGE
+    others = (WarcRecordType.conversion, "conversion"), (WarcRecordType.revisit, "revisit")
+    return next((f"{name} records" for kind, name in others if record.record_type == kind), _NO_IMAGE)
+
+
+def _named_type(record: Any) -> str | None:
+    """The content type of the answer, or of a record that is none."""
+    return record.headers.get("Content-Type") if record.http_headers is None else record.http_content_type
+
+
+def _content_type(record: Any) -> str:
+    return (_named_type(record) or "").strip().lower()
 
 
 def _image(record: Any, key: str, source: WarcSource) -> tuple[StagedImage, bool]:
     """The image of a record, and whether the file ends before the record does."""
     url = as_text(record.headers.get("WARC-Target-URI", "").strip("<>"))
     shown = storage.redact(url)
-    kept = {"url": shown, "date": record.headers.get("WARC-Date"), "content_type": record.http_content_type}
+    kept = {"url": shown, "date": record.headers.get("WARC-Date"), "content_type": _named_type(record)}
     sidecars = {"json": json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()}
     limit = source.max_image_bytes
     data, reason, is_torn = None, None, False
-    if source.download.honour_opt_outs and _opts_out(record.http_headers, source.download.user_agent):
+    http = record.http_headers or {}  # a resource has none
+    if source.download.honour_opt_outs and _opts_out(http, source.download.user_agent):
         reason = "opted_out"
     elif record.content_length > limit:
         reason = "file_too_large"
     else:
         sent = record.reader.read(record.content_length)
         is_torn = len(sent) < record.content_length
-        data = decode_payload(sent, record.http_headers, limit=limit)
+        data = decode_payload(sent, http, limit=limit)
         if is_torn or record.headers.get("WARC-Truncated"):
             data, reason = None, "truncated"
         elif len(data) > limit:

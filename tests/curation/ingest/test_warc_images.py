@@ -80,6 +80,46 @@ def test_a_crawl_by_hand(tmp_path: Path, pack: Any):
     }
 
 
+def plain_record(kind: str, content_type: str, body: bytes = IMAGE) -> bytes:
+    """A record without an answer in it."""
+    warc = {"WARC-Type": kind, "WARC-Date": "2024-05-01T10:00:00Z", "WARC-Target-URI": "http://a/r.png"}
+    warc |= {"Content-Type": content_type, "Content-Length": str(len(body))}
+    return f"WARC/1.1\r\n{lines(warc)}\r\n".encode() + body + b"\r\n\r\n"
+
+
+def test_resources_are_images_and_what_is_left_out_is_counted(tmp_path: Path):
+    png = b"\x89PNG\r\n\x1a\n" + IMAGE
+    records = [
+        plain_record("resource", "image/PNG"),
+        plain_record("resource", "text/html"),
+        plain_record("conversion", "image/png"),
+        plain_record("conversion", "text/plain"),
+        plain_record("metadata", "image/png"),
+        record(png, Content_Type="application/octet-stream"),
+        record(b"RIFF1234WEBPVP8 ", Content_Type=""),
+        record(b"PK\3\4", Content_Type="application/octet-stream"),
+        record(png, Content_Type="text/html"),
+        record(status="206 Partial Content"),
+        record(status="203 Non-Authoritative Information"),
+        record(status="203 Non-Authoritative Information", Content_Type="text/html"),
+        record(status="404 Not Found"),
+        record(b"last"),
+    ]
+    found, findings = images_of(tmp_path / "a.warc", b"".join(records))
+    assert [(i.key[-1], i.uri, i.data) for i in found] == [
+        ("0", "http://a/r.png", IMAGE),
+        ("1", "http://a/b.jpg", b"last"),
+    ]
+    assert json.loads(found[0].sidecars["json"])["content_type"] == "image/PNG"
+    assert not findings.problems
+    [note] = findings.notes
+    assert note.what == "image_records"
+    assert note.detail == (
+        "images are left out: 2 in answers of no image type, 1 in answers of status 203, "
+        "1 in answers of status 206, 1 in conversion records"
+    )
+
+
 def test_opt_outs_are_honoured(tmp_path: Path):
     records = [
         record(X_Robots_Tag="noai"),
