@@ -14,6 +14,7 @@ from curation.ingest.table_images import (
     READING_ERRORS,
     TableRows,
     choose_columns,
+    empty_note,
     reading_problem,
 )
 
@@ -44,6 +45,8 @@ def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findi
                 yield from table.images(batch, row)
                 row += len(batch)
             table.end()
+        if not row:
+            findings.notes.append(empty_note(info.path))
     except READING_ERRORS as error:
         findings.problems.append(reading_problem(info, error, row))
 

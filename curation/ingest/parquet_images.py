@@ -16,6 +16,7 @@ from curation.ingest.table_images import (
     Columns,
     TableRows,
     choose_columns,
+    empty_note,
     reading_problem,
 )
 
@@ -100,6 +101,8 @@ def parquet_images(
     try:
         with open_parquet(info.path) as file:
             total = file.metadata.num_rows
+            if not total:
+                findings.notes.append(empty_note(info.path))
             stop = total if stop is None else min(stop, total)
             if first >= stop:
                 return

@@ -119,7 +119,7 @@ def name_of(value: Any, row: int, *, place: str, findings: Findings) -> str:
         place: the file, for the note that a name is too long to be one.
         findings: notes are added here.
     """
-    if value is None or isinstance(value, Exception):
+    if has_no_name(value):
         return f"{row:08d}"
     if isinstance(value, bytes):  # a digest
         value = value[:MAX_NAME_CHARS].hex()
@@ -135,6 +135,11 @@ def name_of(value: Any, row: int, *, place: str, findings: Findings) -> str:
     detail = f"row {row}: a key of more than {MAX_NAME_CHARS} characters; its number stands for it"
     findings.note(Problem(place, "long_key", detail))
     return f"{row:08d}"
+
+
+def has_no_name(value: Any) -> bool:
+    """Whether a key column's value is none."""
+    return value is None or value == "" or isinstance(value, Exception)
 
 
 def row_sidecars(

@@ -12,7 +12,14 @@ from curation.errors import ConfigError
 from curation.ingest.column_types import has_free_bytes, holds_pictures, is_bytes, is_free_bytes, plain_type
 from curation.ingest.inflation import InflatesError
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.row_values import holds_bytes, name_of, no_text_note, read_values, row_sidecars
+from curation.ingest.row_values import (
+    has_no_name,
+    holds_bytes,
+    name_of,
+    no_text_note,
+    read_values,
+    row_sidecars,
+)
 from curation.ingest.rows import as_text
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
@@ -145,6 +152,7 @@ class TableRows:
     ) -> None:
         self._info, self._source, self._columns, self._findings = info, source, columns, findings
         self._unique = UniqueNames() if columns.key else None
+        self._num_repeated_before = self._num_nameless = 0
         self._num_paths, self._first_path = 0, ""
         self._no_text = set(columns.pictures)  # columns with bytes that are left out
 
@@ -154,6 +162,7 @@ class TableRows:
         for batch in before:
             self._names(batch, row, Findings())
             row += len(batch)
+        self._num_repeated_before, self._num_nameless = self._num_repeated, 0
 
     def images(self, batch: pa.RecordBatch, row: int) -> Iterator[StagedImage]:
         """The images of a batch whose first row is `row`, with all of `columns`; batches come in order."""
@@ -197,10 +206,25 @@ class TableRows:
             name_of(value, row + i, place=self._info.path, findings=findings)
             for i, value in enumerate(values)
         ]
-        return names if self._unique is None else [self._unique.take(name) for name in names]
+        if self._unique is None:
+            return names
+        self._num_nameless += sum(map(has_no_name, values))
+        return [self._unique.take(name) for name in names]
+
+    @property
+    def _num_repeated(self) -> int:
+        return self._unique.num_repeated if self._unique is not None else 0
 
     def end(self) -> None:
         """Note what only the whole of the rows shows."""
+        if num_repeated := self._num_repeated - self._num_repeated_before:
+            detail = (
+                f"{num_repeated} rows have a key that came before; all are kept, told apart by #2 and so on"
+            )
+            self._findings.notes.append(Problem(self._info.path, "duplicate_name", detail))
+        if self._num_nameless:
+            detail = f"{self._num_nameless} rows have no key; their numbers stand for it"
+            self._findings.notes.append(Problem(self._info.path, "no_key", detail))
         self._findings.notes.extend(no_text_note(self._source.path, name) for name in sorted(self._no_text))
         if self._num_paths:
             detail = (
@@ -225,6 +249,11 @@ def _image_values(images: pa.Array, field: str | None) -> tuple[pa.Array, pa.Arr
 
 def _storage_of(column: pa.Array) -> pa.Array:
     return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def empty_note(path: str) -> Problem:
+    """That a table, or a list, has no row: was it cut, or filtered, too far?"""
+    return Problem(path, "empty_table", "0 rows")
 
 
 def reading_problem(info: storage.FileInfo, error: Exception, row: int) -> Problem:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from curation.ingest.problems import Problem
 from curation.ingest.staging import StagedUnit
 from curation.schema import IMAGES
 
@@ -28,13 +29,19 @@ class UniqueNames:
         return unique
 
 
-def with_unique_keys(unit: StagedUnit, names: UniqueNames) -> StagedUnit:
+def with_unique_keys(unit: StagedUnit, names: UniqueNames, *, path: str) -> StagedUnit:
     """The unit, its rows under keys that no other has; what a source is cut into changes none of them.
 
     Args:
         unit: what a unit gave; the units of a source come in order.
         names: that its rows, and those of the units before it, have.
+        path: of its file, for the note that keys come again.
     """
+    num_before = names.num_repeated
     keys = pa.array([names.take(key) for key in unit.table["key"].to_pylist()], IMAGES.field("key").type)
     index = IMAGES.get_field_index("key")
-    return replace(unit, table=unit.table.set_column(index, IMAGES.field("key"), keys))
+    notes = unit.notes
+    if num_repeated := names.num_repeated - num_before:
+        detail = f"{num_repeated} rows have a key that came before; all are kept, told apart by #2 and so on"
+        notes = [*notes, Problem(path, "duplicate_name", detail)]
+    return replace(unit, table=unit.table.set_column(index, IMAGES.field("key"), keys), notes=notes)

@@ -84,7 +84,7 @@ def _list(payload: Mapping[str, Any], *, part_rows: int, run_dir: str) -> Iterat
         for position, unit in enumerate(read_units(read(payload["units"]))):
             if position in staged:
                 found = read_staged(staged[position], run_dir)
-                yield found if names is None else with_unique_keys(found, names)
+                yield found if names is None else with_unique_keys(found, names, path=unit.file.path)
             else:
                 assert isinstance(source, TarSource), "only tars have ranges of their own"
                 yield index_tar(unit.file, source)

@@ -15,7 +15,7 @@ from curation.ingest.inflation import InflatesError
 from curation.ingest.parquet_images import BATCH_ROWS, open_parquet
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.row_values import holds_bytes, no_text_note, read_values
-from curation.ingest.table_images import READING_ERRORS
+from curation.ingest.table_images import READING_ERRORS, empty_note
 from curation.ingest.text_lines import is_utf8
 from curation.ingest.web.text_lists import (
     ODD_URL,
@@ -66,11 +66,12 @@ def list_rows(
     Raises:
         ConfigError: when the list has not the columns that the source names.
     """
-    num_passed = num_bad = num_odd = 0
+    num_rows = num_passed = num_bad = num_odd = 0
     first_bad = first_odd = ""
     no_text: set[str] = set()
     try:
         for row in _any_rows(info, source, start, no_text=no_text):
+            num_rows += row is not None
             if row is None:
                 num_passed += 1
                 continue
@@ -81,6 +82,8 @@ def list_rows(
                 num_odd += 1
                 first_odd = first_odd or f"row {row.number}"
             yield row
+        if not num_rows and not start[0]:
+            findings.notes.append(empty_note(info.path))
     except (ListError, *READING_ERRORS, EOFError, zlib.error) as error:
         findings.problems.append(_problem(info, error))
     finally:

@@ -81,6 +81,33 @@ def test_keys_and_columns_that_are_chosen(tmp_path: Path):
     assert {note.what for note in findings.notes} == {"long_sidecar"}
 
 
+def test_keys_that_are_none_or_come_again_are_counted(tmp_path: Path):
+    columns = {"id": ["x", "x", None, "00000002", ""], "pic": [b"1", b"2", b"3", b"4", b"5"]}
+    path = write(tmp_path / "a.parquet", columns, row_group_size=2)
+    findings = Findings()
+    names = [image.key.rpartition("/")[2] for image in images_of(path, findings, key="id")]
+    assert names == ["x", "x#2", "00000002", "00000002#2", "00000004"]
+    assert [(note.what, note.detail[:6]) for note in findings.notes] == [
+        ("duplicate_name", "2 rows"),
+        ("no_key", "2 rows"),
+    ]
+    # A range counts its own.
+    source, findings = ParquetSource(path=str(path), key="id"), Findings()
+    assert (
+        len(list(parquet_images(storage.stat(str(path)), source, first=4, stop=None, findings=findings))) == 1
+    )
+    assert [(note.what, note.detail[:6]) for note in findings.notes] == [("no_key", "1 rows")]
+    findings = Findings()
+    images_of(path, findings)
+    assert findings.notes == []
+
+
+def test_a_table_without_rows_is_noted(tmp_path: Path):
+    findings = Findings()
+    assert images_of(write(tmp_path / "a.parquet", {"image": pa.array([], pa.binary())}), findings) == []
+    assert ([note.what for note in findings.notes], findings.problems) == (["empty_table"], [])
+
+
 @pytest.mark.parametrize(
     ("columns", "settings", "what"),
     [

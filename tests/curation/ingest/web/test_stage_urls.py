@@ -206,7 +206,7 @@ def test_keys_are_those_of_the_whole_list_however_it_is_cut(server: Loopback, tm
             again = stage_unit(source, unit, Place(out, "steps/y"), before=once.table)
             assert again.table.equals(once.table)
             assert len(server.requests) == num_asked
-            found += with_unique_keys(once, names).table["key"].to_pylist()
+            found += with_unique_keys(once, names, path="a").table["key"].to_pylist()
         assert [key.partition("/")[2] for key in found] == [
             "x",
             "x#2",
@@ -239,7 +239,10 @@ def test_an_odd_value_costs_its_row_no_more_than_itself(tmp_path: Path):
     captions = [json.loads(image.sidecars.get("json", "{}")).get("caption") for image in found]
     assert captions == ["one", "two", "thr\udcffee", None, "five"]
     assert not findings.problems
-    assert [(note.what, note.detail[:5]) for note in findings.notes] == [("odd_sidecar", "row 0")]
+    assert [(note.what, note.detail[:5]) for note in findings.notes] == [
+        ("bad_rows", "1 row"),
+        ("odd_sidecar", "row 0"),
+    ]
 
 
 def test_how_fast_is_asked_changes_nothing_that_is_staged(tmp_path: Path):

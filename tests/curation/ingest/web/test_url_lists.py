@@ -232,6 +232,18 @@ def test_a_damaged_list(tmp_path: Path, name: str, data: bytes, what: str, num_r
     assert cut_list(storage.stat(str(path)), UrlSource(path=str(path)))[-1][1] is None
 
 
+@pytest.mark.parametrize("kind", [*FORMATS, "txt"])
+def test_a_list_without_rows_is_noted(tmp_path: Path, kind: str):
+    path = tmp_path / f"list.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"url": pa.array([], pa.string())}), path)
+    else:
+        path.write_bytes({"csv": b"url,caption\n", "tsv": b"url\n", "json": b"[]"}.get(kind, b""))
+    rows, findings = read(path)
+    assert (rows, [note.what for note in findings.notes], findings.problems) == ([], ["empty_table"], [])
+    assert len(cut_list(storage.stat(str(path)), UrlSource(path=str(path)))) == 1
+
+
 def as_array(*urls: str) -> bytes:
     return json.dumps([{"url": url} for url in urls]).encode()
 
