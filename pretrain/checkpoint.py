@@ -36,7 +36,9 @@ from pretrain.parallel import assign, full
 
 MARKER = "COMPLETE.json"
 TEACHER = "teacher.safetensors"
-_STEP = re.compile(r"step-(\d{8})")
+_STEP = re.compile(r"step-(\d{8})", re.ASCII)
+# Without these there is nothing to go on from.
+_FILES = frozenset((TEACHER, "student.safetensors", "training.safetensors", "training.json"))
 
 
 class CheckpointConfig(BaseModel):
@@ -102,7 +104,7 @@ def save(
             (temp / "training.json").write_text(json.dumps({"step": step, **facts}, indent=1))
             proof = {path.name: _proof_of(path) for path in sorted(temp.iterdir())}
             _sync(temp)
-            shutil.rmtree(target, ignore_errors=True)  # a damaged one of this step, or one without its marker
+            _remove(target)  # a damaged one of this step, or one without its marker
             temp.rename(target)
             _publish_marker(target, proof)
     finally:
@@ -124,15 +126,38 @@ def prune(run_dir: Path, config: CheckpointConfig, *, newest: int) -> None:
     past = [step for step in steps if step <= newest]
     kept = {step for step in past if config.keep_every is not None and step % config.keep_every == 0}
     for step in set(steps) - kept - set(past[-config.keep :]):
-        shutil.rmtree(step_dir(run_dir, step))
+        _remove(step_dir(run_dir, step))
     for path in folder.glob(".step-*.tmp"):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove what lies there: of a link the link, and never what it leads to."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder has the name of a checkpoint of ours."""
+    return _STEP.fullmatch(folder.name) is not None
 
 
 def complete_steps(run_dir: Path) -> list[int]:
     """The steps with a marker, in order."""
-    found = (_STEP.fullmatch(path.parent.name) for path in run_dir.glob(f"checkpoints/*/{MARKER}"))
-    return sorted(int(match[1]) for match in found if match)
+    return [_step_of(folder) for folder in _folders(run_dir) if (folder / MARKER).exists()]
+
+
+def _folders(run_dir: Path) -> list[Path]:
+    """What has the name of a checkpoint, in the order of the steps; a copy under another name is none."""
+    return sorted((path for path in run_dir.glob("checkpoints/*") if is_checkpoint(path)), key=_step_of)
+
+
+def _step_of(folder: Path) -> int:
+    match = _STEP.fullmatch(folder.name)
+    assert match is not None
+    return int(match[1])
 
 
 def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
@@ -142,7 +167,7 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
         IntegrityError: when there are checkpoints, and every one is damaged.
     """
     steps = complete_steps(run_dir)
-    for folder in sorted(run_dir.glob("checkpoints/step-*"), reverse=True):
+    for folder in reversed(_folders(run_dir)):
         fault = fault_of(folder)
         if fault is None:
             return folder
@@ -249,6 +274,8 @@ def fault_of(folder: Path, *, only: str | None = None) -> str | None:
         return f"{MARKER} is missing"
     try:
         proof = json.loads((folder / MARKER).read_text())
+        if not (_FILES if only is None else {only}) <= proof.keys():
+            return f"{MARKER} lists too little"
         for name, expected in proof.items():
             if only not in (None, name):
                 continue
@@ -256,11 +283,11 @@ def fault_of(folder: Path, *, only: str | None = None) -> str | None:
                 return f"{name} is missing"
             if _proof_of(folder / name) != expected:
                 return f"{name} is not what was written"
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return f"{MARKER} cannot be read"
     except OSError as error:  # a bad sector is damage as well
         return str(error)
-    return None if only is not None or "training.json" in proof else f"{MARKER} lists too little"
+    return None
 
 
 def _publish_marker(target: Path, proof: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from curation.errors import ModelError
-from pretrain.checkpoint import MARKER, TEACHER, complete_steps, fault_of, step_dir
+from pretrain.checkpoint import MARKER, TEACHER, complete_steps, fault_of, is_checkpoint, step_dir
 from pretrain.model.keys import Converted, check_fit, hollow_backbone, infer_config, to_official
 from pretrain.model.keys_huggingface import read_huggingface_config
 from pretrain.model.keys_timm import read_timm_config
@@ -155,12 +155,17 @@ def load_backbone(path: str | Path, *, num_heads: int | None = None) -> VisionTr
 
 
 def _require_proven(file: Path) -> None:
-    """See that weights of a checkpoint of ours are those that were written, where its proof lies beside them.
+    """See that weights of a checkpoint of ours are those that were written.
+
+    A checkpoint is known by its name or by its proof; weights that lie elsewhere have none.
 
     Raises:
-        ModelError: they are not.
+        ModelError: they are not, or there is no proof of it.
     """
-    if (fault := fault_of(file.parent, only=file.name)) is not None and (file.parent / MARKER).is_file():
+    folder = file.absolute().parent
+    if not (is_checkpoint(folder) or (folder / MARKER).exists()):
+        return
+    if (fault := fault_of(folder, only=file.name)) is not None:
         raise ModelError(
             f"The checkpoint {file.parent} is damaged",
             got=fault,

@@ -1,5 +1,6 @@
 """Models of open_clip and timm, from weights in the libraries' own formats, against the libraries by hand."""
 
+import hashlib
 import json
 import pickle
 import subprocess
@@ -86,7 +87,10 @@ def own_vits(tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionTransforme
         saved.mkdir(parents=True)
         state = {f"backbone.{name}": (step == 20) * x.detach() for name, x in backbone.named_parameters()}
         save_file(state, saved / "teacher.safetensors", metadata=metadata_of_config(shape))
-        (saved / "COMPLETE.json").write_text("{}")
+        digest = hashlib.sha256((saved / "teacher.safetensors").read_bytes()).hexdigest()
+        num_bytes = (saved / "teacher.safetensors").stat().st_size
+        proof = {"teacher.safetensors": {"sha256": digest, "bytes": num_bytes}}
+        (saved / "COMPLETE.json").write_text(json.dumps(proof))
     torch.save(backbone.state_dict(), places["official"])
     return backbone, places
 

@@ -259,6 +259,54 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert "step-00000006 is damaged" in said[0]
 
 
+@pytest.mark.parametrize("marker", ["{}", "[" * 100_000, None])
+def test_a_marker_that_lists_too_little_or_is_nested_is_damage(
+    marker: str | None, six_steps: Path, tmp_path: Path
+) -> None:
+    copy_of(six_steps, tmp_path)
+    file = step_dir(tmp_path, 6) / checkpoint.MARKER
+    proof = json.loads(file.read_text())
+    file.write_text(json.dumps({"training.json": proof["training.json"]}) if marker is None else marker)
+    said: list[str] = []
+    assert newest_sound(tmp_path, warn=said.append) == step_dir(tmp_path, 4)
+    assert "step-00000006 is damaged (COMPLETE.json" in said[0]
+
+
+@pytest.mark.parametrize("name", ["step-best", "step-00000002.bak", "step-7", "step-٠٠٠٠٠٠٠٩"])
+def test_a_copy_of_a_checkpoint_under_another_name_is_none(
+    name: str, six_steps: Path, tmp_path: Path
+) -> None:
+    copy_of(six_steps, tmp_path)
+    copy_of(step_dir(tmp_path, 2), tmp_path / "checkpoints" / name)
+    assert newest_sound(tmp_path, warn=pytest.fail) == step_dir(tmp_path, 6)
+    assert complete_steps(tmp_path) == [2, 4, 6]
+    prune(tmp_path, CheckpointConfig(keep=1), newest=6)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {name, "step-00000006"}
+
+
+def test_links_and_files_among_checkpoints_are_removed_as_such(
+    drawn: Path, six_steps: Path, tmp_path: Path
+) -> None:
+    run_dir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    copy_of(six_steps, run_dir)
+    whole = outcome(six_steps, 6)
+    for step in (2, 6):
+        step_dir(run_dir, step).rename(elsewhere.with_name(f"elsewhere{step}"))
+        step_dir(run_dir, step).symlink_to(elsewhere.with_name(f"elsewhere{step}"))
+    flip(tmp_path / "elsewhere6" / checkpoint.TEACHER)
+    (run_dir / "checkpoints/.step-00000008.abc.tmp").write_bytes(b"x")
+    (run_dir / "checkpoints/.step-00000009.abc.tmp").symlink_to(tmp_path / "elsewhere2")
+    train.train(alone(drawn, run_dir, checkpoint={"keep": 1}), quiet=True)
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-00000006"]
+    assert outcome(run_dir, 6) == whole
+    assert (tmp_path / "elsewhere2" / checkpoint.MARKER).is_file()
+    shutil.rmtree(step_dir(run_dir, 6))
+    step_dir(run_dir, 6).write_bytes(b"x")
+    copy_of(step_dir(six_steps, 4), step_dir(run_dir, 4))
+    train.train(alone(drawn, run_dir), quiet=True)
+    assert outcome(run_dir, 6) == whole
+
+
 def copy_of(run_dir: Path, target: Path) -> None:
     """A run directory that a test may spoil; hard links would share the damage."""
     shutil.copytree(run_dir, target, dirs_exist_ok=True)

@@ -1,10 +1,12 @@
 """Files of every library, opened; and what is wrong with a file, named."""
 
 import argparse
+import hashlib
 import json
 import os
 import pickle
 import re
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path, PosixPath
@@ -46,6 +48,13 @@ def save_ours(model: VisionTransformer, folder: Path, name: str = TEACHER) -> Pa
     state |= {"dino_head.mlp.0.weight": torch.ones(3, 3), "ibot_head.last_layer.weight_g": torch.ones(3, 1)}
     save_file(state, folder / name, metadata=metadata_of_config(model.config))
     return folder / name
+
+
+def prove(folder: Path) -> None:
+    """Put the marker beside a teacher, as a training run does."""
+    data = (folder / TEACHER).read_bytes()
+    proof = {TEACHER: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
+    (folder / MARKER).write_text(json.dumps(proof))
 
 
 def assert_same(made: VisionTransformer, expected: Tensor, side_px: int = 56) -> None:
@@ -97,12 +106,36 @@ def test_the_newest_complete_checkpoint_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no complete checkpoint.*Expected: step-…/ with COMPLETE\.json"):
         find_weights(tmp_path / "run")
     for step in (900, 1000, 10000):
-        (steps / f"step-{step:08d}" / MARKER).write_text("{}")
+        prove(steps / f"step-{step:08d}")
     (steps / "step-99999999.tmp").mkdir()
     (steps / "step-99999999.tmp" / MARKER).write_text("{}")
     assert find_weights(str(tmp_path / "run")) == steps / "step-00010000" / TEACHER
     found = load_backbone(tmp_path / "run")
     assert torch.equal(tokens(found, images()), tokens(drawn(small(), seed=10000), images()))
+
+
+@pytest.mark.parametrize(
+    "marker", ["{}", '{"training.json": {}}', None, "[]", "3", "[" * 100_000, '["teacher.safetensors"]']
+)
+def test_weights_of_a_checkpoint_without_a_proof_are_refused(tmp_path: Path, marker: str | None) -> None:
+    run_dir = tmp_path / "run"
+    folder = run_dir / "checkpoints" / "step-00000006"
+    file = save_ours(drawn(small()), folder)
+    prove(folder)
+    load_backbone(run_dir)
+    load_backbone(file)
+    if marker is None:
+        (folder / MARKER).unlink()
+    else:
+        (folder / MARKER).write_text(marker)
+    for path in (folder, file, run_dir):
+        with pytest.raises(ModelError, match=r"damaged|holds no complete checkpoint"):
+            load_backbone(path)
+    # Other people's files have no proof, and neither have ours that somebody has put elsewhere.
+    (tmp_path / "alone").mkdir()
+    shutil.copy(file, tmp_path / "alone" / TEACHER)
+    load_backbone(tmp_path / "alone" / TEACHER)
+    load_backbone(tmp_path / "alone")
 
 
 def test_what_is_no_weights(tmp_path: Path) -> None:
