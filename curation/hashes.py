@@ -111,7 +111,7 @@ class Hashes:
         lines = text.splitlines()
         for line in lines:
             # What cannot be read is forgotten: the file that it spoke of is hashed again.
-            with contextlib.suppress(ValueError, TypeError):
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
                 path, stamp, sha256 = json.loads(line)
                 self._seen[str(path)] = _Seen(str(stamp), str(sha256))
         if is_whole and self._writes and len(lines) > 2 * len(self._seen) + _MIN_STALE:

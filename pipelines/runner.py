@@ -7,6 +7,7 @@ from typing import Protocol
 
 from curation import storage
 from curation.errors import ExecutorError, IntegrityError
+from curation.local_reads import NotRegularError
 from curation.sealed import seal, unseal
 from pipelines.flow import FLOW
 from pipelines.lock import Owned
@@ -316,7 +317,7 @@ class Runner:
                 raise IntegrityError(f"A marker is of other items: {path}")
         except FileNotFoundError:
             return {}
-        except (IntegrityError, KeyError, TypeError):
+        except (IntegrityError, NotRegularError, KeyError, TypeError):
             self.progress.say(f"A marker is damaged: {path}; the receipts are looked for one by one")
             return {}
         return found

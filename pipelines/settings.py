@@ -66,7 +66,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     """Set one field in place: `pools.web.sources.0.path=/data/web`.
 
     Raises:
-        ConfigError: when it is not of that form or leads into something that has no fields.
+        ConfigError: when it is not of that form, has no value, or leads into something that has no fields.
     """
     name, sep, text = override.partition("=")
     if not sep or not name:
@@ -74,6 +74,13 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             "--set is not understood",
             got=override,
             expected="--set FIELD=VALUE, such as --set dedup.phash_radius=4",
+        )
+    if not text.strip():  # as of a shell's variable that is not set
+        raise ConfigError(
+            f"--set {name} has no value",
+            got="nothing behind the =",
+            expected="--set FIELD=VALUE",
+            remedy=f"Give one; --set {name}=null for none, or --set \"{name}=''\" for an empty text",
         )
     value = parse_yaml(text, where=f"--set {name}")
     *path, last = name.split(".")

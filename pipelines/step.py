@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 from curation import storage
 from curation.disk_errors import naming
 from curation.errors import IntegrityError
+from curation.local_reads import NotRegularError
 from curation.sealed import seal, unseal
 from pipelines.row_notes import SCRATCH, RowNote
 
@@ -201,11 +202,13 @@ def perform(
             "ended": time.time(),
         }
         receipt = Receipt(step.name, identity, folder, files, facts, timings, aside)
-        if storage.publish_bytes(storage.join(run_dir, folder, RECEIPT), receipt.to_json().encode()):
+        path, text = storage.join(run_dir, folder, RECEIPT), receipt.to_json().encode()
+        if storage.publish_bytes(path, text):
             return receipt
-        twin = find_receipt(run_dir, step, identity)
-        assert twin is not None, "a receipt that was in the way"
-        return twin
+        if twin := find_receipt(run_dir, step, identity):
+            return twin
+        storage.publish_bytes(path, text, replace=True)  # a pipe was in the way
+        return receipt
     finally:
         note.remove()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -245,7 +248,7 @@ def _publish(scratch: Path, folder: str) -> tuple[dict[str, tuple[int, str]], st
 
 
 def find_receipt(run_dir: str, step: Step, identity: str) -> Receipt | None:
-    """The receipt of a finished item, or None.
+    """The receipt of a finished item, or None; a pipe or a device in its place is none.
 
     Raises:
         IntegrityError: when the receipt is damaged.
@@ -253,7 +256,7 @@ def find_receipt(run_dir: str, step: Step, identity: str) -> Receipt | None:
     path = storage.join(run_dir, item_folder(step, identity), RECEIPT)
     try:
         return Receipt.from_json(storage.read_bytes(path), where=path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotRegularError):
         return None
 
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from curation.printed import visible
 
 PLAIN_LINE_EVERY_S = 10.0
+_MAX_STEP = 1 << 53  # what fp64 counts; no training gets there
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -28,11 +29,22 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _record(line: str) -> dict[str, Any] | None:
+    """What stands in a line; None unless it is as `MetricsLog.write` writes them."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+    if not isinstance(record, dict) or type(step := record.get("step")) is not int:
+        return None
+    is_written = 0 <= step <= _MAX_STEP and all(map(_is_number, record.values()))
+    return record if is_written else None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number that fp64 has room for, or null for one that was not finite."""
+    if value is None or isinstance(value, bool):
+        return True
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 class MetricsLog:

@@ -1,5 +1,6 @@
 """The curves of a training as one picture: losses, k-NN, effective rank, gradients, rate."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from curation import storage
 from curation.errors import ConfigError
 from pretrain.metrics import read_metrics
 
@@ -21,6 +23,7 @@ def write_curves(run_dir: str) -> str:
 
     Raises:
         ConfigError: when there is no training, or one without a step.
+        ExecutorError: when the file system refuses; a picture that is there stays.
     """
     records = read_metrics(Path(run_dir))
     steps = [record for record in records if "loss" in record]
@@ -30,7 +33,7 @@ def write_curves(run_dir: str) -> str:
             got="no step in metrics.jsonl",
             expected="the run_dir of `lvd pretrain`",
         )
-    looks = [record for record in records if "rank_me" in record]
+    looks = [record for record in records if record.get("rank_me") is not None]
     # Drawn without a screen. Imported here: it takes a second, which no other command shall wait for.
     from matplotlib.figure import Figure
 
@@ -53,13 +56,15 @@ def write_curves(run_dir: str) -> str:
     for axes in panels[len(drawn) :]:
         axes.remove()
     target = Path(run_dir) / "curves.png"
-    figure.savefig(target, dpi=110)
+    drawn_picture = io.BytesIO()
+    figure.savefig(drawn_picture, dpi=110, format="png")
+    storage.publish_bytes(str(target), drawn_picture.getvalue(), replace=True)
     return str(target)
 
 
 def _draw_total(axes: Any, steps: list[dict[str, Any]]) -> None:
     _line(axes, steps, "loss", label="total")
-    skipped = [record["step"] for record in steps if record["skipped"]]
+    skipped = [record["step"] for record in steps if record.get("skipped")]
     for step in skipped:
         axes.axvline(step, color="tab:red", linewidth=0.8)
     _finish(axes, f"loss ({len(skipped)} steps not taken)" if skipped else "loss, as minimised")
@@ -74,7 +79,7 @@ def _draw_terms(axes: Any, steps: list[dict[str, Any]]) -> None:
 def _draw_knn(axes: Any, looks: list[dict[str, Any]]) -> None:
     names = sorted({name for look in looks for name in look if name.startswith("knn_")})
     for name in names:
-        points = [(look["step"], 100 * look[name]) for look in looks if name in look]
+        points = [(look["step"], 100 * look[name]) for look in looks if look.get(name) is not None]
         axes.plot(*zip(*points, strict=True), marker=".", label=f"k = {name.removeprefix('knn_')}")
     _finish(axes, "k-NN accuracy of the teacher, %")
 
@@ -105,7 +110,7 @@ def _draw_rate(axes: Any, steps: list[dict[str, Any]]) -> None:
 def _line(axes: Any, steps: list[dict[str, Any]], name: str, **style: Any) -> None:
     """A running mean, and the single steps faintly behind it."""
     values = np.array(
-        [np.nan if record[name] is None else record[name] for record in steps], dtype=np.float64
+        [np.nan if record.get(name) is None else record[name] for record in steps], dtype=np.float64
     )
     at = [record["step"] for record in steps]
     (drawn,) = axes.plot(at, running_mean(values, max(1, len(values) // SMOOTHING)), **style)

@@ -1,5 +1,6 @@
 """What is remembered of files' hashes, and that it does not grow for ever."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -69,3 +70,11 @@ def test_who_only_reads_a_record_does_not_compact_it(
     record.write_text(text)
     Hashes(record, writes=False).sha256(str(files[0]))
     assert record.read_text() == text
+
+
+def test_a_line_nested_beyond_measure_is_forgotten(tmp_path: Path, files: list[Path]) -> None:
+    file = files[0]
+    record = tmp_path / "hashes.jsonl"
+    record.write_text("[" * 100_000 + "\n")
+    expected = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert Hashes(record).sha256(str(file)) == expected

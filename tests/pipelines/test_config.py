@@ -149,7 +149,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("new.deep.field=null", ("new", "deep", "field"), None),
         ("pools.web.sources.0.path=/a=b", ("pools", "web", "sources", 0, "path"), "/a=b"),
         ("pools.web.sources.1={path: /c}", ("pools", "web", "sources", 1, "path"), "/c"),
-        ("name=", ("name",), None),
+        ("name=''", ("name",), ""),
+        ("dedup.phash_radius=null", ("dedup", "phash_radius"), None),
     ],
 )
 def test_set_reaches_any_field(override: str, path: tuple[Any, ...], value: object) -> None:
@@ -168,6 +169,15 @@ def test_set_reaches_any_field(override: str, path: tuple[Any, ...], value: obje
 def test_set_that_leads_nowhere(override: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         apply_override(minimal(), override)
+
+
+@pytest.mark.parametrize("override", ["dedup.phash_radius=", "name=  ", "describe="])
+def test_set_without_a_value_is_refused(override: str) -> None:
+    data = minimal()
+    field = override.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"--set {field} has no value.*--set {field}=null"):
+        apply_override(data, override)
+    assert data == minimal()
 
 
 def test_the_resolved_config_loads_again(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is done is not done again, what kills its worker is found, and an interruption leaves no trace."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,21 @@ def test_a_damaged_marker_is_passed_over_and_said(
     assert idle.done == []
     assert str(marker) in said[0]
     assert marker.read_bytes() == whole
+
+
+@pytest.mark.parametrize("what", ["pipe", "deep"])
+def test_a_marker_that_is_a_pipe_or_nested_beyond_measure_is_damaged(tmp_path: Path, what: str) -> None:
+    executor = FakeExecutor()
+    receipts = runner(tmp_path, executor).run(step(), items(3))
+    [marker] = (tmp_path / "steps" / "describe_step" / "markers").iterdir()
+    before = marker.read_bytes()
+    marker.unlink()
+    if what == "pipe":
+        os.mkfifo(marker)
+    else:
+        marker.write_text("[" * 100_000)
+    assert runner(tmp_path, executor).run(step(), items(3)) == receipts
+    assert marker.read_bytes() == before
 
 
 def test_a_marker_with_another_letter_is_damaged(tmp_path: Path) -> None:

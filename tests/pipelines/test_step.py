@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import random
 import threading
 from collections import Counter
@@ -252,3 +253,15 @@ def test_a_damaged_receipt_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(IntegrityError, match=str(path)):
         find_receipt(str(tmp_path), STEP, STEP.identity(ITEM))
+
+
+def test_a_pipe_in_place_of_a_receipt_is_none_and_gives_way(tmp_path: Path) -> None:
+    receipt = perform(load(), STEP, ITEM, run_dir=str(tmp_path))
+    path = tmp_path / receipt.folder / "receipt.json"
+    path.unlink()
+    os.mkfifo(path)
+    assert find_receipt(str(tmp_path), STEP, STEP.identity(ITEM)) is None
+    again = perform(load(), STEP, ITEM, run_dir=str(tmp_path))
+    assert again.digest == receipt.digest
+    assert path.is_file()
+    assert find_receipt(str(tmp_path), STEP, STEP.identity(ITEM)) == again
