@@ -4,6 +4,8 @@ A bad image is data (a reason in a row), a bad step raises one of these. Each me
 that says what went wrong, what was found, what was expected and what to do about it.
 """
 
+import re
+
 from curation.printed import redact, visible
 
 
@@ -87,3 +89,17 @@ class StoppedError(LvdError):
     """The run was asked to stop (SIGTERM, Ctrl-C) and did so; everything published is kept."""
 
     exit_code = 143
+
+
+# What libraries say for want of memory where Python has a class: of threads, PyTorch, decoders.
+_NO_MEMORY = re.compile(
+    r"can't start new thread|can't allocate memory|out of memory|insufficient memory|cannot allocate",
+    re.IGNORECASE,
+)
+
+
+def is_no_memory(error: BaseException) -> bool:
+    """Whether an error says that the process got no memory, whichever library says it."""
+    if isinstance(error, LvdError):
+        return False
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curation.disk_errors import refusal
-from curation.errors import LvdError
+from curation.errors import ExecutorError, LvdError, is_no_memory
 from curation.packages import is_of_ours
 from pipelines.cli_flags import (
     add_config_arguments,
@@ -38,7 +38,7 @@ def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     arguments.is_program = argv is None
     try:
-        return int(arguments.command(arguments))
+        return _command(arguments)
     except LvdError as error:
         print_error(str(error))
         return error.exit_code
@@ -57,6 +57,20 @@ def _main(argv: Sequence[str] | None) -> int:
         refused = refusal(error, error.filename) if error.filename else None
         print_error(str(refused or f"{error.strerror or error}{where}."))
         return 1
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    try:
+        return int(arguments.command(arguments))
+    except Exception as error:
+        if not is_no_memory(error):
+            raise
+        raise ExecutorError(
+            f"There is no memory left for `lvd {arguments.name}`",
+            got=str(error) or type(error).__name__,
+            remedy="Set describe.decode_threads or executor.workers lower, or let the process have more "
+            "memory (ulimit -v), and run the same command again: it goes on where it was",
+        ) from error
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -8,13 +8,17 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from curation.describe import deep, formats, jpeg
+from curation.describe import deep, formats, jpeg, webp
 from curation.describe.av1 import refuse_avif
 from curation.describe.colour import orientation_of, to_rgb, turn_upright
 from curation.describe.costs import refuse_bmp, refuse_png
 from curation.describe.frames import first_that_shows
 from curation.describe.remarks import overheard, remark
 from curation.describe.tiff import refuse_tiff, without_thumbnails
+from curation.errors import is_no_memory
+
+# What a decoder holds of a picture at most, bytes a pixel: libwebp's frame, its canvas, and our own copy.
+_HELD_BYTES = 16
 
 
 class DecodeConfig(BaseModel):
@@ -189,12 +193,24 @@ def _open_and_load(data: bytes, claimed: str | None, *, heard: list[str], config
         heard_of = _said_by_pillow(words) if packed is None else (remark("lvd", f"{packed} packed by gzip"),)
         return _refuse(reason, file_format=file_format, warnings=heard_of)
     except Exception as error:  # on bad data Pillow raises nearly anything: SyntaxError, struct.error, …
+        if is_no_memory(error) or not _has_room(data, claimed, size, max_pixels=config.max_pixels):
+            raise MemoryError(str(error)) from error  # as above, in words of a decoder, or taken for damage
         reason = formats.reason_of(error, data, heard=" ".join(heard))
         words = str(error) or type(error).__name__
         return _refuse(reason, file_format=file_format, size=size, warnings=_said_by_pillow(words))
     pixels = turn_upright(made[0], orientation)
     warnings = (*remarks, *made[1])
     return Decoded(pixels, file_format, pixels.shape[1], pixels.shape[0], warnings, None)
+
+
+def _has_room(data: bytes, claimed: str | None, size: tuple[int, int], *, max_pixels: int) -> bool:
+    """Whether memory for a picture could be had: of one without it, libwebp says that it cannot be read."""
+    width, height = webp.size_of(data) if claimed == "WEBP" else size
+    try:
+        np.empty(_HELD_BYTES * min(width * height, max_pixels), np.uint8)  # is not touched
+    except MemoryError:
+        return False
+    return True
 
 
 def _said_by_pillow(words: str) -> tuple[str, ...]:

@@ -93,6 +93,7 @@ def describe(
     faces: FaceFinder | None = None,
     known: Mapping[int, str] | None = None,
     guard: Callable[[int], AbstractContextManager[None]] | None = None,
+    name: Callable[[int], str] = "row {}".format,
     tell: Callable[[int], None] | None = None,
 ) -> Described:
     """Read, hash, decode and embed every image of a part, each once.
@@ -110,6 +111,7 @@ def describe(
         faces: a detector, or None.
         known: row → reason, for rows that are not to be read.
         guard: entered, with the row, around the decoding of each row, in the thread that does it.
+        name: of a row, for people.
         tell: called after every row with the number of rows that are done.
 
     Returns:
@@ -118,7 +120,7 @@ def describe(
     models = {id(model): model for model in (embedder, descriptor, for_heads) if model is not None}
     lanes = [_Lane(model, num_rows) for model in models.values()]
     views = tuple(lane.model.view for lane in lanes)
-    look = Look(read, views, config.decode, known or {}, guard, faces)
+    look = Look(read, views, config.decode, known or {}, guard, faces, name)
     ahead = max([MIN_AHEAD_ROWS, *(lane.model.batch_rows for lane in lanes)])
     greys = np.zeros((num_rows, 32, 32), np.uint8)
     seen: list[Seen] = []

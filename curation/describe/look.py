@@ -17,6 +17,7 @@ from curation.describe.miniature import MAKE_BELOW_BITS, make_miniature
 from curation.describe.phash import certain_bits, grey32
 from curation.describe.strokes import measure_ground
 from curation.describe.views import View, render
+from curation.errors import ExecutorError, is_no_memory
 
 MIN_SIDE_PX = 64  # a decoded short side that leaves the 32 px of the perceptual hash a clean downscale
 
@@ -51,8 +52,24 @@ class Look:
     known: Mapping[int, str]
     guard: Callable[[int], AbstractContextManager[None]] | None
     faces: FaceFinder | None
+    name: Callable[[int], str] = "row {}".format
 
     def __call__(self, row: int) -> Seen:
+        try:
+            return self._look(row)
+        except Exception as error:
+            if not is_no_memory(error):
+                raise
+            raise ExecutorError(
+                f"There is no memory to read and decode an image: {self.name(row)}",
+                got=str(error) or type(error).__name__,
+                expected=f"room for as many as {self.config.max_pixels:,} pixels in every thread",
+                remedy="Set describe.decode_threads lower, or let the process have more memory (ulimit -v), "
+                "and run the same command again: it goes on where it was. Pictures of more pixels than a "
+                "lower describe.decode.max_pixels are rejected",
+            ) from error
+
+    def _look(self, row: int) -> Seen:
         if row in self.known:
             return Seen(self.known[row])
         try:

@@ -127,6 +127,7 @@ def _load(config: DescribeConfig, models: tuple[EmbedConfig, EmbedConfig | None,
                 faces=faces,
                 known=known,
                 guard=watchdog.guard,
+                name=lambda row: f"{part.pool}/{rows[row]['key']} ({rows[row]['uri']})",
                 tell=attempt.tell,
             )
         keys = images["key"].to_pylist()

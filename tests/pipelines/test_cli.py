@@ -48,6 +48,20 @@ def test_no_command_shows_a_password(command: str, config: str, capsys: pytest.C
     assert "secret" not in shown.out + shown.err
 
 
+@pytest.mark.parametrize(
+    "raised",
+    ["MemoryError()", 'RuntimeError("can\'t start new thread")', "OSError(12, 'Cannot allocate memory')"],
+)
+def test_no_memory_is_said(
+    raised: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_status", _import(f"raise {raised}"))
+    assert main(["status", "anywhere"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("lvd: There is no memory left for `lvd status`")
+    assert "ulimit -v" in said
+
+
 def _import(line: str) -> Callable[[argparse.Namespace], int]:
     def command(_: argparse.Namespace) -> int:
         exec(line, {})

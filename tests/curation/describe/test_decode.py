@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
+from curation.describe import webp
 from curation.describe.decode import DecodeConfig, Decoded, decode
 from curation.describe.jpeg import choose_reduction
 from curation.schema import REASONS
@@ -294,3 +297,39 @@ def test_real_photographs_equal_pillow(shared_dir: Path) -> None:
             expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
         assert np.abs(_pixels(data) - expected).max() <= 1
         assert simplejpeg.is_jpeg(data)
+
+
+_WITHIN = """
+import io, resource, sys
+import numpy as np
+from PIL import Image
+from curation.describe.decode import DecodeConfig, decode
+form, options = sys.argv[1], {"lossless": True} if sys.argv[2] == "lossless" else {}
+colours = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)
+out = io.BytesIO()
+Image.fromarray(np.kron(colours, np.ones((80, 80, 1), np.uint8))).save(out, form, **options)
+caps, data = DecodeConfig(), out.getvalue()
+[in_use] = [int(l.split()[1]) << 10 for l in open("/proc/self/status") if l.startswith("VmSize")]
+for more_mb in range(150, 0, -10):
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + (more_mb << 20), resource.RLIM_INFINITY))
+    try:
+        print(decode(data, need_side_px=10_000, config=caps).reason)
+    except MemoryError:
+        print("no memory")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+@pytest.mark.parametrize(
+    ("file_format", "options"), [("PNG", ""), ("JPEG", ""), ("WEBP", ""), ("WEBP", "lossless"), ("TIFF", "")]
+)
+def test_want_of_memory_is_no_damage(file_format: str, options: str) -> None:
+    program = [sys.executable, "-c", _WITHIN, file_format, options]
+    said = subprocess.run(program, capture_output=True, text=True, check=True, timeout=100).stdout.split("\n")
+    assert set(said) <= {"None", "no memory", ""}
+
+
+def test_a_webp_tells_its_size() -> None:
+    for options in ({}, {"lossless": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0"}):
+        assert webp.size_of(_encode(_picture(131, 77), "WEBP", **options)) == (131, 77)
+    assert webp.size_of(b"RIFF\0\0\0\0WEBPVP8X") == (0, 0)

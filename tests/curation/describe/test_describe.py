@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from curation import schema
 from curation.describe.describe import DescribeConfig, Described, describe, with_vectors
 from curation.describe.views import View
+from curation.errors import ExecutorError
 
 
 class Corners:
@@ -130,6 +131,19 @@ def test_another_exception_of_the_reader_is_no_image_s_fault() -> None:
     with pytest.raises(RuntimeError, match="bug at 0"):
         describe(300, read, embedder=None, descriptor=None, config=CONFIG)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_without_memory_the_picture_is_named_and_no_row_is_dropped(error: Exception) -> None:
+    def read(row: int) -> bytes:
+        if row == 3:
+            raise error
+        return jpeg(row)
+
+    with pytest.raises(ExecutorError, match="no memory to read and decode an image: web/3") as caught:
+        describe(6, read, embedder=None, descriptor=None, config=CONFIG, name="web/{}".format)
+    for part in ("decode_threads", "max_pixels", "ulimit -v"):
+        assert part in caught.value.remedy
 
 
 def test_batches_are_rows_in_order_with_empty_slots() -> None:
