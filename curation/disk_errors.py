@@ -48,6 +48,14 @@ _WORDS = {
 }
 # Lacks of this process or machine: they are told of whatever file is asked for then.
 _LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# An entry of another kind than lvd keeps there: no wrong of the file system, so it is said alone.
+_ODD_ENTRY = {
+    errno.EISDIR: ("A folder lies where a file is due", "Move it away"),
+    errno.ENOTDIR: ("A file lies where a folder is due", "Move it away"),
+    errno.EEXIST: ("Something lies already where lvd makes a file or folder of its own", "Move it away"),
+    errno.ELOOP: ("A link leads round in a ring", "Remove the link, or give the path that it was to lead to"),
+    errno.ENAMETOOLONG: ("A name is longer than the file system allows", "Give a shorter path"),
+}
 _READING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EISDIR)
 _NO_INODES = "The file system has no room for one more file: it has no inode left"
 _SHORT_WRITE = re.compile(r"(\d+) requested and (\d+) written")  # NumPy, where C's fwrite fails
@@ -110,6 +118,19 @@ def lack(error: BaseException, path: str | Path) -> ExecutorError | None:
         seen.append(here)
         here = here.__cause__ or here.__context__
     return None
+
+
+def sentence_of(error: LvdError | OSError) -> str:
+    """What is said of an error to people: what it is, where, and what there is to do about it."""
+    if isinstance(error, LvdError):
+        return str(error)
+    path = error.filename
+    if not path:
+        return f"{error.strerror or error}."
+    if error.errno in _ODD_ENTRY:
+        words, remedy = _ODD_ENTRY[error.errno]
+        return str(ExecutorError(f"{words}: {path}", remedy=f"{remedy}, and {AGAIN}"))
+    return str(refusal(error, path) or f"{error.strerror or error}: {path}.")
 
 
 def refusal(error: Exception, path: str | Path, *, num_bytes: int | None = None) -> ExecutorError | None:

@@ -7,6 +7,24 @@ from curation.errors import ConfigError
 
 OURS = ("curation", "pipelines", "pretrain")
 
+# Distributions that have another name than what is imported.
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
+    "fastwarc": "FastWARC",
+    "open_clip": "open_clip_torch",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+
+
+def distribution_of(error: ModuleNotFoundError) -> str:
+    """What pip installs for a module that is missing."""
+    module = (error.name or "").partition(".")[0]
+    return _DISTRIBUTIONS.get(module, module)
+
 
 def is_of_ours(error: ImportError) -> bool:
     """Whether it is a module or a name of ours that could not be imported: pip install mends nothing."""

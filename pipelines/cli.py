@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from curation.disk_errors import refusal
+from curation.disk_errors import sentence_of
 from curation.errors import ExecutorError, LvdError, is_no_memory
-from curation.packages import is_of_ours
+from curation.packages import distribution_of, is_of_ours
 from pipelines.cli_flags import (
     add_config_arguments,
     add_dedup,
@@ -48,14 +48,11 @@ def _main(argv: Sequence[str] | None) -> int:
     except ModuleNotFoundError as error:
         if is_of_ours(error):
             raise
-        print_error(
-            f"A package is missing: {error}. Install it with pip install, or lvd anew, on every machine."
-        )
+        install = f"pip install {distribution_of(error)}, or lvd anew"
+        print_error(f"A package is missing: {error}. On every machine: {install}.")
         return 2
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        refused = refusal(error, error.filename) if error.filename else None
-        print_error(str(refused or f"{error.strerror or error}{where}."))
+        print_error(sentence_of(error))
         return 1
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import storage
+from curation.disk_errors import sentence_of
 from curation.errors import IntegrityError, LvdError
 from curation.schema import LINEAGE, REASONS, SELECTION, STAGES
 from curation.shard.read import ShardReader, verify_shard
@@ -62,7 +63,7 @@ def _faults(run_dir: str, manifest: dict[str, Any]) -> list[str]:
             if (found := storage.stat(path).num_bytes) != shard["bytes"]:
                 faults.append(f"{path} has {found} bytes, the manifest says {shard['bytes']}")
         except (LvdError, OSError) as error:
-            faults.append(str(error))
+            faults.append(sentence_of(error))
     return faults + _check_files(run_dir, manifest)
 
 
@@ -77,7 +78,7 @@ def _check_files(run_dir: str, manifest: dict[str, Any]) -> list[str]:
                     f"{path} has changed", got=found, expected=(entry["sha256"], entry["bytes"])
                 )
         except (LvdError, OSError) as error:
-            faults.append(str(error))
+            faults.append(sentence_of(error))
     return faults
 
 
@@ -97,7 +98,7 @@ def _tables(
                     f"{path} has other rows or columns", got=table.num_rows, expected=entry["rows"]
                 )
         except (LvdError, OSError) as error:
-            faults.append(str(error))
+            faults.append(sentence_of(error))
         else:
             yield table
 
@@ -157,7 +158,7 @@ def _check_selection(run_dir: str, manifest: dict[str, Any], kept: pa.Table, cho
                 raise IntegrityError(f"{folder}/index.json lists other shards than manifest.json")
             faults += _check_shards(reader, chosen)
     except (LvdError, OSError) as error:
-        faults.append(str(error))
+        faults.append(sentence_of(error))
     return faults
 
 
@@ -175,7 +176,7 @@ def _check_shards(reader: ShardReader, chosen: pa.Table) -> list[str]:
         try:
             keys = reader.index(number).keys.to_pylist()
         except (LvdError, OSError) as error:
-            faults.append(str(error))
+            faults.append(sentence_of(error))
             continue
         except (ValueError, LookupError, AttributeError, pa.ArrowException) as error:
             faults.append(f"{shard.index_path} is no index of a shard: {error!r}")

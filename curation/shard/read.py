@@ -301,7 +301,7 @@ def fetch_shard(shard: Shard, target: Path) -> None:
     """Copy a shard to a local file, whole or not at all, and check its hash on the way.
 
     Raises:
-        IntegrityError: when its bytes are not those that were written.
+        IntegrityError: when it is missing, or its bytes are not those that were written.
         OSError: when they cannot be read.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -315,5 +315,13 @@ def fetch_shard(shard: Shard, target: Path) -> None:
         if digest.hexdigest() != shard.sha256:
             raise not_written(shard.path, "shard", expected=shard.sha256)
         temp.rename(target)
+    except FileNotFoundError as error:
+        if storage.exists(shard.path):
+            raise
+        raise IntegrityError(
+            f"A shard of the dataset is missing: {shard.path}",
+            expected=f"{shard.num_bytes:,} bytes, as the dataset's index says",
+            remedy="Copy it there again, or run the curation again, which makes it anew",
+        ) from error
     finally:
         temp.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from faults.disks import enlarge, file_size_limit, fill, no_more_files, small_di
 from safetensors.numpy import save_file
 
 from curation import storage
-from curation.disk_errors import naming, refusal
+from curation.disk_errors import naming, refusal, sentence_of
 from curation.drivers import translated
 from curation.errors import ConfigError, ExecutorError
 from curation.ingest.problems import Findings
@@ -226,3 +226,12 @@ def test_filling_a_disk_leaves_what_was_asked(tmp_path: Path) -> None:
         storage.publish_bytes(str(disk / "small"), b"x" * 1000)
         with pytest.raises(ExecutorError, match="full"):
             publish(disk)
+
+
+def test_a_sentence_for_every_error() -> None:
+    ring = OSError(errno.ELOOP, "raw", "/somewhere/x")
+    assert sentence_of(ring).startswith("A link leads round in a ring: /somewhere/x. Remove the link")
+    assert sentence_of(OSError(errno.ENOENT, "No such file", "/x")) == "No such file: /x."
+    assert sentence_of(OSError(errno.ENOSPC, "raw", "/x")).startswith("The disk is full: /x")
+    assert sentence_of(OSError("only words")) == "only words."
+    assert sentence_of(ConfigError("of ours")) == "of ours."

@@ -79,6 +79,31 @@ def test_a_package_that_is_missing_is_said(
 
 
 @pytest.mark.parametrize(
+    ("module", "install"), [("open_clip", "open_clip_torch"), ("PIL.Image", "pillow"), ("scipy", "scipy")]
+)
+def test_a_missing_package_has_the_name_that_pip_knows(
+    module: str, install: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raised = f"raise ModuleNotFoundError('No module named {module}', name='{module}')"
+    monkeypatch.setattr(cli, "_status", _import(raised))
+    assert main(["status", "anywhere"]) == 2
+    assert f"pip install {install}, or lvd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["EISDIR", "ENOTDIR", "EEXIST", "ELOOP", "ENAMETOOLONG"])
+def test_an_odd_entry_is_said_with_what_to_do(
+    number: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raised = f"import errno; raise OSError(errno.{number}, 'short words', '/somewhere/x')"
+    monkeypatch.setattr(cli, "_status", _import(raised))
+    assert main(["status", "anywhere"]) == 1
+    said = capsys.readouterr().err
+    assert "/somewhere/x" in said
+    assert "run the same command again" in said
+    assert "short words" not in said
+
+
+@pytest.mark.parametrize(
     "line", ["from curation.errors import Nothing", "import pipelines.nothing", "from json import nothing"]
 )
 def test_a_broken_import_is_no_missing_package(line: str, monkeypatch: pytest.MonkeyPatch) -> None:

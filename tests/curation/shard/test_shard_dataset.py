@@ -132,6 +132,16 @@ def test_a_damaged_shard_is_not_fetched(fault: str, run_dir: Path, tmp_path: Pat
     assert not list((tmp_path / "spool").iterdir())
 
 
+def test_a_shard_that_is_missing_is_said_to_be(run_dir: Path, tmp_path: Path) -> None:
+    reader, _ = open_dataset(str(run_dir))
+    path = Path(reader.shards[2].path)
+    path.unlink()
+    with pytest.raises(IntegrityError, match="shard of the dataset is missing: ") as caught:
+        fetch_shard(reader.shards[2], tmp_path / "spool" / "copy.tar")
+    assert str(path) in str(caught.value)
+    assert "run the curation again" in caught.value.remedy
+
+
 def test_an_interrupted_fetch_leaves_nothing(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
