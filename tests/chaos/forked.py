@@ -118,8 +118,12 @@ def _become_lvd(
 
 def _attach(pid: int, options: Sequence[str]) -> "subprocess.Popen[bytes]":
     os.waitpid(pid, os.WUNTRACED)
+    # Its lines would fill the pipe that its errors come by, and it and what it traces would stand still.
+    to_nobody = () if "-o" in options else ("-o", os.devnull)
     tracer = subprocess.Popen(
-        ["strace", "-f", "-qqq", *options, "-p", str(pid)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        ["strace", "-f", "-qqq", *to_nobody, *options, "-p", str(pid)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
     )
     end = time.monotonic() + _TRACE_BEGINS_S
     while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():

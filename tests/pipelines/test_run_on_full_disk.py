@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ def refusing(number: int) -> Callable[[], Work]:
 def test_work_that_is_refused_names_where(number: int, tmp_path: Path) -> None:
     load = refusing(number)
     step = Step("touch", 1, {}, load, "task", "describe")
-    with pytest.raises(ExecutorError, match=rf": {tmp_path}/tmp/\w+\.") as caught:
+    with pytest.raises(ExecutorError, match=rf": {tmp_path}/{re.escape(SCRATCH)}/\w+\.") as caught:
         perform(load(), step, ITEM, run_dir=str(tmp_path))
     assert caught.value.remedy
     assert not list((tmp_path / SCRATCH).iterdir())

@@ -21,12 +21,12 @@ from pipelines.strict_yaml import dump_yaml, parse_yaml
     ("text", "said"),
     [
         ("a: 1\nb: 2\na: 3", ["a stands twice, in lines 1 and 3"]),
-        ("{a: 1, b: {c: 1, c: 2}}", ["b.c stands twice, in lines 1 and 1"]),
+        ("{a: 1, b: {c: 1, c: 2}}", ["b.c stands twice, in line 1"]),
         ("a:\n- {x: 1}\n- x: 1\n  y: 2\n  'x': 3", ["a.1.x stands twice, in lines 3 and 5"]),
         ("1: a\n'1': b", ["1 stands twice"]),  # keys are text
         ("a: 1\na: 2\na: 3", ["lines 1 and 2", "lines 1 and 3"]),
-        ("x: &x {k: 1, k: 2}\ny: *x", ["x.k stands twice, in lines 1 and 1"]),
-        ("x: &x {k: 1}\ny: {<<: *x, k: 2, k: 3}", ["y.k stands twice, in lines 2 and 2"]),
+        ("x: &x {k: 1, k: 2}\ny: *x", ["x.k stands twice, in line 1"]),
+        ("x: &x {k: 1}\ny: {<<: *x, k: 2, k: 3}", ["y.k stands twice, in line 2"]),
         ("x: &x {k: 1}\ny:\n  <<: *x\n  <<: *x", ["y.<< stands twice, in lines 3 and 4"]),
     ],
 )
