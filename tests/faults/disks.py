@@ -1,6 +1,7 @@
 """Disks that are small, full or failing."""
 
 import contextlib
+import gc
 import os
 import resource
 import shutil
@@ -66,10 +67,17 @@ def file_size_limit(num_bytes: int) -> Iterator[None]:
 def no_more_files() -> Iterator[None]:
     """Let this process open no file that it has not open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gc.collect()  # what others have left open is not to be closed meanwhile
     lowest_free = os.open("/dev/null", os.O_RDONLY)
     os.close(lowest_free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    taken = []  # whatever another thread has closed since
     try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in taken:
+            os.close(number)
