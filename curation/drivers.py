@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from curation.disk_errors import lack
 from curation.errors import ConfigError, LvdError, SourceError
-from curation.outages import Outages
+from curation.outages import Outages, store_of
 from curation.packages import needing
 
 OUTAGES = Outages()  # of this process
@@ -56,7 +56,7 @@ def translated(path: str) -> Iterator[None]:
     Args:
         path: what is read, without credentials.
     """
-    store = "/".join(path.split("/", 3)[:3])
+    store = store_of(path)
     OUTAGES.require(store)
     try:
         yield

@@ -15,6 +15,11 @@ MAX_FAILURES = 10
 REST_S = 60.0
 
 
+def store_of(path: str) -> str:
+    """What answers for a path: scheme and bucket of a URL."""
+    return "/".join(path.split("/", 3)[:3])
+
+
 class RestingError(OSError):
     """A store is not asked for a while; to try again at once is in vain."""
 
