@@ -73,18 +73,11 @@ def test_a_store_that_fails_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) ->
         raise FileNotFoundError if "gone" in place["path"] else OSError(f"{place['path']}: reset")
 
     monkeypatch.setattr(thumbnails, "read_sample", read)
-    paths = [
-        "s3://a/gone1",
-        "s3://a/gone2",
-        *(f"s3://a/{i}" for i in range(9)),
-        "s3://b/1",
-        "/disk/1",
-        "/disk/2",
-    ]
+    gone, here = ["s3://a/gone1", "s3://a/gone2"], ["/disk/1", "/disk/2"]
+    paths = [*gone, *(f"s3://a/{i}" for i in range(9)), "s3://b/1", *here]
     fields = dict.fromkeys(LINEAGE.names) | {"pool": "web", "key": "x", "uri": "x", "decision": "dropped"}
-    pictures = [
-        Picture(row=row, **fields | {"stage": "dedup", "reason": "copy"}) for row in range(len(paths))
-    ]
+    fields |= {"stage": "dedup", "reason": "copy"}
+    pictures = [Picture(row=row, **fields) for row in range(len(paths))]
 
     class Here(Originals):
         def __init__(self) -> None:
