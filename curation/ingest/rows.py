@@ -67,17 +67,20 @@ def sample_ranges(row: Mapping[str, Any]) -> list[Range]:
     return [image_range(row), *sidecars]
 
 
-def read_sample(reader: RangeReader, row: Mapping[str, Any]) -> bytes:
+def read_sample(
+    reader: RangeReader, row: Mapping[str, Any], *, waits_s: Sequence[float] = RETRY_WAITS_S
+) -> bytes:
     """The bytes of an image; a read that fails is tried again.
 
     Args:
         reader: reads the range.
         row: a row of `schema.IMAGES` whose `reason` is null.
+        waits_s: what to wait before each further try.
 
     Raises:
         OSError: when they cannot be read; ESTALE where the file is another than the one that was listed.
     """
-    return _read(reader, row["path"], row["offset"], row["num_bytes"])
+    return _read(reader, row["path"], row["offset"], row["num_bytes"], waits_s=waits_s)
 
 
 def read_sidecars(
@@ -110,8 +113,10 @@ def has_changed(error: OSError) -> bool:
     return gone or error.errno in (errno.ESTALE, errno.EINVAL)
 
 
-def _read(reader: RangeReader, path: str, offset: int, num_bytes: int) -> bytes:
-    for wait_s in RETRY_WAITS_S:
+def _read(
+    reader: RangeReader, path: str, offset: int, num_bytes: int, *, waits_s: Sequence[float] = RETRY_WAITS_S
+) -> bytes:
+    for wait_s in waits_s:
         try:
             return _read_once(reader, path, offset, num_bytes)
         except _GONE:

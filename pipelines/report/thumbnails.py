@@ -77,7 +77,7 @@ class Originals:
         if self._failures[store] >= MAX_FAILURES:
             raise RestingError(f"{store} is not asked any more")
         try:
-            return read_sample(self._ranges, place)
+            return read_sample(self._ranges, place, waits_s=())
         except OSError as error:
             self._failures[store] += bool(store) and not has_changed(error)
             raise

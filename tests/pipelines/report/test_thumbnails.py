@@ -68,7 +68,7 @@ def test_a_store_that_fails_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) ->
     """Of a page with a hundred pictures each would wait for all its retries."""
     asked = []
 
-    def read(_reader: object, place: dict[str, str]) -> bytes:
+    def read(_reader: object, place: dict[str, str], **_: object) -> bytes:
         asked.append(place["path"])
         raise FileNotFoundError if "gone" in place["path"] else OSError(f"{place['path']}: reset")
 
