@@ -48,7 +48,7 @@ def describe_parts(
         identity_of["faces"] = faces_identity(settings.faces)
     step = Step(
         "describe",
-        3,
+        4,
         identity_of,
         partial(_load, settings, (embed, copies, for_heads)),
         "map",

@@ -33,7 +33,7 @@ def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple
     """
     settings = config.ingest.model_dump(mode="json")
     load = partial(_load, config.ingest.part_rows, runner.run_dir)
-    step = Step("ingest", 2, settings, load, "task", "ingest")
+    step = Step("ingest", 3, settings, load, "task", "ingest")
     sources = [(name, pool.role, s) for name, pool in config.pools.items() for s in pool.sources]
     staged = stage_sources(runner, [source for _, _, source in sources], refresh=refresh)
     items = [

@@ -56,7 +56,7 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
     lists = [next(units) if source else None for source in listed]
     refs = [receipt.file(runner.run_dir, "units.parquet") if receipt else None for receipt in lists]
     # One step for all sources, so that the units of all are staged side by side.
-    step = Step(STEP, 4, {}, partial(_load_stage, runner.run_dir), "task", "ingest")
+    step = Step(STEP, 5, {}, partial(_load_stage, runner.run_dir), "task", "ingest")
     places: list[tuple[int, int]] = []
     items: list[Item] = []
     for number, (source, ref) in enumerate(zip(listed, refs, strict=True)):
@@ -78,7 +78,7 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
 
 
 def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> list[Receipt]:
-    step = Step("ingest_units", 2, {}, partial(_load_units, runner.run_dir), "task", "ingest")
+    step = Step("ingest_units", 3, {}, partial(_load_units, runner.run_dir), "task", "ingest")
     items = []
     for source in sources:
         plain = source.model_dump(mode="json")
