@@ -80,6 +80,19 @@ class Hashes:
                 self._note(path, _Seen(stamp, sha256))
             return sha256
 
+    def told(self, path: str) -> str:
+        """The hash of a file, or why there is none, in words.
+
+        Raises:
+            OSError: when it cannot be read.
+        """
+        try:
+            return self.sha256(path)
+        except FileNotFoundError:
+            return "none: there is no such file"
+        except NotRegularError:
+            return "none: it is no regular file"
+
     def remember(self, path: str, sha256: str) -> None:
         """Note the hash of a file whose bytes have just been seen; one that is gone by now is forgotten."""
         with contextlib.suppress(FileNotFoundError):

@@ -9,8 +9,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 from curation.errors import ExecutorError
 from curation.orphans import end_with_parent
@@ -63,20 +63,21 @@ def knowingly() -> None:
         os.close(_told.pop())
 
 
-def _tell_of(child: int, ear: int, mask: "set[signal.Signals | int]") -> None:
+def _tell_of(child: int, ear: int, mask: "set[signal.Signals | int]") -> NoReturn:
     """Wait for the child, and end as it did."""
-    with _passing_on(child, mask):
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        os.set_blocking(ear, False)  # whoever else has the other end may live on
-        if _heard(ear):
-            os._exit(code)
-        if -code in PASSED_ON:  # as it would have ended without us
-            signal.signal(-code, signal.SIG_DFL)
-            os.kill(os.getpid(), -code)
-        print_error(str(_silent(code)))
-        sys.stderr.flush()
-        os._exit(ExecutorError.exit_code)
+    _pass_on_to(child)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os.set_blocking(ear, False)  # whoever else has the other end may live on
+    if _heard(ear):
+        os._exit(code)
+    if -code in PASSED_ON:  # as it would have ended without us
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    print_error(str(_silent(code)))
+    sys.stderr.flush()
+    os._exit(ExecutorError.exit_code)
 
 
 def _heard(ear: int) -> bool:
@@ -94,13 +95,10 @@ def _silent(code: int) -> ExecutorError:
     return is_lost("its node on this machine has ended (raylet), and Ray ended the process that asked it")
 
 
-@contextlib.contextmanager
-def _passing_on(child: int, mask: "set[signal.Signals | int]") -> Iterator[None]:
+def _pass_on_to(child: int) -> None:
     def pass_on(number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
     for number in PASSED_ON:
         signal.signal(number, pass_on)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    yield

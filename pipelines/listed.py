@@ -14,7 +14,6 @@ import pyarrow as pa
 from curation import storage
 from curation.errors import IntegrityError
 from curation.hashes import Hashes
-from curation.local_reads import NotRegularError
 from curation.sealed import sealed
 
 # A marker among those of steps, and removed with them.
@@ -42,13 +41,7 @@ def proven(run_dir: str, entry: Mapping[str, Any]) -> str:
         IntegrityError: naming the file, when it is gone or its bytes are others.
     """
     path = storage.join(run_dir, entry["path"])
-    try:
-        sha256 = _known_hashes(run_dir).sha256(path)
-    except FileNotFoundError:
-        sha256 = "none: there is no such file"
-    except NotRegularError:
-        sha256 = "none: it is no regular file"
-    if sha256 != entry["sha256"]:
+    if (sha256 := _known_hashes(run_dir).told(path)) != entry["sha256"]:
         raise IntegrityError(
             f"A file of the dataset is damaged: {path}",
             got=f"SHA-256 {sha256}",

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float16, Int64, UInt64
 from curation import storage
 from curation.errors import IntegrityError
 from curation.hashes import Hashes
-from curation.local_reads import NotRegularError
 from curation.schema import IMAGES, Role
 from pipelines.step import FileRef, digest_of
 
@@ -60,13 +59,7 @@ def verified(ref: FileRef, *, hashes: Hashes = _HASHES) -> str:
     Raises:
         IntegrityError: naming the file, when its bytes are others.
     """
-    try:
-        sha256 = hashes.sha256(ref.path)
-    except FileNotFoundError:
-        sha256 = "none: there is no such file"
-    except NotRegularError:
-        sha256 = "none: it is no regular file"
-    if sha256 != ref.sha256:
+    if (sha256 := hashes.told(ref.path)) != ref.sha256:
         raise IntegrityError(
             f"A file of the run is damaged: {ref.path}",
             got=f"SHA-256 {sha256}",

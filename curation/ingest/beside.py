@@ -24,7 +24,7 @@ _NAMES = frozenset(
 _TABLES = frozenset(("parquet", "pq", "csv", "tsv", "jsonl", "arrow", "feather"))
 
 
-class Beside:
+class OtherFiles:
     """Counts the files that a source passes over since they are of no kind that it takes."""
 
     def __init__(self) -> None:

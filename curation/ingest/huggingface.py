@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from curation import storage
 from curation.errors import ConfigError, SourceError
-from curation.ingest.beside import Beside
+from curation.ingest.beside import OtherFiles
 from curation.ingest.imagefolder import is_image_name, list_image_folders
 from curation.ingest.links import require_inside
 from curation.ingest.problems import Findings
@@ -67,7 +67,7 @@ def _saved(source: HuggingFaceSource, folder: str) -> Iterator[storage.FileInfo]
 
 
 def _loose(source: HuggingFaceSource, findings: Findings, run_dir: str | None) -> Iterator[storage.FileInfo]:
-    parquet, has_images, beside = [], False, Beside()
+    parquet, has_images, beside = [], False, OtherFiles()
     rules = WalkRules(source.links, run_dir=run_dir)
     for file in walk_source(source.path, rules, findings=findings):
         if file.key.lower().endswith(".parquet") and not file.key.rpartition("/")[2].startswith("metadata."):

@@ -7,7 +7,7 @@ from braceexpand import braceexpand
 
 from curation import storage
 from curation.errors import ConfigError, SourceError
-from curation.ingest.beside import Beside
+from curation.ingest.beside import OtherFiles
 from curation.ingest.huggingface import list_huggingface
 from curation.ingest.links import real_path, require_inside
 from curation.ingest.patterns import asks_for_hidden, matches, split_pattern
@@ -109,7 +109,7 @@ def _of_kind(
     path: str, suffixes: tuple[str, ...], rules: WalkRules, findings: Findings
 ) -> Iterator[storage.FileInfo]:
     """The files of a folder that are of the source's kind; the others are counted."""
-    beside = Beside()
+    beside = OtherFiles()
     for file in walk_source(path, rules, findings=findings):
         if file.key.lower().endswith(suffixes):
             beside.take(file.key)

@@ -23,7 +23,7 @@ from curation.ingest.row_values import (
 from curation.ingest.rows import as_text
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
-from curation.ingest.unique_names import UniqueNames
+from curation.ingest.unique_names import UniqueNames, repeated_keys_note
 
 # Where several columns hold bytes, the first of these that does is the image.
 IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes", "content")
@@ -218,10 +218,7 @@ class TableRows:
     def end(self) -> None:
         """Note what only the whole of the rows shows."""
         if num_repeated := self._num_repeated - self._num_repeated_before:
-            detail = (
-                f"{num_repeated} rows have a key that came before; all are kept, told apart by #2 and so on"
-            )
-            self._findings.notes.append(Problem(self._info.path, "duplicate_name", detail))
+            self._findings.notes.append(repeated_keys_note(self._info.path, num_repeated))
         if self._num_nameless:
             detail = f"{self._num_nameless} rows have no key; their numbers stand for it"
             self._findings.notes.append(Problem(self._info.path, "no_key", detail))

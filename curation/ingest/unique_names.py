@@ -29,6 +29,12 @@ class UniqueNames:
         return unique
 
 
+def repeated_keys_note(path: str, num_repeated: int) -> Problem:
+    """That rows of a file have keys that others had before them."""
+    detail = f"{num_repeated} rows have a key that came before; all are kept, told apart by #2 and so on"
+    return Problem(path, "duplicate_name", detail)
+
+
 def with_unique_keys(unit: StagedUnit, names: UniqueNames, *, path: str) -> StagedUnit:
     """The unit, its rows under keys that no other has; what a source is cut into changes none of them.
 
@@ -42,6 +48,5 @@ def with_unique_keys(unit: StagedUnit, names: UniqueNames, *, path: str) -> Stag
     index = IMAGES.get_field_index("key")
     notes = unit.notes
     if num_repeated := names.num_repeated - num_before:
-        detail = f"{num_repeated} rows have a key that came before; all are kept, told apart by #2 and so on"
-        notes = [*notes, Problem(path, "duplicate_name", detail)]
+        notes = [*notes, repeated_keys_note(path, num_repeated)]
     return replace(unit, table=unit.table.set_column(index, IMAGES.field("key"), keys), notes=notes)

@@ -221,10 +221,11 @@ def _base(config: RunConfig, asked: Asked) -> tuple[float, list[str]]:
 def _of_known(known: Known, config: RunConfig, asked: Asked, *, part: Part) -> tuple[Measured, list[str]]:
     """What a run's receipts tell; of another size, what its smallest joins cannot tell is measured here."""
     rates = rates_of(known)
-    if asked.measure and asked.like is not None and any(map(is_small, forecast(known.sizes))):
+    small = {work.key for work in forecast(known.sizes) if is_small(work)}
+    if small and asked.measure and asked.like is not None:
         rates = with_drawn(rates, drawn_rates(known.sizes.config, part), known)
     else:
-        few = {work.key for work in forecast(known.sizes) if is_small(work)} & rates.keys()
+        few = small & rates.keys()
         rates |= {name: replace(rates[name], source=f"{rates[name].source} (few)") for name in few}
     base_bytes, words = _base(config, asked)
     return Measured(rates, known.sizes.shares, known.sizes.images, True, base_bytes), words
