@@ -4,8 +4,10 @@ A driver has errors of its own, and few of them are an `OSError`: to everybody e
 a file that cannot be read, and credentials that are missing are a mistake of the user.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from curation.disk_errors import lack
 from curation.errors import ConfigError, LvdError, SourceError
@@ -23,6 +25,9 @@ INSTALL = {
     "az": "pip install adlfs",
     "abfs": "pip install adlfs",
 }
+# How often s3fs repeats a request that botocore has given up after 5 tries, and then the read of
+# which it is a part: with its own 5 by 5 times, a read from a store that closes every connection took 225 s.
+_S3_TRIES = 2
 # The packages whose errors these are, told by where an error's class is defined.
 _PACKAGES = frozenset(
     ("botocore", "aiobotocore", "s3fs", "aiohttp", "urllib3", "gcsfs", "google", "adlfs", "azure")
@@ -50,14 +55,14 @@ def translated(path: str) -> Iterator[None]:
 
     Where it is this process that lacks something, that is an ExecutorError (`disk_errors.lack`).
 
-    A store of which `MAX_FAILURES` requests in a row have failed is not asked for a while: then an `OSError`
-    is raised at once.
+    A store whose last requests all failed is not asked for a while: then a `RestingError` is raised at once.
 
     Args:
         path: what is read, without credentials.
     """
     store = store_of(path)
     OUTAGES.require(store)
+    started_s = time.monotonic()
     try:
         yield
     except (FileNotFoundError, FileExistsError, PermissionError):
@@ -67,7 +72,7 @@ def translated(path: str) -> Iterator[None]:
         if not isinstance(error, LvdError) and (lacking := lack(error, path)) is not None:
             raise lacking from error
         if _is_of_driver(error):  # what is read may be damaged, which is no fault of the store
-            OUTAGES.failed(store)
+            OUTAGES.failed(store, lost_s=time.monotonic() - started_s)
         raise
     except Exception as error:
         if not _is_of_driver(error):
@@ -81,7 +86,7 @@ def translated(path: str) -> Iterator[None]:
                 expected="credentials where the store's own tools look for them, on every worker",
                 remedy="For S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`",
             ) from error
-        OUTAGES.failed(store)
+        OUTAGES.failed(store, lost_s=time.monotonic() - started_s)
         raise OSError(f"{path}: {type(error).__name__}: {error}") from error
     OUTAGES.answered(store)
 
@@ -89,6 +94,17 @@ def translated(path: str) -> Iterator[None]:
 def _is_of_driver(error: BaseException) -> bool:
     # s3fs tells some of botocore's errors as a ValueError, raised from them.
     return any(type(one).__module__.partition(".")[0] in _PACKAGES for one in (error, error.__cause__) if one)
+
+
+def limit_retries(fs: Any, scheme: str) -> None:
+    """Have a driver repeat what fails for half a minute at most; the caller of it tries again, or rests.
+
+    Args:
+        fs: of fsspec.
+        scheme: of what it reads.
+    """
+    if scheme in ("s3", "s3a"):
+        fs.retries = _S3_TRIES
 
 
 @contextmanager

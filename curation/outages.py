@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Requests in a row that a driver gave up, by all threads of a process, after which a store is left alone.
+# After so many requests in a row that a driver gave up, by all threads of a process, a store is left alone,
 MAX_FAILURES = 10
+# and before that when they have cost so many seconds, added up.
+MAX_LOST_S = 60.0
 # Seconds until it is asked again, once; if that fails too, as many again.
 REST_S = 60.0
 
@@ -27,11 +29,15 @@ class RestingError(OSError):
 @dataclass
 class _State:
     num_failures: int = 0
+    lost_s: float = 0.0
     rests_until_s: float = 0.0
+
+    def is_down(self) -> bool:
+        return self.num_failures >= MAX_FAILURES or self.lost_s >= MAX_LOST_S
 
 
 class Outages:
-    """How many requests in a row have failed, by store; thread safe."""
+    """How many requests in a row have failed, and what they cost, by store; thread safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -46,18 +52,19 @@ class Outages:
         """
         with self._lock:
             state = self._states.get(store)
-            if state is None or state.num_failures < MAX_FAILURES:
+            if state is None or not state.is_down():
                 return
             if self._clock() >= state.rests_until_s:  # this request tries; the others wait for what it finds
                 state.rests_until_s = self._clock() + REST_S
                 return
             raise RestingError(f"{store} is not asked: its last {state.num_failures} requests failed")
 
-    def failed(self, store: str) -> None:
-        """Take note of a request that the driver gave up."""
+    def failed(self, store: str, *, lost_s: float) -> None:
+        """Take note of a request that the driver gave up after `lost_s` seconds."""
         with self._lock:
             state = self._states.setdefault(store, _State())
             state.num_failures += 1
+            state.lost_s += lost_s
             state.rests_until_s = self._clock() + REST_S
 
     def answered(self, store: str) -> None:

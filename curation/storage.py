@@ -78,6 +78,7 @@ def _remote(path: str) -> tuple[Any, str]:
         driver = fsspec.get_filesystem_class(scheme)
         # Not `url_to_fs`: to it `::`, which a key may hold, is a chain of stores.
         fs = fsspec.filesystem(scheme, **driver._get_kwargs_from_urls(path))
+        drivers.limit_retries(fs, scheme)
         return fs, str(driver._strip_protocol(path))
 
 

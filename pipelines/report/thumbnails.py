@@ -13,11 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from curation import storage
 from curation.describe.decode import DecodeConfig, decode
 from curation.errors import LvdError
-from curation.ingest.rows import has_changed, read_sample
-from curation.outages import RestingError, store_of
+from curation.ingest.rows import read_sample
 from curation.ranges import RangeReader
 from curation.schema import image_id
 from curation.shard.read import ShardReader
@@ -30,7 +28,6 @@ JPEG_QUALITY = 70
 PAGE_BYTES = 5_000_000
 # A picture being decoded takes up to 200 MB under the default caps, so few at a time.
 DECODE_THREADS = 2
-MAX_FAILURES = 2  # pictures that a store does not give
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ class Originals:
         self._shards = ShardReader(dataset_dir, max_indexes=16)  # of pictures from anywhere
         self._numbers = {shard.name: number for number, shard in enumerate(self._shards.shards)}
         self._ranges = RangeReader()
-        self._failures: Counter[str] = Counter()  # by store
         self._places = _places(parts, pictures) if parts is not None else {}
 
     def read(self, picture: Picture) -> bytes | Thumbnail:
@@ -64,23 +60,12 @@ class Originals:
                 return self._shards.read_image(self._numbers[picture.shard], picture.shard_index)
             if picture.row not in self._places:
                 return Thumbnail(None, "source not known any more")
-            data = self._read_source(self._places[picture.row])
+            data = read_sample(self._ranges, self._places[picture.row], waits_s=())
         except (OSError, LvdError, KeyError):
             return Thumbnail(None, "cannot be read any more")
         if image_id(hashlib.sha256(data).digest()) != picture.image_id:
             return Thumbnail(None, "source has changed since")
         return data
-
-    def _read_source(self, place: dict[str, Any]) -> bytes:
-        """A picture's bytes. A store that has failed is asked no more: each time may take a minute."""
-        store = "" if storage.is_local(place["path"]) else store_of(place["path"])
-        if self._failures[store] >= MAX_FAILURES:
-            raise RestingError(f"{store} is not asked any more")
-        try:
-            return read_sample(self._ranges, place, waits_s=())
-        except OSError as error:
-            self._failures[store] += bool(store) and not has_changed(error)
-            raise
 
     def close(self) -> None:
         """Close the files."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from curation import drivers
-from curation.outages import MAX_FAILURES, REST_S, Outages
+from curation.outages import MAX_FAILURES, MAX_LOST_S, REST_S, Outages, RestingError
 from tests.s3_server import s3_environment
 
 STORE = "s3://bucket"
@@ -25,7 +25,7 @@ def test_a_store_that_fails_rests_and_is_tried_once() -> None:
     outages = Outages(lambda: now[0])
     for _ in range(MAX_FAILURES):
         outages.require(STORE)
-        outages.failed(STORE)
+        outages.failed(STORE, lost_s=0.0)
     with pytest.raises(OSError, match=f"last {MAX_FAILURES} requests failed"):
         outages.require(STORE)
     outages.require("s3://another")
@@ -33,7 +33,7 @@ def test_a_store_that_fails_rests_and_is_tried_once() -> None:
     outages.require(STORE)  # the one that tries
     with pytest.raises(OSError, match="is not asked"):
         outages.require(STORE)
-    outages.failed(STORE)
+    outages.failed(STORE, lost_s=0.0)
     with pytest.raises(OSError, match="is not asked"):
         outages.require(STORE)
     now[0] = 2 * REST_S
@@ -43,6 +43,18 @@ def test_a_store_that_fails_rests_and_is_tried_once() -> None:
         outages.require(STORE)
 
 
+def test_a_store_that_costs_much_rests_before_it_has_failed_often() -> None:
+    outages = Outages(lambda: 0.0)
+    outages.failed(STORE, lost_s=0.7 * MAX_LOST_S)
+    outages.require(STORE)
+    outages.failed(STORE, lost_s=0.7 * MAX_LOST_S)
+    with pytest.raises(RestingError, match="last 2 requests failed"):
+        outages.require(STORE)
+    outages.answered(STORE)
+    outages.failed(STORE, lost_s=0.7 * MAX_LOST_S)
+    outages.require(STORE)
+
+
 def test_an_answer_in_between_begins_the_count_anew() -> None:
     outages = Outages(lambda: 0.0)
     for i in range(100):
@@ -50,7 +62,7 @@ def test_an_answer_in_between_begins_the_count_anew() -> None:
         if i % MAX_FAILURES == MAX_FAILURES - 1:
             outages.answered(STORE)
         else:
-            outages.failed(STORE)
+            outages.failed(STORE, lost_s=0.0)
 
 
 class _DriverError(Exception):
@@ -101,7 +113,9 @@ class _Fails(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.server.num_asked += 1  # type: ignore[attr-defined]
+        if self.server.resets:  # type: ignore[attr-defined]
+            self.close_connection = True
+            return
         self.send_response(500)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -113,7 +127,7 @@ class _Fails(BaseHTTPRequestHandler):
 @pytest.fixture
 def failing_store() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Fails)
-    server.num_asked = 0  # type: ignore[attr-defined]
+    server.resets = False  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -139,7 +153,11 @@ print(num_failed)
 
 
 @pytest.mark.accept
-def test_a_store_that_answers_nothing_but_errors(failing_store: ThreadingHTTPServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("resets", [False, True])
+def test_a_store_that_answers_nothing_but_errors(
+    failing_store: ThreadingHTTPServer, tmp_path: Path, resets: bool
+) -> None:
+    failing_store.resets = resets  # type: ignore[attr-defined]
     port = failing_store.server_address[1]
     env = os.environ | s3_environment(f"http://127.0.0.1:{port}", tmp_path)
     started = time.monotonic()

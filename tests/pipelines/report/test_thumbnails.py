@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,7 @@ from PIL import Image
 from report_runs import MakeRun, jpeg
 
 from curation.describe.decode import DecodeConfig
-from curation.ranges import RangeReader
 from curation.schema import LINEAGE
-from pipelines.report import thumbnails
 from pipelines.report.evidence import read_evidence
 from pipelines.report.pictures import Lineage, Picture
 from pipelines.report.thumbnails import Originals, encode_thumbnail, make_thumbnails
@@ -62,30 +59,3 @@ def test_kept_and_dropped_pictures_are_the_right_ones(make_run: MakeRun, tmp_pat
         with Image.open(io.BytesIO(files[picture.key])) as image:
             original = np.asarray(image.convert("RGB").resize(shown.shape[1::-1]), np.float64)
         assert np.abs(shown - original).mean() < 12
-
-
-def test_a_store_that_fails_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a page with a hundred pictures each would wait for all its retries."""
-    asked = []
-
-    def read(_reader: object, place: dict[str, str], **_: object) -> bytes:
-        asked.append(place["path"])
-        raise FileNotFoundError if "gone" in place["path"] else OSError(f"{place['path']}: reset")
-
-    monkeypatch.setattr(thumbnails, "read_sample", read)
-    gone, here = ["s3://a/gone1", "s3://a/gone2"], ["/disk/1", "/disk/2"]
-    paths = [*gone, *(f"s3://a/{i}" for i in range(9)), "s3://b/1", *here]
-    fields = dict.fromkeys(LINEAGE.names) | {"pool": "web", "key": "x", "uri": "x", "decision": "dropped"}
-    fields |= {"stage": "dedup", "reason": "copy"}
-    pictures = [Picture(row=row, **fields) for row in range(len(paths))]
-
-    class Here(Originals):
-        def __init__(self) -> None:
-            self._failures = Counter()
-            self._ranges = RangeReader()
-            self._places = {row: {"path": path} for row, path in enumerate(paths)}
-
-    originals = Here()
-    found = [originals.read(picture) for picture in pictures]
-    assert all(one == thumbnails.Thumbnail(None, "cannot be read any more") for one in found)
-    assert asked == [*gone, "s3://a/0", "s3://a/1", "s3://b/1", *here]
