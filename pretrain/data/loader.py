@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Int64, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from curation.describe.decode import DecodeConfig, decode
-from curation.errors import IntegrityError, LvdError
+from curation.errors import ExecutorError, IntegrityError, LvdError
 from curation.orphans import end_with_parent
 from pretrain.data.augment import CropConfig, Crops, MultiCrop
 from pretrain.data.images import Images
@@ -28,6 +28,7 @@ from pretrain.data.masking import MaskingConfig, mask_batch
 from pretrain.data.order import FullShuffle, Order, WindowShuffle
 
 MAX_UNREADABLE_IN_A_ROW = 100
+_AGAIN = "then run the command again: it goes on at the last checkpoint"
 _MASKS = 1  # tells the seeds of masks from those of crops
 
 
@@ -214,17 +215,56 @@ class _Carried(Dataset[CropBatch | LvdError]):
 
     def __getitem__(self, step: int) -> CropBatch | LvdError:
         try:
-            return self.dataset[step]
+            batch = self.dataset[step]
+            if get_worker_info() is not None:
+                _share_memory(batch)
+            return batch
         except LvdError as error:
             return error
 
 
+def _share_memory(batch: CropBatch) -> None:
+    """Move a batch to where the training can read it.
+
+    The queue would do so, in a thread of its own that prints a traceback where there is no room, and the
+    training would wait for the batch for ever.
+    """
+    tensors = [part for part in batch if isinstance(part, Tensor)]
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()
+    except RuntimeError as error:
+        num_bytes = sum(tensor.nbytes for tensor in tensors)
+        raise ExecutorError(
+            "A batch of crops finds no room in shared memory",
+            got=str(error).splitlines()[0],
+            expected=f"room for {num_bytes:,} bytes, data.workers times data.prefetch times, in /dev/shm",
+            remedy="Make it larger (docker run --shm-size=8g; in Kubernetes an emptyDir of medium Memory on "
+            f"/dev/shm), or set data.prefetch to 1 or data.workers to 0; {_AGAIN}",
+        ) from error
+
+
 def raised(made: Iterator[CropBatch | LvdError]) -> Iterator[CropBatch]:
-    """The batches; an error among them is raised."""
-    for batch in made:
-        if isinstance(batch, LvdError):
-            raise batch
-        yield batch
+    """The batches; an error among them is raised.
+
+    Raises:
+        ExecutorError: when a worker has ended.
+    """
+    try:
+        for batch in made:
+            if isinstance(batch, LvdError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise ExecutorError(
+            "A process that makes crops has been ended from outside",
+            got=str(error),
+            expected="processes that live as long as the training",
+            remedy="If the kernel did it for want of memory (dmesg), set data.workers or data.prefetch "
+            f"lower; {_AGAIN}",
+        ) from error
 
 
 def _settle_worker(_number: int) -> None:

@@ -19,9 +19,9 @@ from drawn_dataset import draw_jpeg, write_dataset_of
 from ranks import start_server
 from tiny import GLOBAL_PX, LOCAL_PX, NUM_LOCAL, NUM_PATCHES, tiny_config
 
-from curation.errors import IntegrityError
+from curation.errors import ExecutorError, IntegrityError
 from pretrain.data.images import Images, Spool
-from pretrain.data.loader import CropBatch, DataConfig, Share, StepDataset, batches, order_of
+from pretrain.data.loader import CropBatch, DataConfig, Share, StepDataset, batches, order_of, raised
 from pretrain.data.order import WindowShuffle
 
 CONFIG = tiny_config()
@@ -178,6 +178,65 @@ if __name__ == "__main__":
         time.sleep(0.05)
         next(made)
     print("done", flush=True)
+"""
+
+
+def test_a_worker_that_is_killed_is_said(drawn: Path, tmp_path: Path) -> None:
+    start_server()
+    dataset = dataset_of(str(drawn), tmp_path, Share(1))
+    made = batches(dataset, DataConfig(workers=1, prefetch=1), steps=range(100_000), pin_memory=False)
+    crops = raised(made)
+    next(crops)
+    [worker] = made._workers
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(
+        ExecutorError, match=rf"ended from outside\. Got: .*{worker.pid}.*goes on at the last"
+    ):
+        list(zip(crops, range(1000), strict=False))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/shm")
+def test_a_batch_that_finds_no_shared_memory_is_said(tmp_path: Path) -> None:
+    """Containers have 64 MB of it; the queue would print a traceback, and the training wait for ever."""
+    program = tmp_path / "program.py"
+    program.write_text(NO_ROOM)
+    here = 'mount -t tmpfs -o size=1M lvd-test /dev/shm && exec "$0" "$1"'
+    command = ["unshare", "--mount", "sh", "-c"]
+    if subprocess.run(
+        [*command, "mount -t tmpfs lvd-test /dev/shm"], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("needs the right to mount a small /dev/shm")
+    root = Path(__file__).parents[3]
+    environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'tests/pretrain/data'}"}
+    done = subprocess.run(
+        [*command, here, sys.executable, str(program)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.startswith("A batch of crops finds no room in shared memory. Got: "), done
+    assert "No space left on device" in done.stdout
+    assert "Expected: room for 4,000,000 bytes" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+NO_ROOM = """
+import torch
+from curation.errors import ExecutorError
+from pretrain.data.loader import CropBatch, DataConfig, batches, raised
+
+class Large(torch.utils.data.Dataset):
+    def __getitem__(self, step):
+        none = torch.zeros(0)
+        return CropBatch(step, torch.zeros(1_000_000), none, none, none, 0)
+
+if __name__ == "__main__":
+    try:
+        list(raised(batches(Large(), DataConfig(workers=2), steps=range(100), pin_memory=False)))
+    except ExecutorError as error:
+        print(error)
 """
 
 
