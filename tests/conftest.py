@@ -11,6 +11,7 @@ from jaxtyping import install_import_hook
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "tests"))
+MAX_ID_BYTES = 24  # of bytes in a test's name
 
 from arithmetic import ARITHMETICS, force_whole_run, forced  # noqa: E402
 
@@ -23,6 +24,11 @@ force_whole_run()
 # How long an example takes tells of the machine, not of the code.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A number for long bytes: what is compressed has the time in it, and workers would see other tests."""
+    return argname if isinstance(val, bytes) and len(val) > MAX_ID_BYTES else None
 
 
 @pytest.fixture(scope="session")
