@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 from curation.errors import ExecutorError
@@ -17,6 +16,7 @@ from curation.orphans import end_with_parent
 from pipelines.output import print_error
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_AWAITED = (*PASSED_ON, signal.SIGCHLD)
 
 _told: list[int] = []  # the descriptor to tell the parent by
 
@@ -41,8 +41,8 @@ def go_on_apart() -> None:
     sys.stderr.flush()
     ear, mouth = os.pipe()
     parent = os.getpid()
-    # A signal in between waits until there is somebody to pass it on to.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    # They wait until they are asked for: a handler could run too early, or be waited for in vain.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     child = os.fork()
     if child:
         os.close(mouth)
@@ -65,15 +65,13 @@ def knowingly() -> None:
 
 def _tell_of(child: int, ear: int, mask: "set[signal.Signals | int]") -> NoReturn:
     """Wait for the child, and end as it did."""
-    _pass_on_to(child)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(_status_of(child))
     os.set_blocking(ear, False)  # whoever else has the other end may live on
     if _heard(ear):
         os._exit(code)
     if -code in PASSED_ON:  # as it would have ended without us
         signal.signal(-code, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.kill(os.getpid(), -code)
     print_error(str(_silent(code)))
     sys.stderr.flush()
@@ -95,10 +93,13 @@ def _silent(code: int) -> ExecutorError:
     return is_lost("its node on this machine has ended (raylet), and Ray ended the process that asked it")
 
 
-def _pass_on_to(child: int) -> None:
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
-
-    for number in PASSED_ON:
-        signal.signal(number, pass_on)
+def _status_of(child: int) -> int:
+    """Pass signals on to the child until it has ended; its status."""
+    while True:
+        number = signal.sigwait(_AWAITED)
+        if number != signal.SIGCHLD:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
