@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from faults.processes import MARK, left_behind, marked, new_mark
 
+# Under `nohup` a SIGHUP is ignored, in whatever it starts too.
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from pipelines.last_words import go_on_apart, knowingly
 go_on_apart()
 print("begun", flush=True)
