@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pipelines.config import RunConfig
+from pipelines.config.run_config import RunConfig
 from pretrain.config import PretrainConfig
 
 TARGET = Path(__file__).parent / "config.md"

@@ -2,23 +2,22 @@
 
 from dataclasses import dataclass
 
-from pipelines.config import RunConfig
-from pipelines.made import Made
-from pipelines.parts import Part
-from pipelines.runner import Runner
-from pipelines.stages.cluster import Clusters, cluster
-from pipelines.stages.decontaminate import Leaks, decontaminate
-from pipelines.stages.dedup import Copies, dedup
-from pipelines.stages.describe import describe_parts, judge_parts
-from pipelines.stages.hierarchy import Hierarchy, build_hierarchy
-from pipelines.stages.ingest import ingest
-from pipelines.stages.lineage import write_lineage
-from pipelines.stages.pca_hash import hash_descriptors
-from pipelines.stages.retrieve import retrieve
-from pipelines.stages.score import score_parts
-from pipelines.stages.select import Outcomes, select_images
-from pipelines.stages.shard import Bucket, shard
-from pipelines.step import FileRef, Receipt
+from pipelines.config.run_config import RunConfig
+from pipelines.engine.runner import Runner
+from pipelines.engine.step import FileRef, Receipt
+from pipelines.rows.parts import Part
+from pipelines.stages.cluster.cluster import Clusters, cluster
+from pipelines.stages.cluster.hierarchy import Hierarchy, build_hierarchy
+from pipelines.stages.copies.decontaminate import Leaks, decontaminate
+from pipelines.stages.copies.dedup import Copies, dedup
+from pipelines.stages.copies.pca_hash import hash_descriptors
+from pipelines.stages.describe.describe import describe_parts, judge_parts
+from pipelines.stages.describe.score import score_parts
+from pipelines.stages.ingest.ingest import ingest
+from pipelines.stages.retrieve.retrieve import retrieve
+from pipelines.stages.retrieve.select import Outcomes, select_images
+from pipelines.stages.shard.lineage import write_lineage
+from pipelines.stages.shard.shard import Bucket, shard
 
 
 @dataclass(frozen=True)
@@ -34,19 +33,6 @@ class Curated:
     outcomes: Outcomes
     buckets: list[Bucket]
     lineage: Receipt
-
-    def made(self) -> Made:
-        """What questions about single images need of it."""
-        return Made(
-            parts=self.parts,
-            copies=self.copies.copies,
-            health=self.copies.health,
-            leaks=self.leaks.leaks,
-            hits=self.hits,
-            alive=self.clusters.alive,
-            cluster=self.clusters.cluster,
-            closeness=self.clusters.score,
-        )
 
 
 def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> Curated:

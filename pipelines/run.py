@@ -1,31 +1,29 @@
 """One run of the pipeline on a run directory: lock, executor, signals, and the result."""
 
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from curation import storage
-from curation.errors import IntegrityError, LvdError, StoppedError
+from curation.errors import IntegrityError, LvdError
 from curation.packages import needing
 from curation.temporaries import remove_temporaries
-from pipelines.config import ExecutorConfig, RunConfig
-from pipelines.heal import item_to_heal, set_aside
-from pipelines.lock import lock
+from pipelines.answers.made import made_of, save_made
+from pipelines.config.paths import absolute
+from pipelines.config.run_config import ExecutorConfig, RunConfig
+from pipelines.config.run_dir import read_manifest, save_config
+from pipelines.engine.heal import item_to_heal, set_aside
+from pipelines.engine.lock import lock
+from pipelines.engine.progress import Progress
+from pipelines.engine.ray_environment import prepare_ray_environment
+from pipelines.engine.row_notes import SCRATCH
+from pipelines.engine.runner import Executor, Runner, StepState, StopHereError
+from pipelines.engine.signals import stop_on_sigterm
+from pipelines.engine.step import IN_FLIGHT
 from pipelines.lvd import curate
-from pipelines.made import save_made
-from pipelines.paths import absolute
-from pipelines.preflight import require_needed
-from pipelines.progress import Progress
-from pipelines.ray_environment import prepare_ray_environment
-from pipelines.row_notes import SCRATCH
-from pipelines.run_dir import read_manifest, save_config
-from pipelines.runner import Executor, Runner, StepState, StopHereError
-from pipelines.stages.dataset import has_report, publish_dataset
-from pipelines.step import IN_FLIGHT
+from pipelines.models.preflight import require_needed
+from pipelines.stages.shard.dataset import has_report, publish_dataset
 
 EMPTY = 4  # the exit code of a run whose dataset has no image
 
@@ -108,7 +106,7 @@ def _curate(
             made = curate(runner, config, refresh=refresh)
             runner.require_owned()
             manifest = publish_dataset(runner, config, lineage=made.lineage, buckets=made.buckets)
-            save_made(run_dir, manifest, made.made())
+            save_made(run_dir, manifest, made_of(made))
             manifest = _with_report(runner, manifest, before=before)
         except StopHereError:
             return runner, None
@@ -142,15 +140,6 @@ def _config_of_dataset(run_dir: str) -> str | None:
         return None
 
 
-def plan(config: RunConfig) -> list[StepState]:
-    """How far each step is, as far as that can be told: the last one listed is the first with work to do."""
-    config = absolute(config)
-    runner = Runner(config.run_dir, None, Progress(quiet=True))
-    with suppress(StopHereError):
-        curate(runner, config, refresh=False)
-    return runner.states
-
-
 @contextmanager
 def executor_for(
     config: ExecutorConfig, *, threads: int, progress: Progress, logs: str
@@ -164,16 +153,16 @@ def executor_for(
         logs: the folder for Ray's own words.
     """
     if config.kind == "local":
-        from pipelines.local import LocalExecutor
+        from pipelines.engine.local import LocalExecutor
 
         yield LocalExecutor()
         return
-    from pipelines.around_ray import sigterm_held, terminal_kept
+    from pipelines.engine.around_ray import sigterm_held, terminal_kept
 
     prepare_ray_environment()
     with terminal_kept(progress, logs), ExitStack() as closing:
         with needing("The executor `ray` needs Ray", install="Install ray[data], or use --executor local"):
-            from pipelines.on_ray import RayExecutor
+            from pipelines.engine.on_ray import RayExecutor
         with sigterm_held():
             executor = RayExecutor(
                 config.address,
@@ -200,27 +189,3 @@ def remove_leftovers(run_dir: str) -> None:
             storage.remove_tree(path)
         elif not name.startswith(IN_FLIGHT):  # notes of what an earlier run may have died of
             storage.remove_file(path)
-
-
-class _Sigterm(BaseException):
-    """A SIGTERM on its way up: no `except Exception` takes it for an image's fault, or a thread's."""
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into a `StoppedError`. What is published stays; what is half done leaves no trace."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_signum: int, _frame: FrameType | None) -> None:
-        raise _Sigterm
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except _Sigterm:
-        remedy = "Run the same command again: it goes on where it was"
-        raise StoppedError("Stopped by SIGTERM", remedy=remedy) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipelines.runner import Death
-from pipelines.step import Item, Receipt, Step, perform
+from pipelines.engine.runner import Death
+from pipelines.engine.step import Item, Receipt, Step, perform
 
 
 class Interrupted(BaseException):

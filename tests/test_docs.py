@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 import yaml
 
-from pipelines.cli import build_parser
-from pipelines.config import validate
+from pipelines.cli.main import build_parser
+from pipelines.config.run_config import validate
 
 REPO = Path(__file__).resolve().parents[1]
 README = (REPO / "README.md").read_text(encoding="utf-8")

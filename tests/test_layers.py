@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ VAGUE = {"utils", "util", "common", "helpers", "helper", "base", "manager", "mis
 # Stages that know nothing of one another; `search` is a library for all of them.
 STAGES = {"ingest", "describe", "dedup", "cluster", "retrieve", "select", "shard"}
 PURE = {"describe", "search", "dedup", "cluster", "retrieve", "select"}
+# What runs, from the top down: a module imports of its own folder, and of those after it.
+FLOORS = (
+    "cli", "demo", "run", "report", "answers", "plan", "lvd", "training", "stages", "config", "rows",
+    "models", "engine", "words",
+)  # fmt: skip
+STAGE_FLOORS = ("shard", "retrieve", "cluster", "copies", "ingest", "describe")
 # What touches the world: files, the environment, clocks, processes, networks, logs, other machines.
 IMPURE = {
     "os", "pathlib", "shutil", "tempfile", "glob", "time", "datetime", "logging", "subprocess", "socket",
@@ -48,6 +55,22 @@ def imports(module: str) -> Iterator[str]:
                 yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
+def imported_modules(module: str) -> set[str]:
+    """The modules of our own that a module imports, wherever in it."""
+    known = set(modules())
+    found = (name if name in known else name.rpartition(".")[0] for name in imports(module))
+    return {name for name in found if name in known} - {module}
+
+
+def floors_of(module: str) -> tuple[int, ...]:
+    """Where a module of `pipelines` stands: its floor, and within `stages` that of its stage."""
+    parts = module.split(".")[1:]
+    if not parts:
+        return ()
+    inner = (STAGE_FLOORS.index(parts[1]),) if parts[0] == "stages" and len(parts) > 1 else ()
+    return (FLOORS.index(parts[0]), *inner)
+
+
 def uses(module: str, package: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for name in imports(module))
 
@@ -67,6 +90,23 @@ def users_of(package: str) -> set[str]:
 def test_a_module_is_small_and_named_for_what_it_is(module: str) -> None:
     assert len(file_of(module).read_text().splitlines()) <= MAX_LINES
     assert not VAGUE & set(module.split("."))
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.startswith("pipelines.")])
+def test_data_walks_downhill(module: str) -> None:
+    """Within `stages` too; an import within a function is an import."""
+    here = floors_of(module)
+    for name in imported_modules(module):
+        if name.startswith("pipelines."):
+            there = floors_of(name)
+            assert there[:1] >= here[:1], name
+            assert there[:1] > here[:1] or there >= here, name
+
+
+def test_nothing_goes_round_in_a_circle() -> None:
+    """Modules that import one another, at whatever time, are one module in several files."""
+    graph = {module: imported_modules(module) for module in modules()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if m.split(".")[0] == "curation"])
@@ -117,9 +157,9 @@ def test_fsspec_is_storage() -> None:
 
 
 def test_ray_is_its_executor() -> None:
-    assert users_of("ray") == {"pipelines.on_ray"}
+    assert users_of("ray") == {"pipelines.engine.on_ray"}
     # At the top, so that whoever imports it finds out at once; others import it late, or not at all.
-    top = {m for m in modules() if _imports_at_top(m, "pipelines.on_ray")}
+    top = {m for m in modules() if _imports_at_top(m, "pipelines.engine.on_ray")}
     assert not top
 
 
@@ -132,9 +172,9 @@ def _imports_at_top(module: str, name: str) -> bool:
 def test_models_are_loaded_in_one_place() -> None:
     for library in ("open_clip", "timm"):
         users = {module for module in users_of(library) if not module.startswith("pretrain")}
-        places = {"models", "prompts", "sscd_weights"}
-        assert users <= {"curation.describe.fast_vit", *(f"pipelines.{place}" for place in places)}
-        assert not _imports_at_top("pipelines.models", library)
+        places = {"embedders", "prompts", "sscd_weights"}
+        assert users <= {"curation.describe.fast_vit", *(f"pipelines.models.{place}" for place in places)}
+        assert not _imports_at_top("pipelines.models.embedders", library)
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if m.startswith("pretrain")])

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from curation import storage
 from curation.errors import ConfigError
-from pipelines.answers import summary_lines
-from pipelines.config import validate
+from pipelines.answers.status import summary_lines
+from pipelines.config.run_config import validate
 from pipelines.demo.quality import (
     PRETRAINED,
     TRUSTED_ONLY,
@@ -27,10 +27,10 @@ from pipelines.demo.quality import (
 from pipelines.demo.score import Scores, Truth, failures, score, scores_table
 from pipelines.demo.training import demo_training, save_untrained
 from pipelines.demo.web import demo_config, draw_web, trusted_config
-from pipelines.evaluate import Measured
-from pipelines.output import print_error, print_json, print_lines
-from pipelines.progress import Progress
+from pipelines.engine.output import print_error, print_json, print_lines
+from pipelines.engine.progress import Progress
 from pipelines.run import run
+from pipelines.training.evaluate import Measured
 from pretrain.train import train
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from pipelines.demo.score import Truth
 from pipelines.demo.web import CURATED, FOLDERS, HOLDOUT
-from pipelines.evaluate import Measured, evaluate
+from pipelines.training.evaluate import Measured, evaluate
 
 NEIGHBOURS = 10  # there are about nineteen trusted pictures of a concept
 UNTRAINED, TRUSTED_ONLY, PRETRAINED = "ViT, untrained", "ViT, trusted images alone", "ViT, curated dataset"

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from pipelines.pretraining import validate
-from pipelines.settings import ALL_FOLDERS, read_config
+from pipelines.config.read import ALL_FOLDERS, read_config
+from pipelines.training.pretraining import validate
 from pretrain.config import PretrainConfig
 from pretrain.parallel import place
 from pretrain.train import build

@@ -6,12 +6,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from curation.errors import ConfigError, LvdError
-from pipelines.answers import steps_to_come
-from pipelines.config import RunConfig
+from pipelines.config.paths import absolute
+from pipelines.config.run_config import RunConfig
+from pipelines.config.run_dir import read_run_config
+from pipelines.engine.progress import Progress
+from pipelines.engine.runner import Runner, StepState, StopHereError
+from pipelines.engine.step import Receipt
 from pipelines.lvd import curate
-from pipelines.parts import Part
-from pipelines.paths import absolute
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
+from pipelines.plan.how_far import steps_to_come
 from pipelines.plan.known import known_run
 from pipelines.plan.probe import Listed, Measured, drawn_rates, held_bytes, probe, worker_bytes
 from pipelines.plan.rates import (
@@ -26,10 +29,7 @@ from pipelines.plan.rates import (
 )
 from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import forecast
-from pipelines.progress import Progress
-from pipelines.run_dir import read_run_config
-from pipelines.runner import Runner, StepState, StopHereError
-from pipelines.step import Receipt
+from pipelines.rows.parts import Part
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def _dry_run(config: RunConfig) -> _Dry:
 
 def _parts_of(config: RunConfig) -> tuple[Part, ...]:
     """The described parts of a run."""
-    from pipelines.stages.describe import describe_parts
-    from pipelines.stages.ingest import ingest
+    from pipelines.stages.describe.describe import describe_parts
+    from pipelines.stages.ingest.ingest import ingest
 
     runner = Runner(config.run_dir, None, Progress(quiet=True))
     return describe_parts(runner, config, ingest(runner, config, refresh=False), refresh=False)
@@ -198,7 +198,7 @@ def _measure(
 
 def _listed(config: RunConfig) -> Listed | None:
     """What ingest has listed; None where it is not done."""
-    from pipelines.stages.ingest import ingest
+    from pipelines.stages.ingest.ingest import ingest
 
     config = absolute(config)
     runner = Runner(config.run_dir, None, Progress(quiet=True))

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipelines.engine.runner import StepState
 from pipelines.plan.rates import Rate
 from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import StepWork, forecast
-from pipelines.runner import StepState
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow.compute as pc
 
-from pipelines.config import RunConfig
-from pipelines.parts import Part, read, read_array
+from pipelines.config.run_config import RunConfig
+from pipelines.engine.step import Receipt
 from pipelines.plan.rates import Known
 from pipelines.plan.sizes import Shares, Sizes
-from pipelines.step import Receipt
+from pipelines.rows.parts import Part, read, read_array
 
 # Parts whose listing is read to learn how large images are.
 MAX_READ = 64

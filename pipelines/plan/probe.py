@@ -32,17 +32,17 @@ from curation.search.binary import hamming_pairs
 from curation.search.exact import cosine_pairs
 from curation.search.miniatures import miniature_pairs
 from curation.search.topk import top_k
-from pipelines.config import RunConfig
-from pipelines.local import LocalExecutor
+from pipelines.config.run_config import RunConfig
+from pipelines.engine.local import LocalExecutor
+from pipelines.engine.progress import Progress
+from pipelines.engine.runner import Runner
+from pipelines.engine.step import FileRef, Receipt
+from pipelines.engine.threads import set_threads
 from pipelines.lvd import curate_parts
-from pipelines.parts import Part, read, read_array
 from pipelines.plan.known import known_run
 from pipelines.plan.rates import Known, Rate, rates_of, with_drawn
 from pipelines.plan.sizes import Shares, Sizes
-from pipelines.progress import Progress
-from pipelines.runner import Runner
-from pipelines.step import FileRef, Receipt
-from pipelines.threads import set_threads
+from pipelines.rows.parts import Part, read, read_array
 
 SAMPLE_IMAGES = 384
 WARM_IMAGES = 32
@@ -148,8 +148,8 @@ def worker_bytes(config: RunConfig) -> float:
     Raises:
         LvdError: a model cannot be loaded here.
     """
-    from pipelines.face_detectors import load_faces
-    from pipelines.models import load_embedder
+    from pipelines.models.embedders import load_embedder
+    from pipelines.models.face_detectors import load_faces
 
     rule = config.describe
     models = [one for one in (rule.embed, rule.descriptor_embed, rule.heads_embed) if one is not None]

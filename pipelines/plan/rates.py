@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curation.errors import ConfigError
-from pipelines.config import RunConfig
-from pipelines.faults import fault_lines
+from pipelines.config.faults import fault_lines
+from pipelines.config.run_config import RunConfig
+from pipelines.config.strict_yaml import parse_yaml
+from pipelines.engine.step import Receipt
 from pipelines.plan.sizes import Shares, Sizes
 from pipelines.plan.work import StepWork, forecast
-from pipelines.step import Receipt
-from pipelines.strict_yaml import parse_yaml
 
 MAX_FILE_BYTES = 1 << 20
 # Fewer pairs than this are mostly overhead, so they say little of a larger join: 6,000 images.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from curation.cluster.config import default_num_clusters
-from pipelines.config import RunConfig
+from pipelines.config.run_config import RunConfig
 
 
 class Shares(BaseModel):

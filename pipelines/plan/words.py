@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.answers import plan_lines
 from pipelines.plan.answer import Plan
 from pipelines.plan.estimate import StepEstimate
-from pipelines.report.words import size
-from pipelines.text_table import table_lines
+from pipelines.plan.how_far import plan_lines
+from pipelines.words import size, table_lines
 
 # The clock runs so many times as long as the cores work on a machine that is not shared, at most.
 BUSY = 1.5

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from pipelines.answers.evidence import Evidence
 from pipelines.report.clusters import Clusters, gather_clusters
 from pipelines.report.duplicates import Duplicates, gather_duplicates
 from pipelines.report.embedder import EmbedderNote, note_embedder
-from pipelines.report.evidence import Evidence
 from pipelines.report.faces import Faces, gather_faces
 from pipelines.report.filters import FilterView, gather_filters, pictures_of
 from pipelines.report.funnel import Lane, draw_funnel

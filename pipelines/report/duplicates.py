@@ -10,12 +10,12 @@ import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
 from curation.dedup.pairs import DedupConfig
-from pipelines.parts import read
+from pipelines.answers.evidence import Steps
 from pipelines.report.charts import Bar, Chart, Graph, draw_bars, draw_graph
 from pipelines.report.edges import EdgeScores, read_edges
-from pipelines.report.evidence import Steps
 from pipelines.report.pictures import Lineage, Picture, sample
 from pipelines.report.scan import Scan, find_members
+from pipelines.rows.parts import read
 
 NUM_ALARMS, NUM_LARGEST, NUM_WEAKEST, NUM_TYPICAL = 4, 4, 4, 8
 NUM_HUBS = 6

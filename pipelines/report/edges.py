@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float64, Int64
 
 from curation.dedup.pairs import DedupConfig
 from curation.schema import EDGES
+from pipelines.answers.evidence import Steps
 from pipelines.report.charts import Bar, Chart, draw_bars
-from pipelines.report.evidence import Steps
-from pipelines.stages.join import global_edges
+from pipelines.stages.copies.join import global_edges
 
 COSINE_BINS = 30
 HASHES = {"phash": "perceptual hash", "pca_hash": "PCA hash"}

@@ -7,9 +7,9 @@ import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from curation.shard.layout import ShardConfig
-from pipelines.parts import read
-from pipelines.report.evidence import Steps
+from pipelines.answers.evidence import Steps
 from pipelines.report.pictures import Lineage, Picture, sample
+from pipelines.rows.parts import read
 
 NUM_EXAMPLES = 11  # as many as a line holds
 

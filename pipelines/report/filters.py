@@ -8,9 +8,9 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 
 from curation.describe.filters import Filter, JudgeConfig, filters, measurements
-from pipelines.parts import Part, read
-from pipelines.report.evidence import Steps
+from pipelines.answers.evidence import Steps
 from pipelines.report.pictures import Lineage, Picture
+from pipelines.rows.parts import Part, read
 
 NUM_BESIDE = 5  # on either side; ten fill a line
 

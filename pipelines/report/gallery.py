@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from curation import storage
 from curation.describe.decode import decode
 from curation.errors import SourceError
+from pipelines.answers.nearest import Answer, read_asked
 from pipelines.report.pictures import Picture
 from pipelines.report.render import render_page
 from pipelines.report.thumbnails import SIDE_PX, Originals, Thumbnail, make_thumbnails, thumbnail_of
-from pipelines.search import Answer, read_asked
 
 FILE_ROW = -1  # the row of a picture that is no image of the run
 

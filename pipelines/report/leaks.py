@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.parts import read
-from pipelines.report.evidence import Steps
+from pipelines.answers.evidence import Steps
 from pipelines.report.pictures import Lineage, Picture, sample
+from pipelines.rows.parts import read
 
 NUM_CLOSE_CALLS, NUM_BY_LOT = 6, 10
 

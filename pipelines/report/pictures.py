@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt64
 
-from pipelines.listed import read_listed
+from pipelines.config.listed import read_listed
 
 
 @dataclass(frozen=True)

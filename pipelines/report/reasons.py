@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from curation.schema import REASONS, STAGES
 from pipelines.report.pictures import Lineage, Picture
 from pipelines.report.scan import Scan
-from pipelines.report.words import MEANING
+from pipelines.words import MEANING
 
 NUM_EXAMPLES = 11  # as many as a line holds
 

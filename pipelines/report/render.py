@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from curation.printed import visible
-from pipelines.report import words
+from pipelines import words
 from pipelines.report.thumbnails import Thumbnail
 
 if TYPE_CHECKING:  # it brings the whole flow along, which a page of search results does without

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
-from pipelines.config import PoolConfig
-from pipelines.parts import read
-from pipelines.report.evidence import Steps
+from pipelines.answers.evidence import Steps
+from pipelines.config.run_config import PoolConfig
+from pipelines.engine.step import FileRef
 from pipelines.report.pictures import Lineage, Picture, sample
-from pipelines.step import FileRef
+from pipelines.rows.parts import read
 
 MAX_ROWS = 16  # curated images shown, over all pools
 MAX_ROWS_BY_POOL = 8

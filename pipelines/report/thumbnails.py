@@ -19,8 +19,8 @@ from curation.ingest.rows import read_sample
 from curation.ranges import RangeReader
 from curation.schema import image_id
 from curation.shard.read import ShardReader
-from pipelines.parts import Part, row_table
 from pipelines.report.pictures import Picture
+from pipelines.rows.parts import Part, row_table
 
 SIDE_PX = 128  # shown at 96, so that dense screens see no blur
 JPEG_QUALITY = 70

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.report.evidence import Steps
-from pipelines.step import Receipt
+from pipelines.answers.evidence import Steps
+from pipelines.engine.step import Receipt
 
 
 @dataclass(frozen=True)

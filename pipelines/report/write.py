@@ -6,15 +6,15 @@ from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
-from pipelines.heal import damaged_item
-from pipelines.listed import entry_of, with_file, without_file, write_manifest
-from pipelines.lock import lock
+from pipelines.answers.evidence import Evidence, read_evidence
+from pipelines.config.listed import entry_of, with_file, without_file, write_manifest
+from pipelines.config.run_dir import read_manifest
+from pipelines.engine.heal import damaged_item
+from pipelines.engine.lock import lock
 from pipelines.report.content import gather
-from pipelines.report.evidence import Evidence, read_evidence
 from pipelines.report.render import render
 from pipelines.report.thumbnails import PAGE_BYTES, Originals, make_thumbnails
-from pipelines.run_dir import read_manifest
-from pipelines.stages.dataset import report_path
+from pipelines.stages.shard.dataset import report_path
 
 WHOLE = 'data-evidence="whole"'  # stands in a report that was written with the run's intermediate data
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from curation.describe import look
 from curation.describe.decode import Decoded, decode
-from pipelines import cli
-from pipelines.stages import describe as stage
-from pipelines.step import Work
-from pipelines.watchdog import Watchdog
+from pipelines.cli import main as cli
+from pipelines.engine.step import Work
+from pipelines.engine.watchdog import Watchdog
+from pipelines.stages.describe import describe as stage
 
 DEADLY = b"This file is the death of its decoder."
 HANG_S = 4.0  # instead of two minutes, for a test that ends today

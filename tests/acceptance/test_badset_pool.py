@@ -16,7 +16,7 @@ from lvd_process import REPO, run_lvd, start_lvd
 from outcome import Outcome
 from PIL import Image
 
-from pipelines.watchdog import HANG_EXIT_CODE
+from pipelines.engine.watchdog import HANG_EXIT_CODE
 
 pytestmark = pytest.mark.accept
 

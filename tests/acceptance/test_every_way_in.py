@@ -17,10 +17,10 @@ from loopback import answer, serving
 from outcome import Outcome
 from s3_server import S3
 
-from pipelines.config import validate
-from pipelines.progress import Progress
+from pipelines.answers.verify import verify
+from pipelines.config.run_config import validate
+from pipelines.engine.progress import Progress
 from pipelines.run import run
-from pipelines.verify import verify
 
 pytestmark = pytest.mark.accept
 

@@ -41,7 +41,7 @@ from curation.search.binary import hamming_pairs
 from curation.search.exact import cosine_pairs
 from curation.search.miniatures import LEAST_SCORE, miniature_scores
 from pipelines.demo.edits import EDITS
-from pipelines.models import load_embedder, resolve
+from pipelines.models.embedders import load_embedder, resolve
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 SUMMED = ("all", "cifar10_pairs", "pdq_edits")

@@ -39,7 +39,7 @@ from curation.describe.embed import EmbedConfig, Embedder
 from curation.describe.filters import JudgeConfig, judge
 from curation.describe.heads import Head, Layer, score
 from curation.describe.heads_config import HeadName
-from pipelines.models import load_embedder, resolve
+from pipelines.models.embedders import load_embedder, resolve
 
 SIDE_PX = 224
 BATCH_ROWS = 32

@@ -36,7 +36,7 @@ SIDE_PX = 16
 LVD = """
 import sys
 from pathlib import Path
-from pipelines.cli import main
+from pipelines.cli.main import main
 code = main(sys.argv[2:])
 Path(sys.argv[1]).write_text(Path("/proc/self/status").read_text())
 sys.exit(code)

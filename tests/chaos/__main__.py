@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # What a run imports: done once, before anything is forked.
 IMPORTED = (
-    "matplotlib.figure", "open_clip", "simplejpeg", "timm", "torch", "pipelines.cli", "pipelines.explain",
-    "pipelines.local", "pipelines.report.write", "pipelines.run", "pipelines.verify",
+    "matplotlib.figure", "open_clip", "simplejpeg", "timm", "torch", "pipelines.answers.explain",
+    "pipelines.answers.verify", "pipelines.cli.main", "pipelines.engine.local", "pipelines.report.write",
+    "pipelines.run",
 )  # fmt: skip
 
 

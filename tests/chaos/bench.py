@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from pipelines.demo.web import demo_config, draw_web
-from pipelines.row_notes import SCRATCH
+from pipelines.engine.row_notes import SCRATCH
 from tests.acceptance.outcome import Outcome
 from tests.chaos import forked
 from tests.chaos.trial import Trial

@@ -100,7 +100,7 @@ def _become_lvd(
             os.kill(os.getpid(), signal.SIGSTOP)
         if before is not None:
             before()
-        from pipelines.cli import main
+        from pipelines.cli.main import main
 
         code = main(list(arguments))
     except SystemExit as ended:

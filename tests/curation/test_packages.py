@@ -75,7 +75,7 @@ def test_a_driver_that_is_broken_is_told_by_what_it_lacks(monkeypatch: pytest.Mo
         ("import no_such_package", False),
         ("from json import no_such_name", False),
         ("import curation.no_such_module", True),
-        ("from pipelines.cli import no_such_name", True),
+        ("from pipelines.cli.main import no_such_name", True),
         ("import curationist", False),
     ],
 )

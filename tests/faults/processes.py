@@ -80,7 +80,7 @@ def is_gcs(words: str) -> bool:
 
 def is_torchrun(words: str) -> bool:
     """Whether a command line is that of torchrun as `lvd pretrain` starts it."""
-    return " pipelines.torchrun " in words
+    return " pipelines.training.torchrun " in words
 
 
 def is_rank(words: str) -> bool:

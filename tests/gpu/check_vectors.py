@@ -36,7 +36,7 @@ from curation.describe.describe import DescribeConfig, describe  # noqa: E402
 from curation.describe.torch_embedder import TorchEmbedder  # noqa: E402
 from curation.search.exact import cosine_pairs  # noqa: E402
 from curation.search.topk import TopK, top_k  # noqa: E402
-from pipelines.own_vit import ClassToken  # noqa: E402
+from pipelines.models.own_vit import ClassToken  # noqa: E402
 from pretrain.data.augment import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 from pretrain.evaluate.view import evaluation_view  # noqa: E402
 from pretrain.model.vit import Arch, VisionTransformer, variant  # noqa: E402

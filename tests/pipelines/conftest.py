@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from curation import storage
-from pipelines.config import RunConfig, validate
+from pipelines.config.read import apply_override
+from pipelines.config.run_config import RunConfig, validate
 from pipelines.demo.web import demo_config, draw_web
-from pipelines.progress import Progress
+from pipelines.engine.progress import Progress
 from pipelines.run import RunResult, run
-from pipelines.settings import apply_override
 
 Configure = Callable[..., RunConfig]
 

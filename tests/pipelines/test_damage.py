@@ -14,14 +14,14 @@ import pytest
 from curation import local_files, storage
 from curation.errors import IntegrityError, LvdError
 from curation.temporaries import remove_temporaries
-from pipelines.cli import main
-from pipelines.explain import open_run
-from pipelines.find_image import find_images
-from pipelines.listed import entry_of
-from pipelines.lock import lock
+from pipelines.answers.explain import open_run
+from pipelines.answers.find_image import find_images
+from pipelines.answers.verify import verify
+from pipelines.cli.main import main
+from pipelines.config.listed import entry_of
+from pipelines.config.run_dir import read_manifest
+from pipelines.engine.lock import lock
 from pipelines.report.write import write_report
-from pipelines.run_dir import read_manifest
-from pipelines.verify import verify
 
 Digests = Callable[[Path], dict[str, str]]
 

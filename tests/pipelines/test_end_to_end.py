@@ -13,11 +13,11 @@ import pytest
 
 from curation.schema import LINEAGE, SELECTION
 from curation.shard.read import ShardReader
-from pipelines import runner
-from pipelines.config import load_config
+from pipelines.answers.verify import verify
+from pipelines.config.run_config import load_config
 from pipelines.demo.concepts import CONCEPTS
 from pipelines.demo.pictures import draw
-from pipelines.verify import verify
+from pipelines.engine import runner
 
 
 def manifest_of(run_dir: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ SCRIPT = """
 import contextlib, io, json, sys
 for name in ("ray", "aiohttp", "yarl", "fastwarc", "cv2", "datasets", "s3fs"):
     sys.modules[name] = None  # to import it raises ImportError from now on
-from pipelines.cli import main
+from pipelines.cli.main import main
 
 config, run_dir, key = sys.argv[1:]
 answers = []

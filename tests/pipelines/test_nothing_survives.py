@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pipelines.run import EMPTY
-from pipelines.stages import retrieve, seeding
+from pipelines.stages.cluster import seeding
+from pipelines.stages.retrieve import retrieve
 
 NONE_PASSES = "judge.min_side_px=100000"
 LEVELS = ("hierarchy.levels=[{num_clusters: 2}]", "hierarchy.resampling_steps=1")

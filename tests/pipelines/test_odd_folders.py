@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines import cli
-from pipelines.config import RunConfig, validate
-from pipelines.evaluate import evaluate
+from pipelines.cli import main as cli
+from pipelines.config.run_config import RunConfig, validate
 from pipelines.run import RunResult
+from pipelines.training.evaluate import evaluate
 
 Run = Callable[..., RunResult]
 Rows = Callable[[Path, str], pa.Table]

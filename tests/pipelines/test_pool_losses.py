@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from curation.schema import STAGES
-from pipelines.answers import loss_line, summary_lines
-from pipelines.cli import main
-from pipelines.config import validate
+from pipelines.answers.status import loss_line, summary_lines
+from pipelines.cli.main import main
+from pipelines.config.run_config import validate
 from pipelines.report.write import write_report
-from pipelines.stages.losses import Loss, find_losses
+from pipelines.stages.shard.losses import Loss, find_losses
 
 
 def levels(pool: str, num_in: int, **dropped: dict[str, int]) -> list[dict[str, Any]]:

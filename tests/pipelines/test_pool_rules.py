@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from curation.errors import ConfigError
-from pipelines.verify import verify
+from pipelines.answers.verify import verify
 
 
 def rows_by_pool(run_dir: Path, rows_of: Any) -> dict[str, list[dict[str, Any]]]:

@@ -14,10 +14,10 @@ from faults.disks import enlarge, fill, small_disk
 
 from curation.dedup.edges import Edges
 from curation.errors import ExecutorError
-from pipelines.cli import main
-from pipelines.row_notes import SCRATCH
-from pipelines.stages.spool import spooled
-from pipelines.step import Attempt, Item, Step, Work, perform
+from pipelines.cli.main import main
+from pipelines.engine.row_notes import SCRATCH
+from pipelines.engine.step import Attempt, Item, Step, Work, perform
+from pipelines.stages.copies.spool import spooled
 
 ROOM = 64 << 20
 ITEM = Item(("in",), {})

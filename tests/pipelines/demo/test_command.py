@@ -5,7 +5,7 @@ import json
 import pytest
 
 from curation.errors import ConfigError
-from pipelines.config import validate
+from pipelines.config.run_config import validate
 from pipelines.demo import command
 from pipelines.demo.command import Size, demo
 from pipelines.demo.quality import (
@@ -19,7 +19,7 @@ from pipelines.demo.quality import (
 )
 from pipelines.demo.training import demo_training
 from pipelines.demo.web import CURATED, draw_web, trusted_config
-from pipelines.evaluate import Measured
+from pipelines.training.evaluate import Measured
 from pretrain.weights import find_weights, load_backbone
 
 SIZE = Size(num_images=90, first_steps=2, second_steps=3)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.config import validate
+from pipelines.config.run_config import validate
 from pipelines.demo.edits import EDITS
 from pipelines.demo.score import BROKEN_REASONS, TRUTH
 from pipelines.demo.web import (

@@ -10,16 +10,16 @@ import yaml
 
 from curation.errors import ConfigError
 from curation.retrieve import SampleRetrieval
-from pipelines.answers import steps_to_come
-from pipelines.config import RunConfig, load_config, validate
+from pipelines.config.run_config import RunConfig, load_config, validate
+from pipelines.engine.runner import StepState
+from pipelines.engine.step import Receipt
 from pipelines.plan.answer import Asked, Plan, images_of, make_plan
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
+from pipelines.plan.how_far import steps_to_come
 from pipelines.plan.rates import Known, Rate, given_rates, rates_of, read_rates, with_drawn
 from pipelines.plan.sizes import Shares, Sizes
 from pipelines.plan.words import duration, plan_report
 from pipelines.plan.work import forecast
-from pipelines.runner import StepState
-from pipelines.step import Receipt
 
 SHARES = Shares(
     joined=0.9, alive_curated=1.0, alive_pool=0.5, unique_hits=0.5, image_bytes=1000, embedding_dim=8

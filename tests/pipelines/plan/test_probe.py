@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from curation.errors import ConfigError
-from pipelines.config import validate
-from pipelines.paths import absolute
+from pipelines.config.paths import absolute
+from pipelines.config.run_config import validate
+from pipelines.engine.progress import Progress
 from pipelines.plan.answer import Asked, make_plan
 from pipelines.plan.probe import probe
 from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import forecast
-from pipelines.progress import Progress
 
 
 @pytest.mark.accept

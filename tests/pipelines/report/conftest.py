@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from report_runs import HOSTILE, MakeRun, jpeg, write_pool
 
-from pipelines.config import validate
-from pipelines.progress import Progress
+from pipelines.config.run_config import validate
+from pipelines.engine.progress import Progress
 from pipelines.run import run
 
 

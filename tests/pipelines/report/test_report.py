@@ -14,9 +14,9 @@ from PIL import Image
 from report_runs import HOSTILE, MakeRun, jpeg
 
 from curation.errors import ConfigError
+from pipelines.config.run_dir import read_manifest
 from pipelines.report.render import content_security_policy
 from pipelines.report.write import write_report
-from pipelines.run_dir import read_manifest
 
 ALLOWED_TAGS = {
     *(

@@ -11,7 +11,7 @@ from report_runs import MakeRun, jpeg
 
 from curation.describe.decode import DecodeConfig
 from curation.schema import LINEAGE
-from pipelines.report.evidence import read_evidence
+from pipelines.answers.evidence import read_evidence
 from pipelines.report.pictures import Lineage, Picture
 from pipelines.report.thumbnails import Originals, encode_thumbnail, make_thumbnails
 

@@ -1,0 +1,123 @@
+"""Finds and removes a run's intermediate data. The dataset is linked, not copied, so it stays whole."""
+
+import contextlib
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curation import storage
+from curation.errors import IntegrityError
+from pipelines.config.run_dir import read_manifest, read_run_config
+from pipelines.engine.lock import lock
+from pipelines.engine.progress import Progress
+from pipelines.engine.row_notes import SCRATCH
+from pipelines.engine.runner import Runner, StopHereError
+from pipelines.engine.step import RECEIPT
+from pipelines.lvd import curate
+
+# What runs name by its identity.
+_DATASET, _ITEM = re.compile("dataset-[0-9a-f]{32}"), re.compile("steps/[^/]+/[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A folder that may go, and the bytes that this would free."""
+
+    path: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class _InUse:
+    """What the next run looks for: whole folders, and receipts that a later generation is found by."""
+
+    folders: frozenset[str] = frozenset()
+    receipts: frozenset[str] = frozenset()
+
+
+def find_leftovers(run_dir: str, *, keep_current: bool) -> list[Leftover]:
+    """Folders below `steps/` that no dataset needs, and datasets that the manifest no longer names.
+
+    Args:
+        run_dir: of a finished run.
+        keep_current: keep what the config in run.yaml still uses, so that its next run has little to do.
+    """
+    manifest = _manifest(run_dir)
+    return _leftovers(run_dir, manifest, _in_use(run_dir) if keep_current else _InUse())
+
+
+def _manifest(run_dir: str) -> dict[str, Any]:
+    """The manifest of a dataset that is there: all others are taken for old ones."""
+    manifest = read_manifest(run_dir)
+    folder = storage.join(run_dir, manifest["dataset_dir"])
+    if not storage.is_dir(folder):
+        raise IntegrityError(
+            f"The dataset of {run_dir} is gone",
+            got=f"no {folder}",
+            expected="the folder that manifest.json names",
+            remedy="Run the same config again: it is made anew from what is done",
+        )
+    return manifest
+
+
+def _leftovers(run_dir: str, manifest: Mapping[str, Any], used: _InUse) -> list[Leftover]:
+    sizes: dict[str, int] = {}
+    for info in storage.list_files(run_dir):
+        name = info.key.split("/")
+        is_old_dataset = _DATASET.fullmatch(name[0]) is not None and name[0] != manifest["dataset_dir"]
+        folder = name[0] if is_old_dataset or name[0] == SCRATCH else "/".join(name[:3])
+        if folder in used.folders or info.key in used.receipts or "markers" in name:
+            continue
+        # Whatever else lies there is not a run's.
+        if is_old_dataset or name[0] == SCRATCH or _ITEM.fullmatch(folder):
+            # What the dataset links to is freed by removing the dataset alone.
+            is_linked = storage.local_path(info.path).stat().st_nlink > 1
+            sizes[folder] = sizes.get(folder, 0) + (0 if is_linked else info.num_bytes)
+    return [Leftover(folder, size) for folder, size in sorted(sizes.items())]
+
+
+def _in_use(run_dir: str) -> _InUse:
+    runner = Runner(run_dir, None, Progress(quiet=True))
+    with contextlib.suppress(StopHereError):
+        curate(runner, read_run_config(run_dir), refresh=False)
+    found = [*runner.latest, *(one for receipts in runner.receipts.values() for one in receipts)]
+    # What an earlier generation has staged is still pointed at.
+    earlier = {folder for receipt in found for folder in receipt.facts.get("earlier", [])}
+    passed = {posixpath.join(receipt.folder, RECEIPT) for receipt in runner.passed}
+    return _InUse(frozenset({receipt.folder for receipt in found} | earlier), frozenset(passed))
+
+
+def by_step(folders: Sequence[Leftover]) -> dict[str, int]:
+    """Bytes for every step or old dataset: a step may have a folder for each of a hundred thousand parts."""
+    sizes: dict[str, int] = {}
+    for folder in folders:
+        name = "/".join(folder.path.split("/")[:2])
+        sizes[name] = sizes.get(name, 0) + folder.num_bytes
+    return sizes
+
+
+def clean(run_dir: str, *, keep_current: bool) -> list[Leftover]:
+    """Remove what `find_leftovers` finds, and the markers, which speak of what is gone; returns what went."""
+    with lock(run_dir):
+        manifest = _manifest(run_dir)
+        used = _in_use(run_dir) if keep_current else _InUse()
+        folders = _leftovers(run_dir, manifest, used)
+        for folder in folders:
+            _remove(run_dir, folder.path, used)
+        for info in list(storage.list_files(storage.join(run_dir, "steps"))):
+            if "/markers/" in f"/{info.key}":
+                storage.remove_file(info.path)
+    return folders
+
+
+def _remove(run_dir: str, folder: str, used: _InUse) -> None:
+    """Remove a folder, but for a receipt that a later generation is found by."""
+    path = storage.join(run_dir, folder)
+    if posixpath.join(folder, RECEIPT) not in used.receipts:
+        storage.remove_tree(path)
+        return
+    for info in list(storage.list_files(path)):
+        if info.key != RECEIPT:
+            storage.remove_file(info.path)

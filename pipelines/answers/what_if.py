@@ -1,0 +1,329 @@
+"""What another threshold would decide: components anew from the saved edges. Nothing is run or written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+
+from curation.dedup.edges import Edges
+from curation.dedup.pairs import DedupConfig
+from curation.errors import ConfigError
+from curation.schema import EDGE_KINDS
+from pipelines.config.run_config import RunConfig
+from pipelines.config.run_dir import read_run_config
+from pipelines.engine.progress import Progress
+from pipelines.engine.runner import Runner, StopHereError
+from pipelines.rows.parts import Part, read_array, row_table
+from pipelines.stages.copies.components import Decision, decide
+from pipelines.stages.copies.dedup import Copies, dedup, read_copies, survivor_rank
+from pipelines.stages.copies.pca_hash import hash_descriptors
+from pipelines.stages.copies.saved_edges import DecidingEdges
+from pipelines.stages.describe.describe import describe_parts, judge_parts
+from pipelines.stages.describe.score import score_parts
+from pipelines.stages.ingest.ingest import ingest
+from pipelines.stages.shard.dataset import measured_recalls, num_edges_dropped
+from pipelines.words import table_lines
+
+NUM_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The thresholds of the question; None leaves the run's own."""
+
+    threshold: float | None = None
+    phash_radius: int | None = None
+    pca_radius: int | None = None
+
+
+def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
+    """Decide again which images are copies.
+
+    Args:
+        run_dir: of a run that has come as far as dedup.
+        asked: other thresholds, at or above those that edges were saved from.
+
+    Returns:
+        Plain data: thresholds, counts now and then, what is newly dropped and kept, edges just above and just
+        below each threshold, the recall of an approximate search, and the components with an alarm.
+
+    Raises:
+        ConfigError: no saved edges, or none for these thresholds.
+    """
+    runner = Runner(run_dir, None, Progress(quiet=True))
+    config, parts, copies = _find(runner)
+    rule = _asked_rule(config.dedup, asked)
+    firsts = np.asarray(read_array(copies.firsts))
+    found = decide(parts, firsts, copies.edges, rank=survivor_rank(parts), rule=rule)
+    now = read_copies(copies)
+    names = Names(parts)
+    dropped_now, dropped_then = _dropped(now), _dropped(found.copies)
+    newly_dropped, newly_kept = (
+        np.setdiff1d(dropped_then, dropped_now),
+        np.setdiff1d(dropped_now, dropped_then),
+    )
+    return {
+        "thresholds": {"now": config.dedup.thresholds, "then": rule.thresholds},
+        "images": len(firsts),
+        "components": {"now": _num_components(now), "then": found.health.num_rows},
+        "dropped": {"now": len(dropped_now), "then": len(dropped_then)},
+        "newly_dropped": len(newly_dropped),
+        "newly_kept": len(newly_kept),
+        "examples_newly_dropped": _copies_named(found.copies, newly_dropped, names),
+        "examples_newly_kept": _copies_named(now, newly_kept, names),
+        "edges": _edges_about(parts, copies, config.dedup, rule=rule, names=names),
+        "edges_dropped": num_edges_dropped(runner, by_joins=True) + found.num_dropped,
+        "recall": measured_recalls(runner),
+        "num_alarms": int(found.health["alarm"].to_numpy().sum()),
+        "alarms": alarms(found, names),
+    }
+
+
+def _find(runner: Runner) -> tuple[RunConfig, tuple[Part, ...], Copies]:
+    """The run's config, parts and edges, by a dry run of the flow as far as dedup."""
+    config = read_run_config(runner.run_dir)
+    try:
+        parts = ingest(runner, config, refresh=False)
+        parts = describe_parts(runner, config, parts, refresh=False)
+        parts = score_parts(runner, config, parts)
+        parts = judge_parts(runner, config, parts)
+        parts = hash_descriptors(runner, config, parts)
+        copies = dedup(runner, config, parts)
+    except StopHereError as error:
+        raise ConfigError(
+            f"{runner.run_dir} has no saved edges",
+            got=f"a run that has come as far as {runner.states[-1].name}" if runner.states else "no step",
+            expected="a run that has ended, or at least come past dedup",
+            remedy="Run its config again, with `--until dedup` if that is all that is wanted",
+        ) from error
+    return config, parts, copies
+
+
+def _asked_rule(rule: DedupConfig, asked: Asked) -> DedupConfig:
+    """The run's rule with other thresholds."""
+    if asked.threshold is not None:
+        floor = rule.saved_from
+        if floor is None:
+            raise _nothing_saved("cosine_threshold", asked.threshold)
+        if not asked.threshold <= 1:  # nan as well
+            raise ConfigError(
+                "--threshold is a cosine, which no pair of images exceeds",
+                got=asked.threshold,
+                expected=f"{floor} (dedup.edge_floor, from which edges are saved) to 1",
+            )
+        if asked.threshold < floor:
+            raise ConfigError(
+                "No edges were saved for this threshold",
+                got=asked.threshold,
+                expected=f"{floor} (dedup.edge_floor, from which edges are saved) to 1",
+                remedy="Set dedup.edge_floor to the threshold or below and run again: the join is done anew, "
+                "nothing is described anew",
+            )
+    radii = {"phash_radius": asked.phash_radius, "pca_radius": asked.pca_radius}
+    saved = {"phash_radius": rule.phash_radius, "pca_radius": rule.pca_radius}
+    for name, radius in radii.items():
+        if radius is None:
+            continue
+        if (limit := saved[name]) is None:
+            raise _nothing_saved(name, radius)
+        if not 0 <= radius <= limit:
+            raise ConfigError(
+                f"No edges were saved for this {name}",
+                got=radius,
+                expected=f"0 to {limit} (dedup.{name}, up to which edges are saved)",
+                remedy=f"Set dedup.{name} to the larger one and run again: the join is done anew",
+            )
+    changed: dict[str, float | None] = {name: r for name, r in radii.items() if r is not None}
+    if asked.threshold is not None:
+        changed |= {"cosine_threshold": asked.threshold, "edge_floor": None}
+    return DedupConfig.model_validate(rule.model_dump() | changed)
+
+
+def _nothing_saved(name: str, value: float) -> ConfigError:
+    needs = " and describe.descriptor (such as gist)" if name == "cosine_threshold" else ""
+    return ConfigError(
+        f"This run has no edges by {name}, so no other one can be asked about",
+        got=value,
+        expected=f"a run whose config sets dedup.{name}",
+        remedy=f"Set dedup.{name}{needs} in its config and run it again",
+    )
+
+
+class Names:
+    """Pools and keys of global rows."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+
+    def of(self, rows: Int64[np.ndarray, " r"]) -> list[str]:
+        """`pool/key` of each row."""
+        ascending, place = np.unique(rows, return_inverse=True)
+        table = row_table(self._parts, ascending)
+        pools, keys = table["pool"].to_pylist(), table["key"].to_pylist()
+        return [f"{pools[i]}/{keys[i]}" for i in place.tolist()]
+
+
+def _dropped(copies: pa.Table) -> Int64[np.ndarray, " r"]:
+    return copies["row"].to_numpy()[copies["reason"].is_valid().to_numpy()]
+
+
+def _num_components(copies: pa.Table) -> int:
+    return len(np.unique(copies["component"].to_numpy()))
+
+
+def _copies_named(copies: pa.Table, rows: Int64[np.ndarray, " r"], names: Names) -> list[dict[str, Any]]:
+    """The copies that are least like their representatives."""
+    mine = np.flatnonzero(np.isin(copies["row"].to_numpy(), rows))
+    score = copies["score"].to_numpy()[mine]
+    mine = mine[np.lexsort((mine, score))][:NUM_EXAMPLES]
+    images = names.of(copies["row"].to_numpy()[mine])
+    representatives = names.of(copies["representative"].to_numpy()[mine])
+    scores = copies["score"].to_numpy()[mine].tolist()
+    return [
+        {"image": image, "copy_of": representative, "score": score}
+        for image, representative, score in zip(images, representatives, scores, strict=True)
+    ]
+
+
+def _edges_about(
+    parts: Sequence[Part], copies: Copies, saved: DedupConfig, *, rule: DedupConfig, names: Names
+) -> dict[str, Any]:
+    """Of each kind, the edges just above the threshold and those just below that were saved."""
+    # Equal pixels have one threshold, of which nobody asks another.
+    floors = {kind: value for kind, value in saved.thresholds.items() if kind != "pixels"}
+    floors |= {"cosine": saved.saved_from} if saved.saved_from is not None else {}
+    none = Edges.joined([])
+    above, below = dict.fromkeys(floors, none), dict.fromkeys(floors, none)
+    for piece in DecidingEdges(copies.edges, floors, num_rows=parts[-1].offset + parts[-1].num_rows):
+        for kind in floors:
+            mine = piece.take(piece.kind == EDGE_KINDS.index(kind))
+            decides = mine.score >= rule.thresholds[kind]
+            above[kind] = _nearest(Edges.joined([above[kind], mine.take(decides)]), sign=1)
+            below[kind] = _nearest(Edges.joined([below[kind], mine.take(~decides)]), sign=-1)
+    return {
+        kind: {
+            "threshold": rule.thresholds[kind],
+            "saved_from": floor,
+            "just_above": _edges_named(above[kind], names),
+            "just_below": _edges_named(below[kind], names),
+        }
+        for kind, floor in floors.items()
+    }
+
+
+def _nearest(edges: Edges, *, sign: int) -> Edges:
+    order = np.lexsort((edges.b, edges.a, sign * edges.score))
+    # Pieces may name a pair again, in either order: it is shown once, with the score that is nearest.
+    pairs = np.stack([np.minimum(edges.a, edges.b), np.maximum(edges.a, edges.b)])[:, order]
+    _, first = np.unique(pairs, axis=1, return_index=True)
+    return edges.take(order[np.sort(first)][:NUM_EXAMPLES])
+
+
+def _edges_named(edges: Edges, names: Names) -> list[dict[str, Any]]:
+    ends = zip(names.of(edges.a), names.of(edges.b), edges.score.tolist(), strict=True)
+    return [{"a": a, "b": b, "score": score} for a, b, score in ends]
+
+
+def alarms(found: Decision, names: Names) -> list[dict[str, Any]]:
+    """Chains that join unlike images, those whose ends are least alike first."""
+    health = found.health
+    number = np.flatnonzero(health["alarm"].to_numpy())
+    worst = np.minimum(health["ends_score"].to_numpy(), health["least_score"].to_numpy())[number]
+    number = number[np.lexsort((number, worst))][:NUM_EXAMPLES]
+    rows = health.take(pa.array(number)).to_pylist()
+    pairs = [("weakest_a", "weakest_b"), ("end_a", "end_b")]
+    named = [names.of(np.array([row[name] for row in rows], np.int64)) for pair in pairs for name in pair]
+    return [
+        {
+            "component": component,
+            "size": row["size"],
+            "diameter": row["diameter"],
+            "diameter_is_exact": row["diameter_is_exact"],
+            "weakest_edge": {"a": a, "b": b, "score": row["weakest"], "kind": row["weakest_kind"]},
+            "ends": {"a": end_a, "b": end_b, "score": row["ends_score"]},
+        }
+        for component, row, a, b, end_a, end_b in zip(number.tolist(), rows, *named, strict=True)
+    ]
+
+
+def what_if_lines(found: dict[str, Any]) -> list[str]:
+    """The answer for people."""
+    then, now = found["thresholds"]["then"], found["thresholds"]["now"]
+    rows: list[tuple[str, ...]] = [("", "now", "then")]
+    asked = [kind for kind in now if kind != "pixels"]
+    rows += [(kind, _threshold(kind, now[kind]), _threshold(kind, then[kind])) for kind in asked]
+    for name in ("components", "dropped"):
+        rows.append((name, f"{found[name]['now']:,}", f"{found[name]['then']:,}"))
+    lines = table_lines(rows)
+    lines.append(
+        f"of {found['images']:,} images {found['newly_dropped']:,} newly dropped, "
+        f"{found['newly_kept']:,} newly kept"
+    )
+    for name in ("newly_dropped", "newly_kept"):
+        for copy in found[f"examples_{name}"]:
+            score = f"{copy['score']:.4f}"
+            lines.append(f"  {name.replace('_', ' ')}  {score}  {copy['image']}  copy of {copy['copy_of']}")
+    lines += _edge_lines(found["edges"])
+    lines += [_recall_line(recall) for recall in found["recall"]]
+    if found["edges_dropped"]:
+        lines.append(f"dedup.max_edges_per_row let {found['edges_dropped']:,} edges go, which are not asked")
+    if found["num_alarms"]:
+        lines.append(f"{found['num_alarms']:,} components chain images that are not alike:")
+    lines += [_alarm_line(alarm) for alarm in found["alarms"]]
+    return lines
+
+
+def _edge_lines(edges: dict[str, Any]) -> list[str]:
+    """The edges about each threshold; a pair that lies near several is listed once, with all that it has."""
+    near: dict[frozenset[str], list[tuple[str, str]]] = {}
+    for kind, about in edges.items():
+        for where in ("just_above", "just_below"):
+            for edge in about[where]:
+                words = f"{kind} {_score(kind, edge['score'])}, {where.replace('_', ' ')}"
+                near.setdefault(frozenset((edge["a"], edge["b"])), []).append((kind, words))
+    lines = []
+    for kind, about in edges.items():
+        for where in ("just_above", "just_below"):
+            lines.append(f"{kind}, {where.replace('_', ' ')} {_threshold(kind, about['threshold'])}:")
+            for edge in about[where]:
+                places = near[frozenset((edge["a"], edge["b"]))]
+                if places[0][0] == kind:
+                    others = "".join(f"  ({words} its threshold)" for _, words in places[1:])
+                    lines.append(f"  {_score(kind, edge['score'])}  {edge['a']} – {edge['b']}{others}")
+            if not about[where]:
+                lines.append("  none saved" if where == "just_below" else "  none")
+            elif lines[-1].endswith(":"):
+                lines.append("  those named above")
+    return lines
+
+
+def _recall_line(recall: dict[str, Any]) -> str:
+    about = "cosine edges were searched cell by cell"
+    if recall["estimate"] is None:
+        return f"{about}; recall unknown, as none of {recall['num_rows']:,} sampled images has a pair"
+    return (
+        f"{about}, which found {100 * recall['estimate']:.2f} % of {recall['num_pairs']:,} pairs of sampled "
+        f"images (95 % confidence: {100 * recall['low']:.2f} to {100 * recall['high']:.2f} %)"
+    )
+
+
+def _alarm_line(alarm: dict[str, Any]) -> str:
+    edge, ends = alarm["weakest_edge"], alarm["ends"]
+    bound = "" if alarm["diameter_is_exact"] else "at least "
+    is_one_pair = {edge["a"], edge["b"]} == {ends["a"], ends["b"]}
+    weakest = "joined by" if is_one_pair else f"weakest edge {edge['a']} – {edge['b']}"
+    return (
+        f"  component {alarm['component']}: {alarm['size']:,} images, diameter {bound}{alarm['diameter']}, "
+        f"ends {ends['a']} – {ends['b']} {ends['score']:.4f}; {weakest} {edge['kind']} {edge['score']:.4f}"
+    )
+
+
+def _score(kind: str, value: float) -> str:
+    return f"{value:.4f}" if kind == "cosine" else _threshold(kind, value)
+
+
+def _threshold(kind: str, value: float) -> str:
+    return f"{value:g}" if kind == "cosine" else f"{round(64 * (1 - value))} bits"

@@ -1,0 +1,156 @@
+"""The commands of `lvd` that make a dataset: run, plan and demo."""
+
+import argparse
+from typing import Any
+
+from pipelines.cli.command_parser import count_argument, path_argument
+from pipelines.cli.shared_flags import add_config_arguments, config_arguments, show
+from pipelines.engine.flow import FLOW
+from pipelines.engine.output import print_json, print_lines
+
+
+def add_run(commands: Any) -> None:
+    """`lvd run`."""
+    run = commands.add_parser(
+        "run",
+        help="curate: from sources to shards, and on to a trained model",
+        description="Curate what CONFIG describes and, where it has a section `pretrain`, train on the "
+        "dataset as `lvd pretrain CONFIG` does. Stopped or killed, the same command goes on where it was. "
+        "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 done but some source could not be read, "
+        "4 done but the dataset is empty, "
+        "130 stopped by Ctrl-C, 143 by SIGTERM.",
+        epilog="example: lvd run curate.yaml --set pools.web.sources.0.path=/data/web --executor local",
+    )
+    add_config_arguments(run)
+    run.add_argument("--executor", choices=("ray", "local"), help="where the work is done (executor.kind)")
+    run.add_argument("--address", help="of a running Ray cluster, such as auto (executor.address)")
+    run.add_argument("--workers", type=count_argument, help="at most so many workers (executor.workers)")
+    run.add_argument("--until", choices=FLOW, metavar="STAGE", help=f"stop after a stage: {', '.join(FLOW)}")
+    run.add_argument(
+        "--refresh", action="store_true", help="list the sources anew and retry what could not be read"
+    )
+    run.add_argument("--json", action="store_true", help="print the manifest to stdout")
+    run.set_defaults(command=_run)
+
+
+def add_plan(commands: Any) -> None:
+    """`lvd plan`."""
+    plan = commands.add_parser(
+        "plan",
+        help="what would run, what is done already, and what the rest would cost",
+        description="Show each step of CONFIG: its items, how many of them are done in the run directory, "
+        "and for those to do the hours, bytes and memory. Rates come from the receipts of this run or of "
+        "another one (--like), from a file (--rates), or from running the steps on a small sample, in a "
+        "folder of its own. Nothing is written to the run directory.",
+        epilog="example: lvd plan lvd142m.yaml --images 1.2e9 --nodes 20 --gpus 8 --rates v100.yaml",
+    )
+    add_config_arguments(plan)
+    plan.add_argument(
+        "--like", type=path_argument, metavar="RUN_DIR", help="take rates from the receipts of this run"
+    )
+    plan.add_argument(
+        "--rates",
+        type=path_argument,
+        metavar="FILE",
+        help="take rates of another kind of worker from this file",
+    )
+    plan.add_argument(
+        "--images", action="append", default=[], metavar="[POOL=]N",
+        help="plan for so many images, all to do: of a pool, or of all uncurated pools; may be given again",
+    )  # fmt: skip
+    plan.add_argument(
+        "--workers", type=count_argument, metavar="N", help="workers like those of this machine"
+    )
+    plan.add_argument(
+        "--nodes", type=count_argument, default=1, metavar="N", help="machines like this (default: 1)"
+    )
+    plan.add_argument(
+        "--gpus", type=count_argument, default=1, metavar="N", help="of each, for --rates (default: 1)"
+    )
+    plan.add_argument("--no-probe", action="store_true", help="measure nothing: only tell how far it is")
+    plan.add_argument("--explain", action="store_true", help="say how the cost of each step grows")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.set_defaults(command=_plan)
+
+
+def add_demo(commands: Any) -> None:
+    """`lvd demo`."""
+    demo = commands.add_parser(
+        "demo",
+        help="the whole thing, small: no arguments, no network, no GPU",
+        description="Draw a small synthetic web with known truth, train a ViT on its trusted images, curate "
+        "the web with it, train on the result, and print what was measured against the truth. It takes some "
+        "minutes. Exit code 1 when copies or leaks are missed, or the training taught nothing.",
+    )
+    demo.add_argument(
+        "--out", type=path_argument, default="runs/demo", metavar="DIR", help="where to (default: runs/demo)"
+    )
+    demo.add_argument("--executor", choices=("ray", "local"), default="ray", help="default: ray")
+    demo.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
+    demo.add_argument("--json", action="store_true", help="print JSON")
+    demo.set_defaults(command=_demo)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pipelines.cli.training import pretrain_after
+    from pipelines.config.run_config import load_config, require_vector_files
+    from pipelines.run import EMPTY, run
+
+    flags = {"kind": arguments.executor, "address": arguments.address, "workers": arguments.workers}
+    overrides = [f"executor.{name}={value}" for name, value in flags.items() if value is not None]
+    config = load_config(arguments.config, arguments.overrides + overrides)
+    require_vector_files(config)
+    _go_on_apart_on_ray(arguments, config.executor.kind)
+    result = run(config, until=arguments.until, refresh=arguments.refresh)
+    if result.manifest is not None and not arguments.json:
+        from pipelines.answers.status import summary_lines
+
+        print_lines(summary_lines(config.run_dir, result.manifest))
+    trained = {}
+    if config.pretrain is not None and arguments.until is None and result.exit_code != EMPTY:
+        again = config_arguments(arguments.config, arguments.overrides + overrides)
+        trained = {"checkpoint": str(pretrain_after(config, again))}
+    if arguments.json:
+        stopped = {"stopped_after": arguments.until, "steps": [vars(state) for state in result.states]}
+        found = stopped if result.manifest is None else result.manifest | trained
+        print_json(found)
+    elif trained:
+        print_lines([f"checkpoint: {trained['checkpoint']}"])
+    return result.exit_code
+
+
+def _go_on_apart_on_ray(arguments: argparse.Namespace, executor: str | None) -> None:
+    """Leave behind a process that tells how Ray ended this one, where this is a program of its own."""
+    if executor == "ray" and arguments.is_program:
+        from pipelines.engine.last_words import go_on_apart
+
+        go_on_apart()
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from pipelines.config.run_config import load_config, require_vector_files
+    from pipelines.plan.answer import Asked, images_of, make_plan
+    from pipelines.plan.words import plan_data, plan_report
+
+    config = load_config(arguments.config, arguments.overrides)
+    asked = Asked(
+        images=images_of(arguments.images),
+        like=arguments.like,
+        rates=arguments.rates,
+        workers=arguments.workers,
+        nodes=arguments.nodes,
+        gpus=arguments.gpus,
+        measure=not arguments.no_probe,
+    )
+    if asked.images is None:
+        require_vector_files(config)
+    plan = make_plan(config, asked)
+    show(arguments, plan_data(plan), plan_report(plan, explain=arguments.explain))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from pipelines.demo.command import demo
+
+    _go_on_apart_on_ray(arguments, arguments.executor)
+    return demo(arguments.out, seed=arguments.seed, executor=arguments.executor, as_json=arguments.json)

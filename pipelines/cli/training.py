@@ -1,0 +1,174 @@
+"""The commands of `lvd` that train a model, measure it and hand it on."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curation.errors import ConfigError, StoppedError
+from pipelines.cli.command_parser import path_argument
+from pipelines.cli.shared_flags import add_config_arguments, config_arguments, show
+
+if TYPE_CHECKING:
+    from pipelines.config.run_config import RunConfig
+    from pipelines.training.evaluate import Measured
+
+DEGRADED = 3  # the exit code of what is done, but for what could not be read
+FORMATS = ("huggingface", "timm", "official", "safetensors")
+
+
+def add_pretrain(commands: Any) -> None:
+    """`lvd pretrain`."""
+    pretrain = commands.add_parser(
+        "pretrain",
+        help="train a vision transformer on a dataset (DINOv2)",
+        description="Train what CONFIG describes on the shards of a finished run. CONFIG is the config of a "
+        "training, or that of a run with a section `pretrain`, which is trained on what the run has curated. "
+        "Stopped or killed, the same command goes on from the last checkpoint; SIGTERM saves one first. "
+        "parallel.processes > 1 starts so many processes on this machine; under torchrun it takes its place "
+        "among those that are there. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 stopped by "
+        "Ctrl-C, 143 by SIGTERM.",
+        epilog="example: lvd pretrain small_gpu.yaml --set data.path=runs/first --set run_dir=runs/vits",
+    )
+    add_config_arguments(pretrain)
+    pretrain.add_argument("--json", action="store_true", help="print JSON")
+    pretrain.set_defaults(command=_pretrain)
+
+
+def add_evaluate(commands: Any) -> None:
+    """`lvd evaluate`."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="k-NN accuracy of embedders and trained models on labelled images",
+        description="Classify the images of one folder by their nearest neighbours in another, in the "
+        "vectors of each EMBEDDER, and tell RankMe, the effective number of directions that they fill: 1 "
+        "says that the model has collapsed.",
+        epilog="example: lvd evaluate pixels gist runs/first/pretrain --train data/train --test data/val",
+    )
+    evaluate.add_argument(
+        "embedders",
+        metavar="EMBEDDER",
+        nargs="+",
+        help="gist, vit:CHECKPOINT, timm:NAME or any other of describe.embed.embedder; a bare path is a "
+        "CHECKPOINT; pixels: the picture itself at 32 px, the floor",
+    )
+    for name, what in (("train", "the neighbours"), ("test", "what is classified")):
+        evaluate.add_argument(
+            f"--{name}",
+            type=path_argument,
+            required=True,
+            metavar="DIR",
+            help=f"{what}: a folder with a folder for each class",
+        )
+    evaluate.add_argument(
+        "--k",
+        default=(10, 20),
+        type=_neighbours,
+        metavar="K,K",
+        help="numbers of neighbours (default: 10,20)",
+    )
+    evaluate.add_argument(
+        "--size", type=int, metavar="PX", help="side of a model's input (default: the model's own)"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(command=_evaluate)
+
+
+def add_export(commands: Any) -> None:
+    """`lvd export`."""
+    export = commands.add_parser(
+        "export",
+        help="write a trained backbone for other programs",
+        description="Write the backbone of CHECKPOINT (a run directory of `lvd pretrain`, one of its "
+        "checkpoints, or a weights file) for Hugging Face's transformers, for timm, under the official names "
+        "as a .pth file, or as one .safetensors file.",
+        epilog="example: lvd export runs/first/pretrain --format huggingface --out vits-hf",
+    )
+    export.add_argument("checkpoint", metavar="CHECKPOINT")
+    export.add_argument("--format", required=True, choices=FORMATS, help="for whom")
+    export.add_argument(
+        "--out",
+        type=path_argument,
+        required=True,
+        metavar="PATH",
+        help="a directory (huggingface, timm) or a file to make",
+    )
+    export.add_argument("--json", action="store_true", help="print JSON")
+    export.set_defaults(command=_export)
+
+
+def pretrain_after(config: "RunConfig", arguments: Sequence[str]) -> Path:
+    """Train on what a run has curated; returns the last checkpoint."""
+    from pipelines.training.pretraining import pretrain, pretraining_of
+
+    return pretrain(pretraining_of(config), arguments=arguments)
+
+
+def _pretrain(arguments: argparse.Namespace) -> int:
+    from pipelines.training import torchrun
+
+    try:
+        with torchrun.exit_code_noted():
+            from pipelines.training.pretraining import load_pretraining, pretrain
+
+            config = load_pretraining(arguments.config, arguments.overrides)
+            checkpoint = pretrain(config, arguments=config_arguments(arguments.config, arguments.overrides))
+    except (ConfigError, StoppedError) as error:
+        if not torchrun.is_first_here():  # the first process of this machine says the same
+            torchrun.let_first_speak()
+            return error.exit_code
+        raise
+    if not torchrun.rank() and not torchrun.is_launched_by_lvd():
+        show(arguments, {"checkpoint": str(checkpoint)}, [f"checkpoint: {checkpoint}"])
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from pipelines.training.evaluate import evaluate
+
+    found = [
+        evaluate(
+            embedder,
+            train=arguments.train,
+            test=arguments.test,
+            neighbours=arguments.k,
+            size_px=arguments.size,
+        )
+        for embedder in arguments.embedders
+    ]
+    show(arguments, [asdict(measured) for measured in found], measured_lines(found))
+    return DEGRADED if any(measured.unread for measured in found) else 0
+
+
+def measured_lines(found: "Sequence[Measured]") -> list[str]:
+    """A table of what was measured, and on how many images."""
+    from curation.printed import visible
+    from pipelines.words import table_lines
+
+    rows = [("embedder", "dim", *(f"k-NN, k = {k}" for k in found[0].knn), "RankMe")]
+    for one in found:
+        shares = (f"{share:.1%}" for share in one.knn.values())
+        rows.append((one.embedder, f"{one.dim:,}", *shares, f"{one.rank_me:.1f}"))
+    lines = table_lines(rows)
+    lines.append(f"{found[0].num_test:,} images classified by {found[0].num_train:,}")
+    if unreadable := max(one.num_unreadable for one in found):
+        lines.append(f"{unreadable:,} files cannot be read or decoded and are left out")
+    for word, told in (("not read", found[0].unread), ("note", found[0].notes)):
+        lines += [f"{word}: {visible(f'{one.path}: {one.what}: {one.detail}')}" for one in told]
+    return lines
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from pretrain.export import export
+
+    out = export(arguments.checkpoint, format=arguments.format, out=arguments.out)
+    show(arguments, {"out": str(out)}, [str(out)])
+    return 0
+
+
+def _neighbours(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(part) for part in text.split(","))
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: whole numbers from 1 on are expected, such as 10,20")
+    return numbers

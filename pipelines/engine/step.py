@@ -1,0 +1,275 @@
+"""A step, its items, and the receipts that prove that an item is done.
+
+A step is a name, a version, a config and a way to load its work; an item is what the work is done on. An
+item's identity is the hash of all that its output depends on, so an output found under an identity is the
+output, and a changed config never meets an old one.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from curation import storage
+from curation.disk_errors import naming
+from curation.errors import IntegrityError
+from curation.local_reads import NotRegularError
+from curation.sealed import seal, unseal
+from pipelines.engine.row_notes import SCRATCH, RowNote
+
+RECEIPT = "receipt.json"  # of an item, in its folder
+SET_ASIDE = "receipt.damaged.json"  # in its place, where a file was found damaged: the item is done anew
+
+
+class FileRef(NamedTuple):
+    """A published file: where it lies and what its bytes hash to."""
+
+    path: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One unit of work, retry and resume.
+
+    Args:
+        inputs: digests of what the work reads, in order.
+        payload: plain data for the work: paths and numbers, no arrays.
+        num_rows: rows of a part, which a retry may bisect; 0 for work that is whole or not at all.
+    """
+
+    inputs: tuple[str, ...]
+    payload: Mapping[str, Any]
+    num_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the work of a step is called with."""
+
+    payload: Mapping[str, Any]
+    out: Path  # a fresh local folder; every file that the work leaves there is published
+    condemned: Mapping[int, str] = field(default_factory=dict)  # rows not to touch, and the reason to record
+    folder: str = ""  # where what is left in `out` will lie, relative to the run directory
+    tell: Callable[[int], None] = field(default=lambda _num_rows: None)  # so many rows are done by now
+
+
+# The work returns facts: small plain data that depends on the inputs alone, and is part of the digest.
+Work = Callable[[Attempt], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named, versioned piece of the pipeline.
+
+    Args:
+        name: also the folder below `steps/`.
+        version: raised when the code's output changes.
+        config: everything that changes the output, as plain data.
+        load: builds the work, once a worker (this is where models are loaded); must pickle.
+        kind: `map` for a part in, the same part out; `task` for anything else.
+        stage: the stage of the flow that the step belongs to.
+        threads: threads of a worker, the same on every machine.
+        loads_model: whether `load` is costly, so that a worker should be kept for many items.
+        num_gpus: GPUs that a worker wants for itself.
+    """
+
+    name: str
+    version: int
+    config: Mapping[str, Any]
+    load: Callable[[], Work]
+    kind: Literal["map", "task"]
+    stage: str
+    threads: int = 1
+    loads_model: bool = False
+    num_gpus: int = 0
+
+    def identity(self, item: Item) -> str:
+        """The 32 hex digits under which the output of `item` lies."""
+        return _hash([self.name, self.version, self.config, list(item.inputs)])
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Proof that an item's output is whole: written last, after every file that it lists."""
+
+    step: str
+    identity: str
+    folder: str  # relative to the run directory
+    files: dict[str, tuple[int, str]]  # name → bytes, sha256
+    facts: dict[str, Any]
+    timings: dict[str, float] = field(default_factory=dict)
+    aside: str = ""  # below `folder`: where the files lie, if another attempt's lay in their way
+
+    @property
+    def files_folder(self) -> str:
+        """Where the files lie, relative to the run directory."""
+        return storage.join(self.folder, self.aside) if self.aside else self.folder
+
+    @property
+    def digest(self) -> str:
+        """Hash of what was made; when and how fast is no part of it."""
+        return _hash([sorted((name, *entry) for name, entry in self.files.items()), self.facts])
+
+    def file(self, run_dir: str, name: str) -> FileRef:
+        """One of the files, by its name."""
+        return FileRef(storage.join(run_dir, self.files_folder, name), *self.files[name])
+
+    def to_json(self) -> str:
+        return seal(asdict(self))
+
+    @staticmethod
+    def from_json(text: str | bytes, *, where: str) -> "Receipt":
+        """Parse a receipt.
+
+        Raises:
+            IntegrityError: when the text is no receipt.
+        """
+        data = unseal(text, where=where)
+        try:
+            data["files"] = {name: (int(size), str(sha)) for name, (size, sha) in data["files"].items()}
+            return Receipt(**data)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise IntegrityError(
+                f"A receipt is damaged: {where}", got=error, remedy="Run the same config again", path=where
+            ) from error
+
+
+def _hash(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not plain data")
+
+
+def digest_of(*parts: object) -> str:
+    """Hash of plain data, for the identity of what is no step's item."""
+    return _hash(list(parts))
+
+
+def item_folder(step: Step, identity: str) -> str:
+    """Where an item's output lies, relative to the run directory."""
+    return f"steps/{step.name}/{identity}"
+
+
+def perform(
+    work: Work,
+    step: Step,
+    item: Item,
+    *,
+    run_dir: str,
+    condemned: Mapping[int, str] | None = None,
+    publish: bool = True,
+) -> Receipt:
+    """Do the work of one item and publish it, receipt last; without `publish`, only do it.
+
+    A twin that was faster has left a receipt: then its output stays, and ours goes. Until there is one, a
+    twin may be at work too, and may have other bytes, where the world has changed in between. So no file is
+    ever replaced: see `_publish`.
+
+    Raises:
+        ExecutorError: when a file system refuses what the work wants of it.
+    """
+    identity = step.identity(item)
+    folder = item_folder(step, identity)
+    scratch = scratch_dir(run_dir)
+    note = RowNote(run_dir, identity)
+    try:
+        started, cpu = time.monotonic(), time.process_time()
+        with naming(scratch):
+            facts = work(Attempt(item.payload, scratch, condemned or {}, folder, note.tell))
+        worked, cpu_s = time.monotonic(), time.process_time() - cpu
+        if not publish:
+            return Receipt(step.name, identity, folder, {}, facts)
+        if twin := find_receipt(run_dir, step, identity):
+            return twin
+        files, aside = _publish(scratch, storage.join(run_dir, folder))
+        timings = {
+            "work_s": worked - started,
+            "cpu_s": cpu_s,  # of all cores; a machine that is shared makes the other longer
+            "publish_s": time.monotonic() - worked,
+            "ended": time.time(),
+        }
+        receipt = Receipt(step.name, identity, folder, files, facts, timings, aside)
+        path, text = storage.join(run_dir, folder, RECEIPT), receipt.to_json().encode()
+        if storage.publish_bytes(path, text):
+            return receipt
+        if twin := find_receipt(run_dir, step, identity):
+            return twin
+        storage.publish_bytes(path, text, replace=True)  # a pipe was in the way
+        return receipt
+    finally:
+        note.remove()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(scratch: Path, folder: str) -> tuple[dict[str, tuple[int, str]], str]:
+    """Publish what lies in `scratch`, each file under its name in `folder`.
+
+    A file that lies there already, of an attempt that has died or is still at work, is taken for ours where
+    it has the same bytes, as it does wherever work can be repeated. Where it has others, all of ours go into
+    a folder of their own, named by what is in them: nobody else puts other bytes there.
+
+    Returns:
+        Bytes and SHA-256 of every file, and that folder's name; empty where there was no need for it.
+    """
+    files: dict[str, tuple[int, str]] = {}
+    for path in sorted(scratch.iterdir()):
+        sha256, num_bytes = storage.sha256_file(str(path))
+        files[path.name] = (num_bytes, sha256)
+    for name, (num_bytes, sha256) in files.items():
+        target = storage.join(folder, name)
+        if not storage.publish_file(scratch / name, target) and storage.sha256_file(target) != (
+            sha256,
+            num_bytes,
+        ):
+            break
+    else:
+        return files, ""
+    aside = _hash(sorted((name, *entry) for name, entry in files.items()))[:16]
+    for name in files:
+        target = storage.join(folder, aside, name)
+        if (scratch / name).exists():
+            storage.publish_file(scratch / name, target, replace=True)
+        else:  # published above
+            storage.link_or_copy(storage.join(folder, name), target)
+    return files, aside
+
+
+def find_receipt(run_dir: str, step: Step, identity: str) -> Receipt | None:
+    """The receipt of a finished item, or None; a pipe or a device in its place is none.
+
+    Raises:
+        IntegrityError: when the receipt is damaged.
+    """
+    path = storage.join(run_dir, item_folder(step, identity), RECEIPT)
+    try:
+        return Receipt.from_json(storage.read_bytes(path), where=path)
+    except (FileNotFoundError, NotRegularError):
+        return None
+
+
+# Notes of what a process works on itself; one that outlives it tells what it may have died of.
+IN_FLIGHT = "in-flight-"
+
+
+def scratch_dir(run_dir: str) -> Path:
+    """A fresh local folder, on the run directory's own file system where that is local."""
+    if not storage.is_local(run_dir):
+        with naming(tempfile.gettempdir()):
+            return Path(tempfile.mkdtemp(prefix="lvd-"))
+    scratch = storage.local_path(run_dir) / SCRATCH / uuid.uuid4().hex
+    with naming(scratch):
+        scratch.mkdir(parents=True)
+    return scratch

@@ -1,0 +1,24 @@
+"""Runs of parts, where a single one is too little work for a step's item."""
+
+from collections.abc import Sequence
+
+from curation.batches import batches
+from pipelines.engine.step import digest_of
+from pipelines.rows.parts import Part
+
+
+def make_groups(parts: Sequence[Part], part_rows: Sequence[int], *, rows: int) -> list[tuple[Part, ...]]:
+    """Cut parts into runs of at least `rows` rows; the last may have fewer.
+
+    Args:
+        parts: in order.
+        part_rows: rows of each that count.
+        rows: a run closes once it has so many.
+    """
+    runs = batches(zip(parts, part_rows, strict=True), size=lambda of_part: of_part[1], least=rows)
+    return [tuple(part for part, _ in run) for run in runs]
+
+
+def group_digest(group: Sequence[Part]) -> str:
+    """Hash of which parts of the run a group has."""
+    return digest_of(group[0].number, group[-1].number)
