@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 # The second stamp comes on top of the first, so that `make demo` does not wait for test tools.
 BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 ARITHMETIC ?=
 TESTS ?=
 # Where a shell forbids it, each of the many processes would compile all that it imports: over a second each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test accept chaos lint format bench clean-venv
+.PHONY: demo test accept chaos lint format bench docs clean-venv
 
 demo: $(BASE)
 	$(BIN)/lvd demo
@@ -39,14 +40,22 @@ format: $(DEV)
 bench: $(DEV)
 	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
+# The pages of docs/ as a site, in site/. A link that leads nowhere is an error; nothing is asked of the network.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 $(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lvd needs Python 3.11 or later, and this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -e '.[cpu]'
+	$(PIP) -e '.[cpu,train]'
 	touch $@
 
 $(DEV): $(BASE)
-	$(PIP) -e '.[cpu,s3,dev]'
+	$(PIP) -e '.[cpu,train,s3,dev]'
+	touch $@
+
+$(DOCS): $(BASE)
+	$(PIP) -e '.[cpu,docs]'
 	touch $@
 
 clean-venv:

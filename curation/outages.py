@@ -27,7 +27,7 @@ class RestingError(OSError):
 
 
 @dataclass
-class _State:
+class _StoreState:
     num_failures: int = 0
     lost_s: float = 0.0
     rests_until_s: float = 0.0
@@ -42,7 +42,7 @@ class Outages:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._states: dict[str, _State] = {}
+        self._states: dict[str, _StoreState] = {}
 
     def require(self, store: str) -> None:
         """See that a store may be asked.
@@ -62,7 +62,7 @@ class Outages:
     def failed(self, store: str, *, lost_s: float) -> None:
         """Take note of a request that the driver gave up after `lost_s` seconds."""
         with self._lock:
-            state = self._states.setdefault(store, _State())
+            state = self._states.setdefault(store, _StoreState())
             state.num_failures += 1
             state.lost_s += lost_s
             state.rests_until_s = self._clock() + REST_S

@@ -81,7 +81,7 @@ class RetrievalCounts:
 
 
 @dataclass(frozen=True)
-class Members:
+class PoolMembers:
     """Images of a pool that were assigned to clusters, in any order."""
 
     row: Int64[np.ndarray, "m"]  # global
@@ -117,8 +117,8 @@ def retrieve_by_sample(
 
 
 def retrieve_by_cluster(
-    seeds: Members,
-    pool: Members,
+    seeds: PoolMembers,
+    pool: PoolMembers,
     *,
     config: ClusterRetrieval,
     seed: int,
@@ -174,7 +174,7 @@ def retrieval_counts(hits: pa.Table) -> RetrievalCounts:
     return RetrievalCounts(nominal=hits.num_rows, unique=pc.count_distinct(hits["row"]).as_py())
 
 
-def _closest_seed(seeds: Members, num_clusters: int) -> Int64[np.ndarray, "k"]:
+def _closest_seed(seeds: PoolMembers, num_clusters: int) -> Int64[np.ndarray, "k"]:
     """For every cluster the global row of its seed closest to the centroid; -1 where it has none."""
     order = np.lexsort((seeds.row, seeds.id_rank, -seeds.score, seeds.cluster))
     clusters, first = np.unique(seeds.cluster[order], return_index=True)

@@ -103,7 +103,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Rows:
+class SelectionRows:
     """What selection needs to know of every global row; 20 bytes a row."""
 
     is_curated: Bool[np.ndarray, "n"]
@@ -129,7 +129,7 @@ Sampler = Callable[[Int64[np.ndarray, "c"], int], Bool[np.ndarray, "c"]]
 
 
 def select(
-    hits: Mapping[str, pa.Table], rows: Rows, *, config: SelectConfig, sampler: Sampler | None = None
+    hits: Mapping[str, pa.Table], rows: SelectionRows, *, config: SelectConfig, sampler: Sampler | None = None
 ) -> Selection:
     """Decide for every row whether it is in the dataset.
 
@@ -177,7 +177,7 @@ def _bring_in(
     selection: Selection,
     hits: Mapping[str, pa.Table],
     *,
-    rows: Rows,
+    rows: SelectionRows,
     eligible: Bool[np.ndarray, "n"],
     config: SelectConfig,
 ) -> None:
@@ -197,7 +197,7 @@ def _bring_in(
         selection.score[best.row] = best.score
 
 
-def _collapse_equal_ids(selection: Selection, rows: Rows) -> None:
+def _collapse_equal_ids(selection: Selection, rows: SelectionRows) -> None:
     """Of selected rows with one image id keep the first survivor; the others name it."""
     chosen = selection.rows()
     ranks = rows.id_rank[chosen]
@@ -224,7 +224,7 @@ def _sample(selection: Selection, sampler: Sampler, *, num_images: int, max_imag
     selection.score[candidates[chosen]] = np.nan
 
 
-def _cap(selection: Selection, rows: Rows, *, max_images: int | None) -> None:
+def _cap(selection: Selection, rows: SelectionRows, *, max_images: int | None) -> None:
     """Drop what is over the cap on images that are not curated: worst scores first, then largest ids."""
     if max_images is None:
         return

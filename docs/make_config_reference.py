@@ -4,6 +4,7 @@ python docs/make_config_reference.py
 """
 
 import json
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,8 +97,18 @@ def _row(name: str, field: FieldInfo, path: str) -> str:
     if below := [step for _, step in _models_in(field.annotation, name)]:
         there = f"see `{f'{path}.' if path else ''}{below[0]}`"
         meaning = f"{meaning}; {there}" if meaning else there
-    cells = (f"`{name}`", _type(field.annotation) + _bounds(field.metadata), _default(field), meaning)
+    cells = (f"`{name}`", _type(field.annotation) + _bounds(field.metadata), _default(field), _text(meaning))
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _text(meaning: str) -> str:
+    """Words as Markdown that shows them as they are, and takes nothing in them for its own marks."""
+    pieces = re.split(r"(`[^`]*`)", meaning)
+    return "".join(piece if piece[:1] == "`" else _escaped(piece) for piece in pieces)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"[\[*]", r"\\\g<0>", text).replace("<", "&lt;")
 
 
 def _type(kind: Any) -> str:

@@ -11,7 +11,8 @@ from pipelines.stages.cluster.hierarchy import Hierarchy, build_hierarchy
 from pipelines.stages.copies.decontaminate import Leaks, decontaminate
 from pipelines.stages.copies.dedup import Copies, dedup
 from pipelines.stages.copies.pca_hash import hash_descriptors
-from pipelines.stages.describe.describe import describe_parts, judge_parts
+from pipelines.stages.describe.describe import describe_parts
+from pipelines.stages.describe.judge import judge_parts
 from pipelines.stages.describe.score import score_parts
 from pipelines.stages.ingest.ingest import ingest
 from pipelines.stages.retrieve.retrieve import retrieve
@@ -42,11 +43,7 @@ def curate(runner: Runner, config: RunConfig, *, refresh: bool) -> Curated:
 
 def curate_parts(runner: Runner, config: RunConfig, listed: tuple[Part, ...], *, refresh: bool) -> Curated:
     """Run every stage after ingest on the parts that it listed."""
-    parts = describe_parts(runner, config, listed, refresh=refresh)
-    parts = score_parts(runner, config, parts)
-    parts = judge_parts(runner, config, parts)
-    parts = hash_descriptors(runner, config, parts)
-    copies = dedup(runner, config, parts)
+    parts, copies = find_copies(runner, config, listed, refresh=refresh)
     leaks = decontaminate(runner, config, parts, copies)
     clusters = cluster(runner, config, parts, copies, leaks)
     hierarchy = build_hierarchy(runner, config, parts, clusters)
@@ -64,3 +61,14 @@ def curate_parts(runner: Runner, config: RunConfig, listed: tuple[Part, ...], *,
         buckets=buckets,
     )
     return Curated(parts, copies, leaks, clusters, hierarchy, hits, outcomes, buckets, lineage)
+
+
+def find_copies(
+    runner: Runner, config: RunConfig, listed: tuple[Part, ...], *, refresh: bool
+) -> tuple[tuple[Part, ...], Copies]:
+    """The flow as far as dedup: the parts with all that was measured of them, and which images are copies."""
+    parts = describe_parts(runner, config, listed, refresh=refresh)
+    parts = score_parts(runner, config, parts)
+    parts = judge_parts(runner, config, parts)
+    parts = hash_descriptors(runner, config, parts)
+    return parts, dedup(runner, config, parts)

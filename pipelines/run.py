@@ -69,10 +69,9 @@ def run(
         before = _config_of_dataset(run_dir)
         remove_leftovers(run_dir)
         # A second time inside: Ray puts a handler of its own in place, which ends with another code.
-        threads = config.describe.embed.threads
         logs = storage.join(run_dir, "logs")
         with (
-            executor_for(config.executor, threads=threads, progress=progress, logs=logs) as executor,
+            executor_for(config.executor, progress=progress, logs=logs) as executor,
             stop_on_sigterm(),
         ):
             progress.log_to(logs)
@@ -141,18 +140,15 @@ def _config_of_dataset(run_dir: str) -> str | None:
 
 
 @contextmanager
-def executor_for(
-    config: ExecutorConfig, *, threads: int, progress: Progress, logs: str
-) -> Iterator[Executor]:
+def executor_for(config: ExecutorConfig, *, progress: Progress, logs: str) -> Iterator[Executor]:
     """The executor that the config names, closed afterwards.
 
     Args:
         config: names it.
-        threads: of a worker.
         progress: where words for people go.
         logs: the folder for Ray's own words.
     """
-    if config.kind == "local":
+    if config.chosen == "local":
         from pipelines.engine.local import LocalExecutor
 
         yield LocalExecutor()
@@ -168,7 +164,7 @@ def executor_for(
                 config.address,
                 workers=config.workers,
                 num_cpus=config.num_cpus,
-                threads=threads,
+                threads=config.threads,
                 say=progress.say,
             )
             closing.callback(executor.close)

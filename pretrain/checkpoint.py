@@ -11,9 +11,7 @@ A step is written under another name, renamed when whole, and counts once its CO
 hash in it is right. One that is damaged is passed over for the one before.
 """
 
-import hashlib
 import json
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -30,15 +28,10 @@ from torch.optim import Optimizer
 from curation.disk_errors import naming
 from curation.errors import IntegrityError
 from curation.local_files import fsync
+from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, fault_of, folders, proof_of, step_dir
 from pretrain.model.network import Network
 from pretrain.objective import Centres
 from pretrain.parallel import assign, full
-
-MARKER = "COMPLETE.json"
-TEACHER = "teacher.safetensors"
-_STEP = re.compile(r"step-(\d{8})", re.ASCII)
-# Without these there is nothing to go on from.
-_FILES = frozenset((TEACHER, "student.safetensors", "training.safetensors", "training.json"))
 
 
 class CheckpointConfig(BaseModel):
@@ -51,11 +44,6 @@ class CheckpointConfig(BaseModel):
     keep_every: int | None = Field(
         None, ge=1, description="one whose iteration this divides stays as well; null: none"
     )
-
-
-def step_dir(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint after `step` iterations lies."""
-    return run_dir / "checkpoints" / f"step-{step:08d}"
 
 
 def save(
@@ -102,7 +90,7 @@ def save(
                 save_file(tensors, temp / name, metadata=metadata)
                 _sort_metadata(temp / name)
             (temp / "training.json").write_text(json.dumps({"step": step, **facts}, indent=1))
-            proof = {path.name: _proof_of(path) for path in sorted(temp.iterdir())}
+            proof = {path.name: proof_of(path) for path in sorted(temp.iterdir())}
             _sync(temp)
             _remove(target)  # a damaged one of this step, or one without its marker
             temp.rename(target)
@@ -139,27 +127,6 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder has the name of a checkpoint of ours."""
-    return _STEP.fullmatch(folder.name) is not None
-
-
-def complete_steps(run_dir: Path) -> list[int]:
-    """The steps with a marker, in order."""
-    return [_step_of(folder) for folder in _folders(run_dir) if (folder / MARKER).exists()]
-
-
-def _folders(run_dir: Path) -> list[Path]:
-    """What has the name of a checkpoint, in the order of the steps; a copy under another name is none."""
-    return sorted((path for path in run_dir.glob("checkpoints/*") if is_checkpoint(path)), key=_step_of)
-
-
-def _step_of(folder: Path) -> int:
-    match = _STEP.fullmatch(folder.name)
-    assert match is not None
-    return int(match[1])
-
-
 def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
     """The newest checkpoint whose every byte is what was written; None where there is none at all.
 
@@ -167,7 +134,7 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
         IntegrityError: when there are checkpoints, and every one is damaged.
     """
     steps = complete_steps(run_dir)
-    for folder in reversed(_folders(run_dir)):
+    for folder in reversed(folders(run_dir)):
         fault = fault_of(folder)
         if fault is None:
             return folder
@@ -261,33 +228,6 @@ def _sort_metadata(path: Path) -> None:
         assert len(text) == size, "the header is as long in any order"
         file.seek(8)
         file.write(text)
-
-
-def _proof_of(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": path.stat().st_size}
-
-
-def fault_of(folder: Path, *, only: str | None = None) -> str | None:
-    """What is wrong with a checkpoint, or with one of its files alone; None: nothing."""
-    if not (folder / MARKER).is_file():
-        return f"{MARKER} is missing"
-    try:
-        proof = json.loads((folder / MARKER).read_text())
-        if not (_FILES if only is None else {only}) <= proof.keys():
-            return f"{MARKER} lists too little"
-        for name, expected in proof.items():
-            if only not in (None, name):
-                continue
-            if not (folder / name).is_file():
-                return f"{name} is missing"
-            if _proof_of(folder / name) != expected:
-                return f"{name} is not what was written"
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return f"{MARKER} cannot be read"
-    except OSError as error:  # a bad sector is damage as well
-        return str(error)
-    return None
 
 
 def _publish_marker(target: Path, proof: Mapping[str, Any]) -> None:

@@ -49,7 +49,7 @@ def export(path: str | Path, *, format: Format, out: str | Path, num_heads: int 
     - `safetensors`: one file of tensors under the official names, with the model's shape in its metadata.
 
     Args:
-        path: see `pretrain.weights.find_weights`.
+        path: see `pretrain.weight_files.find_weights`.
         format: see above.
         out: the directory or file to make.
         num_heads: see `pretrain.weights.load_backbone`.

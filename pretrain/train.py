@@ -15,6 +15,7 @@ import torch
 
 from curation.errors import ConfigError, ExecutorError, StoppedError
 from pretrain import checkpoint
+from pretrain.checkpoint_files import step_dir
 from pretrain.config import PretrainConfig
 from pretrain.data.augment import normalise
 from pretrain.data.images import Images
@@ -96,7 +97,7 @@ class Session:
 def _loop(session: Session, state: State) -> Path:
     config, where, probe = session.config, session.where, session.probe
     total = config.schedule.iterations
-    folder = checkpoint.step_dir(session.run_dir, state.step)
+    folder = step_dir(session.run_dir, state.step)
     if state.step == 0:
         _look(session, state)
     started = time.perf_counter()
@@ -301,7 +302,7 @@ def _newest_checkpoint(run_dir: Path, where: Place, *, warn: Callable[[str], Non
         found = checkpoint.newest_sound(run_dir, warn=warn)
         step = -1.0 if found is None else float(checkpoint.read_facts(found)["step"])
     step = where.group.sum(torch.tensor(step, dtype=torch.float64, device=where.device)).item()
-    return None if step < 0 else checkpoint.step_dir(run_dir, int(step))
+    return None if step < 0 else step_dir(run_dir, int(step))
 
 
 def _resume(

@@ -16,18 +16,14 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from curation.errors import ModelError
-from pretrain.checkpoint import MARKER, TEACHER, complete_steps, fault_of, is_checkpoint, step_dir
+from pretrain.checkpoint_files import MARKER, fault_of, is_checkpoint
 from pretrain.model.keys import Converted, check_fit, hollow_backbone, infer_config, to_official
 from pretrain.model.keys_huggingface import read_huggingface_config
 from pretrain.model.keys_timm import read_timm_config
 from pretrain.model.vit import VisionTransformer, ViTConfig
 from pretrain.pickled import read_pickled
+from pretrain.weight_files import PICKLED, find_weights
 
-CHECKPOINTS = "checkpoints"
-SHARD_INDEX = "model.safetensors.index.json"
-LIBRARY_FILES = ("model.safetensors", SHARD_INDEX, "pytorch_model.bin")
-# Pickle is code: of these, tensors and containers alone are read.
-PICKLED = (".pth", ".pt", ".bin")
 METADATA_KEY = "vit"
 READ_ERRORS = (
     RuntimeError,
@@ -38,48 +34,6 @@ READ_ERRORS = (
     pickle.UnpicklingError,
     SafetensorError,
 )
-
-
-def find_weights(path: str | Path) -> Path:
-    """The file that holds the weights that a path means.
-
-    Args:
-        path: a weights file; a checkpoint directory of ours; a run directory, for its newest complete
-            checkpoint; or a directory that transformers or timm saved.
-
-    Returns:
-        A `.safetensors`, `.pth`, `.pt` or `.bin` file, or the index of a model in several `.safetensors`.
-
-    Raises:
-        ModelError: there is no such thing at this path.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise ModelError(
-            "No weights", got=str(path), expected="a file or a directory", remedy="Check the path"
-        )
-    if not path.is_dir():
-        raise ModelError(
-            f"{path} holds no weights",
-            got="a pipe, a socket or a device",
-            expected="a file or a directory",
-            remedy="Give a weights file, a checkpoint or a run directory",
-        )
-    if (path / TEACHER).is_file():
-        return path / TEACHER
-    if (path / CHECKPOINTS).is_dir():
-        return find_weights(_newest_checkpoint(path))
-    for name in LIBRARY_FILES if (path / "config.json").is_file() else ():
-        if (path / name).is_file():
-            return path / name
-    raise ModelError(
-        f"{path} holds no weights",
-        got=", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "an empty directory",
-        expected=f"{TEACHER}, or {CHECKPOINTS}/, or config.json with {' or '.join(LIBRARY_FILES)}",
-        remedy="Give a weights file, a checkpoint, a run directory, or what transformers or timm saved",
-    )
 
 
 def read_state(path: str | Path) -> tuple[dict[Any, Any], dict[str, str]]:
@@ -125,7 +79,7 @@ def load_backbone(path: str | Path, *, num_heads: int | None = None) -> VisionTr
     are left out. A file of timm has no mask token, which is then zeros.
 
     Args:
-        path: see `find_weights`.
+        path: see `pretrain.weight_files.find_weights`.
         num_heads: of the attention, for tensors without a config whose heads are not of 64 channels.
 
     Raises:
@@ -208,18 +162,6 @@ def _check_heads(config: ViTConfig, num_heads: int | None) -> None:
             expected=config.num_heads,
             remedy="Leave the number of heads out",
         )
-
-
-def _newest_checkpoint(run_dir: Path) -> Path:
-    steps = complete_steps(run_dir)
-    if not steps:
-        raise ModelError(
-            f"{run_dir} holds no complete checkpoint",
-            got=", ".join(sorted(path.name for path in (run_dir / CHECKPOINTS).iterdir())[:10]) or "none",
-            expected=f"step-…/ with {MARKER}",
-            remedy="Let the run go on until it saves one",
-        )
-    return step_dir(run_dir, steps[-1])
 
 
 def _read_safetensors(path: Path) -> tuple[dict[Any, Any], dict[str, str]]:

@@ -1,9 +1,9 @@
 """An executor without processes, which kills and interrupts where a test wants it to."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from pipelines.engine.runner import Death
-from pipelines.engine.step import Item, Receipt, Step, perform
+from pipelines.engine.runner import Death, Outcomes
+from pipelines.engine.step import AnyItem, AnyStep, Receipt, perform
 
 
 class Interrupted(BaseException):
@@ -31,7 +31,7 @@ class FakeExecutor:
             raise Interrupted
         self.num_events += 1
 
-    def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+    def run(self, step: AnyStep, items: Sequence[AnyItem], run_dir: str) -> Outcomes:
         for position in reversed(range(len(items))):  # any order is allowed
             self.event()
             outcome = self.attempt(step, items[position], run_dir, condemned={}, publish=True)
@@ -39,15 +39,15 @@ class FakeExecutor:
             yield position, outcome
 
     def run_alone(
-        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
+        self, step: AnyStep, item: AnyItem, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
         self.num_alone += 1
         return self.attempt(step, item, run_dir, condemned=condemned, publish=publish)
 
     def attempt(
-        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
+        self, step: AnyStep, item: AnyItem, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
         rows = range(item.num_rows) if step.kind == "map" else ()
         if any(row in self.killers and row not in condemned for row in rows):
             return Death("SIGSEGV", blames_item=True)
-        return perform(step.load(), step, item, run_dir=run_dir, condemned=condemned, publish=publish)
+        return perform(step.work(), step, item, run_dir=run_dir, condemned=condemned, publish=publish)

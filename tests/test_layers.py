@@ -11,9 +11,9 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGES = ("curation", "pipelines", "pretrain")
 MAX_LINES = 400
 VAGUE = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc", "core"}
-# Stages that know nothing of one another; `search` is a library for all of them.
+# Stages that know nothing of one another; `search` and `pictures` are libraries for all of them.
 STAGES = {"ingest", "describe", "dedup", "cluster", "retrieve", "select", "shard"}
-PURE = {"describe", "search", "dedup", "cluster", "retrieve", "select"}
+PURE = {"pictures", "describe", "search", "dedup", "cluster", "retrieve", "select"}
 # What runs, from the top down: a module imports of its own folder, and of those after it.
 FLOORS = (
     "cli", "demo", "run", "report", "answers", "plan", "lvd", "training", "stages", "config", "rows",
@@ -103,6 +103,17 @@ def test_data_walks_downhill(module: str) -> None:
             assert there[:1] > here[:1] or there >= here, name
 
 
+def test_no_class_name_stands_for_two_things() -> None:
+    """In `curation` and `pipelines`; `pretrain` keeps the words of its field, such as `Block`."""
+    places: dict[str, list[str]] = {}
+    for module in modules():
+        if not module.startswith("pretrain"):
+            for node in ast.parse(file_of(module).read_text()).body:
+                if isinstance(node, ast.ClassDef):
+                    places.setdefault(node.name, []).append(module)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_nothing_goes_round_in_a_circle() -> None:
     """Modules that import one another, at whatever time, are one module in several files."""
     graph = {module: imported_modules(module) for module in modules()}
@@ -172,9 +183,10 @@ def _imports_at_top(module: str, name: str) -> bool:
 def test_models_are_loaded_in_one_place() -> None:
     for library in ("open_clip", "timm"):
         users = {module for module in users_of(library) if not module.startswith("pretrain")}
-        places = {"embedders", "prompts", "sscd_weights"}
+        places = {"embedders", "known_models", "prompts", "sscd_weights"}
         assert users <= {"curation.describe.fast_vit", *(f"pipelines.models.{place}" for place in places)}
-        assert not _imports_at_top("pipelines.models.embedders", library)
+        for place in ("embedders", "known_models"):
+            assert not _imports_at_top(f"pipelines.models.{place}", library)
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if m.startswith("pretrain")])
@@ -186,7 +198,7 @@ def test_pretrain_reads_shards_and_no_more(module: str) -> None:
     allowed = (
         "curation.cpu", "curation.errors", "curation.printed", "curation.hidden", "curation.orphans",
         "curation.schema", "curation.shard.read", "curation.disk_errors", "curation.local_files",
-        "curation.describe.decode", "curation.describe.views",
+        "curation.pictures.decode", "curation.pictures.views",
     )  # fmt: skip
     assert all(name.startswith(allowed) for name in of_curation)
 

@@ -29,6 +29,7 @@ from curation.cluster.blocks import BLOCK_ROWS, BlockWork, for_each_block
 from curation.cluster.config import num_seeding_rows
 from curation.cluster.gpu import assign_on_gpu
 from curation.cluster.seeding import sample_rows, seed_centroids, to_unit_length
+from curation.cluster.stopping import Evaluation, is_finished
 from curation.cluster.sums import PartSums, RunningSums
 from curation.errors import ConfigError
 
@@ -44,14 +45,6 @@ class KMeans:
     centroids: Float32[np.ndarray, "k d"]
     inertia: Float64[np.ndarray, "iterations"]
     sizes: Int64[np.ndarray, "k"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an iteration's sums say of the centroids that it assigned to."""
-
-    inertia: float
-    num_empty: int  # clusters that hold no vector
 
 
 def kmeans(
@@ -132,16 +125,6 @@ def evaluate(total: PartSums, centroids: Float32[np.ndarray, "k d"]) -> Evaluati
     """How good centroids are, from the sums of all vectors under them: Σ |x - c|² = 2·(N - Σ c·sums)."""
     inertia = 2.0 * float(total.counts.sum() - (total.sums * centroids).sum())
     return Evaluation(inertia=inertia, num_empty=int((total.counts == 0).sum()))
-
-
-def is_finished(history: Sequence[Evaluation], *, iterations: int, tolerance: float) -> bool:
-    """Whether the centroids that were evaluated last are the result."""
-    if len(history) < 2:
-        return False
-    before, now = history[-2:]
-    # What was re-seeded has not settled yet.
-    is_settled = before.num_empty == 0 and before.inertia - now.inertia <= tolerance * before.inertia
-    return is_settled or len(history) > iterations
 
 
 def assign(

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Float64, Int64
 
-_BATCH_SHARE = 32  # of k a batch is this part, within bounds: large batches are products, and few rounds
-_MIN_BATCH, _MAX_BATCH = 256, 8192  # the largest compares its own candidates in 0.5 GB
+from curation.cluster.seeding_rounds import batch_size
+
 _TILE_ROWS = 4096
 _TILE_PRODUCTS = {"cpu": 1 << 21, "cuda": 1 << 25}
 
@@ -85,7 +85,7 @@ def draw_seeds(
     if not len(mass) or not mass[-1]:
         return vectors_at(np.zeros(0, np.int64))
     rng = np.random.default_rng([seed, 1 + num_chosen])  # [seed, 0] would draw what the sample was drawn by
-    luck = rng.random(_batch(num_chosen, num_clusters)) * mass[-1]
+    luck = rng.random(batch_size(num_chosen, num_clusters)) * mass[-1]
     # Below the whole mass, even where the product is rounded up to it: a vector at distance 0 is never drawn.
     drawn = np.searchsorted(mass, np.minimum(luck, np.nextafter(mass[-1], 0)), side="right")
     vectors = vectors_at(drawn)
@@ -120,21 +120,6 @@ def centroids_of(
     """The seeds of all rounds as k centroids of unit length; where there are fewer than k, they repeat."""
     vectors = np.concatenate(seeds)
     return to_unit_length(vectors[np.resize(np.arange(len(vectors)), num_clusters)].astype(np.float64))
-
-
-def num_rounds(num_clusters: int) -> int:
-    """How many rounds k-means++ takes where every candidate is accepted; it takes a few more."""
-    rounds = num_chosen = 0
-    while num_chosen < num_clusters:
-        num_chosen += _batch(num_chosen, num_clusters)
-        rounds += 1
-    return rounds
-
-
-def _batch(num_chosen: int, num_clusters: int) -> int:
-    """Candidates of a round: no more than there are seeds, so that few are too near one another."""
-    share = min(max(num_clusters // _BATCH_SHARE, _MIN_BATCH), _MAX_BATCH)
-    return min(num_clusters - num_chosen, max(num_chosen, 1), share)
 
 
 def _accept(

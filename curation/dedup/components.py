@@ -12,7 +12,7 @@ from curation.dedup.forest import Forest
 
 
 @dataclass(frozen=True)
-class Copies:
+class CopyRows:
     """Every row of a component of two or more, by row.
 
     row, representative: global rows. component: components are numbered by their representatives' rows.
@@ -39,7 +39,7 @@ def components(num_rows: int, a: Int64[ndarray, " e"], b: Int64[ndarray, " e"]) 
     return forest.labels()
 
 
-def choose_representatives(labels: Int64[ndarray, " n"], rank: Int64[ndarray, " n"]) -> Copies:
+def choose_representatives(labels: Int64[ndarray, " n"], rank: Int64[ndarray, " n"]) -> CopyRows:
     """Choose of every component of two or more the row of best rank.
 
     Args:
@@ -60,11 +60,11 @@ def choose_representatives(labels: Int64[ndarray, " n"], rank: Int64[ndarray, " 
     row = np.flatnonzero(size > 1)
     representative = representative[row]
     _, component = np.unique(representative, return_inverse=True)
-    return Copies(row, component.astype(np.int64), representative)
+    return CopyRows(row, component.astype(np.int64), representative)
 
 
 def copies_table(
-    copies: Copies, *, is_exact: Bool[ndarray, " r"], scores: Float64[ndarray, " r"]
+    copies: CopyRows, *, is_exact: Bool[ndarray, " r"], scores: Float64[ndarray, " r"]
 ) -> pa.Table:
     """Write down every row of a component: `schema.COPIES`.
 

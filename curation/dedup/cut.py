@@ -44,7 +44,7 @@ def cut_chains(
     Returns:
         int64 (m,): the smallest row of the piece that each row is in.
     """
-    graph = _Graph.of(len(rank), a[a != b], b[a != b])
+    graph = _Neighbours.of(len(rank), a[a != b], b[a != b])
     labels, is_open = np.arange(len(rank)), np.ones(len(rank), bool)
     order = np.argsort(rank, kind="stable")
     order = order[graph.degree[order] > 0]
@@ -65,7 +65,7 @@ def cut_chains(
 
 
 @dataclass(frozen=True)
-class _Graph:
+class _Neighbours:
     """The neighbours of every row."""
 
     starts: Int64[ndarray, " m1"]
@@ -73,11 +73,11 @@ class _Graph:
     degree: Int64[ndarray, " m"]
 
     @staticmethod
-    def of(num_rows: int, a: Int64[ndarray, " e"], b: Int64[ndarray, " e"]) -> "_Graph":
+    def of(num_rows: int, a: Int64[ndarray, " e"], b: Int64[ndarray, " e"]) -> "_Neighbours":
         source, target = np.concatenate([a, b]), np.concatenate([b, a])
         degree = np.bincount(source, minlength=num_rows)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(degree)])
-        return _Graph(starts, target[np.argsort(source, kind="stable")], degree)
+        return _Neighbours(starts, target[np.argsort(source, kind="stable")], degree)
 
     def around(self, rows: Int64[ndarray, " r"]) -> Int64[ndarray, " n"]:
         """The neighbours of some rows, row by row: `degree` of each."""
@@ -100,7 +100,7 @@ class _Reach:
 
 
 def _reach_out(
-    graph: _Graph, leaders: np.ndarray, is_open: np.ndarray, *, is_alike: IsAlike, allowance: int
+    graph: _Neighbours, leaders: np.ndarray, is_open: np.ndarray, *, is_alike: IsAlike, allowance: int
 ) -> _Reach:
     """Go from every leader over open rows that are alike to it; where it takes too much, from the first few.
 
@@ -129,7 +129,7 @@ def _reach_out(
     return _Reach(leaders, np.split(reached[: ends[-1]] % num_rows, ends[:-1]), num_looked_at)
 
 
-def _settle(reach: _Reach, graph: _Graph, labels: np.ndarray, is_open: np.ndarray) -> int:
+def _settle(reach: _Reach, graph: _Neighbours, labels: np.ndarray, is_open: np.ndarray) -> int:
     """Give leaders what they reach, the best first; return the edges that were looked at for it."""
     num_used = 0
     for leader, rows in zip(reach.leaders.tolist(), reach.rows, strict=True):
@@ -143,7 +143,7 @@ def _settle(reach: _Reach, graph: _Graph, labels: np.ndarray, is_open: np.ndarra
     return num_used
 
 
-def _still_reached(graph: _Graph, leader: int, rows: np.ndarray) -> Int64[ndarray, " p"]:
+def _still_reached(graph: _Neighbours, leader: int, rows: np.ndarray) -> Int64[ndarray, " p"]:
     """Those of some rows, ascending, that the leader reaches over them."""
     source, target = np.repeat(np.arange(len(rows)), graph.degree[rows]), graph.around(rows)
     place = np.minimum(np.searchsorted(rows, target), len(rows) - 1)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int8, Int64
 from numpy import ndarray
 
 from curation import schema
-from curation.dedup.components import Copies
+from curation.dedup.components import CopyRows
 from curation.dedup.diameter import Diameters, diameters
 from curation.dedup.edges import Edges, strength
 from curation.dedup.forest import Forest
@@ -65,7 +65,7 @@ class Health:
 
 
 def component_health(
-    copies: Copies,
+    copies: CopyRows,
     edges: Iterable[Edges],
     *,
     num_rows: int,
@@ -99,7 +99,7 @@ class Batch:
 
 
 def component_edges(
-    copies: Copies,
+    copies: CopyRows,
     edges: Iterable[Edges],
     *,
     num_rows: int,
@@ -151,7 +151,7 @@ def _inside(piece: Edges, number: np.ndarray) -> Bool[ndarray, " e"]:
     return (of_a == of_b) & (of_a >= 0)
 
 
-def _measure(copies: Copies, batch: Batch, *, thresholds: Mapping[str, float]) -> Health:
+def _measure(copies: CopyRows, batch: Batch, *, thresholds: Mapping[str, float]) -> Health:
     mine = (copies.component >= batch.first) & (copies.component < batch.last)
     row, component = copies.row[mine], copies.component[mine] - batch.first
     num = batch.last - batch.first
@@ -221,7 +221,7 @@ def _weakest(
 def health_table(
     health: Health,
     *,
-    copies: Copies,
+    copies: CopyRows,
     members: Likeness,
     ends: Likeness,
     alarm_below: float | None,

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float64, UInt64
+from jaxtyping import Bool, Float64, UInt64
 from numpy import ndarray
-
-from curation.search.product import exact_scores, nonzero_rows
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,3 @@ def hash_scores(
     """1 - distance / 64; -inf where `has` says that one of the two has no hash."""
     scores = 1 - np.bitwise_count(left ^ right) / 64
     return scores if has is None else np.where(has, scores, -np.inf)
-
-
-def cosine_scores(left: Float16[ndarray, "r d"], right: Float16[ndarray, "r d"]) -> Float64[ndarray, " r"]:
-    """The exact inner product; 1 for equal vectors, -inf where one of the two is zeros."""
-    scores = np.full(len(left), -np.inf)
-    both = np.flatnonzero(nonzero_rows(left) & nonzero_rows(right))
-    scores[both] = exact_scores(left, right, rows=both, columns=both)
-    scores[both[(left[both] == right[both]).all(axis=1)]] = 1
-    return scores

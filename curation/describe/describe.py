@@ -11,13 +11,13 @@ from jaxtyping import Bool, Float16, Float32, UInt8, UInt64
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curation import schema
-from curation.describe.decode import DecodeConfig
 from curation.describe.embed import ALLOWED, EmbedConfig, Embedder, EmbedderName
 from curation.describe.faces import FaceFinder, FacesConfig, table_of_faces
 from curation.describe.filters import pixel_std
 from curation.describe.heads_config import HeadsConfig, check_heads
 from curation.describe.look import Look, Seen, in_order
 from curation.describe.phash import phash
+from curation.pictures.decode import DecodeConfig
 
 MIN_AHEAD_ROWS = 64
 MEASURE_ROWS = 1024

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float16, Float32, UInt8
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from curation.describe.views import View
 from curation.errors import ConfigError
+from curation.pictures.views import View
 
 Library = Literal["gist", "open_clip", "timm", "vit", "sscd", "precomputed"]
 ALLOWED = (
@@ -175,9 +175,6 @@ class EmbedConfig(BaseModel):
         description="torch.compile with frozen weights; auto: on a CPU that has a C++ compiler",
     )
     batch_rows: int = Field(default=32, description="images in a forward, always", ge=1)
-    threads: int = Field(
-        default=2, description="CPU threads of a forward; fixed, for the order of sums depends on it", ge=1
-    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where present")
 
 

@@ -7,7 +7,7 @@ It is what runs where no model is configured: good enough to find copies, and to
 import numpy as np
 from jaxtyping import Float16, Float32, UInt8
 
-from curation.describe.views import View
+from curation.pictures.views import View
 
 SIDE_PX = 64
 CHUNK = 8  # pictures at a time: their planes (4 MB) stay in the second-level cache

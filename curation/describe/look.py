@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
-from curation.describe.decode import DecodeConfig, decode
 from curation.describe.faces import Boxes, FaceFinder, in_original
 from curation.describe.miniature import MAKE_BELOW_BITS, make_miniature
 from curation.describe.phash import certain_bits, grey32
 from curation.describe.strokes import measure_ground
-from curation.describe.views import View, render
 from curation.errors import ExecutorError, is_no_memory
+from curation.pictures.decode import DecodeConfig, decode
+from curation.pictures.views import View, render
 
 MIN_SIDE_PX = 64  # a decoded short side that leaves the 32 px of the perceptual hash a clean downscale
 

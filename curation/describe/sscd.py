@@ -15,8 +15,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from curation.describe.views import View
 from curation.errors import ModelError
+from curation.pictures.views import View
 
 GEM_POWER = 3.0
 GEM_FLOOR = 1e-6

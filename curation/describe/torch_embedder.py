@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from curation.describe.embed import unit_rows
 from curation.describe.fast_vit import use_bmm_attention
-from curation.describe.views import View
 from curation.errors import ModelError
+from curation.pictures.views import View
 
 
 class NormalisedTower(nn.Module):

@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from curation import storage
-from curation.ingest.image_metadata import FILE_NAME, Row, note_lost_folders, rows_of
 from curation.ingest.links import may_accompany
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.row_values import row_sidecars
 from curation.ingest.rows import as_text
 from curation.ingest.sidecars import StoredFile
 from curation.ingest.sources import HuggingFaceSource
 from curation.ingest.staging import StagedImage
+from curation.ingest.tables.image_metadata import FILE_NAME, Row, note_lost_folders, rows_of
+from curation.ingest.tables.row_values import row_sidecars
 from curation.ingest.walk import WalkRules, walk_source
 
 _IMAGES = (

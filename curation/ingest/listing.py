@@ -14,14 +14,14 @@ from curation.ingest.rows import rows_table
 from curation.ingest.source_files import list_units, named_in_utf8
 from curation.ingest.sources import FolderSource, Source, TarSource
 from curation.ingest.staging import StagedUnit
-from curation.ingest.tar_index import TarIndex, index_tar
+from curation.ingest.tars.tar_index import TarIndex, index_tar
 
 IndexTar = Callable[[storage.FileInfo], TarIndex]
 MapUnits = Callable[[IndexTar, Iterable[storage.FileInfo]], Iterable[TarIndex]]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ListedPart:
     """Rows of one source, and what came to light while they were listed."""
 
     table: pa.Table  # schema.IMAGES
@@ -31,7 +31,7 @@ class Part:
 
 def list_parts(
     source: Source, *, part_rows: int, run_dir: str | None = None, map_units: MapUnits = map
-) -> Iterator[Part]:
+) -> Iterator[ListedPart]:
     """Stream a source as parts of `part_rows` rows, in key order; the last part may be smaller.
 
     Args:
@@ -57,7 +57,7 @@ def list_parts(
             files = named_in_utf8(list_units(source, found, run_dir=run_dir), found)
             yield from cut_parts(map_units(partial(index_tar, source=source), files), part_rows)
             if found.problems or found.notes:
-                yield Part(rows_table([]), found.problems, found.notes)
+                yield ListedPart(rows_table([]), found.problems, found.notes)
         case _:
             raise ConfigError(
                 f"Sources of kind {source.kind!r} have no byte ranges to list",
@@ -66,17 +66,17 @@ def list_parts(
             )
 
 
-def _folder_parts(source: FolderSource, part_rows: int, run_dir: str | None) -> Iterator[Part]:
+def _folder_parts(source: FolderSource, part_rows: int, run_dir: str | None) -> Iterator[ListedPart]:
     findings = Findings()
     for table in folder_rows(source, part_rows, findings, run_dir=run_dir):
-        yield Part(table, findings.problems[:], findings.notes[:])
+        yield ListedPart(table, findings.problems[:], findings.notes[:])
         findings.problems.clear()
         findings.notes.clear()
     if findings.problems or findings.notes:
-        yield Part(rows_table([]), findings.problems, findings.notes)
+        yield ListedPart(rows_table([]), findings.problems, findings.notes)
 
 
-def cut_parts(indexes: Iterable[TarIndex | StagedUnit], part_rows: int) -> Iterator[Part]:
+def cut_parts(indexes: Iterable[TarIndex | StagedUnit], part_rows: int) -> Iterator[ListedPart]:
     """Fill parts from the units in turn: a part may hold many small ones, a large unit many parts.
 
     Args:
@@ -95,9 +95,9 @@ def cut_parts(indexes: Iterable[TarIndex | StagedUnit], part_rows: int) -> Itera
         rows = pa.concat_tables(held)
         num_whole = len(rows) // part_rows * part_rows
         for start in range(0, num_whole, part_rows):
-            yield Part(rows.slice(start, part_rows).combine_chunks(), problems, notes)
+            yield ListedPart(rows.slice(start, part_rows).combine_chunks(), problems, notes)
             problems, notes = [], []
         held = [rows.slice(num_whole)]
     rest = pa.concat_tables(held) if held else None
     if rest is not None and (len(rest) or problems or notes):
-        yield Part(rest.combine_chunks(), problems, notes)
+        yield ListedPart(rest.combine_chunks(), problems, notes)

@@ -81,7 +81,7 @@ Paired = tuple[StoredFile, list[Sidecar]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SidecarGroup:
     """Files that belong together: images with their sidecars, and what has no image or no room."""
 
     images: list[Paired]
@@ -89,7 +89,7 @@ class Sample:
     left_out: list[StoredFile]  # sidecars beyond what an image may have
 
 
-def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> Sample:
+def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> SidecarGroup:
     """Hang the sidecars of a sample on its images.
 
     A sidecar goes to the image with the longest stem that it begins with, and to each of them where images
@@ -126,7 +126,7 @@ def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> Sample:
         left_out += beyond
         for theirs in takers:
             theirs.extend(kept)
-    return Sample(images, alone, left_out)
+    return SidecarGroup(images, alone, left_out)
 
 
 def limit_sidecars(

@@ -13,8 +13,8 @@ from curation.ingest.links import real_path, require_inside
 from curation.ingest.patterns import asks_for_hidden, matches, split_pattern
 from curation.ingest.problems import Findings, Problem, finding_line
 from curation.ingest.rows import as_text
-from curation.ingest.shard_numbers import with_gaps_told
 from curation.ingest.sources import SUFFIXES, FolderSource, HuggingFaceSource, Source
+from curation.ingest.tars.shard_numbers import with_gaps_told
 from curation.ingest.walk import WalkRules, walk_source
 
 _NUM_NOTES = 3  # that an empty source is told with

@@ -6,9 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation import storage
-from curation.ingest.arrow_images import arrow_images
 from curation.ingest.imagefolder import folder_version, imagefolder_images
-from curation.ingest.parquet_images import parquet_images
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import rows_table
 from curation.ingest.sources import (
@@ -20,9 +18,10 @@ from curation.ingest.sources import (
     WarcSource,
 )
 from curation.ingest.staging import Place, StagedImage, StagedUnit, stage_images
+from curation.ingest.tables.arrow_images import arrow_images
+from curation.ingest.tables.parquet_images import parquet_images
+from curation.ingest.tars.unpack import unpack_tar
 from curation.ingest.units import Unit, is_parquet
-from curation.ingest.unpack import unpack_tar
-from curation.ingest.warc_images import warc_images
 from curation.ingest.web.img_links import linked_images
 from curation.ingest.web.stage_urls import (
     WebImage,
@@ -33,6 +32,7 @@ from curation.ingest.web.stage_urls import (
     opt_out_settings,
 )
 from curation.ingest.web.url_source import UrlSource
+from curation.ingest.web.warc_images import warc_images
 
 
 def stage_unit(source: Source, unit: Unit, place: Place, *, before: pa.Table | None) -> StagedUnit:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curation import storage
-from curation.ingest.parquet_images import cut_parquet
 from curation.ingest.problems import Findings
 from curation.ingest.source_files import list_units, named_in_utf8
 from curation.ingest.sources import (
@@ -18,6 +17,7 @@ from curation.ingest.sources import (
     Source,
     TarSource,
 )
+from curation.ingest.tables.parquet_images import cut_parquet
 from curation.ingest.web.url_lists import cut_list
 from curation.ingest.web.url_source import UrlSource
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-import faiss
 import numpy as np
 from jaxtyping import UInt64
 from numpy import ndarray
@@ -11,6 +10,7 @@ from numpy import ndarray
 from curation.errors import ConfigError
 from curation.search.collapse import equal_codes, with_stars
 from curation.search.edges import EdgeCollector, Pairs
+from curation.search.installed import load_faiss
 
 # At most 4 M results (48 MB) a tile, however many codes are near each other.
 _TILE_ROWS = 256
@@ -79,7 +79,7 @@ def _search(
         return
     bytes_a, bytes_b = (np.ascontiguousarray(x).view(np.uint8).reshape(-1, 8) for x in (codes_a, codes_b))
     for column in range(0, len(bytes_b), _TILE_COLUMNS):
-        index = faiss.IndexBinaryFlat(64)
+        index = load_faiss().IndexBinaryFlat(64)
         index.add(bytes_b[column : column + _TILE_COLUMNS])
         last_row = min(len(bytes_a), column + _TILE_COLUMNS) if same else len(bytes_a)
         for row in range(0, last_row, _TILE_ROWS):

@@ -18,7 +18,7 @@ from curation.search.product import Codes, ProposeDtype, buffer_for, encode, exa
 
 
 @dataclass(frozen=True)
-class Members:
+class Visitors:
     """Rows and the cells that they visit.
 
     rows: ascending global rows. vectors: fp16, unit rows. cells: those visited, home first; a row that visits
@@ -29,9 +29,9 @@ class Members:
     vectors: Float16[ndarray, "m d"]
     cells: UInt16[ndarray, "m p"]
 
-    def __getitem__(self, places: Int64[ndarray, " k"]) -> "Members":
+    def __getitem__(self, places: Int64[ndarray, " k"]) -> "Visitors":
         """Return some of them."""
-        return Members(self.rows[places], self.vectors[places], self.cells[places])
+        return Visitors(self.rows[places], self.vectors[places], self.cells[places])
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Meeting:
 
 
 def join_cells(
-    residents: Members,
-    visitors: Iterable[Members],
+    residents: Visitors,
+    visitors: Iterable[Visitors],
     *,
     cells: range,
     rows: Int64[ndarray, " n"],
@@ -91,7 +91,7 @@ class _Join:
 
     def __init__(
         self,
-        residents: Members,
+        residents: Visitors,
         cells: range,
         *,
         threshold: float,
@@ -125,7 +125,7 @@ class _Join:
                 upper = own[i] < own[j]
                 self._keep(self._residents, own[i][upper], own[j][upper])
 
-    def add(self, visitors: Members) -> None:
+    def add(self, visitors: Visitors) -> None:
         """Join the residents of every cell with some of its visitors."""
         visitors = self._first_of_equals(visitors)
         codes = encode(visitors.vectors, dtype=self._dtype)
@@ -147,7 +147,7 @@ class _Join:
                 first = ~mutual | (self._cells[cell] < home[:, 0])
                 self._keep(visitors, guest[first], resident[first])
 
-    def _first_of_equals(self, visitors: Members) -> Members:
+    def _first_of_equals(self, visitors: Visitors) -> Visitors:
         """Those of which no equal was here before."""
         visited = visitors.cells[:, 1:]
         visits = ((visited >= self._cells.start) & (visited < self._cells.stop)).any(axis=1)
@@ -170,7 +170,7 @@ class _Join:
                 yield i, j + column
             column += len(columns)
 
-    def _keep(self, visitors: Members, guest: np.ndarray, resident: np.ndarray) -> None:
+    def _keep(self, visitors: Visitors, guest: np.ndarray, resident: np.ndarray) -> None:
         score = exact_scores(visitors.vectors, self._residents.vectors, rows=guest, columns=resident)
         keep = score >= self._threshold
         a, b = visitors.rows[guest[keep]], self._residents.rows[resident[keep]]
@@ -184,7 +184,7 @@ def _by_cell(cell: np.ndarray, place: np.ndarray, cells: range) -> tuple[np.ndar
     return place[order], np.searchsorted(cell[order], np.arange(cells.start, cells.stop + 1))
 
 
-def _with_copies(found: Pairs, rows: np.ndarray, *, residents: Members, groups: Groups) -> Pairs:
+def _with_copies(found: Pairs, rows: np.ndarray, *, residents: Visitors, groups: Groups) -> Pairs:
     """By global rows, with the link of every equal resident to the first."""
     first, copies = groups.stars
     a = np.concatenate([rows[found.a], residents.rows[first]])

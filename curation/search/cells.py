@@ -13,11 +13,7 @@ from jaxtyping import Float16, Float64, Int32, Int64, UInt16
 from numpy import ndarray
 
 from curation.errors import ConfigError
-from curation.search.cells_config import (  # noqa: F401  (who uses cells finds all of them here)
-    MAX_CELLS,
-    CellsConfig,
-    default_num_cells,
-)
+from curation.search.cells_config import MAX_CELLS
 from curation.search.product import buffer_for, fastest_dtype, multiply
 
 _TILE_ROWS = 1024

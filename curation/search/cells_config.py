@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_CELLS = 1 << 16  # a cell's number is stored in 16 bits
+MAX_PROBES = 256  # more than these are not told apart where recall is measured
 
 
 class CellsConfig(BaseModel):

@@ -1,7 +1,6 @@
 """Exact range search: every pair of vectors whose score reaches a threshold."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +9,9 @@ from numpy import ndarray
 
 from curation.batches import batches
 from curation.errors import ConfigError
+from curation.search.backend import Backend
 from curation.search.edges import EdgeCollector, Pairs
+from curation.search.installed import load_faiss
 from curation.search.product import (
     Codes,
     Device,
@@ -28,7 +29,6 @@ from curation.search.product import (
 )
 
 Proposals = Iterator[tuple[np.ndarray, np.ndarray]]
-Backend = Literal["torch", "faiss", "cuda"]
 
 # Small enough (2 MB in int32) that products are still in a core's own cache when their row maxima are taken.
 TILE_ROWS = 512
@@ -243,7 +243,7 @@ def _reaching(products: torch.Tensor, cut: torch.Tensor, rows: torch.Tensor) -> 
 
 
 def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Proposals:
-    import faiss  # an alternative: without it there is the product by torch
+    faiss = load_faiss()
 
     left = encode(a, dtype="fp32")
     for column in range(0, len(b), _FAISS_TILE_COLUMNS):

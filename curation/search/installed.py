@@ -1,14 +1,17 @@
-"""Whether FAISS is there, asked before any work is done."""
+"""FAISS, imported where a search begins: whoever asks about a run needs none."""
+
+from typing import Any
 
 from curation.packages import needing
 
 
-def require_faiss() -> None:
-    """See that FAISS can be imported.
+def load_faiss() -> Any:
+    """The module `faiss`.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it is not installed, or cannot be imported.
     """
-    install = "On every machine: pip install faiss-cpu, or faiss-gpu where indexes are on a GPU"
+    install = "On every machine: pip install 'lvd[cpu]', or 'lvd[gpu]' where indexes are on a GPU"
     with needing("Copies and neighbours are searched with FAISS", install=install):
-        import faiss  # noqa: F401
+        import faiss
+    return faiss

@@ -9,9 +9,8 @@ Source: arXiv:2304.07193, appendix A (inverted lists with product quantisation o
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import faiss
 import numpy as np
 from jaxtyping import Float16, Float64, Int64, UInt8
 from numpy import ndarray
@@ -19,40 +18,17 @@ from numpy import ndarray
 from curation.errors import ConfigError
 from curation.search.cells_config import default_num_cells
 from curation.search.edges import EdgeCollector, Pairs
-from curation.search.ivf_config import IvfConfig
+from curation.search.installed import load_faiss
+from curation.search.ivf_config import Device, IvfConfig, IvfSpec
 from curation.search.product import exact_scores, nonzero_rows
 from curation.search.topk import TopK, merge_top_k
 
-Codes = Literal["flat", "sq8", "pq"]
-Device = Literal["cpu", "gpu"]
 Shards = Iterable[tuple[ndarray, ndarray]]
 
 _MAX_GPU_NEIGHBOURS = 2048  # also the most probes
 _MAX_GPU_PQ_BYTES = 96
 _QUERIES = 16_384  # searched at once: bounds the candidates held
 _ID_BYTES = 8
-
-
-@dataclass(frozen=True)
-class IvfSpec:
-    """The index that a config comes to for a pool of a certain size."""
-
-    codes: Codes
-    num_lists: int
-    num_probes: int
-    pq_bytes: int
-    refine: int
-
-    def factory(self) -> str:
-        """FAISS's name of it."""
-        match self.codes:
-            case "flat":
-                return f"IVF{self.num_lists},SQfp16"  # vectors are stored in fp16: nothing is lost
-            case "sq8":
-                return f"IVF{self.num_lists},SQ8"
-            case "pq":
-                # np: not polysemous, which nobody asks for and which takes 3 s of annealing a byte.
-                return f"IVF{self.num_lists},PQ{self.pq_bytes}np"
 
 
 @dataclass(frozen=True)
@@ -112,6 +88,7 @@ def train_index(sample: Float16[ndarray, "s d"], spec: IvfSpec, *, seed: int) ->
             remedy="Lower num_lists, store codes otherwise, or search exactly",
         )
     vectors = sample.astype(np.float32)
+    faiss = load_faiss()
     index: Any = faiss.index_factory(sample.shape[1], spec.factory(), faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed & 0x7FFFFFFF
     index.cp.spherical = True
@@ -255,6 +232,7 @@ def _build(
     has = nonzero_rows(vectors)
     if not has.all():
         rows, vectors = rows[has], vectors[has]
+    faiss = load_faiss()
     index: Any = faiss.deserialize_index(trained.index)
     for start in range(0, len(vectors), _QUERIES):
         index.add(vectors[start : start + _QUERIES].astype(np.float32))
@@ -305,7 +283,7 @@ def _require_gpu(spec: IvfSpec) -> None:
         ConfigError: naming the limit, or that there is none.
     """
     check_limits(spec, k=1, device="gpu")
-    if not getattr(faiss, "get_num_gpus", int)():
+    if not getattr(load_faiss(), "get_num_gpus", int)():
         raise ConfigError(
             "FAISS sees no GPU",
             got="faiss-cpu, or no device",

@@ -1,8 +1,12 @@
-"""What a user says of FAISS's inverted lists. Apart from the code, which takes seconds to import."""
+"""What a user says of FAISS's lists, and the index it comes to. Apart from the code, slow to import."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Codes = Literal["flat", "sq8", "pq"]
+Device = Literal["cpu", "gpu"]
 
 
 class IvfConfig(BaseModel):
@@ -28,7 +32,7 @@ class IvfConfig(BaseModel):
         4, ge=1, description="candidates of lossy codes, as a multiple of k, that are scored exactly"
     )
     sample_rows_per_list: int = Field(64, ge=1, description="rows a list to train on")
-    device: Literal["cpu", "gpu"] = Field("cpu", description="where FAISS searches; gpu needs faiss-gpu")
+    device: Device = Field("cpu", description="where FAISS searches; gpu needs faiss-gpu")
     min_recall: float = Field(
         0.95,
         gt=0,
@@ -37,3 +41,25 @@ class IvfConfig(BaseModel):
         "whole pool; a run that finds less is refused",
     )
     recall_rows: int = Field(512, ge=2, le=1 << 20, description="queries sampled to measure recall")
+
+
+@dataclass(frozen=True)
+class IvfSpec:
+    """The index that a config comes to for a pool of a certain size."""
+
+    codes: Codes
+    num_lists: int
+    num_probes: int
+    pq_bytes: int
+    refine: int
+
+    def factory(self) -> str:
+        """FAISS's name of it."""
+        match self.codes:
+            case "flat":
+                return f"IVF{self.num_lists},SQfp16"  # vectors are stored in fp16: nothing is lost
+            case "sq8":
+                return f"IVF{self.num_lists},SQ8"
+            case "pq":
+                # np: not polysemous, which nobody asks for and which takes 3 s of annealing a byte.
+                return f"IVF{self.num_lists},PQ{self.pq_bytes}np"

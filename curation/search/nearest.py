@@ -15,7 +15,7 @@ CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class Candidates:
+class NearCandidates:
     """Rows of a block that may be among the k nearest, and their scores."""
 
     index: Int64[ndarray, " c"]
@@ -38,7 +38,7 @@ def no_rows() -> Nearest:
 
 def candidates(
     query: Float16[ndarray, " d"], vectors: Float16[ndarray, "n d"], *, k: int, floor: float = -np.inf
-) -> Candidates:
+) -> NearCandidates:
     """The rows of a block that may be among the k nearest of all blocks.
 
     Args:
@@ -62,7 +62,7 @@ def candidates(
     if len(score) > k:
         least = max(floor, float(np.partition(score, len(score) - k)[len(score) - k]))
     index = np.flatnonzero((score >= least) & (score > -np.inf))
-    return Candidates(index, score[index])
+    return NearCandidates(index, score[index])
 
 
 def take_best(best: Nearest, more: Nearest, *, k: int) -> Nearest:

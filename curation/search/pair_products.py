@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from curation.search.installed import load_faiss
+
 
 def pair_products(
     a: Float32[np.ndarray, "n d"],
@@ -25,12 +27,11 @@ def pair_products(
     Returns:
         The products; each is off by at most d·2^-24·|a|·|b|, in whatever order it was summed.
     """
-    import faiss  # where most pairs are decided before they come here, FAISS may be missing
-
+    faiss = load_faiss()
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     rows, columns = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(columns, np.int64)
     products = np.empty(len(rows), np.float32)
-    faiss.pairwise_indexed_inner_product(  # type: ignore[attr-defined]
+    faiss.pairwise_indexed_inner_product(
         a.shape[1],
         len(rows),
         faiss.swig_ptr(a),

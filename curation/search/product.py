@@ -34,9 +34,9 @@ from numpy import ndarray
 
 from curation.cpu import has_bf16, has_int8, keeps_fp32
 from curation.errors import ConfigError, IntegrityError
+from curation.search.device import Device
 
 ProposeDtype = Literal["int8", "bf16", "fp16", "fp32"]
-Device = Literal["cpu", "cuda"]
 
 _VALUES = {"int8": torch.int8, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _MAX_NORM = 4.0  # |a| |b| < 32 keeps scores exact; unit vectors are far below

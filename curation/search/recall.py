@@ -9,10 +9,10 @@ from scipy.special import betaincinv
 
 from curation.errors import ConfigError
 from curation.search.cells import nearest_cells, needed_probes
+from curation.search.cells_config import MAX_PROBES
 from curation.search.collapse import equal_vectors
 from curation.search.exact import cosine_pairs
 
-MAX_PROBES = 256  # more than these are not told apart
 _SLICE_ROWS = 16_384  # of a block: bounds the pairs of distinct vectors held at once
 _CONFIDENCE = 0.95
 

@@ -10,10 +10,10 @@ from numpy import ndarray
 from torch import Tensor
 
 from curation.errors import ConfigError
+from curation.search.device import Device
 from curation.search.product import (
     ROUNDING,
     Codes,
-    Device,
     ProposeDtype,
     buffer_for,
     encode,

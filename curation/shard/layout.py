@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8, UInt64
 from pydantic import BaseModel, ConfigDict, Field
 
-from curation.shard.blur import BlurConfig
+from curation.pictures.blur import BlurConfig
 
 TAR_BLOCK_BYTES = 512
 # A tar ends with two zero blocks and is padded to a record, as Python's tarfile and GNU tar do by default.

@@ -5,7 +5,6 @@ how far an image was from being retrieved.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,47 +17,15 @@ from curation.describe.phash import MIN_CERTAIN_BITS, NUM_BITS
 from curation.retrieve import ClusterRetrieval, SampleRetrieval
 from curation.schema import SCORES
 from curation.shard.sample import index_name
-from pipelines.answers.find_image import Found, find_images, names_of
-from pipelines.answers.made import Made, find_made
+from pipelines.answers.find_image import Found, find_images
+from pipelines.answers.finished_run import FinishedRun, open_run
+from pipelines.answers.made import Made
 from pipelines.config.listed import entry_of, read_listed
-from pipelines.config.run_config import RunConfig
-from pipelines.config.run_dir import read_dataset_config, read_manifest
 from pipelines.rows.arrow_columns import numbers, rows_at
 from pipelines.rows.parts import Part, gather_vectors, in_pools, read, read_array, roles, vector_blocks
 
 MAX_MEMBERS = 20
 MAX_HITS = 5
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run, as far as a question about an image needs it."""
-
-    run_dir: str
-    manifest: Mapping[str, Any]
-    config: RunConfig
-    made: Made | None  # None: its intermediate data is gone
-
-    def name(self, row: int) -> str:
-        """`pool/key` of a global row."""
-        return self.names([row])[row]
-
-    def names(self, rows: list[int]) -> dict[int, str]:
-        """`pool/key` of some global rows."""
-        found = names_of(self.run_dir, self.manifest, rows)
-        return {row: f"{image['pool']}/{image['key']}" for row, image in found.items()}
-
-
-def open_run(run_dir: str) -> Run:
-    """Open a finished run, with the config that its dataset was made with.
-
-    Raises:
-        ConfigError: when no dataset was finished in `run_dir`, or its config is not known.
-        IntegrityError: when what it says of itself is damaged.
-    """
-    manifest = read_manifest(run_dir)
-    config = read_dataset_config(run_dir, manifest)
-    return Run(run_dir, manifest, config, find_made(run_dir, config, manifest=manifest))
 
 
 def explain(run_dir: str, image: str, *, pool: str | None) -> dict[str, Any]:
@@ -76,11 +43,11 @@ def explain(run_dir: str, image: str, *, pool: str | None) -> dict[str, Any]:
     return {"images": [_image(run, one) for one in found]}
 
 
-def _image(run: Run, found: Found) -> dict[str, Any]:
+def _image(run: FinishedRun, found: Found) -> dict[str, Any]:
     members = _members(run, found.lineage)
     story: dict[str, Any] = {}
     if run.made is not None:
-        part = part_of(run.made, found.row)
+        part = run.part_of(found.row)
         story["ingest"] = _source(run.made, part, found.row - part.offset)
         story["describe"] = _described(run, part, found.row - part.offset)
         story["judge"] = judged(run.config.judge, part, found.row - part.offset)
@@ -98,13 +65,7 @@ def _image(run: Run, found: Found) -> dict[str, Any]:
     return {**found.lineage, "copies": members, "story": story}
 
 
-def part_of(made: Made, row: int) -> Part:
-    """The part that a global row lies in."""
-    offsets = [part.offset for part in made.parts]
-    return made.parts[int(np.searchsorted(offsets, row, side="right")) - 1]
-
-
-def _members(run: Run, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _members(run: FinishedRun, image: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The images of its component, at most `MAX_MEMBERS`, as the lineage has them."""
     members: list[dict[str, Any]] = []
     if image["component"] is None:
@@ -131,7 +92,7 @@ def _source(made: Made, part: Part, local: int) -> dict[str, Any]:
     }
 
 
-def _described(run: Run, part: Part, local: int) -> dict[str, Any]:
+def _described(run: FinishedRun, part: Part, local: int) -> dict[str, Any]:
     """Everything that describe measured: all columns, with scores of heads where there are any."""
     row = read(part.described).slice(local, 1).to_pylist()[0]
     scores = getattr(part, "scores", None)
@@ -180,7 +141,9 @@ def _most(described: Mapping[str, Any]) -> int:
     return NUM_BITS if described["certain_bits"] is None else described["certain_bits"]
 
 
-def _component(run: Run, made: Made, row: int, *, part: Part, described: Mapping[str, Any]) -> dict[str, Any]:
+def _component(
+    run: FinishedRun, made: Made, row: int, *, part: Part, described: Mapping[str, Any]
+) -> dict[str, Any]:
     """Its group of copies: who stays, how close it is, and the weakest edge that holds the group together."""
     thresholds = _compared_by(run.config.dedup.thresholds, described)
     copies = read(made.copies)
@@ -211,7 +174,9 @@ def _component(run: Run, made: Made, row: int, *, part: Part, described: Mapping
     }
 
 
-def _leak(run: Run, made: Made, row: int, *, part: Part, described: Mapping[str, Any]) -> dict[str, Any]:
+def _leak(
+    run: FinishedRun, made: Made, row: int, *, part: Part, described: Mapping[str, Any]
+) -> dict[str, Any]:
     rule = run.config.decontaminate
     holdouts = [name for name, pool in run.config.pools.items() if pool.role == "holdout"]
     table = read(made.leaks)
@@ -230,7 +195,7 @@ def _leak(run: Run, made: Made, row: int, *, part: Part, described: Mapping[str,
     }
 
 
-def _cluster(run: Run, made: Made, row: int) -> dict[str, Any] | None:
+def _cluster(run: FinishedRun, made: Made, row: int) -> dict[str, Any] | None:
     """Its cluster: how many images are in it, and how many of each curated pool, its seeds."""
     cluster = np.asarray(read_array(made.cluster))
     if cluster[row] < 0:
@@ -247,14 +212,14 @@ def _cluster(run: Run, made: Made, row: int) -> dict[str, Any] | None:
     }
 
 
-def _retrieved(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any] | None:
+def _retrieved(run: FinishedRun, made: Made, row: int, *, pool: str) -> dict[str, Any] | None:
     """What the curated pool has to do with it: it was brought in, or how far it was from that; or as one of
     the pool's own, what it brought in. None where there is nothing to say.
     """
     rule = run.config.pools[pool].retrieval
     if rule.method == "none" or not read_array(made.alive)[row]:
         return None
-    part, hits = part_of(made, row), read(made.hits[pool])
+    part, hits = run.part_of(row), read(made.hits[pool])
     answer: dict[str, Any] = {"pool": pool, "rule": rule.model_dump()}
     if part.pool == pool:
         return answer | _brought(run, hits, row)
@@ -277,7 +242,7 @@ def _retrieved(run: Run, made: Made, row: int, *, pool: str) -> dict[str, Any] |
     return answer
 
 
-def _brought(run: Run, hits: pa.Table, row: int) -> dict[str, Any]:
+def _brought(run: FinishedRun, hits: pa.Table, row: int) -> dict[str, Any]:
     places = np.flatnonzero(numbers(hits["query"]) == row)
     places = places[np.argsort(numbers(hits["rank"])[places], kind="stable")]
     first = rows_at(hits, places[:MAX_HITS])
@@ -286,7 +251,7 @@ def _brought(run: Run, hits: pa.Table, row: int) -> dict[str, Any]:
     return {"num_brought": len(places), "brought": brought}
 
 
-def _missed(run: Run, made: Made, hits: pa.Table, *, row: int, pool: str) -> dict[str, Any] | None:
+def _missed(run: FinishedRun, made: Made, hits: pa.Table, *, row: int, pool: str) -> dict[str, Any] | None:
     """The curated image that came nearest to bringing it in, and the score of the last one that it took.
 
     The score is the fp64 product of the stored vectors, as in the search itself.
@@ -313,7 +278,7 @@ def _missed(run: Run, made: Made, hits: pa.Table, *, row: int, pool: str) -> dic
     }
 
 
-def _place(run: Run, image: Mapping[str, Any]) -> dict[str, Any] | None:
+def _place(run: FinishedRun, image: Mapping[str, Any]) -> dict[str, Any] | None:
     """Where in which tar its bytes lie."""
     if image["shard"] is None:
         return None

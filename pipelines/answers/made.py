@@ -1,8 +1,8 @@
 """What a finished dataset was made of: where each stage left its answer, saved beside the steps.
 
 A run that is asked again goes through the whole flow and finds every receipt, which takes the code of every
-stage and seconds. A question about one image takes this file. It is a marker like those of the steps: `lvd
-clean` removes it, and then the flow is asked.
+stage, and at a billion images the names of half a million files of edges. A question about one image takes
+this file. It is a marker like those of the steps: `lvd clean` removes it, and then the flow is asked.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from curation import storage
 from curation.errors import IntegrityError
 from curation.sealed import seal, unseal
-from pipelines.config.run_config import RunConfig
 from pipelines.engine.step import FileRef
 from pipelines.rows.parts import Part
 
@@ -66,40 +65,24 @@ def save_made(run_dir: str, manifest: Mapping[str, Any], made: Made) -> None:
     storage.publish_bytes(_path(run_dir, manifest), seal(data).encode(), replace=True)
 
 
-def find_made(run_dir: str, config: RunConfig, *, manifest: Mapping[str, Any]) -> Made | None:
-    """What the dataset in `manifest` was made of: as it was saved, or else found by a dry run of the flow.
-
-    None where the intermediate data is gone.
-    """
-    made = _read_made(run_dir, manifest)
-    if made is not None and all(storage.exists(getattr(made, name).path) for name in _FILES):
-        return made
-    # The flow brings every stage along, and they bring torch.
-    from pipelines.answers.evidence import find_curated
-    from pipelines.engine.progress import Progress
-    from pipelines.engine.runner import Runner
-
-    curated = find_curated(Runner(run_dir, None, Progress(quiet=True)), config, manifest=manifest)
-    return None if curated is None else made_of(curated)
-
-
 _FILES = ("copies", "health", "leaks", "alive", "cluster", "closeness")
 
 
-def _read_made(run_dir: str, manifest: Mapping[str, Any]) -> Made | None:
-    """As it was saved; None where it was not, or is damaged: the flow tells the same, and takes longer."""
+def read_made(run_dir: str, manifest: Mapping[str, Any]) -> Made | None:
+    """As it was saved; None where it was not, is damaged, or speaks of files that are gone."""
     path = _path(run_dir, manifest)
     try:
         data = unseal(storage.read_bytes(path), where=path)
         if data["schema"] != MADE_SCHEMA:
             return None
-        return Made(
+        made = Made(
             parts=tuple(_part(part, run_dir) for part in data["parts"]),
             hits={pool: _ref(file, run_dir) for pool, file in data["hits"].items()},
             **{name: _ref(data[name], run_dir) for name in _FILES},
         )
     except (FileNotFoundError, IntegrityError, ValueError, KeyError, TypeError):
         return None
+    return made if all(storage.exists(getattr(made, name).path) for name in _FILES) else None
 
 
 def _path(run_dir: str, manifest: Mapping[str, Any]) -> str:

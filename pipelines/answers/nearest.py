@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Float16, Int64
 
 from curation import storage
-from curation.describe.decode import DecodeConfig
 from curation.errors import ConfigError, SourceError
+from curation.pictures.decode import DecodeConfig
 from curation.printed import visible
 from curation.schema import image_id
 from curation.search.nearest import Nearest, candidates, no_rows, take_best
-from pipelines.answers.explain import Run, open_run, part_of
 from pipelines.answers.find_image import find_images, names_of, rows_of_id
+from pipelines.answers.finished_run import FinishedRun, open_run
 from pipelines.answers.made import Made
 from pipelines.config.listed import read_listed
 from pipelines.rows.parts import Part, read, read_array
@@ -26,7 +26,7 @@ Vectors = Literal["embeddings", "descriptors"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class NearestQuery:
     """What is looked for: an image of the run by id or key, or a file; and where."""
 
     image: str | None = None  # an id, the beginning of one, or a key
@@ -38,18 +38,18 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchAnswer:
     """The nearest images of a run: their rows of the lineage with the score, nearest first."""
 
-    run: Run
-    asked: Asked
+    run: FinishedRun
+    asked: NearestQuery
     query: Mapping[str, Any]  # its row of the lineage, or the name and id of a file
     query_row: int | None  # global; None for a file
     hits: tuple[Mapping[str, Any], ...]
     rows: tuple[int, ...]  # global rows of the hits
 
 
-def search(run_dir: str, asked: Asked) -> Answer:
+def search(run_dir: str, asked: NearestQuery) -> SearchAnswer:
     """Find the nearest images of a finished run, exactly.
 
     Every image of the run that has a vector takes part, kept or dropped. An image is not its own neighbour;
@@ -64,11 +64,11 @@ def search(run_dir: str, asked: Asked) -> Answer:
     made = _require_vectors(run, asked)
     _check_pool(run, asked.pool)
     if asked.file is not None:
-        vector, query = _of_file(run, made, asked)
+        vector, query = _of_file(run, asked)
         row = None
     else:
         assert asked.image is not None, "a search for nothing"
-        row, vector, query = _of_image(run, made, asked)
+        row, vector, query = _of_image(run, asked)
     kept = _kept_rows(run) if asked.kept else None
     found = _nearest(made, vector, asked=asked, leave_out=row, kept=kept)
     names = names_of(run.run_dir, run.manifest, found.row.tolist())
@@ -76,10 +76,10 @@ def search(run_dir: str, asked: Asked) -> Answer:
         {"score_with_query": value, "row": one, **names[one]}
         for one, value in zip(found.row.tolist(), found.score.tolist(), strict=True)
     )
-    return Answer(run, asked, query, row, hits, tuple(found.row.tolist()))
+    return SearchAnswer(run, asked, query, row, hits, tuple(found.row.tolist()))
 
 
-def _require_vectors(run: Run, asked: Asked) -> Made:
+def _require_vectors(run: FinishedRun, asked: NearestQuery) -> Made:
     if run.made is None:
         raise ConfigError(
             f"The vectors of {run.run_dir} are gone",
@@ -95,7 +95,7 @@ def _require_vectors(run: Run, asked: Asked) -> Made:
     return run.made
 
 
-def _check_pool(run: Run, pool: str | None) -> None:
+def _check_pool(run: FinishedRun, pool: str | None) -> None:
     if pool is not None and pool not in run.config.pools:
         raise ConfigError(
             f"{run.run_dir} has no pool {pool!r}", expected=f"one of {', '.join(run.config.pools)}"
@@ -104,18 +104,19 @@ def _check_pool(run: Run, pool: str | None) -> None:
 
 def _vectors_of(part: Part, by: Vectors) -> np.ndarray:
     """The vectors of a part; where one model serves as both, the embeddings are the descriptors."""
-    file = part.descriptors if by == "descriptors" and part.descriptors is not None else part.embeddings
-    return read_array(file)
+    return read_array(part.copy_vectors if by == "descriptors" else part.embeddings)
 
 
-def _of_image(run: Run, made: Made, asked: Asked) -> tuple[int, Float16[np.ndarray, " d"], Mapping[str, Any]]:
+def _of_image(
+    run: FinishedRun, asked: NearestQuery
+) -> tuple[int, Float16[np.ndarray, " d"], Mapping[str, Any]]:
     assert asked.image is not None, "an image that has no name"
     found = find_images(run.run_dir, run.manifest, asked.image)
     if len({one.lineage["image_id"] for one in found}) > 1:
         names = [f"{one.lineage['pool']}/{one.lineage['key']} {one.lineage['image_id']}" for one in found[:5]]
         raise ConfigError(f"{asked.image!r} names several images", got="; ".join(names), expected="one id")
     row = found[0].row
-    vector, part = _vector_at(made, row, by=asked.by), part_of(made, row)
+    vector, part = _vector_at(run, row, by=asked.by), run.part_of(row)
     if not _knows(part, asked.by)[row - part.offset]:
         raise ConfigError(
             f"{found[0].lineage['pool']}/{found[0].lineage['key']} has too little in it to search by this",
@@ -135,18 +136,18 @@ def _knows(part: Part, by: Vectors) -> Bool[np.ndarray, " n"]:
     return np.ones(part.num_rows, bool) if by == "embeddings" else ~is_poor([part])
 
 
-def _vector_at(made: Made, row: int, *, by: Vectors) -> Float16[np.ndarray, " d"]:
-    part = part_of(made, row)
+def _vector_at(run: FinishedRun, row: int, *, by: Vectors) -> Float16[np.ndarray, " d"]:
+    part = run.part_of(row)
     return np.asarray(_vectors_of(part, by)[row - part.offset])
 
 
-def _of_file(run: Run, made: Made, asked: Asked) -> tuple[Float16[np.ndarray, " d"], Mapping[str, Any]]:
+def _of_file(run: FinishedRun, asked: NearestQuery) -> tuple[Float16[np.ndarray, " d"], Mapping[str, Any]]:
     """The vector of a file: the one that the run has of the same bytes, or made by the run's own model."""
     assert asked.file is not None, "a file that has no name"
     data = read_asked(asked.file, run.config.describe.decode)
     query = {"file": asked.file, "image_id": image_id(hashlib.sha256(data).digest())}
     for row in rows_of_id(run.run_dir, run.manifest, query["image_id"]):
-        vector = _vector_at(made, row, by=asked.by)
+        vector = _vector_at(run, row, by=asked.by)
         if vector.any():
             return vector, query
     from pipelines.models.embed_file import embed_file
@@ -154,7 +155,8 @@ def _of_file(run: Run, made: Made, asked: Asked) -> tuple[Float16[np.ndarray, " 
     settings = run.config.describe
     embed = settings.descriptor_embed if asked.by == "descriptors" else settings.embed
     assert embed is not None, "no descriptor: seen to before"
-    return embed_file(data, embed, decoding=settings.decode, path=asked.file), query
+    threads = run.config.executor.threads
+    return embed_file(data, embed, threads=threads, decoding=settings.decode, path=asked.file), query
 
 
 def read_asked(file: str, decoding: DecodeConfig) -> bytes:
@@ -174,7 +176,7 @@ def read_asked(file: str, decoding: DecodeConfig) -> bytes:
         ) from error
 
 
-def _kept_rows(run: Run) -> Int64[np.ndarray, " n"]:
+def _kept_rows(run: FinishedRun) -> Int64[np.ndarray, " n"]:
     """Global rows of the dataset."""
     kept, offset = [], 0
     for entry in run.manifest["lineage"]:
@@ -188,7 +190,7 @@ def _nearest(
     made: Made,
     vector: Float16[np.ndarray, " d"],
     *,
-    asked: Asked,
+    asked: NearestQuery,
     leave_out: int | None,
     kept: Int64[np.ndarray, " n"] | None,
 ) -> Nearest:
@@ -220,12 +222,12 @@ def _id_words(part: Part, local: Int64[np.ndarray, " c"]) -> np.ndarray:
     return np.frombuffer(data, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
-def search_data(answer: Answer) -> dict[str, Any]:
+def search_data(answer: SearchAnswer) -> dict[str, Any]:
     """The answer as plain data."""
     return {"query": dict(answer.query), "by": answer.asked.by, "hits": [dict(hit) for hit in answer.hits]}
 
 
-def search_lines(answer: Answer) -> list[str]:
+def search_lines(answer: SearchAnswer) -> list[str]:
     """The answer for people: a table, nearest first."""
     query, by = answer.query, answer.asked.by
     name = query["file"] if "file" in query else f"{query['pool']}/{query['key']}"

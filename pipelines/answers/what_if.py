@@ -8,21 +8,20 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
+from curation.dedup.config import DedupConfig
 from curation.dedup.edges import Edges
-from curation.dedup.pairs import DedupConfig
 from curation.errors import ConfigError
 from curation.schema import EDGE_KINDS
+from pipelines.answers.finished_run import open_run
 from pipelines.config.run_config import RunConfig
 from pipelines.config.run_dir import read_run_config
 from pipelines.engine.progress import Progress
 from pipelines.engine.runner import Runner, StopHereError
+from pipelines.lvd import find_copies
 from pipelines.rows.parts import Part, read_array, row_table
 from pipelines.stages.copies.components import Decision, decide
-from pipelines.stages.copies.dedup import Copies, dedup, read_copies, survivor_rank
-from pipelines.stages.copies.pca_hash import hash_descriptors
+from pipelines.stages.copies.dedup import Copies, read_copies, survivor_rank
 from pipelines.stages.copies.saved_edges import DecidingEdges
-from pipelines.stages.describe.describe import describe_parts, judge_parts
-from pipelines.stages.describe.score import score_parts
 from pipelines.stages.ingest.ingest import ingest
 from pipelines.stages.shard.dataset import measured_recalls, num_edges_dropped
 from pipelines.words import table_lines
@@ -58,7 +57,7 @@ def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
     rule = _asked_rule(config.dedup, asked)
     firsts = np.asarray(read_array(copies.firsts))
     found = decide(parts, firsts, copies.edges, rank=survivor_rank(parts), rule=rule)
-    now = read_copies(copies)
+    now = read_copies(copies.copies)
     names = Names(parts)
     dropped_now, dropped_then = _dropped(now), _dropped(found.copies)
     newly_dropped, newly_kept = (
@@ -83,15 +82,16 @@ def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
 
 
 def _find(runner: Runner) -> tuple[RunConfig, tuple[Part, ...], Copies]:
-    """The run's config, parts and edges, by a dry run of the flow as far as dedup."""
-    config = read_run_config(runner.run_dir)
+    """The run's config, parts and edges, by a dry run of the flow as far as dedup.
+
+    The config is that of the dataset, whatever has run since; where there is none yet, that of the run.
+    """
     try:
-        parts = ingest(runner, config, refresh=False)
-        parts = describe_parts(runner, config, parts, refresh=False)
-        parts = score_parts(runner, config, parts)
-        parts = judge_parts(runner, config, parts)
-        parts = hash_descriptors(runner, config, parts)
-        copies = dedup(runner, config, parts)
+        config = open_run(runner.run_dir).config
+    except ConfigError:
+        config = read_run_config(runner.run_dir)
+    try:
+        parts, copies = find_copies(runner, config, ingest(runner, config, refresh=False), refresh=False)
     except StopHereError as error:
         raise ConfigError(
             f"{runner.run_dir} has no saved edges",

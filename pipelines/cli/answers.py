@@ -124,9 +124,9 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    from pipelines.answers.nearest import Asked, search, search_data, search_lines
+    from pipelines.answers.nearest import NearestQuery, search, search_data, search_lines
 
-    asked = Asked(
+    asked = NearestQuery(
         arguments.image,
         arguments.file,
         by="descriptors" if arguments.descriptor else "embeddings",

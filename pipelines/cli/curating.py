@@ -1,12 +1,42 @@
 """The commands of `lvd` that make a dataset: run, plan and demo."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.cli.command_parser import count_argument, path_argument
 from pipelines.cli.shared_flags import add_config_arguments, config_arguments, show
 from pipelines.engine.flow import FLOW
 from pipelines.engine.output import print_json, print_lines
+
+if TYPE_CHECKING:
+    from pipelines.config.run_config import ExecutorConfig
+
+
+def add_init(commands: Any) -> None:
+    """`lvd init`."""
+    init = commands.add_parser(
+        "init",
+        help="write the config of a first run on your own folders",
+        description="Write a config for the images in DIR: what kind of files each folder holds is told by "
+        "their names. With --trust, what resembles your own images is taken from DIR; without, copies are "
+        "removed. It says which embedder to take, and what to run next.",
+        epilog="example: lvd init /data/web --trust /data/mine --holdout /data/evaluation",
+    )
+    init.add_argument("folders", nargs="+", metavar="DIR", type=path_argument, help="images to be searched")
+    init.add_argument(
+        "--trust", action="append", default=[], metavar="DIR", type=path_argument,
+        help="images that you trust; may be given again",
+    )  # fmt: skip
+    init.add_argument(
+        "--holdout", action="append", default=[], metavar="DIR", type=path_argument,
+        help="images that must not leak into the dataset, such as evaluation images; may be given again",
+    )  # fmt: skip
+    init.add_argument("--name", default="first", help="of the dataset (default: first)")
+    init.add_argument(
+        "--out", type=path_argument, default="first.yaml", metavar="FILE", help="default: first.yaml"
+    )
+    init.add_argument("--json", action="store_true", help="print JSON")
+    init.set_defaults(command=_init)
 
 
 def add_run(commands: Any) -> None:
@@ -22,7 +52,9 @@ def add_run(commands: Any) -> None:
         epilog="example: lvd run curate.yaml --set pools.web.sources.0.path=/data/web --executor local",
     )
     add_config_arguments(run)
-    run.add_argument("--executor", choices=("ray", "local"), help="where the work is done (executor.kind)")
+    run.add_argument(
+        "--executor", choices=("auto", "ray", "local"), help="where the work is done (executor.kind)"
+    )
     run.add_argument("--address", help="of a running Ray cluster, such as auto (executor.address)")
     run.add_argument("--workers", type=count_argument, help="at most so many workers (executor.workers)")
     run.add_argument("--until", choices=FLOW, metavar="STAGE", help=f"stop after a stage: {', '.join(FLOW)}")
@@ -85,10 +117,21 @@ def add_demo(commands: Any) -> None:
     demo.add_argument(
         "--out", type=path_argument, default="runs/demo", metavar="DIR", help="where to (default: runs/demo)"
     )
-    demo.add_argument("--executor", choices=("ray", "local"), default="ray", help="default: ray")
+    demo.add_argument("--executor", choices=("auto", "ray", "local"), default="auto", help="default: auto")
     demo.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
     demo.add_argument("--json", action="store_true", help="print JSON")
     demo.set_defaults(command=_demo)
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from pipelines.config.first_config import first_config, write_first_config
+
+    folders = {"trusted": arguments.trust, "images": arguments.folders, "holdout": arguments.holdout}
+    text = first_config(arguments.name, folders)
+    write_first_config(arguments.out, text)
+    lines = [*text.splitlines(), "", f"next: lvd plan {arguments.out}, then lvd run {arguments.out}"]
+    show(arguments, {"config": arguments.out}, lines)
+    return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -100,7 +143,7 @@ def _run(arguments: argparse.Namespace) -> int:
     overrides = [f"executor.{name}={value}" for name, value in flags.items() if value is not None]
     config = load_config(arguments.config, arguments.overrides + overrides)
     require_vector_files(config)
-    _go_on_apart_on_ray(arguments, config.executor.kind)
+    _go_on_apart_on_ray(arguments, config.executor)
     result = run(config, until=arguments.until, refresh=arguments.refresh)
     if result.manifest is not None and not arguments.json:
         from pipelines.answers.status import summary_lines
@@ -119,9 +162,9 @@ def _run(arguments: argparse.Namespace) -> int:
     return result.exit_code
 
 
-def _go_on_apart_on_ray(arguments: argparse.Namespace, executor: str | None) -> None:
+def _go_on_apart_on_ray(arguments: argparse.Namespace, executor: "ExecutorConfig") -> None:
     """Leave behind a process that tells how Ray ended this one, where this is a program of its own."""
-    if executor == "ray" and arguments.is_program:
+    if executor.chosen == "ray" and arguments.is_program:
         from pipelines.engine.last_words import go_on_apart
 
         go_on_apart()
@@ -129,11 +172,11 @@ def _go_on_apart_on_ray(arguments: argparse.Namespace, executor: str | None) -> 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from pipelines.config.run_config import load_config, require_vector_files
-    from pipelines.plan.answer import Asked, images_of, make_plan
+    from pipelines.plan.answer import PlanQuestion, images_of, make_plan
     from pipelines.plan.words import plan_data, plan_report
 
     config = load_config(arguments.config, arguments.overrides)
-    asked = Asked(
+    asked = PlanQuestion(
         images=images_of(arguments.images),
         like=arguments.like,
         rates=arguments.rates,
@@ -150,7 +193,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from pipelines.config.run_config import ExecutorConfig
     from pipelines.demo.command import demo
 
-    _go_on_apart_on_ray(arguments, arguments.executor)
+    _go_on_apart_on_ray(arguments, ExecutorConfig(kind=arguments.executor))
     return demo(arguments.out, seed=arguments.seed, executor=arguments.executor, as_json=arguments.json)

@@ -9,7 +9,7 @@ from curation.errors import ExecutorError, LvdError, is_no_memory
 from curation.packages import distribution_of, is_of_ours
 from pipelines.cli.answers import add_dedup, add_readers, add_search
 from pipelines.cli.command_parser import CommandParser
-from pipelines.cli.curating import add_demo, add_plan, add_run
+from pipelines.cli.curating import add_demo, add_init, add_plan, add_run
 from pipelines.cli.keeping import add_verify_and_clean
 from pipelines.cli.training import add_evaluate, add_export, add_pretrain
 from pipelines.engine.output import print_error
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lvd {version}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     for add in (
-        add_run, add_plan, add_readers, add_search, add_dedup, add_verify_and_clean, add_pretrain,
+        add_init, add_run, add_plan, add_readers, add_search, add_dedup, add_verify_and_clean, add_pretrain,
         add_evaluate, add_export, add_demo,
     ):  # fmt: skip
         add(commands)

@@ -10,6 +10,7 @@ from curation.describe.heads_config import HeadsConfig
 from curation.ingest.sources import Source, WarcSource
 from curation.ingest.web.url_source import UrlSource
 from pipelines.config.run_config import RunConfig
+from pipelines.models.own_weights import weights_file
 
 
 def absolute(config: RunConfig) -> RunConfig:
@@ -51,8 +52,6 @@ def _embedder(spec: str) -> str:
     parsed = parse_embedder(spec)
     weights = parsed.weights
     if parsed.library == "vit":
-        from pipelines.models.own_vit import weights_file  # the trainer takes seconds to import
-
         return f"vit:{weights_file(weights)}"
     if parsed.library == "sscd":
         whitening = parsed.whitening and _path(parsed.whitening)

@@ -1,14 +1,15 @@
 """The root config: what a run is made of. It is split into stage configs here, and never passed down."""
 
 import hashlib
+import os
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curation import storage
 from curation.cluster.config import ClusterConfig, HierarchyConfig
+from curation.dedup.config import DedupConfig
 from curation.dedup.decontaminate import DecontaminateConfig
-from curation.dedup.pairs import DedupConfig
 from curation.describe.describe import DescribeConfig
 from curation.describe.embed import parse_embedder
 from curation.describe.filters import JudgeConfig
@@ -75,16 +76,36 @@ class IngestConfig(BaseModel):
 
 
 class ExecutorConfig(BaseModel):
-    """Where the work is done. Nothing here changes what comes out."""
+    """Where the work is done. Nothing here changes what comes out, but for `threads` where a model runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["ray", "local"] = Field("ray", description="ray, or local: in this process, without Ray")
+    kind: Literal["auto", "ray", "local"] = Field(
+        "auto",
+        description="ray, or local: in this process, without Ray; auto: local where a Ray of our own could "
+        "run one worker only",
+    )
     address: str | None = Field(None, description="of a running Ray cluster; null starts one on this machine")
     workers: int | None = Field(None, ge=1, description="at most so many workers; null: what the cores carry")
     num_cpus: int | None = Field(
         None, ge=1, description="cores that a Ray of our own offers; null: the machine's"
     )
+    threads: int = Field(
+        2, ge=1, description="cores of a worker; the order of a model's sums depends on it, so it is fixed"
+    )
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that a Ray of our own could run on this machine."""
+        cores = self.num_cpus or len(os.sched_getaffinity(0))
+        return min(self.workers or cores, max(1, cores // self.threads))
+
+    @property
+    def chosen(self) -> Literal["ray", "local"]:
+        """What `auto` stands for: a single worker is this process, which has its imports behind it."""
+        if self.kind != "auto":
+            return self.kind
+        return "local" if self.address is None and self.num_workers == 1 else "ray"
 
 
 class RunConfig(BaseModel):

@@ -84,7 +84,17 @@ def dataset_config_file(run_dir: str, manifest: Mapping[str, Any]) -> Path:
 
 
 def _read(file: Path, run_dir: str) -> RunConfig:
-    return validate(read_yaml(file), where=str(file)).model_copy(update={"run_dir": run_dir})
+    return validate(_as_named_now(read_yaml(file)), where=str(file)).model_copy(update={"run_dir": run_dir})
+
+
+def _as_named_now(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved config under today's names: a dataset stays readable when a field moves."""
+    describe = saved.get("describe", {})
+    embed = dict(describe.get("embed", {}))
+    if "threads" not in embed:
+        return saved
+    executor = {"threads": embed.pop("threads"), **saved.get("executor", {})}
+    return {**saved, "describe": {**describe, "embed": embed}, "executor": executor}
 
 
 def saved_config(sha256: str) -> str:

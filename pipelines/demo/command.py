@@ -49,7 +49,7 @@ _MARK = ".lvd-demo"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """What the demo came to."""
 
     manifest: dict[str, Any]
@@ -109,9 +109,9 @@ def _make_room(root: Path) -> None:
         remove(str(path))
 
 
-def _go_round(root: Path, *, seed: int, executor: str, size: Size) -> Outcome:
+def _go_round(root: Path, *, seed: int, executor: str, size: Size) -> DemoOutcome:
     """Draw, train on what is trusted, curate with what was learned, train on what was curated, measure."""
-    web, common = root / "web", {"seed": seed, "executor": {"kind": executor}}
+    web, common = root / "web", {"seed": seed, "executor": {"kind": executor, "threads": 1}}
     progress = Progress()
     with _stage(progress, f"drawing a small web below {root}"):
         truth = draw_web(web, seed=seed, num_images=size.num_images)
@@ -135,7 +135,7 @@ def _go_round(root: Path, *, seed: int, executor: str, size: Size) -> Outcome:
     }
     with _stage(progress, "measuring"):
         labelled = lay_out_labelled(web, truth, root / "labelled")
-        return Outcome(
+        return DemoOutcome(
             manifest, _score(truth, root / "run", manifest), measure(embedders, labelled=labelled, web=web)
         )
 

@@ -37,7 +37,7 @@ NUM_PER_TAR = 200
 
 
 @dataclass(frozen=True)
-class Item:
+class WebFile:
     """One file of the web, before it is drawn."""
 
     pool: str
@@ -47,10 +47,10 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Plan:
+class WebPlan:
     """All files of the web and where they will lie; a place is (folder or tar, member or path, key)."""
 
-    items: list[Item]
+    items: list[WebFile]
     keys: list[str]
     tars: list[str | None]  # the tar that holds the file, None for a file in a folder
 
@@ -80,14 +80,14 @@ def draw_web(root: Path, *, seed: int, num_images: int = 3_600, num_threads: int
     return truth
 
 
-def plan_web(*, seed: int, num_images: int) -> Plan:
+def plan_web(*, seed: int, num_images: int) -> WebPlan:
     """Decide which files there are and what each is a copy of, without drawing any."""
     rng = np.random.default_rng(seed)
     items = _plan_originals(num_images)
     items += _plan_copies(items, num_images, rng)
     items += _plan_leaks(items, rng)
     items += [
-        Item(UNCURATED, None, kind) for kind in BROKEN_REASONS for _ in range(max(2, num_images // 450))
+        WebFile(UNCURATED, None, kind) for kind in BROKEN_REASONS for _ in range(max(2, num_images // 450))
     ]
     return _place(items, rng)
 
@@ -129,7 +129,8 @@ def demo_config(root: Path, run_dir: Path, *, embedder: str = "gist") -> dict[st
         "ingest": {"part_rows": 500},
         # A few thousand forwards of a small model are quicker than to compile it in every worker, and their
         # sums too small to be shared among threads.
-        "describe": {"embed": {"embedder": embedder, "compile": False, "threads": 1}, "descriptor": "gist"},
+        "describe": {"embed": {"embedder": embedder, "compile": False}, "descriptor": "gist"},
+        "executor": {"threads": 1},
         "judge": {"min_side_px": 32, "max_aspect": 8.0},
         "dedup": {**copies, "edge_floor": 0.9},
         "decontaminate": copies,
@@ -138,19 +139,19 @@ def demo_config(root: Path, run_dir: Path, *, embedder: str = "gist") -> dict[st
     }
 
 
-def _plan_originals(num_images: int) -> list[Item]:
+def _plan_originals(num_images: int) -> list[WebFile]:
     items = []
     for pool, share in ((CURATED, 0.07), (HOLDOUT, 0.05)):
         num_each = max(3, round(share * num_images / len(TRUSTED)))
-        items += [Item(pool, concept, "original") for concept in TRUSTED for _ in range(num_each)]
+        items += [WebFile(pool, concept, "original") for concept in TRUSTED for _ in range(num_each)]
     tail = 1 / (np.arange(len(CONCEPTS)) + 2.0)
     counts = np.maximum(2, np.round(0.70 * num_images * tail / tail.sum())).astype(int)
     for concept, count in zip(CONCEPTS, counts, strict=True):
-        items += [Item(UNCURATED, concept, "original")] * int(count)
+        items += [WebFile(UNCURATED, concept, "original")] * int(count)
     return items
 
 
-def _plan_copies(items: list[Item], num_images: int, rng: np.random.Generator) -> list[Item]:
+def _plan_copies(items: list[WebFile], num_images: int, rng: np.random.Generator) -> list[WebFile]:
     originals = [index for index, item in enumerate(items) if item.pool != HOLDOUT]
     popular = rng.choice(originals, max(2, len(originals) // 60), replace=False)
     copies = []
@@ -158,21 +159,21 @@ def _plan_copies(items: list[Item], num_images: int, rng: np.random.Generator) -
         for _ in range(max(2, round(0.015 * num_images))):
             # A third of the copies are of few, popular pictures, as on the web.
             parent = int(rng.choice(popular if rng.uniform() < 0.33 else originals))
-            copies.append(Item(UNCURATED, items[parent].concept, kind, parent))
+            copies.append(WebFile(UNCURATED, items[parent].concept, kind, parent))
     return copies
 
 
-def _plan_leaks(items: list[Item], rng: np.random.Generator) -> list[Item]:
+def _plan_leaks(items: list[WebFile], rng: np.random.Generator) -> list[WebFile]:
     """Half of the holdout leaks, each image once; one leak in ten into the curated pool."""
     holdout = rng.permutation([index for index, item in enumerate(items) if item.pool == HOLDOUT])
     leaks = []
     for number, parent in enumerate(holdout[: len(holdout) // 2].tolist()):
         pool = CURATED if number % 10 == 0 else UNCURATED
-        leaks.append(Item(pool, items[parent].concept, LEAKS[number % len(LEAKS)], parent))
+        leaks.append(WebFile(pool, items[parent].concept, LEAKS[number % len(LEAKS)], parent))
     return leaks
 
 
-def _place(items: list[Item], rng: np.random.Generator) -> Plan:
+def _place(items: list[WebFile], rng: np.random.Generator) -> WebPlan:
     """Give every file its key; on the web the order is chance, so that no name tells what a file is."""
     web = [index for index, item in enumerate(items) if item.pool == UNCURATED]
     number = dict(zip(web, rng.permutation(len(web)).tolist(), strict=True))
@@ -192,10 +193,10 @@ def _place(items: list[Item], rng: np.random.Generator) -> Plan:
             key = f"{tar}/{number[index]:05d}.{suffix}"
         keys.append(key)
         tars.append(tar)
-    return Plan(items, keys, tars)
+    return WebPlan(items, keys, tars)
 
 
-def _suffix(item: Item, rng: np.random.Generator) -> str:
+def _suffix(item: WebFile, rng: np.random.Generator) -> str:
     if item.kind == "broken_bomb":
         return "png"
     if item.kind == "original":
@@ -203,7 +204,7 @@ def _suffix(item: Item, rng: np.random.Generator) -> str:
     return "jpg"
 
 
-def _make(plan: Plan, index: int, files: dict[int, bytes], *, seed: int) -> bytes:
+def _make(plan: WebPlan, index: int, files: dict[int, bytes], *, seed: int) -> bytes:
     """The bytes of one file; of a copy, from its parent's bytes in `files`."""
     item = plan.items[index]
     rng = np.random.default_rng([seed, index])
@@ -258,7 +259,7 @@ def _bomb(side_px: int) -> bytes:
     return data
 
 
-def _write_files(root: Path, plan: Plan, files: dict[int, bytes], *, seed: int) -> None:
+def _write_files(root: Path, plan: WebPlan, files: dict[int, bytes], *, seed: int) -> None:
     by_tar: dict[str, list[int]] = {}
     for index, (item, key, tar) in enumerate(zip(plan.items, plan.keys, plan.tars, strict=True)):
         if tar is not None:
@@ -277,7 +278,7 @@ def _write_files(root: Path, plan: Plan, files: dict[int, bytes], *, seed: int) 
                     opened.addfile(member, io.BytesIO(data))
 
 
-def _sample(plan: Plan, index: int, data: bytes, *, seed: int) -> Iterator[tuple[str, bytes]]:
+def _sample(plan: WebPlan, index: int, data: bytes, *, seed: int) -> Iterator[tuple[str, bytes]]:
     """The members of one WebDataset sample: the image, its caption, and what its page said."""
     concept = plan.items[index].concept
     name = plan.keys[index].rsplit("/", 1)[1]
@@ -289,7 +290,7 @@ def _sample(plan: Plan, index: int, data: bytes, *, seed: int) -> Iterator[tuple
     yield f"{stem}.json", json.dumps(page).encode()
 
 
-def _truth(plan: Plan) -> Truth:
+def _truth(plan: WebPlan) -> Truth:
     parents = [item.parent for item in plan.items]
     return pa.table(
         {

@@ -55,7 +55,7 @@ def _alone(pipe: Connection, packed: bytes) -> None:
     try:
         perform_it, step = pickle.loads(packed)
         set_threads(step.threads)
-        answer = perform_it(step.load())
+        answer = perform_it(step.work())
     except LvdError as error:
         answer = error
     except Exception:  # our own fault, and not the item's: the parent raises it

@@ -1,21 +1,21 @@
 """The local executor: items one after the other in this process. For debugging, and where there is no Ray."""
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from curation import storage
 from pipelines.engine.alone import do_alone
 from pipelines.engine.row_notes import SCRATCH
-from pipelines.engine.runner import Death
-from pipelines.engine.step import IN_FLIGHT, Item, Receipt, Step, Work, perform
+from pipelines.engine.runner import Death, Outcomes
+from pipelines.engine.step import IN_FLIGHT, AnyItem, AnyStep, Receipt, Work, perform
 from pipelines.engine.threads import set_threads
 
 
 class LocalExecutor:
     """Does items in this process; takes aside, into a process of its own, what this process once died of."""
 
-    def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+    def run(self, step: AnyStep, items: Sequence[AnyItem], run_dir: str) -> Outcomes:
         work: Work | None = None
         set_threads(step.threads)
         for position, item in enumerate(items):
@@ -27,14 +27,14 @@ class LocalExecutor:
                 continue
             try:  # from before the note: a SIGTERM may come at any time, and is no death
                 storage.publish_bytes(note, b"")
-                work = work or step.load()
+                work = work or step.work()
                 receipt = perform(work, step, item, run_dir=run_dir)
             finally:
                 storage.remove_file(note)
             yield position, receipt
 
     def run_alone(
-        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
+        self, step: AnyStep, item: AnyItem, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
         work = partial(perform, step=step, item=item, run_dir=run_dir, condemned=condemned, publish=publish)
         outcome = do_alone(pickle.dumps((work, step)))
@@ -43,6 +43,6 @@ class LocalExecutor:
         return outcome
 
 
-def _note(step: Step, item: Item, run_dir: str) -> str:
+def _note(step: AnyStep, item: AnyItem, run_dir: str) -> str:
     """The file that says that an item is being done in the process of a run."""
     return storage.join(run_dir, SCRATCH, f"{IN_FLIGHT}{step.identity(item)}")

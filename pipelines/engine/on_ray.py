@@ -10,7 +10,7 @@ import traceback
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -25,10 +25,10 @@ from curation import storage
 from curation.errors import ConfigError, ExecutorError, LvdError
 from pipelines.engine.alone import do_alone
 from pipelines.engine.last_words import is_lost
-from pipelines.engine.ray_watch import Cluster, Watch, end_marked, leave_at_exit, marking
+from pipelines.engine.ray_watch import RayCluster, Watch, end_marked, leave_at_exit, marking
 from pipelines.engine.row_notes import SCRATCH
-from pipelines.engine.runner import MAX_ATTEMPTS, Death
-from pipelines.engine.step import Item, Receipt, Step, Work, perform
+from pipelines.engine.runner import MAX_ATTEMPTS, Death, Outcomes
+from pipelines.engine.step import AnyItem, AnyStep, Receipt, Work, perform
 from pipelines.engine.threads import set_threads
 
 # Parts of one Ray Data execution: bounds what the driver and the scheduler hold at a time.
@@ -79,11 +79,11 @@ class RayExecutor:
         elif self._ours:
             _end(self._watch.cluster.mark)
 
-    def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+    def run(self, step: AnyStep, items: Sequence[AnyItem], run_dir: str) -> Outcomes:
         with _cluster_errors():
             yield from self._watch.drawn(self._run(step, items, run_dir))
 
-    def _run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+    def _run(self, step: AnyStep, items: Sequence[AnyItem], run_dir: str) -> Outcomes:
         check_run_dir_is_shared(run_dir)
         for start in range(0, len(items), WAVE_PARTS):
             wave = items[start : start + WAVE_PARTS]
@@ -93,7 +93,7 @@ class RayExecutor:
             for position, outcome in outcomes:
                 yield start + position, outcome
 
-    def _map(self, step: Step, wave: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+    def _map(self, step: AnyStep, wave: Sequence[AnyItem], run_dir: str) -> Outcomes:
         context = ray.data.DataContext.get_current()
         context.max_errored_blocks = -1  # a part that is lost is found missing below, and rescued
         context.enable_progress_bars = False
@@ -108,7 +108,7 @@ class RayExecutor:
             yield position, Death(f"its worker died {MAX_ATTEMPTS} times", blames_item=True)
 
     def _schedule(
-        self, parts: ray.data.Dataset, step: Step, run_dir: str, num_parts: int
+        self, parts: ray.data.Dataset, step: AnyStep, run_dir: str, num_parts: int
     ) -> ray.data.Dataset:
         most = self._most_workers(step, num_parts)
         # Ray's own defaults retry for ever: an image that kills its decoder would never end. There is no
@@ -136,14 +136,13 @@ class RayExecutor:
                 max_retries=MAX_ATTEMPTS - 1,
             )
 
-    def _tasks(self, step: Step, wave: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+    def _tasks(self, step: AnyStep, wave: Sequence[AnyItem], run_dir: str) -> Outcomes:
         remote = ray.remote(_do_whole).options(
             num_cpus=step.threads, num_gpus=step.num_gpus, max_retries=MAX_ATTEMPTS - 1
         )
         # What all items name, such as every part of a run, goes to each node once.
         shared = {key: ray.put(value) for key, value in _shared(wave).items()}
-        own = [{key: value for key, value in item.payload.items() if key not in shared} for item in wave]
-        wave = [replace(item, payload=payload) for item, payload in zip(wave, own, strict=True)]
+        wave = [_with_fields(item, dict.fromkeys(shared, ())) for item in wave]
         waiting = list(enumerate(wave))[::-1]
         running: dict[Any, int] = {}
         while waiting or running:
@@ -154,7 +153,7 @@ class RayExecutor:
                 yield running.pop(ref), _result(ref)
 
     def run_alone(
-        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
+        self, step: AnyStep, item: AnyItem, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
         work = partial(perform, step=step, item=item, run_dir=run_dir, condemned=condemned, publish=publish)
         remote = ray.remote(_do_alone).options(num_cpus=step.threads, num_gpus=step.num_gpus, max_retries=0)
@@ -170,13 +169,13 @@ class RayExecutor:
             [outcome] = self._watch.drawn(ask())
         return outcome
 
-    def _most_workers(self, step: Step, num_items: int) -> int:
+    def _most_workers(self, step: AnyStep, num_items: int) -> int:
         cores, gpus = _of_nodes("CPU"), _of_nodes("GPU")
         if max(cores) < step.threads:
             raise ConfigError(
                 "No worker fits a node of the cluster",
                 got=f"{max(cores)} cores on the largest node",
-                expected=f"at least {step.threads} (describe.embed.threads)",
+                expected=f"at least {step.threads} (executor.threads)",
             )
         fit = [node // step.threads for node in cores]
         if step.num_gpus:
@@ -192,15 +191,15 @@ class RayExecutor:
         return max(1, min(self._workers or fitting, fitting, num_items))
 
 
-def _place(address: str | None, mark: str | None) -> Cluster:
+def _place(address: str | None, mark: str | None) -> RayCluster:
     if address and address.startswith(
         "ray://"
     ):  # a client's own machine may not reach the head's other ports
-        return Cluster(None, None)
+        return RayCluster(None, None)
     context = ray.get_runtime_context()
     host, _, port = context.gcs_address.rpartition(":")
     [node] = (node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
-    return Cluster((host.strip("[]"), int(port)), node["RayletSocketName"], mark)
+    return RayCluster((host.strip("[]"), int(port)), node["RayletSocketName"], mark)
 
 
 @contextlib.contextmanager
@@ -219,7 +218,7 @@ def _of_nodes(resource: str) -> list[int]:
 class _PartWorker:
     """An actor of Ray Data's pool: loads the work once, then does part after part."""
 
-    def __init__(self, step: Step, run_dir: str) -> None:
+    def __init__(self, step: AnyStep, run_dir: str) -> None:
         self._step = step
         self._run_dir = run_dir
         self._work: Work | None = None
@@ -228,42 +227,46 @@ class _PartWorker:
         return _do_part(batch, step=self._step, run_dir=self._run_dir, load=self._load)
 
     def _load(self) -> Work:
-        self._work = self._work or self._step.load()
+        self._work = self._work or self._step.work()
         return self._work
 
 
 def _do_part(
-    batch: dict[str, Any], *, step: Step, run_dir: str, load: Callable[[], Work] | None = None
+    batch: dict[str, Any], *, step: AnyStep, run_dir: str, load: Callable[[], Work] | None = None
 ) -> dict[str, Any]:
     outcome: object
     try:
         set_threads(step.threads)
-        outcome = perform((load or step.load)(), step, _load_item(batch), run_dir=run_dir)
+        outcome = perform((load or step.work)(), step, _load_item(batch), run_dir=run_dir)
     except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
         outcome = _portable(error)
     return {"position": batch["position"], "outcome": [_pack(outcome)]}
 
 
-def _shared(wave: Sequence[Item]) -> dict[str, Any]:
-    """Long tuples of the payloads that are one object in all of a wave's items."""
-    first, *others = wave
+def _shared(wave: Sequence[AnyItem]) -> dict[str, Any]:
+    """Long tuples of the tasks that are one object in all of a wave's items."""
+    first, *others = (item.task for item in wave)
     return {
-        key: value
-        for key, value in first.payload.items()
-        if others and isinstance(value, tuple) and len(value) >= MIN_SHARED
-        if all(item.payload.get(key) is value for item in others)
+        field.name: value
+        for field in fields(first)
+        if others and isinstance(value := getattr(first, field.name), tuple) and len(value) >= MIN_SHARED
+        if all(getattr(task, field.name, None) is value for task in others)
     }
 
 
-def _do_whole(step: Step, item: Item, run_dir: str, shared: Mapping[str, ray.ObjectRef]) -> bytes:
-    whole = {**item.payload, **{key: ray.get(ref) for key, ref in shared.items()}}
-    return _do(step, replace(item, payload=whole), run_dir, {}, True)
+def _with_fields(item: AnyItem, values: Mapping[str, Any]) -> AnyItem:
+    return replace(item, task=replace(item.task, **values))
 
 
-def _do(step: Step, item: Item, run_dir: str, condemned: dict[int, str], publish: bool) -> bytes:
+def _do_whole(step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, ray.ObjectRef]) -> bytes:
+    whole = _with_fields(item, {name: ray.get(ref) for name, ref in shared.items()})
+    return _do(step, whole, run_dir, {}, True)
+
+
+def _do(step: AnyStep, item: AnyItem, run_dir: str, condemned: dict[int, str], publish: bool) -> bytes:
     try:
         set_threads(step.threads)
-        return _pack(perform(step.load(), step, item, run_dir=run_dir, condemned=condemned, publish=publish))
+        return _pack(perform(step.work(), step, item, run_dir=run_dir, condemned=condemned, publish=publish))
     except Exception as error:
         return _pack(_portable(error))
 
@@ -281,7 +284,7 @@ def _portable(error: Exception) -> LvdError:
     return ExecutorError(f"A worker failed: {error!r}", got="".join(traceback.format_exception(error)))
 
 
-def _load_item(batch: dict[str, Any]) -> Item:
+def _load_item(batch: dict[str, Any]) -> AnyItem:
     return ray.cloudpickle.loads(batch["item"][0])
 
 

@@ -51,7 +51,7 @@ class Progress:
 
     @contextmanager
     def step(
-        self, name: str, *, total: int, done: int, rows: "Rows | None" = None
+        self, name: str, *, total: int, done: int, rows: "RowCount | None" = None
     ) -> Iterator[Callable[[Receipt], None]]:
         """Show one step; what is yielded is called for every item that gets done.
 
@@ -61,7 +61,7 @@ class Progress:
             done: items that were done before.
             rows: the images of the items, where it can be told how many of an item in work are done.
         """
-        count = _Count(name, total, done, rows or Rows())
+        count = _Count(name, total, done, rows or RowCount())
         if self.quiet:
             yield lambda _receipt: None
         else:
@@ -127,7 +127,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowCount:
     """The images of a step's items.
 
     Args:
@@ -149,7 +149,7 @@ class _Count:
     name: str
     total: int
     num_items: int  # done, those from before among them
-    rows: Rows
+    rows: RowCount
     lock: threading.RLock = field(default_factory=threading.RLock)
     started: float = field(default_factory=time.monotonic)
     told: float = field(default_factory=time.monotonic)  # when the last line was printed

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Cluster:
+class RayCluster:
     """Where a cluster is to be seen.
 
     Args:
@@ -59,7 +59,7 @@ class Watch:
         lost: why the cluster is lost, once it is.
     """
 
-    def __init__(self, cluster: Cluster, say: Callable[[str], None]) -> None:
+    def __init__(self, cluster: RayCluster, say: Callable[[str], None]) -> None:
         self.cluster = cluster
         self.lost: str | None = None
         self._say = say

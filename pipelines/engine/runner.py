@@ -9,17 +9,17 @@ from curation import storage
 from curation.errors import ExecutorError, IntegrityError
 from curation.local_reads import NotRegularError
 from curation.sealed import seal, unseal
+from pipelines.engine.digest import digest_of
 from pipelines.engine.flow import FLOW
 from pipelines.engine.lock import Owned
-from pipelines.engine.progress import Progress, Rows
+from pipelines.engine.progress import Progress, RowCount
 from pipelines.engine.row_notes import noted_rows
 from pipelines.engine.step import (
     RECEIPT,
     SET_ASIDE,
-    Item,
+    AnyItem,
+    AnyStep,
     Receipt,
-    Step,
-    digest_of,
     find_receipt,
     item_folder,
 )
@@ -41,10 +41,14 @@ class Death:
     blames_item: bool  # False for out-of-memory, preemption and the like: they condemn nobody
 
 
+# Positions of items, in any order, with what became of them.
+Outcomes = Iterator[tuple[int, Receipt | Death]]
+
+
 class Executor(Protocol):
     """Where the work of items is done. Both executors give the same bytes."""
 
-    def run(self, step: Step, items: Sequence[Item], run_dir: str) -> Iterator[tuple[int, Receipt | Death]]:
+    def run(self, step: AnyStep, items: Sequence[AnyItem], run_dir: str) -> Outcomes:
         """Do every item, in any order; yield each item's position with its receipt, or its death.
 
         Retries after a worker's death are the executor's own, at most `MAX_ATTEMPTS`; an exception that the
@@ -53,7 +57,7 @@ class Executor(Protocol):
         ...
 
     def run_alone(
-        self, step: Step, item: Item, run_dir: str, *, condemned: Mapping[int, str], publish: bool
+        self, step: AnyStep, item: AnyItem, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
         """Do one item in a fresh process of its own; without `publish` only to see whether it survives."""
         ...
@@ -106,7 +110,7 @@ class Runner:
         default_factory=dict
     )  # by step, as they were when it was first asked
 
-    def run(self, step: Step, items: Sequence[Item]) -> list[Receipt]:
+    def run(self, step: AnyStep, items: Sequence[AnyItem]) -> list[Receipt]:
         """The receipts of all items, in their order; what is done already is not done again.
 
         Raises:
@@ -135,7 +139,7 @@ class Runner:
             raise StopHereError
         if todo and self.executor is not None:
             self._say_what_is_anew(step, items, there.difference(identities) if not done else set())
-            rows = Rows(
+            rows = RowCount(
                 sum(items[i].num_rows for i in {*done, *todo}),
                 sum(items[i].num_rows for i in done),
                 partial(self._rows_in_work, {identities[i]: items[i].num_rows for i in todo}),
@@ -161,9 +165,9 @@ class Runner:
         noted = noted_rows(self.run_dir)
         return sum(min(n, num_rows[i] or n) for i, n in noted.items() if i in num_rows and i not in over)
 
-    def _say_what_is_anew(self, step: Step, items: Sequence[Item], others: set[str]) -> None:
+    def _say_what_is_anew(self, step: AnyStep, items: Sequence[AnyItem], others: set[str]) -> None:
         """Say, once, from which step on nothing that lies there is used, and where that can be told why."""
-        has_begun = any(item.payload.get("before") for item in items)  # another generation: asked for
+        has_begun = any(item.before for item in items)  # another generation: asked for
         if self._is_said or has_begun or not others - {MARKERS}:
             return
         self._is_said = True
@@ -177,15 +181,15 @@ class Runner:
             f"{step.name}, and what follows from it, is done anew: what is there was made by {why}"
         )
 
-    def run_one(self, step: Step, item: Item) -> Receipt:
+    def run_one(self, step: AnyStep, item: AnyItem) -> Receipt:
         """`run` for a step of a single item."""
         return self.run(step, [item])[0]
 
-    def find(self, step: Step, item: Item) -> Receipt | None:
+    def find(self, step: AnyStep, item: AnyItem) -> Receipt | None:
         """The receipt of an item that is done, or None."""
         return find_receipt(self.run_dir, step, step.identity(item))
 
-    def last_done(self, step: Step, items: Sequence[Item]) -> int:
+    def last_done(self, step: AnyStep, items: Sequence[AnyItem]) -> int:
         """Position of the last item that is done; -1 where none is."""
         there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
         for position in reversed(range(len(items))):
@@ -193,15 +197,15 @@ class Runner:
                 return position
         return -1
 
-    def has_to_do(self, step: Step, item: Item) -> bool:
+    def has_to_do(self, step: AnyStep, item: AnyItem) -> bool:
         """Whether `run_one` would do work now."""
         return self.executor is not None and not self._is_behind(step) and self.find(step, item) is None
 
-    def _is_behind(self, step: Step) -> bool:
+    def _is_behind(self, step: AnyStep) -> bool:
         return self.until is not None and FLOW.index(step.stage) > FLOW.index(self.until)
 
     def run_inside(
-        self, step: Step, items: Sequence[Item], *, advance: Callable[[Receipt], None] | None = None
+        self, step: AnyStep, items: Sequence[AnyItem], *, advance: Callable[[Receipt], None] | None = None
     ) -> list[Receipt]:
         """`run` for steps that another step is made of, and that are removed once it is done.
 
@@ -231,7 +235,7 @@ class Runner:
                 advance(receipt)
         return [done[i] for i in range(len(items))]
 
-    def forget(self, step: Step, items: Sequence[Item]) -> None:
+    def forget(self, step: AnyStep, items: Sequence[AnyItem]) -> None:
         """Remove what an inner step's items have put out: receipts first, lest they speak of what is gone."""
         there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
         for identity in there.intersection(step.identity(item) for item in items):
@@ -241,17 +245,17 @@ class Runner:
 
     def newest(
         self,
-        step: Step,
-        item: Item,
+        step: AnyStep,
+        item: AnyItem,
         *,
         again: Callable[[Receipt], bool],
         is_stale: Callable[[Receipt], bool] | None = None,
-    ) -> Item:
+    ) -> AnyItem:
         """The latest generation of an item whose outside world may change under it.
 
         Args:
             step: the item's step.
-            item: the item; its generation is added to its inputs, and the receipt before it to its payload.
+            item: the item; its generation is set, and the receipt before it where that one is yet to be made.
             again: whether the latest finished generation is to be followed by another, once in a run.
             is_stale: whether it has to be, because what it was made from has changed.
         """
@@ -259,7 +263,7 @@ class Runner:
         latest: Receipt | None = None
         is_damaged = False
         while True:
-            this = replace(item, inputs=(*item.inputs, f"generation {generation}"))
+            this = replace(item, generation=generation)
             receipt = self.find(step, this)
             if receipt is None:
                 is_damaged = self._was_set_aside(step, this)
@@ -269,7 +273,7 @@ class Runner:
         self.latest += [latest] if latest is not None else []
         if latest is None or is_damaged or self._is_followed(latest, again, is_stale):
             self._begun.add(step.identity(this))
-            return replace(this, payload={**item.payload, "before": latest})
+            return replace(this, before=latest)
         return newest
 
     def _is_followed(
@@ -279,7 +283,7 @@ class Runner:
             return True
         return latest.identity not in self.renewed and again(latest)
 
-    def _was_set_aside(self, step: Step, item: Item) -> bool:
+    def _was_set_aside(self, step: AnyStep, item: AnyItem) -> bool:
         """Whether the output of an item was there, and damaged."""
         identity = step.identity(item)
         if step.name not in self._folders:
@@ -305,7 +309,7 @@ class Runner:
         if self.owned is not None:
             self.owned.require()
 
-    def _do(self, executor: Executor, step: Step, items: list[Item]) -> Iterator[tuple[int, Receipt]]:
+    def _do(self, executor: Executor, step: AnyStep, items: list[AnyItem]) -> Iterator[tuple[int, Receipt]]:
         self.require_owned()
         died: list[tuple[int, Death]] = []
         for position, outcome in executor.run(step, items, self.run_dir):
@@ -336,7 +340,7 @@ class Runner:
         storage.publish_bytes(storage.join(self.run_dir, marker), text.encode(), replace=True)
 
 
-def rescue(executor: Executor, step: Step, item: Item, *, run_dir: str, death: Death) -> Receipt:
+def rescue(executor: Executor, step: AnyStep, item: AnyItem, *, run_dir: str, death: Death) -> Receipt:
     """Finish an item that kills its worker, at the price of the rows that do it.
 
     First the whole item once more in a fresh process (the machine may have been at fault); then it is halved

@@ -1,12 +1,10 @@
 """A step, its items, and the receipts that prove that an item is done.
 
-A step is a name, a version, a config and a way to load its work; an item is what the work is done on. An
-item's identity is the hash of all that its output depends on, so an output found under an identity is the
-output, and a changed config never meets an old one.
+A step is a name, a version, settings and a way to load its work from them; an item is a task for the work.
+Settings and tasks are frozen dataclasses, and an item's identity is the hash of their fields (`digest`): an
+output found under an identity is the output, and a changed config never meets an old one.
 """
 
-import hashlib
-import json
 import shutil
 import tempfile
 import time
@@ -14,13 +12,14 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from curation import storage
 from curation.disk_errors import naming
 from curation.errors import IntegrityError
 from curation.local_reads import NotRegularError
 from curation.sealed import seal, unseal
+from pipelines.engine.digest import digest_of, narrowed
 from pipelines.engine.row_notes import SCRATCH, RowNote
 
 RECEIPT = "receipt.json"  # of an item, in its folder
@@ -34,27 +33,39 @@ class FileRef(NamedTuple):
     num_bytes: int
     sha256: str
 
+    @property
+    def digest(self) -> str:
+        """Hash of the bytes: where they lie is no part of it."""
+        return self.sha256
+
+
+Settings = TypeVar("Settings")
+Task = TypeVar("Task")
+
 
 @dataclass(frozen=True)
-class Item:
+class Item(Generic[Task]):
     """One unit of work, retry and resume.
 
     Args:
-        inputs: digests of what the work reads, in order.
-        payload: plain data for the work: paths and numbers, no arrays.
+        task: a frozen dataclass, all that the work reads: files, parts and plain values, no arrays.
         num_rows: rows of a part, which a retry may bisect; 0 for work that is whole or not at all.
+        generation: which time this is that something is asked of a world that changes; None where it is not.
+        before: the receipt of the generation before, where this one has yet to be made.
     """
 
-    inputs: tuple[str, ...]
-    payload: Mapping[str, Any]
+    task: Task
     num_rows: int = 0
+    generation: int | None = None
+    before: "Receipt | None" = None
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Attempt(Generic[Task]):
     """What the work of a step is called with."""
 
-    payload: Mapping[str, Any]
+    task: Task  # with no more of its parts than what it says it reads
+    before: "Receipt | None"  # of the last generation
     out: Path  # a fresh local folder; every file that the work leaves there is published
     condemned: Mapping[int, str] = field(default_factory=dict)  # rows not to touch, and the reason to record
     folder: str = ""  # where what is left in `out` will lie, relative to the run directory
@@ -62,18 +73,18 @@ class Attempt:
 
 
 # The work returns facts: small plain data that depends on the inputs alone, and is part of the digest.
-Work = Callable[[Attempt], dict[str, Any]]
+Work = Callable[[Attempt[Task]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Generic[Settings, Task]):
     """A named, versioned piece of the pipeline.
 
     Args:
         name: also the folder below `steps/`.
         version: raised when the code's output changes.
-        config: everything that changes the output, as plain data.
-        load: builds the work, once a worker (this is where models are loaded); must pickle.
+        settings: a frozen dataclass, all that the work of every item hangs on; `NoSettings` where it is none.
+        load: builds the work from them, once a worker (this is where models are loaded); must pickle.
         kind: `map` for a part in, the same part out; `task` for anything else.
         stage: the stage of the flow that the step belongs to.
         threads: threads of a worker, the same on every machine.
@@ -83,17 +94,30 @@ class Step:
 
     name: str
     version: int
-    config: Mapping[str, Any]
-    load: Callable[[], Work]
+    settings: Settings
+    load: Callable[[Settings], Work[Task]]
     kind: Literal["map", "task"]
     stage: str
     threads: int = 1
     loads_model: bool = False
     num_gpus: int = 0
 
-    def identity(self, item: Item) -> str:
+    def identity(self, item: Item[Task]) -> str:
         """The 32 hex digits under which the output of `item` lies."""
-        return _hash([self.name, self.version, self.config, list(item.inputs)])
+        return digest_of(self.name, self.version, self.settings, item.task, item.generation)
+
+    def work(self) -> Work[Task]:
+        """The work, loaded."""
+        return self.load(self.settings)
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Of a step whose work hangs on its task alone."""
+
+
+AnyStep = Step[Any, Any]
+AnyItem = Item[Any]
 
 
 @dataclass(frozen=True)
@@ -116,7 +140,7 @@ class Receipt:
     @property
     def digest(self) -> str:
         """Hash of what was made; when and how fast is no part of it."""
-        return _hash([sorted((name, *entry) for name, entry in self.files.items()), self.facts])
+        return digest_of(sorted((name, *entry) for name, entry in self.files.items()), self.facts)
 
     def file(self, run_dir: str, name: str) -> FileRef:
         """One of the files, by its name."""
@@ -142,31 +166,15 @@ class Receipt:
             ) from error
 
 
-def _hash(data: Any) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not plain data")
-
-
-def digest_of(*parts: object) -> str:
-    """Hash of plain data, for the identity of what is no step's item."""
-    return _hash(list(parts))
-
-
-def item_folder(step: Step, identity: str) -> str:
+def item_folder(step: AnyStep, identity: str) -> str:
     """Where an item's output lies, relative to the run directory."""
     return f"steps/{step.name}/{identity}"
 
 
 def perform(
-    work: Work,
-    step: Step,
-    item: Item,
+    work: Work[Task],
+    step: Step[Any, Task],
+    item: Item[Task],
     *,
     run_dir: str,
     condemned: Mapping[int, str] | None = None,
@@ -188,7 +196,8 @@ def perform(
     try:
         started, cpu = time.monotonic(), time.process_time()
         with naming(scratch):
-            facts = work(Attempt(item.payload, scratch, condemned or {}, folder, note.tell))
+            attempt = Attempt(narrowed(item.task), item.before, scratch, condemned or {}, folder, note.tell)
+            facts = work(attempt)
         worked, cpu_s = time.monotonic(), time.process_time() - cpu
         if not publish:
             return Receipt(step.name, identity, folder, {}, facts)
@@ -237,7 +246,7 @@ def _publish(scratch: Path, folder: str) -> tuple[dict[str, tuple[int, str]], st
             break
     else:
         return files, ""
-    aside = _hash(sorted((name, *entry) for name, entry in files.items()))[:16]
+    aside = digest_of(sorted((name, *entry) for name, entry in files.items()))[:16]
     for name in files:
         target = storage.join(folder, aside, name)
         if (scratch / name).exists():
@@ -247,7 +256,7 @@ def _publish(scratch: Path, folder: str) -> tuple[dict[str, tuple[int, str]], st
     return files, aside
 
 
-def find_receipt(run_dir: str, step: Step, identity: str) -> Receipt | None:
+def find_receipt(run_dir: str, step: AnyStep, identity: str) -> Receipt | None:
     """The receipt of a finished item, or None; a pipe or a device in its place is none.
 
     Raises:

@@ -3,22 +3,23 @@
 import numpy as np
 from jaxtyping import Float16
 
-from curation.describe.decode import DecodeConfig, decode
 from curation.describe.embed import EmbedConfig, Embedder
 from curation.describe.gist import Gist
-from curation.describe.resample import resize
-from curation.describe.views import by_torch, render
 from curation.errors import ConfigError, SourceError
+from curation.pictures.decode import DecodeConfig, decode
+from curation.pictures.resample import resize
+from curation.pictures.views import by_torch, render
 
 
 def embed_file(
-    data: bytes, config: EmbedConfig, *, decoding: DecodeConfig, path: str
+    data: bytes, config: EmbedConfig, *, threads: int, decoding: DecodeConfig, path: str
 ) -> Float16[np.ndarray, " d"]:
     """The unit vector of a picture.
 
     Args:
         data: of its file.
         config: the model; run on this machine, whatever machine made the vectors of the run.
+        threads: of the forward.
         decoding: caps of the decoder.
         path: for errors.
 
@@ -27,7 +28,7 @@ def embed_file(
         SourceError: the file cannot be decoded, or the model makes nothing of it.
     """
     # The gist needs no torch, whose import takes longer than all else here.
-    model, scale = (Gist(), resize) if config.embedder == "gist" else (_load(config), by_torch)
+    model, scale = (Gist(), resize) if config.embedder == "gist" else (_load(config, threads), by_torch)
     decoded = decode(data, need_side_px=model.view.need_side_px, config=decoding)
     if decoded.pixels is None:
         raise SourceError(f"{path} cannot be decoded", got=decoded.reason, expected="a picture")
@@ -40,13 +41,13 @@ def embed_file(
     return vector
 
 
-def _load(config: EmbedConfig) -> Embedder:
+def _load(config: EmbedConfig, threads: int) -> Embedder:
     from pipelines.engine.threads import set_threads
     from pipelines.models.embedders import load_embedder
 
-    set_threads(config.threads)
+    set_threads(threads)
     # One picture: compiling would take longer than the forward. Its last bits may differ from the run's.
-    model = load_embedder(config.model_copy(update={"compile": False}))
+    model = load_embedder(config.model_copy(update={"compile": False}), threads=threads)
     if model is None:
         raise ConfigError(
             "No model is known that makes vectors like this run's",

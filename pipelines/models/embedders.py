@@ -1,75 +1,35 @@
 """Models from their specs and weights: everything that touches a library's hub, file or architecture name."""
 
-import difflib
 import math
 import pickle
 import re
-import shutil
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from curation import storage
-from curation.cpu import has_bf16
 from curation.describe.embed import EmbedConfig, Embedder, EmbedderSpec, parse_embedder
 from curation.describe.gist import Gist
 from curation.describe.sscd import sscd_view
 from curation.describe.torch_embedder import TorchEmbedder
-from curation.describe.views import View
 from curation.errors import ConfigError, ModelError
+from curation.pictures.views import View
+from pipelines.models.identity import resolve
+from pipelines.models.known_models import require_model
 from pretrain.pickled import fault_of
 
-# Pickle is code: these are read as safetensors, or by torch with weights_only.
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 LOAD_ERRORS = (RuntimeError, OSError, KeyError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError)
 MAX_MESSAGE_CHARS = 2000
 
 
-def resolve(config: EmbedConfig) -> EmbedConfig:
-    """Replace every "auto" by what this machine stands for, so that it can stand in an identity.
-
-    It depends on the kind of device and CPU and on the presence of a compiler, never on a timing. The driver
-    resolves once; workers load what it resolved.
-    """
-    if parse_embedder(config.embedder).library in ("gist", "precomputed"):
-        # No forward of torch: one identity, whatever is configured for one.
-        return EmbedConfig(embedder=config.embedder, dtype="fp32", compile=False, device="cpu")
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "bf16" if device == "cuda" or has_bf16() else "fp32"
-    compile_ = config.compile
-    if compile_ == "auto":
-        compile_ = device == "cpu" and shutil.which("g++") is not None
-    return config.model_copy(update={"device": device, "dtype": dtype, "compile": compile_})
-
-
-def identity(config: EmbedConfig) -> dict[str, Any]:
-    """What a part's identity takes in of a model: the resolved config and the digest of a weights file."""
-    spec = parse_embedder(config.embedder)
-    fields = resolve(config).model_dump(mode="json")
-    if spec.library == "vit":
-        from pipelines.models.own_vit import digest_of_weights
-
-        fields["embedder"] = f"vit:@sha256:{digest_of_weights(spec.weights)}"
-    elif spec.library == "sscd":
-        from pipelines.models.sscd_weights import sscd_identity
-
-        fields["embedder"] = sscd_identity(spec)
-    elif _is_file(spec):
-        # The same weights elsewhere are the same model.
-        digest, _ = storage.sha256_file(spec.weights)
-        fields["embedder"] = f"{spec.library}:{spec.model}@sha256:{digest}"
-    return fields
-
-
-def load_embedder(config: EmbedConfig) -> Embedder | None:
+def load_embedder(config: EmbedConfig, *, threads: int) -> Embedder | None:
     """Build the embedder that a config names; None for `precomputed`, whose vectors are looked up by key.
+
+    Args:
+        config: names it.
+        threads: CPU threads of a forward; the order of sums depends on it.
 
     Raises:
         ConfigError: an unknown architecture, a device that is not there, or a size that a model cannot take.
@@ -81,25 +41,26 @@ def load_embedder(config: EmbedConfig) -> Embedder | None:
         raise ConfigError(
             "No CUDA device", got="device: cuda", expected="device: cpu or auto on this machine"
         )
+    wrap = partial(_wrap, config, threads=threads)
     match spec.library:
         case "precomputed":
             return None
         case "gist":
             return Gist()
         case "open_clip":
-            return _wrap(config, *_open_clip(spec, config.image_size_px))
+            return wrap(*_open_clip(spec, config.image_size_px))
         case "timm":
-            return _wrap(config, *_timm(spec, config.image_size_px))
+            return wrap(*_timm(spec, config.image_size_px))
         case "vit":
             from pipelines.models.own_vit import load_tower
 
-            return _wrap(config, *load_tower(spec.weights, image_size_px=config.image_size_px))
+            return wrap(*load_tower(spec.weights, image_size_px=config.image_size_px))
         case "sscd":
             from pipelines.models.sscd_weights import load_sscd
             from pretrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
 
             model, view = load_sscd(spec), sscd_view(config.image_size_px)
-            return _wrap(config, model.trunk, view, IMAGENET_MEAN, IMAGENET_STD, head=model.head)
+            return wrap(model.trunk, view, IMAGENET_MEAN, IMAGENET_STD, head=model.head)
 
 
 Tower = tuple[nn.Module, View, tuple[float, ...], tuple[float, ...]]  # module, its view, mean, std
@@ -112,6 +73,7 @@ def _wrap(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     *,
+    threads: int,
     head: nn.Module | None = None,
 ) -> TorchEmbedder:
     assert config.dtype != "auto" and config.compile != "auto"  # noqa: PT018
@@ -124,36 +86,10 @@ def _wrap(
         dtype=config.dtype,
         compile_=config.compile,
         batch_rows=config.batch_rows,
-        threads=config.threads,
+        threads=threads,
         device=config.device,
         head=head,
     )
-
-
-def require_model(spec: EmbedderSpec) -> None:
-    """See, without building it, that a model of timm or open_clip is known and its file is there.
-
-    Raises:
-        ConfigError: no such architecture; names those that come near.
-        ModelError: no such file.
-    """
-    match spec.library:
-        case "timm":
-            import timm
-
-            if not timm.is_model(spec.model):
-                raise _unknown("timm", spec.model, timm.list_models())
-            if spec.weights:
-                _check_file(spec.weights, expected="a file saved by timm or torch")
-        case "open_clip":
-            import open_clip
-
-            if spec.model not in open_clip.list_models():
-                raise _unknown("open_clip", spec.model, open_clip.list_models())
-            if _is_file(spec):
-                tags = open_clip.list_pretrained_tags_by_model(spec.model)
-                near = difflib.get_close_matches(spec.weights, tags, n=5, cutoff=0.5) or tags
-                _check_file(spec.weights, expected=", ".join(near))
 
 
 def create_open_clip(spec: EmbedderSpec, image_size_px: int | None = None) -> Any:
@@ -252,35 +188,6 @@ def _view(
             expected="a square, centre crop or plain squash, bicubic or bilinear",
         )
     return View(side_px, resize, interpolation, resize_px if resize_px != side_px else None)
-
-
-def _is_file(spec: EmbedderSpec) -> bool:
-    match spec.library:
-        case "gist":
-            return False
-        case "open_clip":
-            import open_clip
-
-            return spec.weights not in open_clip.list_pretrained_tags_by_model(spec.model)
-        case _:
-            return spec.weights != ""
-
-
-def _check_file(path: str, *, expected: str) -> None:
-    if not Path(path).is_file():
-        raise ModelError("No weights", got=path, expected=expected or "a file", remedy="Check the path")
-    if Path(path).suffix not in WEIGHT_SUFFIXES:
-        raise ModelError(
-            f"{path} is no kind of weights file that is read here",
-            got=Path(path).suffix or "no suffix",
-            expected=" or ".join(WEIGHT_SUFFIXES),
-            remedy="Save the weights as safetensors",
-        )
-
-
-def _unknown(library: str, name: str, known: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, known, n=5) or known[:5]
-    return ConfigError(f"{library} has no model of this name", got=name, expected=", ".join(near) + ", …")
 
 
 def no_fit(spec: EmbedderSpec, error: Exception) -> ModelError:

@@ -12,7 +12,7 @@ from curation import storage
 from curation.describe.faces import Boxes, FacesConfig, search_size
 from curation.errors import ConfigError, ModelError
 from curation.packages import needing
-from pipelines.models.sscd_weights import digest_of_pinned
+from pipelines.models.pinned_files import digest_of_pinned
 
 CASCADE = "haarcascade_frontalface_default.xml"
 # Each size of the search is 1.1 times the one before, and a face is what five neighbouring windows agree on.

@@ -9,7 +9,7 @@ from torch import Tensor
 from curation.describe.heads import Head, Layer
 from curation.describe.heads_config import WeightsHead
 from curation.errors import ModelError
-from pipelines.models.sscd_weights import digest_of_pinned
+from pipelines.models.pinned_files import digest_of_pinned
 from pretrain.model.keys_official import flatten
 from pretrain.weights import read_state
 

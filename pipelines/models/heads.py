@@ -1,16 +1,12 @@
-"""The heads of a config: that they fit, what stands for them in an identity, and how they are loaded."""
-
-from typing import Any
+"""The heads of a config: that they fit, and how they are loaded."""
 
 from curation.describe.describe import DescribeConfig
 from curation.describe.heads import Head
-from curation.describe.heads_config import HeadName, PromptsHead, WeightsHead, scored_embedder
+from curation.describe.heads_config import HeadName, scored_embedder
 from curation.errors import ConfigError
-from curation.ingest.precomputed import PrecomputedVectors
-from pipelines.models.embedders import identity
 from pipelines.models.head_weights import load_head
+from pipelines.models.precomputed import PrecomputedVectors
 from pipelines.models.prompts import embedding_dim, load_prompts
-from pipelines.models.sscd_weights import digest_of_pinned
 
 
 def require_heads(config: DescribeConfig) -> None:
@@ -33,18 +29,6 @@ def require_heads(config: DescribeConfig) -> None:
                 expected="vectors of one length, from the model that the head was trained on",
                 remedy="Set describe.heads.embedder to that model (LAION's heads tell it in their names)",
             )
-
-
-def heads_identity(config: DescribeConfig) -> dict[str, Any]:
-    """What of the heads changes a score: the bytes of weights wherever they lie; words, and their model."""
-    return {name: _identity(source, config) for name, source in config.heads.on.items()}
-
-
-def _identity(source: WeightsHead | PromptsHead, config: DescribeConfig) -> dict[str, Any]:
-    if source.kind == "weights":
-        return {"form": source.form, "weights": digest_of_pinned(source.path, source.sha256)}
-    model = identity(config.heads_embed or config.embed)["embedder"]
-    return {"like": list(source.like), "unlike": list(source.unlike), "model": model}
 
 
 def load_heads(config: DescribeConfig) -> dict[HeadName, Head]:

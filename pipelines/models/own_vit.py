@@ -1,19 +1,14 @@
 """The embedder `vit:CHECKPOINT`: a backbone of our own trainer, or any that it can read."""
 
-import hashlib
-import json
-from pathlib import Path
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from curation import storage
-from curation.describe.views import View
 from curation.errors import ConfigError
+from curation.pictures.views import View
 from pretrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.evaluate.view import evaluation_view
 from pretrain.model.vit import VisionTransformer
-from pretrain.weights import find_weights, load_backbone
+from pretrain.weights import load_backbone
 
 
 class ClassToken(nn.Module):
@@ -35,7 +30,7 @@ def load_tower(
     """The tower, its view, and mean and standard deviation of its input.
 
     Args:
-        path: see `pretrain.weights.find_weights`.
+        path: see `pretrain.weight_files.find_weights`.
         image_size_px: side of the input; the model's own where None.
 
     Raises:
@@ -57,26 +52,3 @@ def load_tower(
             f"vit:{path} does not take pictures in colour", got=f"{shape.channels} channels", expected=3
         )
     return ClassToken(backbone), evaluation_view(side_px), IMAGENET_MEAN, IMAGENET_STD
-
-
-def weights_file(path: str) -> str:
-    """The one file that a path means now, absolute: a training that goes on writes newer checkpoints.
-
-    Raises:
-        ModelError: when there is none.
-    """
-    return str(Path.cwd() / find_weights(path))
-
-
-def digest_of_weights(path: str) -> str:
-    """SHA-256 of everything that decides what is loaded from a path."""
-    file = find_weights(path)
-    files = [file]
-    if file.name.endswith(".index.json"):
-        files += [
-            file.parent / name for name in sorted(set(json.loads(file.read_text())["weight_map"].values()))
-        ]
-    # What transformers and timm save tells heads and depth beside the weights.
-    files += [beside for beside in (file.parent / "config.json",) if beside.is_file()]
-    digests = [storage.sha256_file(str(one))[0] for one in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()

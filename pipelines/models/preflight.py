@@ -3,7 +3,9 @@
 from curation.describe.describe import DescribeConfig
 from curation.describe.embed import parse_embedder
 from curation.errors import ConfigError, LvdError, ModelError
-from curation.search.installed import require_faiss
+from curation.search.installed import load_faiss
+from pipelines.models.identity import sscd_identity
+from pipelines.models.known_models import require_model
 
 
 def require_needed(settings: DescribeConfig) -> None:
@@ -13,7 +15,7 @@ def require_needed(settings: DescribeConfig) -> None:
         ConfigError: naming the field, what it says, and what comes near.
         ModelError: files of weights that are not there, or not the ones that were named.
     """
-    require_faiss()
+    load_faiss()
     if settings.heads.on:
         from pipelines.models.heads import require_heads  # it imports torch
 
@@ -41,10 +43,6 @@ def _require_model(embedder: str) -> None:
     spec = parse_embedder(embedder)
     match spec.library:
         case "sscd":
-            from pipelines.models.sscd_weights import sscd_identity  # it imports torch
-
             sscd_identity(spec)
         case "timm" | "open_clip":
-            from pipelines.models.embedders import require_model  # it imports torch
-
             require_model(spec)

@@ -3,8 +3,6 @@
 import hashlib
 import io
 import warnings
-import zipfile
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +11,11 @@ from curation import storage
 from curation.describe.embed import EmbedderSpec
 from curation.describe.sscd import DEFAULT_DIM, Sscd, own_names, trunk_of
 from curation.errors import ModelError
+from pipelines.models.pinned_files import check_digest, is_torchscript, vouched_digest
 from pretrain.model.keys import check_shapes
 from pretrain.model.keys_official import flatten, renamed
-from pretrain.weights import PICKLED, READ_ERRORS, read_state
+from pretrain.weights import READ_ERRORS, read_state
 
-# What tells an archive of TorchScript from one of tensors, to torch.load as well.
-TORCHSCRIPT_MEMBER = "constants.pkl"
-SUFFIXES = (".safetensors", *PICKLED)
 TRUNK_WIDTH = 2048
 COUNTER = ".num_batches_tracked"  # of a batch norm in training; no forward reads it
 
@@ -59,56 +55,14 @@ def new_trunk(name: str) -> nn.Module:
     return timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
 
 
-def sscd_identity(spec: EmbedderSpec) -> str:
-    """The spec with the bytes of its files in the place of their paths: the same model wherever it lies.
-
-    Raises:
-        ModelError: a file is not there, or not the one that was named; a TorchScript archive whose SHA-256 is
-            not named.
-    """
-    text = f"sscd:@sha256:{_vouched_digest(spec.weights, spec.sha256)}"
-    if spec.whitening:
-        text += f",whitening=@sha256:{_vouched_digest(spec.whitening, spec.whitening_sha256)}"
-    return text
-
-
-def digest_of_pinned(path: str, sha256: str, *, suffixes: tuple[str, ...] = SUFFIXES) -> str:
-    """SHA-256 of a file of weights.
-
-    Args:
-        path: the file.
-        sha256: that it must have; empty where none is named.
-        suffixes: that its name may end in.
-
-    Raises:
-        ModelError: it is not there, of another kind, or not the one that was named.
-    """
-    _check_file(path, suffixes)
-    digest, _ = storage.sha256_file(path)
-    _check_digest(path, digest, sha256)
-    return digest
-
-
-def _vouched_digest(path: str, sha256: str) -> str:
-    digest = digest_of_pinned(path, sha256)
-    if not sha256 and _is_torchscript(path):
-        raise ModelError(
-            f"{path} is a TorchScript archive, which is a program",
-            got="no SHA-256 beside it",
-            expected=f"{path}@SHA256, with the one that its publisher or you vouch for",
-            remedy=f"This file has {digest}; or give the file of tensors of the same model",
-        )
-    return digest
-
-
 def _read(path: str, sha256: str) -> dict[str, Tensor]:
     """The tensors of a file, whichever kind it is of, once its bytes are found to be those named."""
-    _vouched_digest(path, sha256)
-    if not _is_torchscript(path):
+    vouched_digest(path, sha256)
+    if not is_torchscript(path):
         return flatten(read_state(path)[0])
     data = storage.read_bytes(path)
     # Again, over the very bytes that are run.
-    _check_digest(path, hashlib.sha256(data).hexdigest(), sha256)
+    check_digest(path, hashlib.sha256(data).hexdigest(), sha256)
     return _read_torchscript(path, data)
 
 
@@ -141,32 +95,3 @@ def _load_whitening(path: str, sha256: str, *, dim: int) -> nn.Linear:
     layer = nn.Linear(dim, rows)
     layer.load_state_dict(state)
     return layer
-
-
-def _is_torchscript(path: str) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.rpartition("/")[2] == TORCHSCRIPT_MEMBER for name in archive.namelist())
-
-
-def _check_file(path: str, suffixes: tuple[str, ...]) -> None:
-    if not Path(path).is_file():
-        raise ModelError("No weights", got=path, expected="a local file", remedy="Check the path")
-    if Path(path).suffix not in suffixes:
-        raise ModelError(
-            f"{path} is no kind of weights file that is read here",
-            got=Path(path).suffix or "no suffix",
-            expected=" or ".join(suffixes),
-            remedy="Save the weights as one of these",
-        )
-
-
-def _check_digest(path: str, digest: str, sha256: str) -> None:
-    if sha256 and digest != sha256:
-        raise ModelError(
-            f"{path} is not the file that the config names",
-            got=f"SHA-256 {digest}",
-            expected=sha256,
-            remedy="Fetch the file again, or name this one if you trust it",
-        )

@@ -1,6 +1,5 @@
 """`lvd plan`: how far each step is, and what is left of it will take."""
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from pipelines.lvd import curate
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
 from pipelines.plan.how_far import steps_to_come
 from pipelines.plan.known import known_run
-from pipelines.plan.probe import Listed, Measured, drawn_rates, held_bytes, probe, worker_bytes
+from pipelines.plan.probe import Listed, Probed, held_bytes, probe, worker_bytes
 from pipelines.plan.rates import (
     Known,
     Rate,
@@ -33,7 +32,7 @@ from pipelines.rows.parts import Part
 
 
 @dataclass(frozen=True)
-class Asked:
+class PlanQuestion:
     """What the plan is for.
 
     Args:
@@ -72,7 +71,7 @@ class Plan:
         return sum(step.wall_s or 0.0 for step in self.steps)
 
 
-def make_plan(config: RunConfig, asked: Asked) -> Plan:
+def make_plan(config: RunConfig, asked: PlanQuestion) -> Plan:
     """Look how far a run is, measure, and estimate; nothing is written to the run directory.
 
     Raises:
@@ -164,8 +163,8 @@ def _parts_of(config: RunConfig) -> tuple[Part, ...]:
 
 
 def _measure(
-    config: RunConfig, asked: Asked, dry: _Dry | None, *, imagined: bool
-) -> tuple[Measured | None, list[str]]:
+    config: RunConfig, asked: PlanQuestion, dry: _Dry | None, *, imagined: bool
+) -> tuple[Probed | None, list[str]]:
     """Rates and shares: of a run like it, of this run's own receipts, or of a sample of its sources."""
     if asked.like is not None:
         like = read_run_config(asked.like)
@@ -208,7 +207,7 @@ def _listed(config: RunConfig) -> Listed | None:
         return None
 
 
-def _base(config: RunConfig, asked: Asked) -> tuple[float, list[str]]:
+def _base(config: RunConfig, asked: PlanQuestion) -> tuple[float, list[str]]:
     """Memory of a worker beside its work, which no receipt tells, and a word where models are not in it."""
     if not asked.measure:
         return held_bytes(), ["memory is without that of the models, which were not loaded"]
@@ -218,20 +217,24 @@ def _base(config: RunConfig, asked: Asked) -> tuple[float, list[str]]:
         return held_bytes(), [f"memory is without that of the models, which cannot be loaded here: {error}"]
 
 
-def _of_known(known: Known, config: RunConfig, asked: Asked, *, part: Part) -> tuple[Measured, list[str]]:
+def _of_known(
+    known: Known, config: RunConfig, asked: PlanQuestion, *, part: Part
+) -> tuple[Probed, list[str]]:
     """What a run's receipts tell; of another size, what its smallest joins cannot tell is measured here."""
     rates = rates_of(known)
     small = {work.key for work in forecast(known.sizes) if is_small(work)}
     if small and asked.measure and asked.like is not None:
+        from pipelines.plan.drawn_rates import drawn_rates
+
         rates = with_drawn(rates, drawn_rates(known.sizes.config, part), known)
     else:
         few = small & rates.keys()
         rates |= {name: replace(rates[name], source=f"{rates[name].source} (few)") for name in few}
     base_bytes, words = _base(config, asked)
-    return Measured(rates, known.sizes.shares, known.sizes.images, True, base_bytes), words
+    return Probed(rates, known.sizes.shares, known.sizes.images, True, base_bytes), words
 
 
-def _asked_images(config: RunConfig, asked: Asked, file: RatesFile | None) -> dict[str, int] | None:
+def _asked_images(config: RunConfig, asked: PlanQuestion, file: RatesFile | None) -> dict[str, int] | None:
     """Images by pool, as far as they are told; None where the sources tell."""
     if not asked.images:
         return None
@@ -246,7 +249,7 @@ def _asked_images(config: RunConfig, asked: Asked, file: RatesFile | None) -> di
     return images
 
 
-def _scaled(images: Mapping[str, int] | None, config: RunConfig, measured: Measured | None) -> dict[str, int]:
+def _scaled(images: Mapping[str, int] | None, config: RunConfig, measured: Probed | None) -> dict[str, int]:
     """Images of every pool. A number alone is for uncurated pools, shared out as they are now."""
     counted = dict(measured.images) if measured else dict.fromkeys(config.pools, 0)
     if images is None:
@@ -263,12 +266,11 @@ def _scaled(images: Mapping[str, int] | None, config: RunConfig, measured: Measu
     return found
 
 
-def _workers(config: RunConfig, asked: Asked, file: RatesFile | None) -> Workers:
-    threads = config.describe.embed.threads
-    cores = config.executor.num_cpus or os.cpu_count() or 1
-    carried = 1 if config.executor.kind == "local" else max(1, cores // threads)
-    num = asked.workers or (config.executor.workers or carried) * asked.nodes
-    kind = f"of {threads} cores of this machine"
+def _workers(config: RunConfig, asked: PlanQuestion, file: RatesFile | None) -> Workers:
+    executor = config.executor
+    carried = 1 if executor.chosen == "local" else executor.workers or executor.num_workers
+    num = asked.workers or carried * asked.nodes
+    kind = f"of {executor.threads} cores of this machine"
     if file is None:
         return Workers(num, kind)
     return Workers(num, kind, max(1, asked.nodes * asked.gpus), file.kind)

@@ -53,6 +53,21 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Seconds on the clock, and of all cores."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
+
+    def over(self, units: float, source: str) -> Rate:
+        """The rate that it makes with so many units."""
+        return Rate(self.wall_s / units, self.cpu_s / units, source=source)
+
+
+@dataclass(frozen=True)
 class Known:
     """A run that has been timed: all of it, or a sample."""
 
@@ -199,7 +214,7 @@ class GivenRate(BaseModel):
     why: str = Field(min_length=1, description="the source of the number, or how it is derived")
 
 
-class Beside(BaseModel):
+class ReferenceFigure(BaseModel):
     """A figure to print beside the estimate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -218,7 +233,7 @@ class RatesFile(BaseModel):
     rates: dict[str, GivenRate] = Field(description="by step; steps that are missing are measured here")
     shares: Shares | None = Field(None, description="what is left on the way; null: measured")
     images: dict[str, int] = Field(default_factory=dict, description="images by pool, unless told otherwise")
-    beside: Beside | None = Field(None, description="printed beside the estimate")
+    beside: ReferenceFigure | None = Field(None, description="printed beside the estimate")
 
 
 def read_rates(path: str) -> RatesFile:

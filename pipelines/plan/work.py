@@ -12,12 +12,13 @@ from curation.ingest.sources import COMPRESSED_TAR_SUFFIXES, Source, TarSource
 from curation.ingest.units import UNIT_BYTES, has_units
 from curation.ingest.web.url_source import UrlSource
 from curation.retrieve import SampleRetrieval
-from curation.search.cells_config import default_num_cells
-from curation.search.recall import MAX_PROBES
+from curation.search.cells_config import MAX_PROBES, default_num_cells
 from pipelines.plan.sizes import Sizes
 
 # Rows held by a search item, and the product tiles and code beside it: see `pipelines.stages`.
 QUERY_ROWS, TARGET_ROWS = 1 << 16, 1 << 20
+# Within `retrieve`, where it searches by inverted lists.
+IVF_STEPS = ("retrieve_index", "retrieve_shards")
 # Iterations of FAISS's k-means, by which the lists of an index are trained.
 LIST_ITERATIONS = 10
 

@@ -13,7 +13,7 @@ NUM_EXAMPLES = 11  # as many as a line holds
 
 
 @dataclass(frozen=True)
-class Cluster:
+class ShownCluster:
     """One cluster to look at."""
 
     number: int
@@ -24,7 +24,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Clusters:
+class ClusterSection:
     """All that the page says of clusters."""
 
     num: int
@@ -34,14 +34,14 @@ class Clusters:
     smallest: int
     num_untouched: int  # clusters of which nothing is kept
     chart: Chart
-    shown: tuple[Cluster, ...]
+    shown: tuple[ShownCluster, ...]
 
     def pictures(self) -> list[Picture]:
         """In the order shown."""
         return [picture for cluster in self.shown for picture in cluster.examples]
 
 
-def gather_clusters(lineage: Lineage, scanned: Scan, *, seed: int) -> Clusters | None:
+def gather_clusters(lineage: Lineage, scanned: Scan, *, seed: int) -> ClusterSection | None:
     """Measure the clusters and draw examples by lot; None where nothing was clustered."""
     size, kept = scanned.cluster_size, scanned.cluster_kept
     numbers = np.flatnonzero(size)
@@ -60,7 +60,7 @@ def gather_clusters(lineage: Lineage, scanned: Scan, *, seed: int) -> Clusters |
     rows = find_members(lineage, "cluster", numbers=why, num_samples=NUM_EXAMPLES, seed=seed)
     pictures = lineage.pictures([row for some in rows.values() for row in some.tolist()])
     shown = [
-        Cluster(
+        ShownCluster(
             number,
             text,
             int(size[number]),
@@ -70,7 +70,7 @@ def gather_clusters(lineage: Lineage, scanned: Scan, *, seed: int) -> Clusters |
         for number, text in why.items()
     ]
     bars = rank_bars(size[ranked], kept[ranked], ranked, noun="cluster")
-    return Clusters(
+    return ClusterSection(
         len(numbers),
         int(size.sum()),
         int(size.max()),

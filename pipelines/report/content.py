@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from pipelines.answers.evidence import Evidence
-from pipelines.report.clusters import Clusters, gather_clusters
+from pipelines.answers.finished_run import FinishedRun
+from pipelines.report.clusters import ClusterSection, gather_clusters
 from pipelines.report.duplicates import Duplicates, gather_duplicates
 from pipelines.report.embedder import EmbedderNote, note_embedder
 from pipelines.report.faces import Faces, gather_faces
 from pipelines.report.filters import FilterView, gather_filters, pictures_of
 from pipelines.report.funnel import Lane, draw_funnel
-from pipelines.report.leaks import Leaks, gather_leaks
+from pipelines.report.leaks import LeakSection, gather_leaks
 from pipelines.report.pictures import Lineage, Picture
 from pipelines.report.reasons import NUM_EXAMPLES, Reason, gather_reasons
 from pipelines.report.retrieval import Retrieved, gather_retrieval
@@ -35,9 +35,9 @@ class Content:
     faces: Faces | None
     looked_for_faces: bool
     duplicates: Duplicates
-    leaks: Leaks | None
+    leaks: LeakSection | None
     retrieval: Retrieved | None
-    clusters: Clusters | None
+    clusters: ClusterSection | None
     timings: Sequence[StepTiming]
     config_text: str
 
@@ -56,11 +56,11 @@ class Content:
         ]
 
 
-def gather(evidence: Evidence) -> Content:
+def gather(run: FinishedRun) -> Content:
     """Read a finished run into the sections of its page."""
-    manifest, config, steps = evidence.manifest, evidence.config, evidence.steps
+    manifest, config, made = run.manifest, run.config, run.curated
     seed = int(manifest["seed"])
-    lineage = Lineage(evidence.run_dir, manifest["lineage"])
+    lineage = Lineage(run.run_dir, manifest["lineage"])
     scanned = scan(lineage, num_samples=NUM_EXAMPLES, seed=seed)
     counts = {pool: count for pool, count in manifest["counts"].items() if pool in config.pools}
     roles = {pool: config.pools[pool].role for pool in counts}
@@ -69,17 +69,17 @@ def gather(evidence: Evidence) -> Content:
         manifest=manifest,
         roles=roles,
         pool_counts=counts,
-        has_steps=steps is not None,
+        has_steps=made is not None,
         embedder=note_embedder(config.describe),
         lanes=draw_funnel(manifest["funnel"], roles, kept),
         reasons=gather_reasons(lineage, scanned),
-        filters=gather_filters(lineage, steps, config=config.judge),
-        faces=gather_faces(lineage, steps, config=config.shard, seed=seed),
+        filters=gather_filters(lineage, made, config=config.judge),
+        faces=gather_faces(lineage, made, config=config.shard, seed=seed),
         looked_for_faces=config.describe.faces is not None,
-        duplicates=gather_duplicates(lineage, scanned, steps, config=config.dedup, seed=seed),
-        leaks=gather_leaks(lineage, steps, seed=seed),
-        retrieval=gather_retrieval(lineage, steps, pools=config.pools, seed=seed),
+        duplicates=gather_duplicates(lineage, scanned, made, config=config.dedup, seed=seed),
+        leaks=gather_leaks(lineage, made, seed=seed),
+        retrieval=gather_retrieval(lineage, made, pools=config.pools, seed=seed),
         clusters=gather_clusters(lineage, scanned, seed=seed),
-        timings=gather_timings(steps),
-        config_text=evidence.config_text,
+        timings=gather_timings(run.receipts),
+        config_text=run.config_text,
     )

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
-from curation.dedup.pairs import DedupConfig
-from pipelines.answers.evidence import Steps
+from curation.dedup.config import DedupConfig
+from pipelines.lvd import Curated
 from pipelines.report.charts import Bar, Chart, Graph, draw_bars, draw_graph
 from pipelines.report.edges import EdgeScores, read_edges
 from pipelines.report.pictures import Lineage, Picture, sample
@@ -81,22 +81,22 @@ class Duplicates:
 
 
 def gather_duplicates(
-    lineage: Lineage, scanned: Scan, steps: Steps | None, *, config: DedupConfig, seed: int
+    lineage: Lineage, scanned: Scan, made: Curated | None, *, config: DedupConfig, seed: int
 ) -> Duplicates:
-    """Choose components and collect their members and edges; without `steps` there are no edges."""
+    """Choose components and collect their members and edges; without `made` there are no edges."""
     size = scanned.component_size
-    health = _Health(steps, len(size))
+    health = _Health(made, len(size))
     why = choose_components(size, health.weakest, alarm=health.alarm, seed=seed)
     candidates = find_members(lineage, "component", numbers=why, num_samples=MAX_CANDIDATES, seed=seed)
-    leaders = _representatives(steps, why)
+    leaders = _representatives(made, why)
     looked_at = [*leaders.values(), *(row for n in why for row in health.rows(n))]
     every = np.unique(np.concatenate([np.array(looked_at, np.int64), *candidates.values()]))
-    edges, scores = read_edges(steps, every, config=config)
+    edges, scores = read_edges(made, every, config=config)
     chosen = {
         n: choose_members(rows, edges, leader=leaders.get(n), first=health.rows(n))
         for n, rows in candidates.items()
     }
-    hubs = read(steps.hubs).slice(0, NUM_HUBS).to_pylist() if steps is not None else []
+    hubs = read(made.copies.hubs).slice(0, NUM_HUBS).to_pylist() if made is not None else []
     shown = [row for rows in chosen.values() for row in rows] + [hub["row"] for hub in hubs]
     pictures = lineage.pictures(shown)
     components = [
@@ -127,8 +127,8 @@ def gather_duplicates(
 class _Health:
     """The health of all components; nothing is known where intermediate data is gone."""
 
-    def __init__(self, steps: Steps | None, num: int) -> None:
-        self._table = None if steps is None else read(steps.health)
+    def __init__(self, made: Curated | None, num: int) -> None:
+        self._table = None if made is None else read(made.copies.health)
         self.weakest = np.full(num, np.inf)
         self.alarm = np.zeros(num, bool)
         if self._table is not None:
@@ -267,10 +267,10 @@ def _edges_of(members: Sequence[Picture], edges: pa.Table) -> list[Edge]:
     return sorted(found, key=lambda e: (e.score, e.a, e.b, e.kind))
 
 
-def _representatives(steps: Steps | None, numbers: Collection[int]) -> Mapping[int, int]:
-    if steps is None:
+def _representatives(made: Curated | None, numbers: Collection[int]) -> Mapping[int, int]:
+    if made is None:
         return {}
-    copies = read(steps.copies, ["component", "representative"])
+    copies = read(made.copies.copies, ["component", "representative"])
     component = copies["component"].to_numpy()
     mine = np.flatnonzero(np.isin(component, list(numbers)))
     leader = copies["representative"].take(pa.array(mine)).to_numpy()

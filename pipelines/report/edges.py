@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
-from curation.dedup.pairs import DedupConfig
+from curation.dedup.config import DedupConfig
 from curation.schema import EDGES
-from pipelines.answers.evidence import Steps
+from pipelines.lvd import Curated
 from pipelines.report.charts import Bar, Chart, draw_bars
-from pipelines.stages.copies.join import global_edges
+from pipelines.stages.copies.edge_files import global_edges
 
 COSINE_BINS = 30
 HASHES = {"phash": "perceptual hash", "pca_hash": "PCA hash"}
@@ -37,12 +37,12 @@ class _Spread:
 
 
 def read_edges(
-    steps: Steps | None, rows: Int64[np.ndarray, " m"], *, config: DedupConfig
+    made: Curated | None, rows: Int64[np.ndarray, " m"], *, config: DedupConfig
 ) -> tuple[pa.Table, list[EdgeScores]]:
     """The edges among some rows that decide something, and the spread of all that were saved.
 
     Args:
-        steps: where the edges are; without them there are none.
+        made: where the edges are; without them there are none.
         rows: global rows.
         config: thresholds.
 
@@ -53,7 +53,7 @@ def read_edges(
     none = np.zeros(COSINE_BINS, np.int64)
     spread = _Spread({kind: np.zeros(65, np.int64) for kind in HASHES}, none, none, bounds)
     among = [EDGES.empty_table()]
-    for file in steps.edges if steps is not None else ():
+    for file in made.copies.edges if made is not None else ():
         edges = global_edges(file)
         score = edges["score"].to_numpy()
         kind = edges["kind"].cast(pa.string()).to_numpy(zero_copy_only=False)
@@ -65,7 +65,7 @@ def read_edges(
         _count(spread, score[is_cosine], decides=decides[is_cosine])
         inside = np.isin(edges["a"].to_numpy(), rows) & np.isin(edges["b"].to_numpy(), rows)
         among.append(edges.filter(pa.array(inside & decides)))
-    return pa.concat_tables(among).unify_dictionaries(), _charts(spread, config) if steps is not None else []
+    return pa.concat_tables(among).unify_dictionaries(), _charts(spread, config) if made is not None else []
 
 
 def _count(spread: _Spread, score: Float64[np.ndarray, " e"], *, decides: Bool[np.ndarray, " e"]) -> None:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from curation.shard.layout import ShardConfig
-from pipelines.answers.evidence import Steps
+from pipelines.lvd import Curated
 from pipelines.report.pictures import Lineage, Picture, sample
 from pipelines.rows.parts import read
 
@@ -26,13 +26,13 @@ class Faces:
     examples: tuple[tuple[Picture, int], ...]  # of the dataset, with their number of faces
 
 
-def gather_faces(lineage: Lineage, steps: Steps | None, *, config: ShardConfig, seed: int) -> Faces | None:
+def gather_faces(lineage: Lineage, made: Curated | None, *, config: ShardConfig, seed: int) -> Faces | None:
     """Count the faces that are blurred, or would be; None where none were looked for, or no longer known."""
-    if steps is None or any(part.faces is None for part in steps.parts):
+    if made is None or any(part.faces is None for part in made.parts):
         return None
     least = config.blur_faces.min_score if config.blur_faces is not None else None
     rows, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for part in steps.parts:
+    for part in made.parts:
         table = read(part.faces, ["row", "score"])
         if least is not None:
             table = table.filter(pc.greater_equal(table["score"], np.float32(least)))

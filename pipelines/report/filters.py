@@ -8,7 +8,7 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 
 from curation.describe.filters import Filter, JudgeConfig, filters, measurements
-from pipelines.answers.evidence import Steps
+from pipelines.lvd import Curated
 from pipelines.report.pictures import Lineage, Picture
 from pipelines.rows.parts import Part, read
 
@@ -16,7 +16,7 @@ NUM_BESIDE = 5  # on either side; ten fill a line
 
 
 @dataclass(frozen=True)
-class Beside:
+class NearThreshold:
     """A picture near a threshold, and its measurement."""
 
     picture: Picture
@@ -33,16 +33,16 @@ class FilterView:
     refuses: str  # below | above
     num_measured: int  # images that have the measurement
     num_refused: int  # of these, also where another filter came first
-    refused: tuple[Beside, ...]  # the nearest to the threshold first
-    passed: tuple[Beside, ...]  # likewise
+    refused: tuple[NearThreshold, ...]  # the nearest to the threshold first
+    passed: tuple[NearThreshold, ...]  # likewise
 
 
-def gather_filters(lineage: Lineage, steps: Steps | None, *, config: JudgeConfig) -> list[FilterView] | None:
+def gather_filters(lineage: Lineage, made: Curated | None, *, config: JudgeConfig) -> list[FilterView] | None:
     """Every filter that is on, in the order of their reasons; None where the measurements are gone."""
-    if steps is None:
+    if made is None:
         return None
     tallies = [_Tally(one, one.limit) for one in filters(config) if one.limit is not None]
-    for part in steps.parts:
+    for part in made.parts:
         measured = measurements(read(part.described), read(part.scores) if part.scores else None)
         for tally in tallies:
             tally.add(part, measured)
@@ -87,7 +87,7 @@ class _Tally:
         """What the page shows."""
         passed, refused = (
             tuple(
-                Beside(pictures[row], value)
+                NearThreshold(pictures[row], value)
                 for row, value in zip(rows.tolist(), values.tolist(), strict=True)
             )
             for rows, values in self._beside.values()

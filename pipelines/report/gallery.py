@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from curation import storage
-from curation.describe.decode import decode
 from curation.errors import SourceError
-from pipelines.answers.nearest import Answer, read_asked
+from curation.pictures.decode import decode
+from pipelines.answers.nearest import SearchAnswer, read_asked
 from pipelines.report.pictures import Picture
 from pipelines.report.render import render_page
 from pipelines.report.thumbnails import SIDE_PX, Originals, Thumbnail, make_thumbnails, thumbnail_of
@@ -35,7 +35,7 @@ class Gallery:
     dataset_dir: str
 
 
-def write_gallery(answer: Answer, path: str) -> None:
+def write_gallery(answer: SearchAnswer, path: str) -> None:
     """Write the page; a file that is there is replaced.
 
     Args:
@@ -60,7 +60,7 @@ def write_gallery(answer: Answer, path: str) -> None:
     storage.publish_bytes(path, text.encode(), replace=True)
 
 
-def make_gallery(answer: Answer) -> Gallery:
+def make_gallery(answer: SearchAnswer) -> Gallery:
     """What the page shows of an answer."""
     settings, manifest = answer.run.config.describe, answer.run.manifest
     by_copies = answer.asked.by == "descriptors"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.answers.evidence import Steps
+from pipelines.lvd import Curated
 from pipelines.report.pictures import Lineage, Picture, sample
 from pipelines.rows.parts import read
 
@@ -25,7 +25,7 @@ class Leak:
 
 
 @dataclass(frozen=True)
-class Leaks:
+class LeakSection:
     """All that the page says of leaks."""
 
     num: int
@@ -37,14 +37,14 @@ class Leaks:
         return [picture for pair in self.pairs for picture in (pair.image, pair.holdout)]
 
 
-def gather_leaks(lineage: Lineage, steps: Steps | None, *, seed: int) -> Leaks | None:
+def gather_leaks(lineage: Lineage, made: Curated | None, *, seed: int) -> LeakSection | None:
     """Count the leaks and choose pairs: those of the lowest scores, and some drawn by lot.
 
-    None without `steps`: the lineage names the pairs, but not where both images lie.
+    None without `made`: the lineage names the pairs, but not where both images lie.
     """
-    if steps is None:
+    if made is None:
         return None
-    leaks = read(steps.leaks)
+    leaks = read(made.leaks.leaks)
     rows, score = leaks["row"].to_numpy(), leaks["score"].to_numpy()
     close = np.lexsort((rows, score))
     close = close[score[close] < 1][:NUM_CLOSE_CALLS]
@@ -57,4 +57,4 @@ def gather_leaks(lineage: Lineage, steps: Steps | None, *, seed: int) -> Leaks |
         Leak(pictures[e["row"]], pictures[e["holdout"]], e["score"], e["kind"], e["by_component"], reason)
         for e, reason in zip(entries, why, strict=True)
     ]
-    return Leaks(len(rows), len(np.unique(leaks["holdout"].to_numpy())), tuple(pairs))
+    return LeakSection(len(rows), len(np.unique(leaks["holdout"].to_numpy())), tuple(pairs))

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
-from pipelines.answers.evidence import Steps
 from pipelines.config.run_config import PoolConfig
 from pipelines.engine.step import FileRef
+from pipelines.lvd import Curated
 from pipelines.report.pictures import Lineage, Picture, sample
 from pipelines.rows.parts import read
 
@@ -62,15 +62,15 @@ class Retrieved:
 
 
 def gather_retrieval(
-    lineage: Lineage, steps: Steps | None, *, pools: Mapping[str, PoolConfig], seed: int
+    lineage: Lineage, made: Curated | None, *, pools: Mapping[str, PoolConfig], seed: int
 ) -> Retrieved | None:
-    """Count every curated pool's hits, and draw some of its images by lot; None without `steps`."""
-    if steps is None:
+    """Count every curated pool's hits, and draw some of its images by lot; None without `made`."""
+    if made is None:
         return None
-    num_rows = min(MAX_ROWS_BY_POOL, max(2, MAX_ROWS // max(len(steps.hits), 1)))
+    num_rows = min(MAX_ROWS_BY_POOL, max(2, MAX_ROWS // max(len(made.hits), 1)))
     found = []
     is_hit = np.zeros(lineage.num_rows, bool)
-    for pool, file in steps.hits.items():
+    for pool, file in made.hits.items():
         rows = read(file, ["row"])["row"].to_numpy()
         is_hit[rows] = True
         queries, num_hits = _queries(file)

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from curation.describe.decode import DecodeConfig, decode
 from curation.errors import LvdError
 from curation.ingest.rows import read_sample
+from curation.pictures.decode import DecodeConfig, decode
 from curation.ranges import RangeReader
 from curation.schema import image_id
 from curation.shard.read import ShardReader

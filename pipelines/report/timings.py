@@ -1,9 +1,8 @@
 """Timings: what every step cost, from the receipts of its items."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.answers.evidence import Steps
 from pipelines.engine.step import Receipt
 
 
@@ -24,9 +23,9 @@ class StepTiming:
         return self.num_rows / self.work_s if self.num_rows and self.work_s > 0 else None
 
 
-def gather_timings(steps: Steps | None) -> list[StepTiming]:
-    """One row a step, in the order of the flow; none without `steps`."""
-    return [_timing(name, receipts) for name, receipts in steps.receipts.items()] if steps else []
+def gather_timings(receipts: Mapping[str, Sequence[Receipt]]) -> list[StepTiming]:
+    """One row a step, in the order of the flow."""
+    return [_timing(name, of_step) for name, of_step in receipts.items()]
 
 
 def _timing(step: str, receipts: Sequence[Receipt]) -> StepTiming:

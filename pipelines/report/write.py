@@ -6,7 +6,7 @@ from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
-from pipelines.answers.evidence import Evidence, read_evidence
+from pipelines.answers.finished_run import FinishedRun, open_run
 from pipelines.config.listed import entry_of, with_file, without_file, write_manifest
 from pipelines.config.run_dir import read_manifest
 from pipelines.engine.heal import damaged_item
@@ -36,33 +36,33 @@ def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
             intermediate data that is gone.
         IntegrityError: when a file of the dataset is damaged.
     """
-    evidence = read_evidence(run_dir)
-    path = report_path(run_dir, evidence.manifest)
-    if evidence.steps is None and storage.exists(path) and WHOLE.encode() in storage.read_bytes(path):
+    run = open_run(run_dir)
+    path = report_path(run_dir, run.manifest)
+    if run.curated is None and storage.exists(path) and WHOLE.encode() in storage.read_bytes(path):
         raise ConfigError(
             f"{path} shows more than can be written anew",
             got="a run whose intermediate data is gone",
             expected="the data that copies, thresholds and clusters are shown from",
             remedy="Keep the report as it is; or remove the file, and a shorter one is written",
         )
-    content = gather(evidence)
+    content = gather(run)
     pictures = content.pictures()
-    parts = evidence.steps.parts if evidence.steps else None
-    with Originals(evidence.dataset_dir, parts, pictures) as originals:
+    parts = run.curated.parts if run.curated else None
+    with Originals(run.dataset_dir, parts, pictures) as originals:
         thumbnails = make_thumbnails(
-            pictures, originals, config=evidence.config.describe.decode, max_bytes=max_thumbnail_bytes
+            pictures, originals, config=run.config.describe.decode, max_bytes=max_thumbnail_bytes
         )
-    _publish(evidence, path, render(content, thumbnails).encode())
+    _publish(run, path, render(content, thumbnails).encode())
     return path
 
 
-def _publish(evidence: Evidence, path: str, page: bytes) -> None:
+def _publish(run: FinishedRun, path: str, page: bytes) -> None:
     """Replace the report. The manifest never lists one that is another: it first forgets the one that was."""
-    run_dir = evidence.run_dir
-    name = _forget(run_dir, evidence.manifest, path)
+    run_dir = run.run_dir
+    name = _forget(run_dir, run.manifest, path)
     storage.publish_bytes(path, page, replace=True)
     entry = {"path": name, "bytes": len(page), "sha256": hashlib.sha256(page).hexdigest()}
-    write_manifest(run_dir, with_file(evidence.manifest, entry))
+    write_manifest(run_dir, with_file(run.manifest, entry))
 
 
 def _forget(run_dir: str, manifest: Mapping[str, Any], path: str) -> str:

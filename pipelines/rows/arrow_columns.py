@@ -11,21 +11,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_TYPES = {"int8": np.int8, "int32": np.int32, "int64": np.int64, "float": np.float32, "double": np.float64}
+_TYPES = {
+    "int8": np.int8, "int16": np.int16, "int32": np.int32, "int64": np.int64, "uint8": np.uint8,
+    "uint64": np.uint64, "float": np.float32, "double": np.float64,
+}  # fmt: skip
 
 
-def numbers(column: pa.ChunkedArray, *, null: int = -1) -> np.ndarray:
+def numbers(column: pa.ChunkedArray, *, null: float = -1) -> np.ndarray:
     """A column of numbers as a NumPy array.
 
     Args:
-        column: of signed integers or floats.
+        column: of integers or floats.
         null: what stands where there is no value.
     """
     dtype = np.dtype(_TYPES[str(column.type)])
     return np.concatenate([np.zeros(0, dtype), *(_chunk(chunk, dtype, null) for chunk in column.chunks)])
 
 
-def _chunk(chunk: pa.Array, dtype: np.dtype, null: int) -> np.ndarray:
+def _chunk(chunk: pa.Array, dtype: np.dtype, null: float) -> np.ndarray:
     if not len(chunk):
         return np.zeros(0, dtype)
     validity, data = chunk.buffers()

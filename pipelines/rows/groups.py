@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from curation.batches import batches
-from pipelines.engine.step import digest_of
 from pipelines.rows.parts import Part
 
 
@@ -17,8 +16,3 @@ def make_groups(parts: Sequence[Part], part_rows: Sequence[int], *, rows: int) -
     """
     runs = batches(zip(parts, part_rows, strict=True), size=lambda of_part: of_part[1], least=rows)
     return [tuple(part for part, _ in run) for run in runs]
-
-
-def group_digest(group: Sequence[Part]) -> str:
-    """Hash of which parts of the run a group has."""
-    return digest_of(group[0].number, group[-1].number)

@@ -1,7 +1,8 @@
 """The parts of a run, and their columns and vectors as arrays over global rows."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,8 @@ from curation import storage
 from curation.errors import IntegrityError
 from curation.hashes import Hashes
 from curation.schema import IMAGES, Role
-from pipelines.engine.step import FileRef, digest_of
+from pipelines.engine.digest import digest_of
+from pipelines.engine.step import FileRef
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,79 @@ class Part:
     scores: FileRef | None = None
     faces: FileRef | None = None
 
-    def digest(self, *names: str) -> str:
-        """Hash of the part's place and of the named files' bytes, for steps over global rows."""
-        return digest_of(self.pool, self.role, self.offset, self.num_rows, self.content(*names))
+    @property
+    def copy_vectors(self) -> FileRef | None:
+        """The copy descriptors: the embeddings, where they serve as both."""
+        return self.descriptors or self.embeddings
 
-    def content(self, *names: str) -> str:
-        """Hash of the named files' bytes alone, wherever the part stands."""
-        files = [getattr(self, name) for name in names]
-        return digest_of([file and file.sha256 for file in files])
+    @property
+    def seen_by_heads(self) -> FileRef | None:
+        """The vectors that heads look at: the embeddings, unless there are others for them."""
+        return self.head_vectors or self.embeddings
+
+    def only(self, *names: str) -> "Part":
+        """The part with the named files alone."""
+        kept = {getattr(self, name) for name in names}
+        gone: dict[str, Any] = {name: None for name in _FILES if getattr(self, name) not in kept}
+        return replace(self, **gone)
+
+
+_FILES = tuple(field.name for field in fields(Part) if field.type in (FileRef, FileRef | None))
+
+
+@dataclass(frozen=True)
+class FilesOf:
+    """Marks a part of which the bytes of some files are read, wherever it stands.
+
+    Its place, its pool and its role are not to be had then, lest an output hang on them unhashed.
+    """
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+    def digest(self, value: Part) -> str:
+        return digest_of([getattr(value, name) for name in self.names])
+
+    def narrow(self, value: Part) -> Part:
+        return replace(value.only(*self.names), number=0, offset=0, pool="", role="uncurated")
+
+
+@dataclass(frozen=True)
+class PlacesOf:
+    """Marks parts of which some files are read and the place in the run is told by rows that are global."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+    def digest(self, value: Sequence[Part]) -> str:
+        return _remembered(value, self.names)
+
+    def narrow(self, value: Sequence[Part]) -> tuple[Part, ...]:
+        return tuple(part.only(*self.names) for part in value)
+
+
+# Of tuples of all parts, which stand in every item of a step: hashed once.
+_MAX_REMEMBERED = 32
+_REMEMBERED: dict[tuple[int, tuple[str, ...]], tuple[Sequence[Part], str]] = {}
+
+
+def _remembered(parts: Sequence[Part], names: tuple[str, ...]) -> str:
+    key = (id(parts), names)
+    if (found := _REMEMBERED.get(key)) is not None and found[0] is parts:
+        _REMEMBERED[key] = _REMEMBERED.pop(key)  # what is asked for again stays
+        return found[1]
+    places = [
+        [part.number, part.pool, part.role, part.offset, part.num_rows, *(getattr(part, n) for n in names)]
+        for part in parts
+    ]
+    if len(_REMEMBERED) >= _MAX_REMEMBERED:
+        _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
+    _REMEMBERED[key] = (parts, digest_of(places))
+    return _REMEMBERED[key][1]
 
 
 _HASHES = Hashes()  # of this process
@@ -86,11 +153,6 @@ def column(parts: Sequence[Part], file: str, name: str) -> pa.ChunkedArray:
     """One column of one of the parts' tables, over all global rows of `parts`."""
     chunks = [read(getattr(part, file), [name])[name] for part in parts]
     return pa.chunked_array([chunk for column in chunks for chunk in column.chunks], type=chunks[0].type)
-
-
-def as_numpy(values: pa.ChunkedArray, *, null: object) -> np.ndarray:
-    """A column as a NumPy array, nulls replaced."""
-    return values.fill_null(pa.scalar(null, values.type)).to_numpy()
 
 
 def is_null(parts: Sequence[Part], file: str, name: str) -> Bool[np.ndarray, " n"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.packages import needing
 from pretrain.metrics import read_metrics
 
 SMOOTHING = 40  # the running mean takes in this share of the steps: one in 40
@@ -22,7 +23,7 @@ def write_curves(run_dir: str) -> str:
     """Draw `RUN_DIR/metrics.jsonl` into `RUN_DIR/curves.png`; returns the path of the picture.
 
     Raises:
-        ConfigError: when there is no training, or one without a step.
+        ConfigError: when there is no training, or one without a step, or matplotlib is not installed.
         ExecutorError: when the file system refuses; a picture that is there stays.
     """
     records = read_metrics(Path(run_dir))
@@ -35,7 +36,8 @@ def write_curves(run_dir: str) -> str:
         )
     looks = [record for record in records if record.get("rank_me") is not None]
     # Drawn without a screen. Imported here: it takes a second, which no other command shall wait for.
-    from matplotlib.figure import Figure
+    with needing("The curves are drawn by matplotlib", install="pip install 'lvd[train]'"):
+        from matplotlib.figure import Figure
 
     # A training that measured nothing has no panel of what it would have measured.
     drawn: list[tuple[Callable[[Any, list[dict[str, Any]]], None], list[dict[str, Any]]]] = [

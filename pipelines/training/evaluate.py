@@ -11,20 +11,21 @@ from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from curation import storage
-from curation.describe.decode import DecodeConfig
 from curation.describe.embed import EmbedConfig, Embedder, parse_embedder, unit_rows
-from curation.describe.views import View
 from curation.errors import ConfigError
 from curation.hidden import is_hidden
 from curation.ingest.links import LinkConfig
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.walk import WalkRules, walk_source
+from curation.pictures.decode import DecodeConfig
+from curation.pictures.views import View
 from pipelines.models.embedders import load_embedder
 from pretrain.data.augment import IMAGENET_MEAN
 from pretrain.evaluate.knn import knn_accuracy, rank_me
 from pretrain.evaluate.labelled import is_image_name, read_labelled, require_classes
 
 PIXELS = "pixels"
+THREADS = 2  # of a forward
 PIXELS_SIDE_PX = 32
 
 
@@ -123,7 +124,7 @@ def _load(spec: str, size_px: int | None) -> Embedder:
         return Pixels()
     # Compiling takes longer than the few thousand forwards that it would speed up.
     config = EmbedConfig(embedder=_known(spec), image_size_px=size_px, compile=False)
-    model = load_embedder(config)
+    model = load_embedder(config, threads=THREADS)
     if model is None:
         raise ConfigError(
             "Vectors that were computed elsewhere cannot be evaluated",

@@ -19,7 +19,7 @@ from pipelines.config.strict_yaml import dump_yaml
 from pipelines.engine.lock import lock
 from pipelines.engine.signals import stop_on_sigterm
 from pipelines.training import torchrun
-from pretrain.checkpoint import step_dir
+from pretrain.checkpoint_files import step_dir
 from pretrain.config import PretrainConfig
 from pretrain.train import train
 

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from curation.describe.decode import DecodeConfig, decode
 from curation.errors import ExecutorError, IntegrityError, LvdError
 from curation.orphans import end_with_parent
+from curation.pictures.decode import DecodeConfig, decode
 from pretrain.data.augment import CropConfig, Crops, MultiCrop
 from pretrain.data.images import Images
 from pretrain.data.masking import MaskingConfig, mask_batch

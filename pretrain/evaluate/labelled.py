@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from curation.describe.decode import DecodeConfig, decode
-from curation.describe.views import View, render
 from curation.errors import ConfigError
 from curation.hidden import is_hidden
+from curation.pictures.decode import DecodeConfig, decode
+from curation.pictures.views import View, render
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 NUM_THREADS = 4

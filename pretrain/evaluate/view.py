@@ -1,6 +1,6 @@
 """What a backbone is shown of a picture when it is measured."""
 
-from curation.describe.views import View
+from curation.pictures.views import View
 
 RESIZE = 256 / 224  # short side before the centre is cut, as in the official evaluation
 

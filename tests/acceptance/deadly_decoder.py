@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from curation.describe import look
-from curation.describe.decode import Decoded, decode
+from curation.pictures.decode import Decoded, decode
 from pipelines.cli import main as cli
 from pipelines.engine.step import Work
 from pipelines.engine.watchdog import Watchdog

@@ -14,7 +14,8 @@ import numpy as np
 # A script's own folder comes first on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from curation.cluster.hierarchy import HierarchyConfig, LevelConfig, build_levels
+from curation.cluster.config import HierarchyConfig, LevelConfig
+from curation.cluster.hierarchy import build_levels
 from curation.cluster.kmeans import assign, kmeans
 from curation.cluster.sampling import Candidates, balanced_sample
 from tests.curation.cluster.long_tail import LongTail, balance_of, draw_long_tail

@@ -41,7 +41,8 @@ from curation.search.binary import hamming_pairs
 from curation.search.exact import cosine_pairs
 from curation.search.miniatures import LEAST_SCORE, miniature_scores
 from pipelines.demo.edits import EDITS
-from pipelines.models.embedders import load_embedder, resolve
+from pipelines.models.embedders import load_embedder
+from pipelines.models.identity import resolve
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 SUMMED = ("all", "cifar10_pairs", "pdq_edits")
@@ -88,7 +89,7 @@ def main() -> None:
     start = time.perf_counter()
     asked = dict(_descriptor(text) for text in given.descriptor or ["gist=0.95"])
     models = {
-        spec: load_embedder(resolve(EmbedConfig(embedder=spec, image_size_px=side)))
+        spec: load_embedder(resolve(EmbedConfig(embedder=spec, image_size_px=side)), threads=2)
         for spec, (_, side) in asked.items()
     }
     files = _choose(given.real, given.num + given.others, seed=given.seed)

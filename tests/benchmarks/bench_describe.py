@@ -39,7 +39,8 @@ from curation.describe.embed import EmbedConfig, Embedder
 from curation.describe.filters import JudgeConfig, judge
 from curation.describe.heads import Head, Layer, score
 from curation.describe.heads_config import HeadName
-from pipelines.models.embedders import load_embedder, resolve
+from pipelines.models.embedders import load_embedder
+from pipelines.models.identity import resolve
 
 SIDE_PX = 224
 BATCH_ROWS = 32
@@ -82,10 +83,9 @@ def _measure(case: Case, args: argparse.Namespace) -> dict[str, object]:
                 embedder=f"timm:{case.model}@{weights}",
                 image_size_px=SIDE_PX,
                 batch_rows=BATCH_ROWS,
-                threads=args.threads,
             )
         )
-        embedder = load_embedder(config)
+        embedder = load_embedder(config, threads=args.threads)
     assert embedder is not None
     settings = DescribeConfig(embed=config, decode_threads=args.threads)
     heads = _heads(embedder.dim)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from curation.describe.decode import DecodeConfig, decode
 from curation.describe.gist import Gist
-from curation.describe.views import render
+from curation.pictures.decode import DecodeConfig, decode
+from curation.pictures.views import render
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 NUM_ORIGINALS = 300

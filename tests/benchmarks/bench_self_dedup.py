@@ -19,8 +19,9 @@ import faiss
 import numpy as np
 import torch
 
-from curation.search.cell_join import Members, join_cells
-from curation.search.cells import default_num_cells, nearest_cells, train_cells
+from curation.search.cell_join import Visitors, join_cells
+from curation.search.cells import nearest_cells, train_cells
+from curation.search.cells_config import default_num_cells
 from curation.search.edges import Pairs
 from curation.search.recall import choose_probes, exact_truth, measured_recall
 
@@ -100,7 +101,7 @@ def cell_dedup(
     cells = nearest_cells(rows, centroids, num_probes=num_probes)
     lap("assign_s")
     every_row = np.arange(len(rows))
-    everyone = Members(every_row, rows, cells)
+    everyone = Visitors(every_row, rows, cells)
     chunks = (everyone[every_row[s : s + CHUNK_ROWS]] for s in range(0, len(rows), CHUNK_ROWS))
     pairs = join_cells(everyone, chunks, cells=range(num_cells), rows=every_row, threshold=threshold)
     lap("join_s")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from curation import storage
 from curation.ingest.sources import TarSource
-from curation.ingest.tar_index import index_tar
+from curation.ingest.tars.tar_index import index_tar
 
 NUM_SAMPLES, IMAGE_BYTES, ROUNDS = 10_000, 20_000, 5
 

@@ -31,7 +31,7 @@ class Workbench:
     def __post_init__(self) -> None:
         draw_web(self.root / "web", seed=1, num_images=60)
         data = demo_config(self.root / "web", self.root / "unused")
-        data |= {"ingest": {"part_rows": 40}, "executor": {"kind": "local"}}
+        data |= {"ingest": {"part_rows": 40}, "executor": {"kind": "local", "threads": 1}}
         data["shard"] = {"max_samples": 30}
         self.config = self.root / "config.yaml"
         self.config.write_text(yaml.safe_dump(data, sort_keys=False))

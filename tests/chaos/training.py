@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from pretrain.checkpoint import step_dir
+from pretrain.checkpoint_files import step_dir
 from pretrain.metrics import read_metrics
 from tests.acceptance.lvd_process import LvdProcess, start_lvd
 from tests.chaos import forked

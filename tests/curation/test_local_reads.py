@@ -11,17 +11,17 @@ import pytest
 
 from curation import local_reads, storage
 from curation.errors import SourceError
-from curation.ingest.precomputed import PrecomputedVectors
 from curation.ingest.problems import Findings
 from curation.ingest.rows import has_changed, read_sample, read_sidecars
 from curation.ingest.source_files import list_units
 from curation.ingest.sources import FolderSource, TarSource
 from curation.ingest.stage_unit import stage_unit
 from curation.ingest.staging import Place
-from curation.ingest.tar_index import index_tar
+from curation.ingest.tars.tar_index import index_tar
 from curation.ingest.units import cut_units
 from curation.local_reads import disk_of, in_time
 from curation.ranges import RangeReader
+from pipelines.models.precomputed import PrecomputedVectors
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from curation.ingest.staging import Place
 from curation.ingest.web import stage_urls
 from curation.ingest.web.download_config import DownloadConfig
 from curation.packages import is_of_ours, needing
-from curation.search.installed import require_faiss
+from curation.search.installed import load_faiss
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_broken_package_is_not_told_as_missing(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "faiss", raising=False)
     with pytest.raises(ConfigError, match=r"FAISS, which cannot be imported\. Got: libomp"):
-        require_faiss()
+        load_faiss()
 
 
 def test_without_aiohttp_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from curation.retrieve import (
     ClusterRetrieval,
-    Members,
+    PoolMembers,
     Retrieval,
     SampleRetrieval,
     retrieval_counts,
@@ -14,9 +14,9 @@ from curation.retrieve import (
 from curation.schema import HITS
 
 
-def members(cluster, score, *, row=None, id_rank=None) -> Members:
+def members(cluster, score, *, row=None, id_rank=None) -> PoolMembers:
     every = np.arange(len(cluster))
-    return Members(
+    return PoolMembers(
         row=every if row is None else np.array(row),
         cluster=np.array(cluster, np.int32),
         score=np.array(score, np.float32),
@@ -70,7 +70,9 @@ def test_cap_is_spread_over_clusters():
     assert hits["row"].to_pylist() == [0, 3, 4, 6]
 
 
-def naive_by_cluster(seeds: Members, pool: Members, config: ClusterRetrieval) -> list[tuple[int, int]]:
+def naive_by_cluster(
+    seeds: PoolMembers, pool: PoolMembers, config: ClusterRetrieval
+) -> list[tuple[int, int]]:
     taken = []
     for cluster in sorted(set(seeds.cluster.tolist())):
         if (seeds.cluster == cluster).sum() < config.min_seed_hits:
@@ -95,7 +97,7 @@ def test_matches_a_plain_loop_in_any_order_of_the_pool(trial):
         seeds, pool, config
     )
     order = rng.permutation(400)
-    shuffled = Members(pool.row[order], pool.cluster[order], pool.score[order], pool.id_rank[order])
+    shuffled = PoolMembers(pool.row[order], pool.cluster[order], pool.score[order], pool.id_rank[order])
     for config_ in (config, ClusterRetrieval(per_cluster=10, order="random")):
         assert retrieve_by_cluster(seeds, pool, config=config_, seed=1).equals(
             retrieve_by_cluster(seeds, shuffled, config=config_, seed=1)

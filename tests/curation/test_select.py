@@ -4,7 +4,7 @@ import pytest
 
 from curation.errors import ConfigError
 from curation.schema import HITS, KEPT_REASONS, REASONS
-from curation.select import OUTCOMES, BalancedSampling, Rows, SelectConfig, Selection, select
+from curation.select import OUTCOMES, BalancedSampling, SelectConfig, Selection, SelectionRows, select
 
 
 def hits_of(*entries: tuple) -> pa.Table:
@@ -15,13 +15,13 @@ def hits_of(*entries: tuple) -> pa.Table:
     return pa.table([pa.array(columns[f.name], f.type) for f in HITS], schema=HITS)
 
 
-def rows_of(roles: str, *, dead=(), id_rank=None, survivor_rank=None) -> Rows:
+def rows_of(roles: str, *, dead=(), id_rank=None, survivor_rank=None) -> SelectionRows:
     """One letter a row: c(urated), q(uery only: curated, and not included), u(ncurated), h(oldout)."""
     letters = np.array(list(roles))
     every = np.arange(len(letters))
     alive = np.ones(len(letters), bool)
     alive[list(dead)] = False
-    return Rows(
+    return SelectionRows(
         is_curated=(letters == "c") | (letters == "q"),
         is_uncurated=letters == "u",
         is_included=letters == "c",

@@ -15,9 +15,12 @@ from curation.schema import LINEAGE, SELECTION
 from curation.shard.read import ShardReader
 from pipelines.answers.verify import verify
 from pipelines.config.run_config import load_config
+from pipelines.config.run_dir import read_run_config
 from pipelines.demo.concepts import CONCEPTS
 from pipelines.demo.pictures import draw
 from pipelines.engine import runner
+from pipelines.engine.flow import FLOW
+from pipelines.plan.how_far import how_far
 
 
 def manifest_of(run_dir: Path) -> dict[str, Any]:
@@ -32,6 +35,11 @@ def test_lineage_has_one_row_for_every_input_file(
     names = list(zip(lineage["pool"].to_pylist(), lineage["key"].to_pylist(), strict=True))
     assert len(set(names)) == len(names)
     assert set(names) == set(zip(truth["pool"].to_pylist(), truth["key"].to_pylist(), strict=True))
+
+
+def test_the_list_of_stages_is_that_of_the_flow(finished: Path) -> None:
+    states = how_far(read_run_config(str(finished)))
+    assert tuple(dict.fromkeys(state.stage for state in states)) == FLOW
 
 
 def test_what_was_broken_is_dropped_for_its_own_reason(

@@ -16,11 +16,11 @@ from curation.dedup.edges import Edges
 from curation.errors import ExecutorError
 from pipelines.cli.main import main
 from pipelines.engine.row_notes import SCRATCH
-from pipelines.engine.step import Attempt, Item, Step, Work, perform
+from pipelines.engine.step import Attempt, Item, NoSettings, Step, Work, perform
 from pipelines.stages.copies.spool import spooled
 
 ROOM = 64 << 20
-ITEM = Item(("in",), {})
+ITEM = Item(NoSettings())
 
 
 @pytest.mark.parametrize(("share", "num_inodes"), [(0.1, 0), (0.5, 0), (0.9, 0), (4.0, 60)])
@@ -51,23 +51,22 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(
         assert len(list(run_dir.glob("steps/*/*/receipt.json"))) > done
 
 
-def refusing(number: int) -> Callable[[], Work]:
+def load_refused(number: int) -> Work[NoSettings]:
     """A work that some library fails in, without a path."""
 
-    def work(_attempt: Attempt) -> dict[str, Any]:
+    def work(_attempt: Attempt[NoSettings]) -> dict[str, Any]:
         raise OSError(number, os.strerror(number))
 
-    return lambda: work
+    return work
 
 
 @pytest.mark.parametrize(
     "number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.EFBIG]
 )
 def test_work_that_is_refused_names_where(number: int, tmp_path: Path) -> None:
-    load = refusing(number)
-    step = Step("touch", 1, {}, load, "task", "describe")
+    step = Step("touch", 1, number, load_refused, "task", "describe")
     with pytest.raises(ExecutorError, match=rf": {tmp_path}/{re.escape(SCRATCH)}/\w+\.") as caught:
-        perform(load(), step, ITEM, run_dir=str(tmp_path))
+        perform(step.work(), step, ITEM, run_dir=str(tmp_path))
     assert caught.value.remedy
     assert not list((tmp_path / SCRATCH).iterdir())
 
@@ -77,7 +76,7 @@ def test_work_on_a_full_disk_leaves_room_behind(tmp_path: Path) -> None:
         (attempt.out / "big").write_bytes(b"x" * (1 << 20))
         return {}
 
-    step = Step("touch", 1, {}, lambda: work, "task", "describe")
+    step = Step("touch", 1, NoSettings(), lambda _: work, "task", "describe")
     with small_disk(tmp_path / "disk", num_bytes=512 << 10) as disk:
         with pytest.raises(ExecutorError, match="The disk is full"):
             perform(work, step, ITEM, run_dir=str(disk))

@@ -9,7 +9,7 @@ import pytest
 from test_train import alone
 
 from pretrain import train
-from pretrain.checkpoint import step_dir
+from pretrain.checkpoint_files import step_dir
 from pretrain.metrics import MetricsLog, ProgressLine, read_metrics
 
 TORN = [

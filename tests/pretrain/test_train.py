@@ -19,7 +19,8 @@ from torch import Tensor
 
 from curation.errors import ConfigError, ExecutorError, IntegrityError, ModelError, StoppedError
 from pretrain import checkpoint, train
-from pretrain.checkpoint import CheckpointConfig, complete_steps, newest_sound, prune, step_dir
+from pretrain.checkpoint import CheckpointConfig, newest_sound, prune
+from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, step_dir
 from pretrain.config import PretrainConfig
 from pretrain.loss.group import Alone
 from pretrain.metrics import MetricsLog, read_metrics
@@ -100,7 +101,7 @@ def test_killed_in_mid_step_and_resumed_gives_the_same_bits(
     run_ranks(train_job, size, config, str(notes))
     assert not children_of_server()
     assert outcome(run_dir, 20) == outcome(whole, 20)
-    assert set(outcome(run_dir, 20)) == {*FILES, checkpoint.MARKER}
+    assert set(outcome(run_dir, 20)) == {*FILES, MARKER}
     assert terms(run_dir) == terms(whole)
     assert [line["step"] for line in read_metrics(run_dir)] == list(range(1, 21))
     for rank in range(size):
@@ -242,7 +243,7 @@ def garble(path: Path) -> None:
 
 
 FAULTS = [(name, how) for name in FILES for how in (truncate, flip, Path.unlink)] + [
-    (checkpoint.MARKER, how) for how in (truncate, garble, Path.unlink)
+    (MARKER, how) for how in (truncate, garble, Path.unlink)
 ]
 
 
@@ -264,7 +265,7 @@ def test_a_marker_that_lists_too_little_or_is_nested_is_damage(
     marker: str | None, six_steps: Path, tmp_path: Path
 ) -> None:
     copy_of(six_steps, tmp_path)
-    file = step_dir(tmp_path, 6) / checkpoint.MARKER
+    file = step_dir(tmp_path, 6) / MARKER
     proof = json.loads(file.read_text())
     file.write_text(json.dumps({"training.json": proof["training.json"]}) if marker is None else marker)
     said: list[str] = []
@@ -293,13 +294,13 @@ def test_links_and_files_among_checkpoints_are_removed_as_such(
     for step in (2, 6):
         step_dir(run_dir, step).rename(elsewhere.with_name(f"elsewhere{step}"))
         step_dir(run_dir, step).symlink_to(elsewhere.with_name(f"elsewhere{step}"))
-    flip(tmp_path / "elsewhere6" / checkpoint.TEACHER)
+    flip(tmp_path / "elsewhere6" / TEACHER)
     (run_dir / "checkpoints/.step-00000008.abc.tmp").write_bytes(b"x")
     (run_dir / "checkpoints/.step-00000009.abc.tmp").symlink_to(tmp_path / "elsewhere2")
     train.train(alone(drawn, run_dir, checkpoint={"keep": 1}), quiet=True)
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-00000006"]
     assert outcome(run_dir, 6) == whole
-    assert (tmp_path / "elsewhere2" / checkpoint.MARKER).is_file()
+    assert (tmp_path / "elsewhere2" / MARKER).is_file()
     shutil.rmtree(step_dir(run_dir, 6))
     step_dir(run_dir, 6).write_bytes(b"x")
     copy_of(step_dir(six_steps, 4), step_dir(run_dir, 4))
@@ -336,9 +337,9 @@ def test_weights_of_a_damaged_checkpoint_are_refused(given: str, six_steps: Path
     """Its proof lies beside it: who exports, evaluates or embeds with it asks that, as a resume does."""
     copy_of(six_steps, tmp_path)
     folder = step_dir(tmp_path, 6)
-    path = {"run": tmp_path, "checkpoint": folder, "file": folder / checkpoint.TEACHER}[given]
+    path = {"run": tmp_path, "checkpoint": folder, "file": folder / TEACHER}[given]
     load_backbone(path)
-    flip(folder / checkpoint.TEACHER)
+    flip(folder / TEACHER)
     with pytest.raises(ModelError, match="step-00000006 is damaged"):
         load_backbone(path)
     load_backbone(step_dir(tmp_path, 4))
@@ -412,7 +413,7 @@ def test_an_interrupted_checkpoint_leaves_the_old_or_the_new_state(
         for step in (4, 6) if is_there else (4,):
             copy_of(step_dir(six_steps, step), step_dir(run_dir, step))
         if is_there:
-            (step_dir(run_dir, 6) / checkpoint.MARKER).unlink()
+            (step_dir(run_dir, 6) / MARKER).unlink()
         with monkeypatch.context() as patch:
             patch.setattr(owner, call, failing)
             try:
@@ -439,7 +440,7 @@ def test_an_interrupted_checkpoint_leaves_the_old_or_the_new_state(
 def complete(run_dir: Path, *steps: int) -> None:
     for step in steps:
         step_dir(run_dir, step).mkdir(parents=True)
-        (step_dir(run_dir, step) / checkpoint.MARKER).write_text("{}")
+        (step_dir(run_dir, step) / MARKER).write_text("{}")
 
 
 @pytest.mark.parametrize(

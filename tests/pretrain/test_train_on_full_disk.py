@@ -8,7 +8,7 @@ from test_train import alone, outcome
 
 from curation.errors import ExecutorError
 from pretrain import train
-from pretrain.checkpoint import complete_steps, step_dir
+from pretrain.checkpoint_files import complete_steps, step_dir
 from pretrain.data.images import Images, Spool
 from pretrain.export import export
 

@@ -12,7 +12,7 @@ import pytest
 from drawn_dataset import write_drawn
 from tiny import tiny_config
 
-from pretrain.checkpoint import step_dir
+from pretrain.checkpoint_files import step_dir
 from pretrain.metrics import read_metrics
 
 pytestmark = pytest.mark.accept

@@ -20,17 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from curation.errors import ModelError
-from pretrain.checkpoint import MARKER
+from pretrain.checkpoint_files import MARKER, TEACHER
 from pretrain.model.heads import HeadConfig, ProjectionHead
 from pretrain.model.vit import VisionTransformer, ViTConfig
-from pretrain.weights import (
-    TEACHER,
-    config_of_metadata,
-    find_weights,
-    load_backbone,
-    metadata_of_config,
-    read_state,
-)
+from pretrain.weight_files import find_weights
+from pretrain.weights import config_of_metadata, load_backbone, metadata_of_config, read_state
 
 KINDS = [("mlp", 0), ("mlp", 4), ("swiglu", 0), ("swiglu", 4)]
 TOLERANCE = 1e-4

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from curation import storage
 from curation.errors import ConfigError
-from curation.ingest.text_lines import decode_text
+from curation.ingest.tables.text_lines import decode_text
 
 _ADDRESSES_OF_HOSTS_FILES = ("0.0.0.0", "127.0.0.1", "::", "::1")
 

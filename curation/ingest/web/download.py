@@ -16,7 +16,7 @@ from yarl import URL
 
 from curation.ingest.web.addresses import parse_networks
 from curation.ingest.web.download_config import MAX_UNIT_BYTES, DownloadConfig
-from curation.ingest.web.fetch import Answer, BodyLimit, FetchError, ask, open_session
+from curation.ingest.web.fetch import BodyLimit, FetchError, HttpAnswer, ask, open_session
 from curation.ingest.web.politeness import HostLimits
 from curation.ingest.web.robots import (
     ALLOW_ALL,
@@ -196,7 +196,7 @@ class _Downloader:
     def _read(self, text: str) -> URL:
         return read_url(text, allowed=self._allowed, blocked=self._setting.blocked)
 
-    async def _ask(self, url: URL, limit: BodyLimit, *, is_image: bool) -> Answer:
+    async def _ask(self, url: URL, limit: BodyLimit, *, is_image: bool) -> HttpAnswer:
         """Make one request in its host's turn, and learn from it how the host is."""
         host = url.raw_host or ""
         async with self._limits.turn(host):

@@ -59,7 +59,7 @@ class FetchError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """What a server answered: a redirect, or a body."""
 
     location: str | None
@@ -125,7 +125,7 @@ class BodyLimit:
 
 async def ask(
     session: aiohttp.ClientSession, url: URL, *, limit: BodyLimit, product: str | None = None
-) -> Answer:
+) -> HttpAnswer:
     """Make one request and follow no redirect.
 
     Args:
@@ -149,14 +149,14 @@ async def ask(
             location = response.headers.get("Location")
             if response.status in _REDIRECTS and location is not None:
                 response.close()
-                return Answer(location, None)
+                return HttpAnswer(location, None)
             _check_status(response)
             codings = codings_of(response.headers.get("Content-Encoding", ""))
             if codings is None and not limit.takes_odd:
                 response.close()
                 raise FetchError("http_error", status=response.status)
             body = await _read_body(response, limit)
-            return Answer(None, _decoded(body, codings, limit) if codings else body)
+            return HttpAnswer(None, _decoded(body, codings, limit) if codings else body)
     except TimeoutError as error:
         raise FetchError("timeout", may_pass=True, of_host=True) from error
     except aiohttp.ClientConnectorError as error:

@@ -8,7 +8,6 @@ from curation import storage
 from curation.ingest.problems import Findings, Problem
 from curation.ingest.rows import as_text
 from curation.ingest.sources import WarcSource
-from curation.ingest.warc_images import decode_payload, open_warc
 from curation.ingest.web.download_config import MAX_URL_CHARS
 from curation.ingest.web.img_tags import (
     MAX_PAGE_BYTES,
@@ -24,6 +23,7 @@ from curation.ingest.web.img_tags import (
 from curation.ingest.web.opt_out import opts_out
 from curation.ingest.web.robots import product_token
 from curation.ingest.web.stage_urls import WebImage
+from curation.ingest.web.warc_images import decode_payload, open_warc
 from curation.printed import redact_url, redact_value
 
 _PAGES = ("text/html", "application/xhtml+xml")

@@ -13,10 +13,10 @@ import pyarrow as pa
 from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.problems import Findings
-from curation.ingest.row_values import name_of, row_sidecars
 from curation.ingest.rows import ImageRow, as_text
 from curation.ingest.sidecars import StoredFile
 from curation.ingest.staging import Place, StagedImage
+from curation.ingest.tables.row_values import name_of, row_sidecars
 from curation.ingest.web.blocked_domains import read_blocked
 from curation.ingest.web.download_config import MAX_UNIT_BYTES, MAX_URL_CHARS, DownloadConfig
 from curation.ingest.web.robots import product_token

@@ -10,13 +10,13 @@ import pyarrow.types as pt
 
 from curation import storage
 from curation.errors import ConfigError
-from curation.ingest.column_types import holds_pictures, is_free_bytes
-from curation.ingest.inflation import InflatesError
-from curation.ingest.parquet_images import BATCH_ROWS, open_parquet
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.row_values import holds_bytes, no_text_note, read_values
-from curation.ingest.table_images import READING_ERRORS, empty_note
-from curation.ingest.text_lines import is_utf8
+from curation.ingest.tables.column_types import holds_pictures, is_free_bytes
+from curation.ingest.tables.inflation import InflatesError
+from curation.ingest.tables.parquet_images import BATCH_ROWS, open_parquet
+from curation.ingest.tables.row_values import holds_bytes, no_text_note, read_values
+from curation.ingest.tables.table_images import READING_ERRORS, empty_note
+from curation.ingest.tables.text_lines import is_utf8
 from curation.ingest.web.text_lists import (
     ODD_URL,
     ListError,

@@ -4,42 +4,30 @@ State t holds the centroids c_t, and how good c_0 … c_{t-1} were; state 0 is t
 makes its sums, and from these, added in the order of groups, state t+1 is made. States are found again by
 what they were made from and their number, not by the sums: so these go as soon as their state is published,
 and so does the state before the last. Killed in between, a run finds the state and removes what it left.
+
+What does the work is imported where it is loaded: it brings torch, for which no dry run waits.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
 
-import numpy as np
-from jaxtyping import Float32
-
-from curation import storage
 from curation.cluster.config import ClusterConfig
-from curation.cluster.gpu import sum_on_gpu
-from curation.cluster.kmeans import (
-    Evaluation,
-    evaluate,
-    is_finished,
-    seeding_rows,
-    update_centroids,
-)
-from curation.cluster.seeding import centroids_of, seed_centroids
-from curation.cluster.sums import PartSums, add_sums, sum_arrays
+from curation.cluster.stopping import Evaluation, is_finished
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
-from pipelines.rows.groups import group_digest, make_groups
-from pipelines.rows.parts import gather_vectors, read_array, vector_blocks
+from pipelines.engine.step import FileRef, Item, Receipt, Step, Work
+from pipelines.rows.groups import make_groups
+from pipelines.stages.cluster.kmeans_tasks import (
+    CENTROIDS,
+    Drawn,
+    Fitted,
+    GroupSums,
+    Sampled,
+    StateTask,
+    Summed,
+    SumsFile,
+    SumsTask,
+)
 from pipelines.stages.cluster.seeding import SeedingSteps
-from pipelines.stages.cluster.training_set import Training, settings_of
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """The result: centroids, and the inertia before the first update and after each."""
-
-    centroids: FileRef
-    inertia: list[float]
+from pipelines.stages.cluster.training_set import KMeansSettings, Training
 
 
 class KMeansSteps:
@@ -51,17 +39,14 @@ class KMeansSteps:
         self._runner = runner
         self._config = config
         self._training = training
-        settings, k = settings_of(config, seed), training.num_clusters
-        self._seeds = Step(
-            "kmeans_states", 3, settings, partial(_load_seeds, k, seed), "task", "cluster", threads
-        )
+        settings = KMeansSettings(config, seed, training.num_clusters)
         self._seeding = SeedingSteps(runner, config, training, seed=seed, threads=threads)
-        self._update = Step("kmeans_states", 3, settings, _load_update, "task", "cluster", threads)
-        load_sums, num_gpus = partial(_load_sums, config.device), int(config.device == "cuda")
+        self._states = Step("kmeans_states", 3, settings, _load_state, "task", "cluster", threads)
+        num_gpus = int(config.device == "cuda")
         self._sums = Step(
-            "kmeans_sums", 1, settings, load_sums, "task", "cluster", threads, num_gpus=num_gpus
+            "kmeans_sums", 1, settings, _load_sums, "task", "cluster", threads, num_gpus=num_gpus
         )
-        rows = config.rows_of_group(k)
+        rows = config.rows_of_group(training.num_clusters)
         self._groups = make_groups(training.parts, training.part_rows, rows=rows)
 
     def run(self) -> Fitted:
@@ -69,8 +54,8 @@ class KMeansSteps:
         number = self._newest()
         if number < 0:
             drawn = self._seeding.run() if self._seeding.are_worth_it else ()
-            item = self._state(0, {"parts": self._training.parts, "drawn": drawn})
-            self._runner.run_inside(self._seeds, [item])
+            sampled = Sampled(self._training.parts, self._training.rows)
+            self._runner.run_inside(self._states, [self._state(0, Drawn(drawn) if drawn else sampled)])
             number = 0
         self._seeding.forget()
         iterations, num_groups = self._config.iterations, len(self._groups)
@@ -83,36 +68,30 @@ class KMeansSteps:
                 self._iterate(number, advance)
                 number += 1
         inertia = [one.inertia for one in self._history(number)]
-        return Fitted(self._receipt(number - 1).file(self._runner.run_dir, "centroids.npy"), inertia)
+        return Fitted(self._receipt(number - 1).file(self._runner.run_dir, CENTROIDS), inertia)
 
     def forget(self) -> None:
         """Remove every state and all sums: what they led to is published."""
         self._seeding.forget()
         numbers = range(self._config.iterations + 2)
         self._runner.forget(self._sums, [item for number in numbers for item in self._sums_of(number)])
-        self._runner.forget(self._update, [self._state(number) for number in numbers])
+        self._runner.forget(self._states, [self._state(number) for number in numbers])
 
-    def _state(self, number: int, payload: dict[str, Any] | None = None) -> Item:
-        shared = {"rows": self._training.rows}
-        return Item((self._training.digest, f"state {number}"), {**shared, **(payload or {})})
+    def _state(self, number: int, made_from: Sampled | Drawn | Summed | None = None) -> Item[StateTask]:
+        return Item(StateTask(self._training.digest, number, made_from))
 
-    def _sums_of(self, number: int, centroids: FileRef | None = None) -> list[Item]:
-        return [
-            Item(
-                (self._training.digest, f"state {number}", group_digest(group)),
-                {"parts": group, "rows": self._training.rows, "centroids": centroids},
-            )
-            for group in self._groups
-        ]
+    def _sums_of(self, number: int, centroids: FileRef | None = None) -> list[Item[SumsTask]]:
+        clustering, rows = self._training.digest, self._training.rows
+        return [Item(SumsTask(clustering, number, group, rows, centroids)) for group in self._groups]
 
     def _newest(self) -> int:
         states = [self._state(number) for number in range(self._config.iterations + 2)]
-        newest = self._runner.last_done(self._update, states)
+        newest = self._runner.last_done(self._states, states)
         # The result is that of the state before the last: one that was set aside as damaged is made again.
-        return newest if newest < 1 or self._runner.find(self._update, states[newest - 1]) else -1
+        return newest if newest < 1 or self._runner.find(self._states, states[newest - 1]) else -1
 
     def _receipt(self, number: int) -> Receipt:
-        receipt = self._runner.find(self._update, self._state(number))
+        receipt = self._runner.find(self._states, self._state(number))
         assert receipt is not None, "a state is gone that a later one builds on"
         return receipt
 
@@ -120,70 +99,30 @@ class KMeansSteps:
         return [Evaluation(**one) for one in self._receipt(number).facts["history"]]
 
     def _iterate(self, number: int, advance: Callable[[Receipt], None]) -> None:
-        before = self._receipt(number)
         run_dir = self._runner.run_dir
-        centroids = before.file(run_dir, "centroids.npy")
-        sums = self._runner.run_inside(self._sums, self._sums_of(number, centroids), advance=advance)
-        payload = {
-            "centroids": centroids,
-            "history": before.facts["history"],
-            "sums": [(s.file(run_dir, "sums.npy"), s.file(run_dir, "counts.npy")) for s in sums],
-        }
-        self._runner.run_inside(self._update, [self._state(number + 1, payload)])
+        centroids = self._receipt(number).file(run_dir, CENTROIDS)
+        found = self._runner.run_inside(self._sums, self._sums_of(number, centroids), advance=advance)
+        sums = tuple(
+            GroupSums(one.file(run_dir, SumsFile.SUMS), one.file(run_dir, SumsFile.COUNTS)) for one in found
+        )
+        summed = Summed(centroids, tuple(self._history(number)), sums)
+        self._runner.run_inside(self._states, [self._state(number + 1, summed)])
 
     def _forget_before(self, number: int) -> None:
         """Remove what state `number` has superseded. The state before it stays: it may be the result."""
         if number >= 1:
             self._runner.forget(self._sums, self._sums_of(number - 1))
         if number >= 2:
-            self._runner.forget(self._update, [self._state(number - 2)])
+            self._runner.forget(self._states, [self._state(number - 2)])
 
 
-def _load_seeds(num_clusters: int, seed: int) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        if drawn := attempt.payload["drawn"]:  # by steps of its own
-            _write(attempt, centroids=centroids_of([read_array(file) for file in drawn], num_clusters))
-            return {"history": []}
-        rows = read_array(attempt.payload["rows"])
-        sample = np.asarray(rows[seeding_rows(len(rows), num_clusters, seed=seed)])
-        vectors = gather_vectors(attempt.payload["parts"], "embeddings", sample)
-        _write(attempt, centroids=seed_centroids(vectors, num_clusters, seed=seed))
-        return {"history": []}
+def _load_state(settings: KMeansSettings) -> Work[StateTask]:
+    from pipelines.stages.cluster.sums_and_states import load_state
 
-    return work
+    return load_state(settings)
 
 
-def _load_sums(device: Literal["cpu", "cuda"]) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        rows = read_array(attempt.payload["rows"])
-        blocks = vector_blocks(attempt.payload["parts"], "embeddings", rows)
-        arrays = (vectors for _, vectors in blocks)
-        total = (sum_on_gpu if device == "cuda" else sum_arrays)(arrays, _centroids(attempt))
-        _write(attempt, sums=total.sums, counts=total.counts)
-        return {"num_rows": int(total.counts.sum())}
+def _load_sums(settings: KMeansSettings) -> Work[SumsTask]:
+    from pipelines.stages.cluster.sums_and_states import load_sums
 
-    return work
-
-
-def _load_update() -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        centroids = _centroids(attempt)
-        total = add_sums(
-            PartSums(sums=np.asarray(read_array(sums)), counts=np.asarray(read_array(counts)))
-            for sums, counts in attempt.payload["sums"]
-        )
-        now = evaluate(total, centroids)
-        _write(attempt, centroids=update_centroids(centroids, total.sums, counts=total.counts))
-        history = [*attempt.payload["history"], {"inertia": now.inertia, "num_empty": now.num_empty}]
-        return {"history": history}
-
-    return work
-
-
-def _centroids(attempt: Attempt) -> Float32[np.ndarray, "k d"]:
-    return np.array(read_array(attempt.payload["centroids"]))
-
-
-def _write(attempt: Attempt, **arrays: np.ndarray) -> None:
-    for name, array in arrays.items():
-        storage.write_vectors(attempt.out / f"{name}.npy", array)
+    return load_sums(settings)

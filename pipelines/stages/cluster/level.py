@@ -6,26 +6,40 @@ the points that the next clustering is made on. A clustering's own steps are rem
 then the state before it; so a run that is killed goes on within a clustering, and removes what it had left.
 
 The bytes are those of `curation.cluster.hierarchy.build_level`, which does small levels in one task.
+
+What does the work is imported where it is loaded: it brings torch, for which no dry run waits.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal
 
-import numpy as np
-
-from curation import storage
 from curation.cluster.config import ClusterConfig, LevelConfig
-from curation.cluster.hierarchy import closest_points, seed_of
+from curation.cluster.resampling import seed_of
+from pipelines.engine.digest import digest_of
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
-from pipelines.rows.groups import group_digest, make_groups
-from pipelines.rows.parts import Part, read_array
-from pipelines.stages.cluster.cluster import assign_rows
+from pipelines.engine.step import FileRef, Item, Receipt, Step, Work
+from pipelines.rows.groups import make_groups
+from pipelines.rows.parts import Part
+from pipelines.stages.cluster.cluster_tasks import ClusterFile
 from pipelines.stages.cluster.kmeans import KMeansSteps
+from pipelines.stages.cluster.level_tasks import (
+    EVERY,
+    GroupLabels,
+    Labelled,
+    LevelLabelsSettings,
+    LevelLabelsTask,
+    LevelSettings,
+    LevelStateFile,
+    LevelStateSettings,
+    LevelStateTask,
+    LevelTask,
+    MadeLevel,
+    PointsSettings,
+    PointsTask,
+    points_name,
+)
 from pipelines.stages.cluster.training_set import Training
 
-# Points of a file. A constant, as groups of files are known by the numbers of these alone.
+# Points of a file. A constant: with other files, all that a level has begun would be begun anew.
 POINT_ROWS = 1 << 16
 
 
@@ -69,29 +83,34 @@ class _State:
     part_rows: tuple[int, ...]  # how many of them each part holds
 
 
-def level_in_steps(runner: Runner, step: Step, item: Item, plan: LevelPlan) -> Receipt:
-    """Do `step`, whose item names the level `below`, by steps of its own.
-
-    The work of `step` finds the finished level's files under `made` in its payload.
-    """
+def level_in_steps(
+    runner: Runner, step: Step[LevelSettings, LevelTask], item: Item[LevelTask], plan: LevelPlan
+) -> Receipt:
+    """Do `step` by steps of its own: its work finds the finished level's files under `made` in its task."""
     return _LevelSteps(runner, step, item, plan).run()
 
 
 class _LevelSteps:
-    def __init__(self, runner: Runner, step: Step, item: Item, plan: LevelPlan) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        step: Step[LevelSettings, LevelTask],
+        item: Item[LevelTask],
+        plan: LevelPlan,
+    ) -> None:
         self._runner, self._step, self._item, self._plan = runner, step, item, plan
-        load_points = partial(_load_points, POINT_ROWS)
-        self._points = Step("level_points", 1, {"rows": POINT_ROWS}, load_points, "task", "cluster")
-        load = partial(_load_labels, plan.rule.device)
-        num_gpus = int(plan.rule.device == "cuda")
+        self._points = Step("level_points", 1, PointsSettings(POINT_ROWS), _load_points, "task", "cluster")
+        self._points_item = Item(PointsTask(item.task.below))
+        settings, num_gpus = LevelLabelsSettings(plan.rule.device), int(plan.rule.device == "cuda")
         self._labels = Step(
-            "level_labels", 1, step.config, load, "task", "cluster", step.threads, num_gpus=num_gpus
+            "level_labels", 1, settings, _load_labels, "task", "cluster", step.threads, num_gpus=num_gpus
         )
-        self._states = Step("level_states", 3, step.config, _load_state, "task", "cluster")
+        closest = LevelStateSettings(plan.level.num_closest(plan.num_points))
+        self._states = Step("level_states", 3, closest, _load_state, "task", "cluster")
 
     def run(self) -> Receipt:
         runner, plan = self._runner, self._plan
-        [points] = runner.run_inside(self._points, [self._item])
+        [points] = runner.run_inside(self._points, [self._points_item])
         parts = _parts(points, runner.run_dir)
         number = self._newest()
         if number >= 0:
@@ -100,9 +119,11 @@ class _LevelSteps:
             number += 1
             self._cluster(number, points, parts)
             self._forget_before(number, points, parts)
-        receipt = runner.run_one(self._step, replace(self._item, payload={"made": self._state(number)}))
+        last = self._state(number)
+        task = replace(self._item.task, made=MadeLevel(last.centroids, last.parent))
+        receipt = runner.run_one(self._step, replace(self._item, task=task))
         runner.forget(self._states, [self._state_item(number)])
-        runner.forget(self._points, [self._item])
+        runner.forget(self._points, [self._points_item])
         return receipt
 
     def _is_last(self, number: int) -> bool:
@@ -110,27 +131,26 @@ class _LevelSteps:
         return number >= 0 and sum(self._state(number).part_rows) < self._plan.level.num_clusters
 
     def _cluster(self, number: int, points: Receipt, parts: tuple[Part, ...]) -> None:
-        runner, plan = self._runner, self._plan
+        runner = self._runner
         iterations = self._iterations(number, points, parts)
         fitted = iterations.run()
         labels = self._label_items(number, parts, fitted.centroids)
         with runner.progress.step("level_labels", total=len(labels), done=0) as advance:
             found = runner.run_inside(self._labels, labels, advance=advance)
-        payload = {
-            "labels": [
-                tuple(one.file(runner.run_dir, name) for name in ("cluster.npy", "score.npy"))
-                for one in found
-            ],
-            "centroids": fitted.centroids,
-            "closest": plan.level.num_closest(plan.num_points),
-            "part_ends": [part.offset + part.num_rows for part in parts],
-        }
-        runner.run_inside(self._states, [self._state_item(number, payload)])
+        groups = tuple(
+            GroupLabels(
+                *(one.file(runner.run_dir, name) for name in (ClusterFile.CLUSTER, ClusterFile.SCORE))
+            )
+            for one in found
+        )
+        part_ends = tuple(part.offset + part.num_rows for part in parts)
+        state = self._state_item(number, Labelled(fitted.centroids, groups, part_ends))
+        runner.run_inside(self._states, [state])
 
     def _iterations(self, number: int, points: Receipt, parts: tuple[Part, ...]) -> KMeansSteps:
         """The steps of a clustering: of all points, or of those that the state before it kept."""
         if number == 0:
-            rows, part_rows = points.file(self._runner.run_dir, "every.npy"), [p.num_rows for p in parts]
+            rows, part_rows = points.file(self._runner.run_dir, EVERY), [p.num_rows for p in parts]
         else:
             before = self._state(number - 1)
             rows, part_rows = before.kept, list(before.part_rows)
@@ -142,10 +162,10 @@ class _LevelSteps:
 
     def _label_items(
         self, number: int, parts: tuple[Part, ...], centroids: FileRef | None = None
-    ) -> list[Item]:
+    ) -> list[Item[LevelLabelsTask]]:
         rows = self._plan.rows_of_group
         return [
-            Item((self._digest(number), group_digest(group)), {"parts": group, "centroids": centroids})
+            Item(LevelLabelsTask(self._digest(number), group, centroids))
             for group in make_groups(parts, [part.num_rows for part in parts], rows=rows)
         ]
 
@@ -159,9 +179,8 @@ class _LevelSteps:
             self._runner.forget(self._labels, self._label_items(number, parts))
             self._runner.forget(self._states, [self._state_item(before) for before in range(number)])
 
-    def _state_item(self, number: int, payload: dict[str, Any] | None = None) -> Item:
-        # By the identity of the whole: what another version of it has begun is not taken.
-        return Item((self._step.identity(self._item), f"clustering {number}"), payload or {})
+    def _state_item(self, number: int, made_from: Labelled | None = None) -> Item[LevelStateTask]:
+        return Item(LevelStateTask(self._step.identity(self._item), number, made_from))
 
     def _newest(self) -> int:
         states = [self._state_item(number) for number in range(self._plan.resampling_steps + 1)]
@@ -173,9 +192,7 @@ class _LevelSteps:
     def _state(self, number: int) -> _State:
         receipt = self._find(number)
         assert receipt is not None, "a state is gone that a later one builds on"
-        centroids, parent, kept = (
-            receipt.file(self._runner.run_dir, f"{name}.npy") for name in ("centroids", "parent", "kept")
-        )
+        centroids, parent, kept = (receipt.file(self._runner.run_dir, name) for name in LevelStateFile)
         return _State(centroids, parent, kept, tuple(receipt.facts["part_rows"]))
 
 
@@ -184,56 +201,25 @@ def _parts(points: Receipt, run_dir: str) -> tuple[Part, ...]:
     parts: list[Part] = []
     offset = 0
     for number, num_rows in enumerate(points.facts["part_rows"]):
-        file = points.file(run_dir, _points_name(number))
+        file = points.file(run_dir, points_name(number))
         parts.append(Part(number, "", "uncurated", offset, num_rows, images=file, embeddings=file))
         offset += num_rows
     return tuple(parts)
 
 
-def _points_name(number: int) -> str:
-    return f"points-{number:06d}.npy"
+def _load_points(settings: PointsSettings) -> Work[PointsTask]:
+    from pipelines.stages.cluster.level_points import load_points
+
+    return load_points(settings)
 
 
-def _load_points(rows: int) -> Work:
-    """The centroids of the level below as vectors like those of images, in files of so many rows."""
+def _load_labels(settings: LevelLabelsSettings) -> Work[LevelLabelsTask]:
+    from pipelines.stages.cluster.level_points import load_labels
 
-    def work(attempt: Attempt) -> dict[str, Any]:
-        below = read_array(attempt.payload["below"])
-        part_rows = []
-        for number, start in enumerate(range(0, len(below), rows)):
-            points = np.asarray(below[start : start + rows]).astype(np.float16)
-            storage.write_vectors(attempt.out / _points_name(number), points)
-            part_rows.append(len(points))
-        storage.write_vectors(attempt.out / "every.npy", np.arange(len(below)))
-        return {"part_rows": part_rows}
-
-    return work
+    return load_labels(settings)
 
 
-def _load_labels(device: Literal["cpu", "cuda"]) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        parts: tuple[Part, ...] = attempt.payload["parts"]
-        centroids = np.array(read_array(attempt.payload["centroids"]))
-        every = np.ones(sum(part.num_rows for part in parts), bool)
-        cluster, score = assign_rows(parts, every, centroids, device=device)
-        storage.write_vectors(attempt.out / "cluster.npy", cluster)
-        storage.write_vectors(attempt.out / "score.npy", score)
-        return {"num_points": len(every)}
+def _load_state(settings: LevelStateSettings) -> Work[LevelStateTask]:
+    from pipelines.stages.cluster.level_points import load_state
 
-    return work
-
-
-def _load_state() -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        files = zip(*attempt.payload["labels"], strict=True)
-        parent, score = (np.concatenate([read_array(file) for file in own]) for own in files)
-        kept = closest_points(parent, score, closest=attempt.payload["closest"])
-        storage.write_vectors(
-            attempt.out / "centroids.npy", np.asarray(read_array(attempt.payload["centroids"]))
-        )
-        storage.write_vectors(attempt.out / "parent.npy", parent)
-        storage.write_vectors(attempt.out / "kept.npy", kept)
-        ends = np.searchsorted(kept, attempt.payload["part_ends"])
-        return {"part_rows": np.diff(ends, prepend=0).tolist()}
-
-    return work
+    return load_state(settings)

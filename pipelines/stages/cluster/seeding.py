@@ -4,23 +4,25 @@ The vectors of every group are gathered once. A draw reads the distances of all 
 looks its candidates up in the groups, one after the other, and puts out the vectors of its seeds; then every
 group brings its distances up to date. Draws stay until the end, small as they are, and the distances of a
 round until there is a draw by later ones: so a run that was killed finds its place by the draws.
+
+What does the work is imported where it is loaded: it brings torch, for which no dry run waits.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal
-
-import numpy as np
-from jaxtyping import Float16, Int64
-
-from curation import storage
 from curation.cluster.config import ClusterConfig, num_seeding_rows
-from curation.cluster.kmeans import seeding_rows
-from curation.cluster.seeding import draw_seeds, nearest_distances, num_rounds
+from curation.cluster.seeding_rounds import num_rounds
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
-from pipelines.rows.parts import gather_vectors, read_array
-from pipelines.stages.cluster.training_set import Training, settings_of
+from pipelines.engine.step import FileRef, Item, Receipt, Step, Work
+from pipelines.stages.cluster.seeding_tasks import (
+    DISTANCE,
+    SEEDS,
+    VECTORS,
+    DistancesTask,
+    DrawTask,
+    Nearer,
+    SampleTask,
+    SeedCandidates,
+)
+from pipelines.stages.cluster.training_set import KMeansSettings, Training
 
 # A smaller sample, of k up to 8,192, is seeded in one task: 22 s on two cores at 384 numbers.
 MANY_ROWS = 1 << 17
@@ -45,17 +47,15 @@ class SeedingSteps:
         self._training = training
         self._num_seeds = k = training.num_clusters
         num_sampled = num_seeding_rows(sum(training.part_rows), k)
-        cuts = [(first, min(first + GROUP_ROWS, num_sampled)) for first in range(0, num_sampled, GROUP_ROWS)]
-        self._cuts = cuts if num_sampled > MANY_ROWS else []
-        settings = settings_of(config, seed)
-
-        def make_step(name: str, load: Callable[[], Work], *, num_gpus: int = 0) -> Step:
-            return Step(name, 1, settings, load, "task", "cluster", threads, num_gpus=num_gpus)
-
-        self._gather = make_step("seeding_samples", partial(_load_gather, k, seed))
-        self._draw = make_step("seeding_draws", partial(_load_draw, k, seed))
-        load_lower, num_gpus = partial(_load_lower, config.device), int(config.device == "cuda")
-        self._lower = make_step("seeding_distances", load_lower, num_gpus=num_gpus)
+        firsts = range(0, num_sampled, GROUP_ROWS) if num_sampled > MANY_ROWS else range(0)
+        self._cuts = [range(first, min(first + GROUP_ROWS, num_sampled)) for first in firsts]
+        settings = KMeansSettings(config, seed, k)
+        self._gather = Step("seeding_samples", 1, settings, _load_gather, "task", "cluster", threads)
+        self._draw = Step("seeding_draws", 1, settings, _load_draw, "task", "cluster", threads)
+        num_gpus = int(config.device == "cuda")
+        self._lower = Step(
+            "seeding_distances", 1, settings, _load_lower, "task", "cluster", threads, num_gpus=num_gpus
+        )
 
     @property
     def are_worth_it(self) -> bool:
@@ -66,7 +66,7 @@ class SeedingSteps:
         """The seeds of every round, drawn from the newest round on that is there."""
         with self._runner.progress.step(self._gather.name, total=len(self._cuts), done=0) as advance:
             gathered = self._runner.run_inside(self._gather, self._samples(), advance=advance)
-        samples = self._files(gathered, "vectors.npy")
+        samples = self._files(gathered, VECTORS)
         draws = self._draws_done()
         # After the last draw no distances are asked for.
         total, done = (max(num - 1, 0) * len(samples) for num in (num_rounds(self._num_seeds), len(draws)))
@@ -76,25 +76,12 @@ class SeedingSteps:
             distances = self._distances(len(draws) - 2)
             while not self._is_last(draws):
                 newest = len(draws) - 1
-                seeds = self._files(draws, "seeds.npy")
-                items = [
-                    self._lower_item(
-                        newest,
-                        cut,
-                        payload={
-                            "vectors": file,
-                            "before": before,
-                            # Where distances are gone, by all seeds: the smallest is the same.
-                            "seeds": seeds if before is None else seeds[-1:],
-                        },
-                    )
-                    for cut, file, before in zip(self._cuts, samples, distances, strict=True)
-                ]
+                items = self._lower_items(draws, samples=samples, distances=distances)
                 lowered = self._runner.run_inside(self._lower, items, advance=advance)
-                distances = self._files(lowered, "distance.npy")
+                distances = self._files(lowered, DISTANCE)
                 draws.append(self._draw_next(draws, samples=samples, distances=distances))
                 self._forget_distances(newest - 1)
-        return self._files([draw for draw in draws if draw.facts["num_drawn"]], "seeds.npy")
+        return self._files([draw for draw in draws if draw.facts["num_drawn"]], SEEDS)
 
     def forget(self) -> None:
         """Remove all that the steps have put out: what it led to is published."""
@@ -107,22 +94,32 @@ class SeedingSteps:
         for number in reversed(range(num_draws)):
             self._runner.forget(self._draw, [self._draw_item(number)])
 
-    def _samples(self) -> list[Item]:
-        payload = {"parts": self._training.parts, "rows": self._training.rows}
+    def _samples(self) -> list[Item[SampleTask]]:
+        training = self._training
+        return [Item(SampleTask(training.digest, training.parts, training.rows, cut)) for cut in self._cuts]
+
+    def _draw_item(self, number: int, made_from: SeedCandidates | None = None) -> Item[DrawTask]:
+        return Item(DrawTask(self._training.digest, number, made_from))
+
+    def _lower_item(self, number: int, cut: range, made_from: Nearer | None = None) -> Item[DistancesTask]:
+        return Item(DistancesTask(self._training.digest, number, cut, made_from))
+
+    def _lower_items(
+        self,
+        draws: list[Receipt],
+        *,
+        samples: tuple[FileRef, ...],
+        distances: tuple[FileRef | None, ...],
+    ) -> list[Item[DistancesTask]]:
+        """Every group's distances, brought up to date by the newest draw."""
+        seeds = self._files(draws, SEEDS)
         return [
-            Item((self._training.digest, f"sample {first} to {last}"), {**payload, "cut": (first, last)})
-            for first, last in self._cuts
+            # Where distances are gone, by all seeds: the smallest is the same.
+            self._lower_item(
+                len(draws) - 1, cut, Nearer(file, before, seeds if before is None else seeds[-1:])
+            )
+            for cut, file, before in zip(self._cuts, samples, distances, strict=True)
         ]
-
-    def _draw_item(self, number: int, payload: dict[str, Any] | None = None) -> Item:
-        return Item((self._training.digest, f"round {number}"), payload or {})
-
-    def _lower_item(
-        self, number: int, cut: tuple[int, int], *, payload: dict[str, Any] | None = None
-    ) -> Item:
-        first, last = cut
-        inputs = (self._training.digest, f"round {number}", f"sample {first} to {last}")
-        return Item(inputs, payload or {})
 
     def _draws_done(self) -> list[Receipt]:
         draws: list[Receipt] = []
@@ -133,13 +130,9 @@ class SeedingSteps:
     def _draw_next(
         self, draws: list[Receipt], *, samples: tuple[FileRef, ...], distances: tuple[FileRef, ...]
     ) -> Receipt:
-        payload = {
-            "samples": samples,
-            "sizes": tuple(last - first for first, last in self._cuts),
-            "distances": distances,
-            "num_drawn": _num_drawn(draws),
-        }
-        [receipt] = self._runner.run_inside(self._draw, [self._draw_item(len(draws), payload)])
+        sizes = tuple(len(cut) for cut in self._cuts)
+        candidates = SeedCandidates(samples, sizes, distances, _num_drawn(draws))
+        [receipt] = self._runner.run_inside(self._draw, [self._draw_item(len(draws), candidates)])
         return receipt
 
     def _is_last(self, draws: list[Receipt]) -> bool:
@@ -149,7 +142,7 @@ class SeedingSteps:
         """Of every group, as far as they are there."""
         found = [self._runner.find(self._lower, self._lower_item(number, cut)) for cut in self._cuts]
         run_dir = self._runner.run_dir
-        return tuple(None if one is None else one.file(run_dir, "distance.npy") for one in found)
+        return tuple(None if one is None else one.file(run_dir, DISTANCE) for one in found)
 
     def _forget_distances(self, number: int) -> None:
         if number >= 0:
@@ -163,53 +156,19 @@ def _num_drawn(draws: list[Receipt]) -> int:
     return sum(draw.facts["num_drawn"] for draw in draws)
 
 
-def _load_gather(num_clusters: int, seed: int) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        rows = read_array(attempt.payload["rows"])
-        sample = seeding_rows(len(rows), num_clusters, seed=seed)[slice(*attempt.payload["cut"])]
-        vectors = gather_vectors(attempt.payload["parts"], "embeddings", np.asarray(rows[sample]))
-        storage.write_vectors(attempt.out / "vectors.npy", vectors)
-        return {"num_rows": len(vectors)}
+def _load_gather(settings: KMeansSettings) -> Work[SampleTask]:
+    from pipelines.stages.cluster.seed_draws import load_samples
 
-    return work
+    return load_samples(settings)
 
 
-def _load_draw(num_clusters: int, seed: int) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        payload = attempt.payload
-        starts = np.cumsum([0, *payload["sizes"]])
-        num_chosen = payload["num_drawn"]
+def _load_draw(settings: KMeansSettings) -> Work[DrawTask]:
+    from pipelines.stages.cluster.seed_draws import load_draw
 
-        def vectors_at(places: Int64[np.ndarray, " b"]) -> Float16[np.ndarray, "b d"]:
-            """The vectors at some places of the sample; each file that holds one is opened once."""
-            group = np.searchsorted(starts, places, side="right") - 1
-            numbers = np.unique(group) if len(group) else np.zeros(1, np.int64)
-            found: dict[int, np.ndarray] = {}
-            for number in numbers.tolist():
-                mine = places[group == number] - starts[number]
-                found[number] = np.asarray(read_array(payload["samples"][number])[mine])
-            vectors = np.empty((len(places), found[int(numbers[0])].shape[1]), np.float16)
-            for number, own in found.items():
-                vectors[group == number] = own
-            return vectors
-
-        distances = [read_array(file) for file in payload["distances"]]
-        distance = np.concatenate(distances) if distances else np.ones(starts[-1])
-        drawn = draw_seeds(distance, vectors_at, num_chosen=num_chosen, num_clusters=num_clusters, seed=seed)
-        storage.write_vectors(attempt.out / "seeds.npy", drawn)
-        return {"num_drawn": len(drawn)}
-
-    return work
+    return load_draw(settings)
 
 
-def _load_lower(device: Literal["cpu", "cuda"]) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        vectors = read_array(attempt.payload["vectors"])
-        seeds = np.concatenate([read_array(file) for file in attempt.payload["seeds"]])
-        distance = nearest_distances(vectors, seeds, device=device)
-        if attempt.payload["before"] is not None:
-            distance = np.minimum(distance, read_array(attempt.payload["before"]))
-        storage.write_vectors(attempt.out / "distance.npy", distance)
-        return {"num_rows": len(vectors)}
+def _load_lower(settings: KMeansSettings) -> Work[DistancesTask]:
+    from pipelines.stages.cluster.seed_draws import load_distances
 
-    return work
+    return load_distances(settings)

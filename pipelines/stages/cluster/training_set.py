@@ -2,11 +2,34 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 from curation.cluster.config import ClusterConfig
+from pipelines.engine.digest import Unhashed, Without
 from pipelines.engine.step import FileRef
 from pipelines.rows.parts import Part
+
+# Of what an inner step's item was made from.
+FOUND_BY_NUMBER = Unhashed(
+    "the clustering and a number say which it is, and find and remove it when what it was made from is gone"
+)
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """How vectors are clustered."""
+
+    config: Annotated[
+        ClusterConfig, Without(("group_rows", "device"), "the same bytes however work is cut, on any device")
+    ]
+    seed: int
+
+
+@dataclass(frozen=True)
+class KMeansSettings(ClusterSettings):
+    """How k-means is done, once it is known into how many clusters."""
+
+    num_clusters: int
 
 
 @dataclass(frozen=True)
@@ -34,8 +57,3 @@ class Training:
         """Leave out the parts that hold none of the rows."""
         used = [(part, own) for part, own in zip(parts, part_rows, strict=True) if own]
         return cls(tuple(part for part, _ in used), tuple(own for _, own in used), rows, digest, num_clusters)
-
-
-def settings_of(config: ClusterConfig, seed: int) -> dict[str, Any]:
-    """What of the config changes the result."""
-    return {**config.model_dump(mode="json", exclude={"group_rows", "device"}), "seed": seed}

@@ -3,7 +3,7 @@
 Both the dedup step and the question what another threshold would decide come here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,17 +11,18 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
-from curation.dedup.components import Copies, choose_representatives, copies_table
+from curation.dedup.components import CopyRows, choose_representatives, copies_table
+from curation.dedup.config import DedupConfig
 from curation.dedup.cut import cut_chains
 from curation.dedup.edges import Edges
 from curation.dedup.forest import Forest
 from curation.dedup.health import component_edges, component_health, health_table
-from curation.dedup.likeness import Likeness, compare, cosine_scores, hash_scores
-from curation.dedup.pairs import DedupConfig
+from curation.dedup.likeness import Likeness, compare, hash_scores
 from curation.schema import EDGE_KINDS, HUBS
 from curation.search.miniatures import miniature_scores
-from pipelines.rows.parts import Part, as_numpy, column, gather_vectors, sha256_words
-from pipelines.stages.copies.join import EdgeFile, copy_file
+from pipelines.rows.arrow_columns import numbers
+from pipelines.rows.parts import Part, column, gather_vectors, sha256_words
+from pipelines.stages.copies.edge_files import EdgeFile
 from pipelines.stages.copies.poor_pictures import gather_miniatures, has_miniature, is_poor
 from pipelines.stages.copies.saved_edges import DecidingEdges
 from pipelines.stages.copies.spool import spooled
@@ -81,11 +82,17 @@ class EveryEdge:
         return forest.labels()
 
 
+def files_compared(kinds: Container[str]) -> tuple[str, ...]:
+    """Names of the parts' files that a `Comparer` by these kinds reads."""
+    by_kind = {"cosine": "copy_vectors", "pca_hash": "pca_hashes"}
+    return ("described", *(file for kind, file in by_kind.items() if kind in kinds))
+
+
 class Comparer:
     """Compares images directly, by every kind in use.
 
     Args:
-        parts: of the run; with PCA hashes where these are in use.
+        parts: of the run; with `files_compared`.
         rule: the thresholds.
     """
 
@@ -99,7 +106,7 @@ class Comparer:
             if kind in self._thresholds:
                 hashes = column(parts, file, kind)
                 has = hashes.is_valid().to_numpy() & ~self._is_poor
-                self._hashes[kind] = as_numpy(hashes, null=0), has
+                self._hashes[kind] = numbers(hashes, null=0), has
 
     def compare(self, rows: Int64[np.ndarray, " r"], others: Int64[np.ndarray, " r"]) -> Likeness:
         """Each row with the other of its place."""
@@ -115,6 +122,10 @@ class Comparer:
         for kind, (hashes, has) in self._hashes.items():
             by_kind[kind] = hash_scores(hashes[rows], hashes[others], has=has[rows] & has[others])
         if "cosine" in self._thresholds:
+            from curation.dedup.cosines import (
+                cosine_scores,  # torch: seconds, which hashes alone do not wait for
+            )
+
             by_kind["cosine"] = cosine_scores(self._vectors(rows), self._vectors(others))
         if "pixels" in self._thresholds:
             by_kind["pixels"] = self._pixel_scores(rows, others)
@@ -130,7 +141,7 @@ class Comparer:
 
     def _vectors(self, rows: np.ndarray) -> np.ndarray:
         ascending, place = np.unique(rows, return_inverse=True)
-        vectors = gather_vectors(self._parts, copy_file(self._parts[0]), ascending)
+        vectors = gather_vectors(self._parts, "copy_vectors", ascending)
         vectors[self._is_poor[ascending]] = 0
         return vectors[place]
 
@@ -153,7 +164,7 @@ def decide(
     """Decide which rows are copies of which.
 
     Args:
-        parts: of the run; with PCA hashes where these are in use.
+        parts: of the run; with `files_compared`.
         firsts: every usable row, and the one with the same bytes that stood for it in the join.
         files: the saved edges.
         rank: every global row's claim to survive, smaller is better.
@@ -202,7 +213,7 @@ def component_labels(
     return _cut(copies, is_apart, edges, rank=rank, cut=cut) if is_apart.any() else (labels, 0)
 
 
-def _may_chain_by_pixels(copies: Copies, members: Likeness, comparer: Comparer) -> bool:
+def _may_chain_by_pixels(copies: CopyRows, members: Likeness, comparer: Comparer) -> bool:
     """Whether a component has both pictures that are compared by pixels and a member that is no copy."""
     has_pixels = np.zeros(int(copies.component.max(initial=-1)) + 1, bool)
     has_pixels[copies.component[comparer.compares_pixels(copies.row)]] = True
@@ -234,7 +245,7 @@ class _Cut:
 
 
 def _cut(
-    copies: Copies,
+    copies: CopyRows,
     is_apart: Bool[np.ndarray, " r"],
     edges: EveryEdge,
     *,

@@ -1,23 +1,46 @@
 """pca_hash: directions are fitted on a sample of copy descriptors, and every part is hashed along them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 
 from curation import storage
-from curation.cluster.seeding import sample_rows
 from curation.dedup.pca_hash import NUM_BITS, PcaHash, fit_pca_hash, pca_hash
 from curation.errors import ConfigError
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Step, Work
-from pipelines.rows.parts import Part, gather_vectors, is_null, read_array, roles
-from pipelines.stages.copies.join import copy_file
+from pipelines.engine.step import Attempt, FileRef, Item, NoSettings, Step, Work
+from pipelines.rows.parts import FilesOf, Part, PlacesOf, gather_vectors, is_null, read_array, roles
 from pipelines.stages.copies.poor_pictures import is_poor
+
+FIT = "fit.npy"
+HASHES = "hashes.parquet"
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The sample."""
+
+    sample_rows: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """The copy descriptors of all, of which a sample is drawn."""
+
+    parts: Annotated[tuple[Part, ...], PlacesOf("described", "copy_vectors")]
+
+
+@dataclass(frozen=True)
+class HashTask:
+    """The copy descriptors of a part, and what was fitted."""
+
+    part: Annotated[Part, FilesOf("described", "copy_vectors")]
+    fit: FileRef
 
 
 def hash_descriptors(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -27,35 +50,26 @@ def hash_descriptors(runner: Runner, config: RunConfig, parts: Sequence[Part]) -
     """
     if config.dedup.pca_radius is None and config.decontaminate.pca_radius is None:
         return tuple(parts)
-    num, seed = config.dedup.pca_sample_rows, config.seed
-    settings = {"sample_rows": num, "seed": seed}
-    fit_step = Step("pca_fit", 3, settings, partial(_load_fit, num, seed), "task", "dedup")
-    inputs = tuple(part.digest("described", copy_file(part)) for part in parts)
-    fit = runner.run_one(fit_step, Item(inputs, {"parts": tuple(parts)}))
-    fitted = fit.file(runner.run_dir, "fit.npy")
-    step = Step("pca_hash", 2, {}, _load_hashes, "map", "dedup")
-    items = [
-        Item(
-            (fitted.sha256, part.content("described", copy_file(part))),
-            {"part": part, "fit": fitted},
-            part.num_rows,
-        )
-        for part in parts
-    ]
-    receipts = runner.run(step, items)
+    settings = FitSettings(config.dedup.pca_sample_rows, config.seed)
+    fit_step = Step("pca_fit", 3, settings, _load_fit, "task", "dedup")
+    fit = runner.run_one(fit_step, Item(FitTask(tuple(parts)))).file(runner.run_dir, FIT)
+    step = Step("pca_hash", 2, NoSettings(), _load_hashes, "map", "dedup")
+    receipts = runner.run(step, [Item(HashTask(part, fit), part.num_rows) for part in parts])
     return tuple(
-        replace(part, pca_hashes=receipt.file(runner.run_dir, "hashes.parquet"))
+        replace(part, pca_hashes=receipt.file(runner.run_dir, HASHES))
         for part, receipt in zip(parts, receipts, strict=True)
     )
 
 
-def _load_fit(num: int, seed: int) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        parts: tuple[Part, ...] = attempt.payload["parts"]
+def _load_fit(settings: FitSettings) -> Work[FitTask]:
+    from curation.cluster.seeding import sample_rows  # torch: seconds, which no dry run waits for
+
+    def work(attempt: Attempt[FitTask]) -> dict[str, Any]:
+        parts = attempt.task.parts
         is_sound = is_null(parts, "described", "reason") & ~is_poor(parts)
         candidates = np.flatnonzero(is_sound & ~roles(parts, "holdout"))
-        drawn = candidates[sample_rows(len(candidates), num, seed=seed)]
-        sample = gather_vectors(parts, copy_file(parts[0]), drawn)
+        drawn = candidates[sample_rows(len(candidates), settings.sample_rows, seed=settings.seed)]
+        sample = gather_vectors(parts, "copy_vectors", drawn)
         fitted = fit_pca_hash(sample)
         num_directions = int(fitted.directions.any(axis=1).sum())
         if sample.any() and num_directions < NUM_BITS:
@@ -66,20 +80,20 @@ def _load_fit(num: int, seed: int) -> Work:
                 remedy="Set dedup.pca_radius and decontaminate.pca_radius to null, or give a larger pool",
             )
         columns = np.concatenate([fitted.directions, fitted.offsets[:, None]], axis=1)
-        storage.write_vectors(attempt.out / "fit.npy", columns)
+        storage.write_vectors(attempt.out / FIT, columns)
         return {"num_sampled": len(drawn), "num_directions": num_directions}
 
     return work
 
 
-def _load_hashes() -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        part: Part = attempt.payload["part"]
-        vectors = np.asarray(read_array(part.descriptors or part.embeddings))
+def _load_hashes(_: NoSettings) -> Work[HashTask]:
+    def work(attempt: Attempt[HashTask]) -> dict[str, Any]:
+        part = attempt.task.part
+        vectors = np.asarray(read_array(part.copy_vectors))
         has = vectors.any(axis=1) & ~is_poor([part])
-        hashes = pca_hash(vectors, read_fit(attempt.payload["fit"]))
+        hashes = pca_hash(vectors, read_fit(attempt.task.fit))
         table = pa.table({"pca_hash": pa.array(hashes, mask=~has)})
-        storage.write_table(attempt.out / "hashes.parquet", table)
+        storage.write_table(attempt.out / HASHES, table)
         return {"num_rows": part.num_rows, "num_hashed": int(has.sum())}
 
     return work

@@ -10,14 +10,16 @@ from jaxtyping import Int64
 from curation import storage
 from pipelines.engine.step import Receipt
 from pipelines.rows.parts import Part
-from pipelines.stages.copies.join import Block, make_blocks, row_digests
+from pipelines.stages.copies.blocks import Block, joined_parts, make_blocks, row_digests
 from pipelines.stages.copies.poor_pictures import has_miniature
+
+PIXELS = "pixels.npy"
 
 
 def write_pixel_rows(out: Path, parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
     """Write down which of some ascending rows have a miniature; returns facts for `pixel_blocks`."""
     mine = rows[has_miniature(parts)[rows]]
-    storage.write_vectors(out / "pixels.npy", mine)
+    storage.write_vectors(out / PIXELS, mine)
     bounds = np.searchsorted(mine, [part.offset for part in parts] + [parts[-1].offset + parts[-1].num_rows])
     return {"pixel_digests": row_digests(parts, mine), "pixel_counts": np.diff(bounds).tolist()}
 
@@ -39,15 +41,8 @@ def pixel_blocks(
         takes: whether a pool takes part.
         block_rows: rows with a miniature at which a block closes.
     """
-    noted = zip(parts, receipt.facts["pixel_digests"], receipt.facts["pixel_counts"], strict=True)
-    mine = [(part, digest, count) for part, digest, count in noted if takes(part.pool)]
-    if not any(count for _, _, count in mine):
+    facts = receipt.facts
+    mine = joined_parts(parts, facts["pixel_digests"], takes=takes, counts=facts["pixel_counts"])
+    if not any(one.num_rows for one in mine):
         return []
-    return make_blocks(
-        [part for part, _, _ in mine],
-        receipt.file(run_dir, "pixels.npy"),
-        [digest for _, digest, _ in mine],
-        block_rows=block_rows,
-        files=("described",),
-        counts=[count for _, _, count in mine],
-    )
+    return make_blocks(mine, receipt.file(run_dir, PIXELS), block_rows=block_rows, files=("described",))

@@ -10,7 +10,7 @@ from curation.dedup.edges import Edges, distinct, onto_roots, stars
 from curation.dedup.forest import Forest
 from curation.schema import EDGE_KINDS
 from curation.search.edges import limit_edges
-from pipelines.stages.copies.join import EdgeFile, global_edges
+from pipelines.stages.copies.edge_files import EdgeFile, global_edges
 
 # Edges held (25 MB) before a limit is applied for the first time.
 FIRST_LIMIT = 1 << 20

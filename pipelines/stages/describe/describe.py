@@ -1,59 +1,90 @@
-"""describe and judge: every image is read and decoded once; thresholds are applied to what was measured."""
+"""describe: every image is read and decoded once, measured, hashed and embedded."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from curation import storage
 from curation.describe.describe import DescribeConfig, Described, describe, with_vectors
 from curation.describe.embed import EmbedConfig, Embedder, parse_embedder
-from curation.describe.filters import JudgeConfig, judge
-from curation.ingest.precomputed import PrecomputedVectors, has_pool_column
 from curation.ingest.problems import Problem
 from curation.ingest.rows import image_range, read_sample
 from curation.read_ahead import ReadAhead
 from pipelines.config.run_config import RunConfig
+from pipelines.engine.digest import Unhashed
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
 from pipelines.engine.watchdog import Watchdog
-from pipelines.models.embedders import identity, load_embedder, resolve
 from pipelines.models.face_detectors import faces_identity, load_faces
-from pipelines.rows.parts import Part, read
+from pipelines.models.identity import identity, resolve
+from pipelines.models.precomputed import PrecomputedVectors, has_pool_column
+from pipelines.rows.parts import FilesOf, Part, read
 from pipelines.rows.staged import prove_staged
 from pipelines.rows.unique_keys import require_unique_keys
+
+
+class DescribeFile(StrEnum):
+    """What describe puts out for a part; all but the first two where the config asks for them."""
+
+    DESCRIBED = "described.parquet"
+    EMBEDDINGS = "embeddings.npy"
+    DESCRIPTORS = "descriptors.npy"
+    HEAD_VECTORS = "head_vectors.npy"
+    FACES = "faces.parquet"
+
+
+@dataclass(frozen=True)
+class DescribeSettings:
+    """What describe does with every part."""
+
+    identity: Mapping[str, Any]  # of the decoder, and of every model: what of it changes the output
+    config: Annotated[DescribeConfig, Unhashed("`identity` says what of it changes the output")]
+    embed: Annotated[EmbedConfig, Unhashed("`identity` says what of it changes the output")]
+    copies: Annotated[EmbedConfig | None, Unhashed("`identity` says what of it changes the output")]
+    for_heads: Annotated[EmbedConfig | None, Unhashed("`identity` says what of it changes the output")]
+    threads: Annotated[int, Unhashed("`identity` has it where a model makes forwards")]
+
+
+@dataclass(frozen=True)
+class DescribeTask:
+    """The images of a part."""
+
+    part: Annotated[Part, FilesOf("images")]
+    pool: Annotated[str, Unhashed("it names an image in the watchdog's words")]
+    pool_of_vectors: str | None  # where a file of vectors may tell equal keys of two pools apart
 
 
 def describe_parts(
     runner: Runner, config: RunConfig, parts: Sequence[Part], *, refresh: bool
 ) -> tuple[Part, ...]:
     """Measure, hash and embed every image; `refresh` tries again where a source could not be read."""
-    settings = config.describe
+    settings, threads = config.describe, config.executor.threads
     embed = resolve(settings.embed)
     # From the config as it was written: what one model resolves to says nothing about the other.
     copies = resolve(settings.descriptor_embed) if settings.descriptor_embed else None
     for_heads = resolve(settings.heads_embed) if settings.heads_embed else None
     identity_of = {
-        "embed": _model_identity(embed),
-        "descriptor": _model_identity(copies) if copies else None,
+        "embed": _model_identity(embed, threads),
+        "descriptor": _model_identity(copies, threads) if copies else None,
         "decode": settings.decode.model_dump(mode="json"),
     }
     # What is off is no part of the identity: heads on the embedding itself change nothing here.
     if for_heads is not None:
-        identity_of["heads"] = _model_identity(for_heads)
+        identity_of["heads"] = _model_identity(for_heads, threads)
     if settings.faces is not None:
         identity_of["faces"] = faces_identity(settings.faces)
     step = Step(
         "describe",
         4,
-        identity_of,
-        partial(_load, settings, (embed, copies, for_heads)),
+        DescribeSettings(identity_of, settings, embed, copies, for_heads, threads),
+        _load,
         "map",
         "describe",
-        settings.embed.threads,
+        threads,
         loads_model=True,
         num_gpus=int(any(model.device == "cuda" for model in (embed, copies, for_heads) if model)),
     )
@@ -70,46 +101,51 @@ def describe_parts(
     )
 
 
-def _model_identity(config: EmbedConfig) -> dict[str, Any]:
+def _model_identity(config: EmbedConfig, threads: int) -> dict[str, Any]:
     """What of a model changes the output: not the place of its weights, but their bytes."""
     spec = parse_embedder(config.embedder)
     if spec.library != "precomputed":
-        return identity(config)
+        return identity(config, threads=threads)
     # A file of vectors may be terabytes: its size and time stand for it.
     return {"precomputed": storage.stat(spec.weights).version}
 
 
-def _item(runner: Runner, step: Step, part: Part, *, refresh: bool, by_pool: bool) -> Item:
-    # A file of vectors may tell equal keys of two pools apart.
-    inputs = (part.images.sha256, part.pool) if by_pool else (part.images.sha256,)
-    item = Item(inputs, {"part": part}, part.num_rows)
+def _item(
+    runner: Runner, step: Step[DescribeSettings, DescribeTask], part: Part, *, refresh: bool, by_pool: bool
+) -> Item[DescribeTask]:
+    item = Item(DescribeTask(part, part.pool, part.pool if by_pool else None), part.num_rows)
     return runner.newest(step, item, again=lambda receipt: refresh and receipt.facts["num_unreadable"] > 0)
 
 
 def _described(part: Part, receipt: Receipt, run_dir: str) -> Part:
-    def file(name: str) -> Any:
+    def file(name: DescribeFile) -> FileRef | None:
         return receipt.file(run_dir, name) if name in receipt.files else None
 
     return replace(
         part,
-        described=file("described.parquet"),
-        embeddings=file("embeddings.npy"),
-        descriptors=file("descriptors.npy"),
-        head_vectors=file("head_vectors.npy"),
-        faces=file("faces.parquet"),
+        described=file(DescribeFile.DESCRIBED),
+        embeddings=file(DescribeFile.EMBEDDINGS),
+        descriptors=file(DescribeFile.DESCRIPTORS),
+        head_vectors=file(DescribeFile.HEAD_VECTORS),
+        faces=file(DescribeFile.FACES),
     )
 
 
-def _load(config: DescribeConfig, models: tuple[EmbedConfig, EmbedConfig | None, EmbedConfig | None]) -> Work:
-    embed, copies, for_heads = models
-    embedder, embeddings = _source_of_vectors(embed)
+def _load(settings: DescribeSettings) -> Work[DescribeTask]:
+    threads = settings.threads
+    config, embed, copies, for_heads = (
+        settings.config, settings.embed, settings.copies, settings.for_heads,
+    )  # fmt: skip
+    embedder, embeddings = _source_of_vectors(embed, threads)
     # The same model twice is run once: the embeddings are the descriptors.
-    descriptor, descriptors = _source_of_vectors(copies) if copies and copies != embed else (None, None)
-    looked_at, head_vectors = (None, None) if for_heads is None else _source_of_vectors(for_heads)
+    descriptor, descriptors = (
+        _source_of_vectors(copies, threads) if copies and copies != embed else (None, None)
+    )
+    looked_at, head_vectors = (None, None) if for_heads is None else _source_of_vectors(for_heads, threads)
     faces = load_faces(config.faces) if config.faces else None
 
-    def work(attempt: Attempt) -> dict[str, Any]:
-        part: Part = attempt.payload["part"]
+    def work(attempt: Attempt[DescribeTask]) -> dict[str, Any]:
+        part, pool = attempt.task.part, attempt.task.pool_of_vectors or ""
         images = read(part.images)
         prove_staged(images)
         rows = images.to_pylist()
@@ -127,18 +163,18 @@ def _load(config: DescribeConfig, models: tuple[EmbedConfig, EmbedConfig | None,
                 faces=faces,
                 known=known,
                 guard=watchdog.guard,
-                name=lambda row: f"{part.pool}/{rows[row]['key']} ({rows[row]['uri']})",
+                name=lambda row: f"{attempt.task.pool}/{rows[row]['key']} ({rows[row]['uri']})",
                 tell=attempt.tell,
             )
         keys = images["key"].to_pylist()
         files = {"embeddings": embeddings, "descriptors": descriptors, "vectors of heads": head_vectors}
-        unknown = {what: _unknown(file, keys, part.pool) for what, file in files.items() if file is not None}
+        unknown = {what: _unknown(file, keys, pool) for what, file in files.items() if file is not None}
         if embeddings is not None:
-            found = with_vectors(found, *embeddings.lookup(keys, part.pool))
+            found = with_vectors(found, *embeddings.lookup(keys, pool))
         if descriptors is not None:
-            found = with_vectors(found, *descriptors.lookup(keys, part.pool), into="descriptors")
+            found = with_vectors(found, *descriptors.lookup(keys, pool), into="descriptors")
         if head_vectors is not None:
-            found = with_vectors(found, *head_vectors.lookup(keys, part.pool), into="head_vectors")
+            found = with_vectors(found, *head_vectors.lookup(keys, pool), into="head_vectors")
         _write(attempt.out, found)
         return {
             "num_rows": part.num_rows,
@@ -180,14 +216,14 @@ def other_keys(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
 
 def _write(out: Path, found: Described) -> None:
     assert found.embeddings is not None, "an embedder that is neither a model nor a file"
-    storage.write_table(out / "described.parquet", found.table)
-    storage.write_vectors(out / "embeddings.npy", found.embeddings)
+    storage.write_table(out / DescribeFile.DESCRIBED, found.table)
+    storage.write_vectors(out / DescribeFile.EMBEDDINGS, found.embeddings)
     if found.descriptors is not None:
-        storage.write_vectors(out / "descriptors.npy", found.descriptors)
+        storage.write_vectors(out / DescribeFile.DESCRIPTORS, found.descriptors)
     if found.head_vectors is not None:
-        storage.write_vectors(out / "head_vectors.npy", found.head_vectors)
+        storage.write_vectors(out / DescribeFile.HEAD_VECTORS, found.head_vectors)
     if found.faces is not None:
-        storage.write_table(out / "faces.parquet", found.faces)
+        storage.write_table(out / DescribeFile.FACES, found.faces)
 
 
 def _known(row: Mapping[str, Any], config: DescribeConfig) -> str | None:
@@ -197,41 +233,12 @@ def _known(row: Mapping[str, Any], config: DescribeConfig) -> str | None:
     return row["reason"]
 
 
-def _source_of_vectors(config: EmbedConfig) -> tuple[Embedder | None, PrecomputedVectors | None]:
+def _source_of_vectors(
+    config: EmbedConfig, threads: int
+) -> tuple[Embedder | None, PrecomputedVectors | None]:
     spec = parse_embedder(config.embedder)
     if spec.library == "precomputed":
         return None, PrecomputedVectors(spec.weights)
-    return load_embedder(config), None
+    from pipelines.models.embedders import load_embedder  # torch: seconds, which no dry run waits for
 
-
-def judge_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tuple[Part, ...]:
-    """Apply the thresholds to what was measured."""
-    step = Step(
-        "judge", 3, config.judge.model_dump(mode="json"), partial(_load_judge, config.judge), "map", "judge"
-    )
-    items = [Item((_sha(part), *_sha_of_scores(part)), {"part": part}, part.num_rows) for part in parts]
-    receipts = runner.run(step, items)
-    return tuple(
-        replace(part, verdicts=receipt.file(runner.run_dir, "verdicts.parquet"))
-        for part, receipt in zip(parts, receipts, strict=True)
-    )
-
-
-def _sha(part: Part) -> str:
-    assert part.described is not None
-    return part.described.sha256
-
-
-def _sha_of_scores(part: Part) -> tuple[str, ...]:
-    return () if part.scores is None else (part.scores.sha256,)
-
-
-def _load_judge(config: JudgeConfig) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        part: Part = attempt.payload["part"]
-        described = read(part.described)
-        scores = None if part.scores is None else read(part.scores)
-        storage.write_table(attempt.out / "verdicts.parquet", judge(described, config, scores=scores))
-        return {"num_rows": described.num_rows}
-
-    return work
+    return load_embedder(config, threads=threads), None

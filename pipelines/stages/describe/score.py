@@ -1,16 +1,34 @@
 """score: what heads make of the vectors that describe has saved. No picture is read again for it."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 from curation import storage
 from curation.describe.describe import DescribeConfig
 from pipelines.config.run_config import RunConfig
+from pipelines.engine.digest import Unhashed
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Step, Work
-from pipelines.rows.parts import Part, read_array
+from pipelines.engine.step import Attempt, Item, Step, Work
+from pipelines.models.identity import heads_identity
+from pipelines.rows.parts import FilesOf, Part, read_array
+
+SCORES = "scores.parquet"
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """The heads."""
+
+    identity: Mapping[str, Any]  # what of them changes the output: the bytes of their weights
+    config: Annotated[DescribeConfig, Unhashed("`identity` says what of it changes the output")]
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """The vectors of a part that heads look at."""
+
+    part: Annotated[Part, FilesOf("seen_by_heads")]
 
 
 def score_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -18,35 +36,23 @@ def score_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tup
     settings = config.describe
     if not settings.heads.on:
         return tuple(parts)
-    from pipelines.models.heads import (
-        heads_identity,  # torch takes seconds to import, which only heads shall cost
-    )
-
-    step = Step("score", 2, heads_identity(settings), partial(_load, settings), "map", "describe")
-    items = [Item((_vectors(part).sha256,), {"part": part}, part.num_rows) for part in parts]
-    receipts = runner.run(step, items)
+    step = Step("score", 2, ScoreSettings(heads_identity(settings), settings), _load, "map", "describe")
+    receipts = runner.run(step, [Item(ScoreTask(part), part.num_rows) for part in parts])
     return tuple(
-        replace(part, scores=receipt.file(runner.run_dir, "scores.parquet"))
+        replace(part, scores=receipt.file(runner.run_dir, SCORES))
         for part, receipt in zip(parts, receipts, strict=True)
     )
 
 
-def _vectors(part: Part) -> FileRef:
-    found = part.head_vectors or part.embeddings
-    assert found is not None, "a step was built before the file that it reads"
-    return found
-
-
-def _load(config: DescribeConfig) -> Work:
-    from curation.describe.heads import score
+def _load(settings: ScoreSettings) -> Work[ScoreTask]:
+    from curation.describe.heads import score  # torch: seconds, which no dry run waits for
     from pipelines.models.heads import load_heads
 
-    heads = load_heads(config)
+    heads = load_heads(settings.config)
 
-    def work(attempt: Attempt) -> dict[str, Any]:
-        part: Part = attempt.payload["part"]
-        table = score(read_array(_vectors(part)), heads)
-        storage.write_table(attempt.out / "scores.parquet", table)
+    def work(attempt: Attempt[ScoreTask]) -> dict[str, Any]:
+        table = score(read_array(attempt.task.part.seen_by_heads), heads)
+        storage.write_table(attempt.out / SCORES, table)
         return {"num_rows": table.num_rows}
 
     return work

@@ -8,12 +8,10 @@ units that were in work.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import TypeAdapter
 
 from curation import storage
 from curation.ingest.problems import Findings, Problem
@@ -22,10 +20,44 @@ from curation.ingest.stage_unit import stage_unit, staged_settings
 from curation.ingest.staging import Place, StagedUnit
 from curation.ingest.units import Unit, cut_units, has_units, is_staged, read_units, units_table
 from curation.schema import IMAGES
+from pipelines.engine.digest import Unhashed, digest_of
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work, digest_of
+from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.parts import read
 from pipelines.rows.staged import STAGED_STEP, staged_receipt
+
+UNITS_FILE = "units.parquet"  # of ingest_units
+ROWS_FILE = "images.parquet"  # of ingest_stage, beside its tars
+
+
+@dataclass(frozen=True)
+class UnitsSettings:
+    """Of the listing of units."""
+
+    run_dir: Annotated[str, Unhashed("a source leaves out what the run writes, wherever that is")]
+
+
+@dataclass(frozen=True)
+class UnitsTask:
+    """A source to be listed as units."""
+
+    source: Source
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """Of the staging of units."""
+
+    run_dir: Annotated[str, Unhashed("the generation before is read there, and counts by its receipt")]
+
+
+@dataclass(frozen=True)
+class StageTask:
+    """A unit to be staged."""
+
+    settings: Mapping[str, Any]  # of the source: what of it changes what is staged
+    unit: Unit
+    source: Annotated[Source, Unhashed("`settings` says what of it changes what is staged")]
 
 
 @dataclass(frozen=True)
@@ -51,11 +83,11 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
     listed = [source if has_units(source) else None for source in sources]
     units = iter(_list_units(runner, [source for source in listed if source], refresh=refresh))
     lists = [next(units) if source else None for source in listed]
-    refs = [receipt.file(runner.run_dir, "units.parquet") if receipt else None for receipt in lists]
+    refs = [receipt.file(runner.run_dir, UNITS_FILE) if receipt else None for receipt in lists]
     # One step for all sources, so that the units of all are staged side by side.
-    step = Step(STAGED_STEP, 5, {}, partial(_load_stage, runner.run_dir), "task", "ingest")
+    step = Step(STAGED_STEP, 5, StageSettings(runner.run_dir), _load_stage, "task", "ingest")
     places: list[tuple[int, int]] = []
-    items: list[Item] = []
+    items: list[Item[StageTask]] = []
     for number, (source, ref) in enumerate(zip(listed, refs, strict=True)):
         for position, unit in enumerate(read_units(read(ref)) if ref else []):
             if source and is_staged(source, unit):
@@ -75,21 +107,16 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
 
 
 def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> list[Receipt]:
-    step = Step("ingest_units", 3, {}, partial(_load_units, runner.run_dir), "task", "ingest")
-    items = []
-    for source in sources:
-        plain = source.model_dump(mode="json")
-        item = Item((digest_of(plain),), {"source": plain})
-        items.append(runner.newest(step, item, again=lambda _: refresh))
+    step = Step("ingest_units", 3, UnitsSettings(runner.run_dir), _load_units, "task", "ingest")
+    items = [runner.newest(step, Item(UnitsTask(source)), again=lambda _: refresh) for source in sources]
     return runner.run(step, items) if items else []
 
 
-def _load_units(run_dir: str) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        source: Source = TypeAdapter(Source).validate_python(attempt.payload["source"])
+def _load_units(settings: UnitsSettings) -> Work[UnitsTask]:
+    def work(attempt: Attempt[UnitsTask]) -> dict[str, Any]:
         findings = Findings()
-        table = units_table(cut_units(source, findings, run_dir=run_dir))
-        storage.write_table(attempt.out / "units.parquet", table)
+        table = units_table(cut_units(attempt.task.source, findings, run_dir=settings.run_dir))
+        storage.write_table(attempt.out / UNITS_FILE, table)
         return {
             "num_units": table.num_rows,
             "unread": [asdict(problem) for problem in findings.problems],
@@ -99,20 +126,20 @@ def _load_units(run_dir: str) -> Work:
     return work
 
 
-def _item(runner: Runner, step: Step, source: Source, unit: Unit, *, refresh: bool) -> Item:
-    inputs = (digest_of(staged_settings(source), asdict(unit)),)
-    item = Item(inputs, {"source": source.model_dump(mode="json"), "unit": unit})
+def _item(
+    runner: Runner, step: Step[StageSettings, StageTask], source: Source, unit: Unit, *, refresh: bool
+) -> Item[StageTask]:
+    item = Item(StageTask(staged_settings(source), unit, source))
     return runner.newest(step, item, again=lambda receipt: refresh and receipt.facts["num_again"] > 0)
 
 
-def _load_stage(run_dir: str) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        source: Source = TypeAdapter(Source).validate_python(attempt.payload["source"])
-        last: Receipt | None = attempt.payload["before"]
-        before = read(last.file(run_dir, "images.parquet")) if last else None
+def _load_stage(settings: StageSettings) -> Work[StageTask]:
+    def work(attempt: Attempt[StageTask]) -> dict[str, Any]:
+        task, last = attempt.task, attempt.before
+        before = read(last.file(settings.run_dir, ROWS_FILE)) if last else None
         place = Place(attempt.out, attempt.folder, attempt.tell)
-        found = stage_unit(source, attempt.payload["unit"], place, before=before)
-        storage.write_table(attempt.out / "images.parquet", found.table.cast(IMAGES))
+        found = stage_unit(task.source, task.unit, place, before=before)
+        storage.write_table(attempt.out / ROWS_FILE, found.table.cast(IMAGES))
         return {
             "num_rows": found.table.num_rows,
             "num_again": found.num_again,
@@ -145,7 +172,7 @@ def is_relative(path: str) -> bool:
 
 def read_staged(receipt: Receipt, run_dir: str) -> StagedUnit:
     """What a unit gave, its paths made absolute."""
-    table = read(receipt.file(run_dir, "images.parquet"))
+    table = read(receipt.file(run_dir, ROWS_FILE))
     receipts = [receipt, *(staged_receipt(run_dir, folder) for folder in receipt.facts["earlier"])]
     folders = {one.folder: one.files_folder for one in receipts}
     problems = [Problem(**problem) for problem in receipt.facts["unread"]]

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -11,15 +11,42 @@ from jaxtyping import Bool, Int64
 from curation import storage
 from curation.cluster.sampling import Candidates, balanced_sample
 from curation.schema import Origin
-from curation.select import OUTCOMES, Rows, Sampler, SelectConfig, select
+from curation.select import OUTCOMES, Sampler, SelectConfig, SelectionRows, select
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
 from pipelines.engine.step import Attempt, FileRef, Item, Step, Work
-from pipelines.rows.parts import Part, in_pools, read, read_array, roles
+from pipelines.rows.parts import Part, PlacesOf, in_pools, read, read_array, roles
 from pipelines.rows.ranks import id_rank
 from pipelines.stages.cluster.cluster import Clusters
 from pipelines.stages.cluster.hierarchy import Hierarchy
 from pipelines.stages.copies.dedup import survivor_rank
+
+
+class SelectFile(StrEnum):
+    """What select puts out."""
+
+    OUTCOME = "outcome.npy"
+    BY = "by.npy"
+    SCORE = "score.npy"
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """What enters the dataset."""
+
+    config: SelectConfig
+    included: frozenset[str]  # curated pools whose own images enter
+    seed: int | None  # None where nothing is drawn by lot
+
+
+@dataclass(frozen=True)
+class SelectTask:
+    """All images, and what the stages before have said of them."""
+
+    parts: Annotated[tuple[Part, ...], PlacesOf("described")]
+    alive: FileRef
+    hits: tuple[tuple[str, FileRef], ...]  # of every curated pool, in pool order: it may break ties
+    hierarchy: Hierarchy | None  # None where no balanced sample is drawn
 
 
 @dataclass(frozen=True)
@@ -42,46 +69,47 @@ def select_images(
     hits: Mapping[str, FileRef],
 ) -> Outcomes:
     """Decide what is in the dataset."""
-    inputs = [part.digest("described") for part in parts] + [clusters.alive.sha256]
-    inputs += [f"{pool} {file.sha256}" for pool, file in hits.items()]
     included = frozenset(name for name, pool in config.pools.items() if pool.include)
-    settings = config.select.model_dump(mode="json") | {"include": sorted(included)}
-    if config.select.balanced is not None:
-        settings["seed"] = config.seed
-        inputs.append(hierarchy.digest)
-    step = Step("select", 1, settings, partial(_load, config.select, config.seed, included), "task", "select")
-    payload = {"parts": tuple(parts), "alive": clusters.alive, "hits": dict(hits), "hierarchy": hierarchy}
-    receipt = runner.run_one(step, Item(tuple(inputs), payload))
-    outcome, by, score = (receipt.file(runner.run_dir, f"{name}.npy") for name in ("outcome", "by", "score"))
-    return Outcomes(outcome, by, score, receipt.digest)
+    is_balanced = config.select.balanced is not None
+    settings = SelectSettings(config.select, included, config.seed if is_balanced else None)
+    step = Step("select", 1, settings, _load, "task", "select")
+    task = SelectTask(tuple(parts), clusters.alive, tuple(hits.items()), hierarchy if is_balanced else None)
+    receipt = runner.run_one(step, Item(task))
+
+    def file(name: SelectFile) -> FileRef:
+        return receipt.file(runner.run_dir, name)
+
+    return Outcomes(file(SelectFile.OUTCOME), file(SelectFile.BY), file(SelectFile.SCORE), receipt.digest)
 
 
-def _load(config: SelectConfig, seed: int, included: frozenset[str]) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        parts: tuple[Part, ...] = attempt.payload["parts"]
-        rows = Rows(
+def _load(settings: SelectSettings) -> Work[SelectTask]:
+    def work(attempt: Attempt[SelectTask]) -> dict[str, Any]:
+        task, parts = attempt.task, attempt.task.parts
+        rows = SelectionRows(
             is_curated=roles(parts, "curated"),
             is_uncurated=roles(parts, "uncurated"),
-            is_included=in_pools(parts, included),
-            alive=np.asarray(read_array(attempt.payload["alive"])),
+            is_included=in_pools(parts, settings.included),
+            alive=np.asarray(read_array(task.alive)),
             id_rank=id_rank(parts),
             survivor_rank=survivor_rank(parts),
         )
-        hits = {pool: read(file) for pool, file in attempt.payload["hits"].items()}
-        sampler = _sampler(attempt.payload["hierarchy"], rows, config=config, seed=seed)
-        found = select(hits, rows, config=config, sampler=sampler)
-        storage.write_vectors(attempt.out / "outcome.npy", found.outcome)
-        storage.write_vectors(attempt.out / "by.npy", found.by)
-        storage.write_vectors(attempt.out / "score.npy", found.score)
+        hits = {pool: read(file) for pool, file in task.hits}
+        found = select(hits, rows, config=settings.config, sampler=_sampler(task.hierarchy, rows, settings))
+        storage.write_vectors(attempt.out / SelectFile.OUTCOME, found.outcome)
+        storage.write_vectors(attempt.out / SelectFile.BY, found.by)
+        storage.write_vectors(attempt.out / SelectFile.SCORE, found.score)
         return {"num_selected": len(found.rows())}
 
     return work
 
 
-def _sampler(hierarchy: Hierarchy, rows: Rows, *, config: SelectConfig, seed: int) -> Sampler | None:
-    if config.balanced is None:
+def _sampler(hierarchy: Hierarchy | None, rows: SelectionRows, settings: SelectSettings) -> Sampler | None:
+    balanced, seed = settings.config.balanced, settings.seed
+    if balanced is None:
         return None
-    order = config.balanced.order
+    assert hierarchy is not None, "a balanced sample without clusters"
+    assert seed is not None, "a balanced sample without a seed"
+    order = balanced.order
     leaf, score = read_array(hierarchy.leaf), read_array(hierarchy.score)
     parents = [np.asarray(read_array(file)) for file in hierarchy.parents]
 

@@ -17,11 +17,13 @@ from curation.shard.write import ShardReceipt, index_json
 from pipelines.config.listed import entry_of, file_entry, hashes_of, write_manifest
 from pipelines.config.run_config import RunConfig, config_sha256
 from pipelines.config.run_dir import read_manifest, saved_config
+from pipelines.engine.digest import digest_of
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import FileRef, Receipt, digest_of
+from pipelines.engine.step import FileRef, Receipt
 from pipelines.rows.parts import verified
 from pipelines.stages.copies.cell_join import RECALL_SUFFIX
 from pipelines.stages.describe.describe import other_keys
+from pipelines.stages.shard.lineage import table_file
 from pipelines.stages.shard.losses import as_data, find_losses
 from pipelines.stages.shard.shard import Bucket
 
@@ -181,7 +183,7 @@ def _tables(linked: _Linked, receipt: Receipt, kind: Literal["lineage", "selecti
     rows = receipt.facts[f"num_{'lineage' if kind == 'lineage' else 'selected'}"]
     entries = []
     for number, num_rows in enumerate(rows):
-        ref = receipt.file(linked.run_dir, f"{kind}-{number:06d}.parquet")
+        ref = receipt.file(linked.run_dir, table_file(kind, number))
         path = linked.want(ref, f"{kind}/part-{number:06d}.parquet")
         entries.append({"path": path, "rows": num_rows, "sha256": ref.sha256})
     return entries

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32
 
-from curation.describe.decode import DecodeConfig, decode
-from curation.shard.blur import EDIT, blur_faces, encode_like
+from curation.pictures.blur import EDIT, blur_faces, encode_like
+from curation.pictures.decode import DecodeConfig, decode
 from curation.shard.edit import needs_shrink, shrink, shrunk_size
 from curation.shard.layout import ShardConfig
 from curation.shard.sample import Sample

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,8 @@ from curation.select import OUTCOMES
 from curation.shard.layout import shard_name
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, Item, Receipt, Step, Work
-from pipelines.rows.parts import Part, column, read, read_array, roles, row_table
+from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.rows.parts import Part, PlacesOf, column, read, read_array, roles, row_table
 from pipelines.stages.cluster.cluster import Clusters
 from pipelines.stages.copies.decontaminate import Leaks
 from pipelines.stages.copies.dedup import Copies, read_copies
@@ -29,6 +28,31 @@ _KEEPS = [(o.stage, o.reason) for o in OUTCOMES if o is not None and o.origin is
 VERDICTS: list[tuple[str, str] | None] = [None, *_DROPS, *_KEEPS]
 CODES = {verdict: code for code, verdict in enumerate(VERDICTS) if verdict is not None}
 FIRST_KEPT = 1 + len(_DROPS)
+
+
+def table_file(kind: Literal["lineage", "selection"], number: int) -> str:
+    """The name of a part's table."""
+    return f"{kind}-{number:06d}.parquet"
+
+
+@dataclass(frozen=True)
+class LineageSettings:
+    """How a lineage names things."""
+
+    name: str  # of the dataset: its shards are named by it
+    pools: tuple[str, ...]  # in order
+
+
+@dataclass(frozen=True)
+class LineageTask:
+    """All images, and what every stage has said of them."""
+
+    parts: Annotated[tuple[Part, ...], PlacesOf("images", "described", "verdicts")]
+    copies: FileRef
+    leaks: FileRef
+    cluster: FileRef
+    outcomes: Outcomes
+    placed: tuple[FileRef, ...]  # of every bucket
 
 
 @dataclass(frozen=True)
@@ -57,26 +81,24 @@ def write_lineage(
     buckets: Sequence[Bucket],
 ) -> Receipt:
     """One file of lineage and one of selection for every part, and the counts of both."""
-    inputs = [part.digest("images", "described", "verdicts") for part in parts]
-    inputs += [copies.copies.sha256, leaks.leaks.sha256, clusters.digest, outcomes.digest]
-    inputs += [bucket.placed.sha256 for bucket in buckets]
-    payload = {
-        "parts": tuple(parts),
-        "copies": copies,
-        "leaks": leaks,
-        "clusters": clusters,
-        "outcomes": outcomes,
-        "buckets": tuple(buckets),
-    }
-    settings = {"name": config.name, "pools": list(config.pools)}
-    step = Step("lineage", 2, settings, partial(_load, config.name, tuple(config.pools)), "task", "shard")
-    return runner.run_one(step, Item(tuple(inputs), payload))
+    task = LineageTask(
+        tuple(parts),
+        copies.copies,
+        leaks.leaks,
+        clusters.cluster,
+        outcomes,
+        tuple(bucket.placed for bucket in buckets),
+    )
+    settings = LineageSettings(config.name, tuple(config.pools))
+    return runner.run_one(Step("lineage", 2, settings, _load, "task", "shard"), Item(task))
 
 
-def _load(name: str, pools: tuple[str, ...]) -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        parts: tuple[Part, ...] = attempt.payload["parts"]
-        found = gather_verdicts(attempt.payload)
+def _load(settings: LineageSettings) -> Work[LineageTask]:
+    name, pools = settings.name, settings.pools
+
+    def work(attempt: Attempt[LineageTask]) -> dict[str, Any]:
+        parts = attempt.task.parts
+        found = gather_verdicts(attempt.task)
         causes = np.unique(found.by[found.by >= 0])
         cause_names = row_table(parts, causes)
         tally: dict[tuple[str, int], int] = {}
@@ -85,9 +107,9 @@ def _load(name: str, pools: tuple[str, ...]) -> Work:
         for part in parts:
             cut = slice(part.offset, part.offset + part.num_rows)
             lineage = _lineage(part, found, causes=causes, cause_names=cause_names, name=name)
-            storage.write_table(attempt.out / f"lineage-{part.number:06d}.parquet", lineage)
+            storage.write_table(attempt.out / table_file("lineage", part.number), lineage)
             selection = _selection(lineage, found.outcome[cut])
-            storage.write_table(attempt.out / f"selection-{part.number:06d}.parquet", selection)
+            storage.write_table(attempt.out / table_file("selection", part.number), selection)
             num_selected.append(selection.num_rows)
             codes = np.unique(found.code[cut], return_index=True, return_counts=True)
             for code, first, count in zip(*(values.tolist() for values in codes), strict=True):
@@ -108,61 +130,76 @@ def _load(name: str, pools: tuple[str, ...]) -> Work:
     return work
 
 
-def gather_verdicts(payload: Mapping[str, Any]) -> Verdicts:
+def gather_verdicts(task: LineageTask) -> Verdicts:
     """Every stage's verdict, the later ones where no earlier one fell.
 
     A leak outranks a copy: where an image is both, its lineage names the evaluation image, since that is the
     verdict that somebody will audit.
     """
-    parts: tuple[Part, ...] = payload["parts"]
-    outcomes: Outcomes = payload["outcomes"]
+    outcomes = task.outcomes
     outcome = np.asarray(read_array(outcomes.outcome))
     of_outcome = [0 if o is None else CODES[o.stage, o.reason] for o in OUTCOMES]
-    code = np.array(of_outcome, np.int8)[outcome]
-    by, score = np.array(read_array(outcomes.by)), np.array(read_array(outcomes.score))
-    component = np.full(len(code), -1, np.int64)
+    shard, position = _places(task.placed, len(outcome))
+    found = Verdicts(
+        code=np.array(of_outcome, np.int8)[outcome],
+        by=np.array(read_array(outcomes.by)),
+        score=np.array(read_array(outcomes.score)),
+        component=np.full(len(outcome), -1, np.int64),
+        outcome=outcome,
+        cluster=np.asarray(read_array(task.cluster)),
+        shard=shard,
+        position=position,
+    )
+    _mark_copies(found, task.copies)
+    _mark_leaks(found, task.leaks)
+    found.code[roles(task.parts, "holdout")] = CODES["select", "holdout"]
+    _mark_rejected(found, task.parts)
+    for why, reason in ((CHANGED, "source_changed"), (UNREADABLE, "unreadable")):
+        found.code[(shard < 0) & (position == why)] = CODES["shard", reason]
+    position[shard < 0] = -1
+    assert (found.code > 0).all(), "a row without a verdict"
+    return found
 
-    copies = read_copies(payload["copies"])
+
+def _mark_copies(found: Verdicts, file: FileRef) -> None:
+    copies = read_copies(file)
     rows = copies["row"].to_numpy()
-    component[rows] = copies["component"].to_numpy()
+    found.component[rows] = copies["component"].to_numpy()
     copied = copies["reason"].is_valid().to_numpy()
     reasons = [CODES["dedup", reason] for reason in copies["reason"].drop_null().to_pylist()]
-    code[rows[copied]] = np.array(reasons, np.int8)
-    by[rows[copied]] = copies["representative"].to_numpy()[copied]
-    score[rows[copied]] = copies["score"].to_numpy()[copied]
+    found.code[rows[copied]] = np.array(reasons, np.int8)
+    found.by[rows[copied]] = copies["representative"].to_numpy()[copied]
+    found.score[rows[copied]] = copies["score"].to_numpy()[copied]
 
-    leaks = read(payload["leaks"].leaks)
+
+def _mark_leaks(found: Verdicts, file: FileRef) -> None:
+    leaks = read(file)
     rows = leaks["row"].to_numpy()
-    code[rows] = CODES["decontaminate", "leaks_holdout"]
-    by[rows], score[rows] = leaks["holdout"].to_numpy(), leaks["score"].to_numpy()
+    found.code[rows] = CODES["decontaminate", "leaks_holdout"]
+    found.by[rows], found.score[rows] = leaks["holdout"].to_numpy(), leaks["score"].to_numpy()
 
-    code[roles(parts, "holdout")] = CODES["select", "holdout"]
+
+def _mark_rejected(found: Verdicts, parts: Sequence[Part]) -> None:
+    """What judge or describe has dropped; describe was first."""
     for stage, file in (("judge", "verdicts"), ("describe", "described")):
         reason = column(parts, file, "reason").combine_chunks().dictionary_encode()
         names = np.array([CODES[stage, name] for name in reason.dictionary.to_pylist()], np.int8)
         hit = np.flatnonzero(reason.is_valid().to_numpy(zero_copy_only=False))
-        code[hit] = names[reason.indices.drop_null().to_numpy()]
-        by[hit], score[hit] = -1, np.nan
-    shard, position = _places(payload["buckets"], len(code))
-    for why, reason in ((CHANGED, "source_changed"), (UNREADABLE, "unreadable")):
-        code[(shard < 0) & (position == why)] = CODES["shard", reason]
-    position[shard < 0] = -1
-    assert (code > 0).all(), "a row without a verdict"
-    cluster = np.asarray(read_array(payload["clusters"].cluster))
-    return Verdicts(code, by, score, component, outcome, cluster, shard, position)
+        found.code[hit] = names[reason.indices.drop_null().to_numpy()]
+        found.by[hit], found.score[hit] = -1, np.nan
 
 
-def _places(buckets: Sequence[Bucket], num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+def _places(placed: Sequence[FileRef], num_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Shard number and position of every row; both -1 in none, position the cause where it was lost."""
     shard, position = np.full(num_rows, -1, np.int32), np.full(num_rows, -1, np.int32)
     first = 0
-    for bucket in buckets:
-        table = read(bucket.placed)
+    for file in placed:
+        table = read(file)
         rows, number = table["row"].to_numpy(), table["shard"].to_numpy()
         written = number >= 0
         shard[rows[written]] = number[written] + first
         position[rows] = table["position"].to_numpy()
-        first += len(bucket.shards)
+        first += int(number.max(initial=-1)) + 1  # no shard is empty
     return shard, position
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from curation.cluster.hierarchy import HierarchyConfig, LevelConfig, build_levels
+from curation.cluster.config import HierarchyConfig, LevelConfig
+from curation.cluster.hierarchy import build_levels
 from curation.cluster.kmeans import assign, kmeans
 from curation.cluster.sampling import Candidates, balanced_sample
 from tests.curation.cluster.long_tail import balance_of, draw_long_tail

@@ -2,17 +2,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from curation.cluster.hierarchy import (
-    HierarchyConfig,
-    LevelConfig,
-    build_level,
-    build_levels,
-    closest_points,
-    seed_of,
-    split_cluster,
-    split_clusters,
-)
+from curation.cluster.config import HierarchyConfig, LevelConfig
+from curation.cluster.hierarchy import build_level, build_levels, split_cluster, split_clusters
 from curation.cluster.kmeans import assign, kmeans
+from curation.cluster.resampling import closest_points, seed_of
 from curation.errors import ConfigError
 from tests.curation.cluster.long_tail import draw_long_tail
 

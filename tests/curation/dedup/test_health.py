@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import shortest_path
 
 from curation import schema
 from curation.dedup import health as module
-from curation.dedup.components import Copies, choose_representatives, components
+from curation.dedup.components import CopyRows, choose_representatives, components
 from curation.dedup.edges import Edges, distinct, onto_roots, stars, strength
 from curation.dedup.health import Health, component_edges, component_health, health_table
 from curation.dedup.likeness import Likeness
@@ -26,7 +26,7 @@ def edges_of(rows: list[tuple[int, int, float, str]]) -> Edges:
     )
 
 
-def measured(num_rows: int, pieces: list[Edges]) -> tuple[Copies, Health]:
+def measured(num_rows: int, pieces: list[Edges]) -> tuple[CopyRows, Health]:
     every = Edges.joined(pieces)
     copies = choose_representatives(components(num_rows, every.a, every.b), np.arange(num_rows))
     return copies, component_health(copies, pieces, num_rows=num_rows, thresholds=THRESHOLDS)

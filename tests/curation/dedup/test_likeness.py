@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from curation.dedup.likeness import compare, cosine_scores, hash_scores
+from curation.dedup.cosines import cosine_scores
+from curation.dedup.likeness import compare, hash_scores
 
 THRESHOLDS = {"phash": 1 - 8 / 64, "cosine": 0.8}
 

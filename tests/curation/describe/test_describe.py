@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from curation import schema
 from curation.describe.describe import DescribeConfig, Described, describe, with_vectors
-from curation.describe.views import View
 from curation.errors import ExecutorError
+from curation.pictures.views import View
 
 
 class Corners:

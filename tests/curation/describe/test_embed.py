@@ -10,8 +10,8 @@ from torch import nn
 from curation.describe.embed import EmbedConfig, EmbedderSpec, parse_embedder, sscd_spec, unit_rows
 from curation.describe.fast_vit import BmmSelfAttention, use_bmm_attention
 from curation.describe.torch_embedder import TorchEmbedder
-from curation.describe.views import View
 from curation.errors import ConfigError, ModelError
+from curation.pictures.views import View
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from curation.describe.gist import Gist
-from curation.describe.views import View, render
+from curation.pictures.views import View, render
 
 
 def _scene(seed: int, side: int = 64) -> np.ndarray:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.describe.decode import DecodeConfig, decode
 from curation.describe.phash import CERTAIN_MARGIN, MIN_CERTAIN_BITS, certain_bits, grey32, phash
+from curation.pictures.decode import DecodeConfig, decode
 
 
 def test_first_bit_is_the_constant_term() -> None:

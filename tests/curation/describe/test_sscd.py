@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from curation.describe.sscd import Sscd, SscdHead, Whitening, fit_whitening, own_names, sscd_view, trunk_of
-from curation.describe.views import View
 from curation.errors import ModelError
+from curation.pictures.views import View
 
 
 def test_the_head_by_hand() -> None:

@@ -268,7 +268,7 @@ def test_metadata_are_read_once_for_all_folders(
     assert found == {name: {"t": name[0]} for name in names}
     assert [path for path in opened if path.endswith(".csv")] == [str(tmp_path / "set" / "metadata.csv")]
     assert notes == []
-    monkeypatch.setattr("curation.ingest.image_metadata._HELD_BYTES", 1)
+    monkeypatch.setattr("curation.ingest.tables.image_metadata._HELD_BYTES", 1)
     assert described(tmp_path / "set", tmp_path / "again") == (found, [])
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.search import cell_join
-from curation.search.cell_join import Members, join_cells
+from curation.search.cell_join import Visitors, join_cells
 from curation.search.cells import nearest_cells, train_cells
 from curation.search.edges import Pairs, limit_edges
 from curation.search.exact import cosine_pairs
@@ -24,7 +24,7 @@ def unit_vectors(rng: np.random.Generator, num_rows: int, *, dim: int, spread: f
 
 
 def join_all(
-    everyone: Members, starts: list[int], *, cuts: int = 1, threshold: float, limit: int | None = None
+    everyone: Visitors, starts: list[int], *, cuts: int = 1, threshold: float, limit: int | None = None
 ) -> Pairs:
     """What a run does: one join for each run of cells, visitors in chunks, and the results put together."""
     found = []
@@ -66,7 +66,7 @@ def test_by_hand():
     vectors = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1], [0, 1]], np.float16)
     cells = np.array([[0, 1], [0, 0], [1, 0], [1, 1], [1, 1]], np.uint16)
     rows = np.array([10, 11, 12, 13, 14])
-    pairs = join_all(Members(rows, vectors, cells), [0, 1, 2], threshold=0.5)
+    pairs = join_all(Visitors(rows, vectors, cells), [0, 1, 2], threshold=0.5)
     # 11 and 12 meet since 12 visits cell 0; 11 and 13 (score 0.6) do not meet; 14 is a copy of 13.
     assert list(zip(pairs.a, pairs.b, strict=True)) == [(10, 11), (10, 12), (11, 12), (12, 13), (13, 14)]
     assert pairs.score[-1] == 1
@@ -87,7 +87,7 @@ def test_finds_exactly_what_meets(seed, num_cells, num_probes, num_groups, cuts)
     centroids = train_cells(vectors, num_cells, seed=seed)
     cells = nearest_cells(vectors, centroids, num_probes=min(num_probes, num_cells))
     starts = sorted({0, num_cells, *rng.integers(0, num_cells, num_groups - 1).tolist()})
-    got = join_all(Members(np.arange(200), vectors, cells), starts, cuts=cuts, threshold=0.7)
+    got = join_all(Visitors(np.arange(200), vectors, cells), starts, cuts=cuts, threshold=0.7)
     everything = cosine_pairs(vectors, vectors, threshold=0.7, same=True)
     assert_equal(got, meeting(everything, cells))
     if num_probes >= num_cells:
@@ -99,7 +99,7 @@ def test_tiles_and_arithmetic_do_not_matter(tile, monkeypatch):
     rng = np.random.default_rng(5)
     vectors = unit_vectors(rng, 200, dim=16, spread=0.4)
     cells = nearest_cells(vectors, train_cells(vectors, 7, seed=0), num_probes=3)
-    everyone = Members(np.arange(200), vectors, cells)
+    everyone = Visitors(np.arange(200), vectors, cells)
     expected = join_all(everyone, [0, 7], threshold=0.6)
     monkeypatch.setattr(cell_join, "TILE_ROWS", tile)
     monkeypatch.setattr(cell_join, "TILE_COLUMNS", tile)
@@ -115,7 +115,7 @@ def test_a_placeholder_costs_a_star():
     vectors[100:] = vectors[100]
     cells = nearest_cells(vectors, train_cells(vectors[:150], 10, seed=0), num_probes=4)
     cells[101:] = cells[101:, :1]  # copies visit nobody
-    pairs = join_all(Members(np.arange(400), vectors, cells), [0, 4, 10], threshold=0.6)
+    pairs = join_all(Visitors(np.arange(400), vectors, cells), [0, 4, 10], threshold=0.6)
     stars = pairs.b > 100
     assert pairs.a[stars].tolist() == [100] * 299
     assert set(pairs.score[stars]) == {1.0}
@@ -128,7 +128,7 @@ def test_limited_groups_are_the_limited_whole():
     rng = np.random.default_rng(7)
     vectors = unit_vectors(rng, 300, dim=8, spread=0.3)
     cells = nearest_cells(vectors, train_cells(vectors, 12, seed=0), num_probes=4)
-    everyone = Members(np.arange(300), vectors, cells)
+    everyone = Visitors(np.arange(300), vectors, cells)
     whole = join_all(everyone, [0, 12], threshold=0.6)
     keep = limit_edges(whole.a, whole.b, whole.score, max_edges_per_row=2)
     got = join_all(everyone, [0, 3, 8, 12], threshold=0.6, limit=2)
@@ -141,7 +141,7 @@ def test_limited_groups_are_the_limited_whole():
 
 
 def test_nobody_is_at_home():
-    nobody = Members(np.zeros(0, np.int64), np.zeros((0, 4), np.float16), np.zeros((0, 2), np.uint16))
+    nobody = Visitors(np.zeros(0, np.int64), np.zeros((0, 4), np.float16), np.zeros((0, 2), np.uint16))
     pairs = join_cells(nobody, [nobody], cells=range(3), rows=nobody.rows, threshold=0.5)
     assert len(pairs.a) == 0
 
@@ -152,5 +152,5 @@ def test_few_rows_and_columns_and_empty_cells(num_rows, dim):
     vectors = np.tile(np.eye(1, dim), (num_rows, 1)).astype(np.float16)
     vectors[1:] *= np.float16(0.9)  # no copy
     cells = np.array([[1, 2], [3, 1]], np.uint16)[:num_rows]  # nobody is at home in 0, 2 and 4
-    pairs = join_all(Members(np.arange(num_rows), vectors, cells), [0, 1, 2, 5], cuts=3, threshold=0.5)
+    pairs = join_all(Visitors(np.arange(num_rows), vectors, cells), [0, 1, 2, 5], cuts=3, threshold=0.5)
     assert list(zip(pairs.a, pairs.b, strict=True)) == [(0, 1)][: num_rows - 1]

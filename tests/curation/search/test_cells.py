@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from curation.errors import ConfigError
 from curation.search import cells
 from curation.search.cells import (
-    default_num_cells,
     group_cells,
     nearest_cells,
     needed_probes,
     train_cells,
 )
+from curation.search.cells_config import default_num_cells
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

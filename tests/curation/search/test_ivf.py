@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from curation.errors import ConfigError
 from curation.search.exact import cosine_pairs
-from curation.search.ivf import IvfConfig, choose_index, ivf_pairs, ivf_top_k, train_index
+from curation.search.ivf import choose_index, ivf_pairs, ivf_top_k, train_index
+from curation.search.ivf_config import IvfConfig
 from curation.search.recall import top_k_recall
 from curation.search.topk import top_k
 

@@ -17,11 +17,11 @@ from curation import storage
 from curation.describe.filters import JudgeConfig, judge
 from curation.errors import ConfigError, SourceError
 from curation.schema import DESCRIBED, SCORES
-from pipelines.answers.explain import explain, judged, open_run
+from pipelines.answers.explain import explain, judged
 from pipelines.answers.explain_words import explain_lines
 from pipelines.answers.find_image import near_names
-from pipelines.answers.made import find_made
-from pipelines.answers.nearest import Asked, search, search_data
+from pipelines.answers.finished_run import open_run
+from pipelines.answers.nearest import NearestQuery, search, search_data
 from pipelines.cli.main import main
 from pipelines.config.run_dir import read_manifest, read_run_config
 from pipelines.engine.step import FileRef
@@ -85,7 +85,7 @@ def test_a_leak_names_the_evaluation_image(finished: Path, rows: list[dict[str, 
 
 
 def test_who_brought_it_in_and_how_far_it_was(finished: Path, rows: list[dict[str, Any]]) -> None:
-    made = find_made(str(finished), read_run_config(str(finished)), manifest=read_manifest(str(finished)))
+    made = open_run(str(finished)).made
     assert made is not None
     brought = next(row for row in rows if row["reason"] == "retrieved_by_sample")
     [answer] = told(finished, brought)[0]["story"]["retrieve"]
@@ -203,7 +203,7 @@ def test_a_later_run_of_another_config_changes_no_answer(
         picture.convert("RGB").resize((90, 70)).save(file)
     vectors = tmp_path / "vectors.parquet"
     vectors.write_bytes(b"no vectors")
-    found = search_data(search(str(damageable), Asked(file=str(file))))
+    found = search_data(search(str(damageable), NearestQuery(file=str(file))))
     embedder = f"describe.embed.embedder=precomputed:{vectors}"
     other = configure(damageable, "judge.min_side_px=99", embedder)
     other = other.model_copy(update={"pools": {**other.pools, "more": other.pools["trusted"]}})
@@ -211,7 +211,7 @@ def test_a_later_run_of_another_config_changes_no_answer(
         run_quietly(other)  # it stops half-way
     assert "more" in read_run_config(str(damageable)).pools
     assert [told(damageable, row) for row in asked] == before
-    assert search_data(search(str(damageable), Asked(file=str(file)))) == found
+    assert search_data(search(str(damageable), NearestQuery(file=str(file)))) == found
     for saved in (damageable / "configs").iterdir():
         saved.unlink()
     with pytest.raises(ConfigError, match="not known any more"):

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from curation.errors import ConfigError, SourceError
-from pipelines.answers.explain import open_run
-from pipelines.answers.nearest import Asked, search, search_lines
+from pipelines.answers.finished_run import open_run
+from pipelines.answers.nearest import NearestQuery, search, search_lines
 from pipelines.cli.main import main
 from pipelines.report.gallery import write_gallery
 from pipelines.rows.parts import read_array
@@ -46,7 +46,7 @@ def test_nearest_is_the_order_of_all_products(finished: Path, rows: list[dict[st
     score = products(finished, row)
     there = np.flatnonzero(score > -np.inf)
     expected = sorted(there.tolist(), key=lambda i: (-score[i], rows[i]["image_id"], i))[:k]
-    answer = search(str(finished), Asked(image=rows[row]["image_id"], k=k))
+    answer = search(str(finished), NearestQuery(image=rows[row]["image_id"], k=k))
     assert list(answer.rows) == expected
     assert [hit["score_with_query"] for hit in answer.hits] == [score[i] for i in expected]
 
@@ -55,8 +55,8 @@ def test_pools_and_the_dataset_alone(finished: Path, rows: list[dict[str, Any]])
     row = a_kept_row(rows)
     score = products(finished, row)
     for asked, allowed in (
-        (Asked(image=rows[row]["image_id"], pool="trusted"), [r["pool"] == "trusted" for r in rows]),
-        (Asked(image=rows[row]["image_id"], kept=True), [r["decision"] == "kept" for r in rows]),
+        (NearestQuery(image=rows[row]["image_id"], pool="trusted"), [r["pool"] == "trusted" for r in rows]),
+        (NearestQuery(image=rows[row]["image_id"], kept=True), [r["decision"] == "kept" for r in rows]),
     ):
         best = np.where(allowed, score, -np.inf)
         answer = search(str(finished), asked)
@@ -65,7 +65,7 @@ def test_pools_and_the_dataset_alone(finished: Path, rows: list[dict[str, Any]])
 
 def test_a_file_of_the_run_is_its_own_nearest(finished: Path, rows: list[dict[str, Any]]) -> None:
     row = rows[a_kept_row(rows)]
-    answer = search(str(finished), Asked(file=row["uri"], k=3))
+    answer = search(str(finished), NearestQuery(file=row["uri"], k=3))
     assert answer.query == {"file": row["uri"], "image_id": row["image_id"]}
     assert answer.hits[0]["image_id"] == row["image_id"]
     assert answer.hits[0]["score_with_query"] == pytest.approx(1, abs=2e-3)
@@ -79,14 +79,14 @@ def test_a_file_of_the_run_needs_no_model(
 ) -> None:
     monkeypatch.setattr("pipelines.models.embed_file.embed_file", None)
     row = a_kept_row(rows)
-    answer = search(str(finished), Asked(file=rows[row]["uri"], k=1))
+    answer = search(str(finished), NearestQuery(file=rows[row]["uri"], k=1))
     assert answer.hits[0]["score_with_query"] == products(finished, row, itself=True)[row]
 
 
 def test_another_file_is_embedded(finished: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     row, again = rows[a_kept_row(rows)], tmp_path / "again.png"
     Image.open(row["uri"]).convert("RGB").save(again)
-    answer = search(str(finished), Asked(file=str(again), k=1))
+    answer = search(str(finished), NearestQuery(file=str(again), k=1))
     assert answer.query["image_id"] != row["image_id"]
     assert answer.hits[0]["image_id"] == row["image_id"]
     assert answer.hits[0]["score_with_query"] > 0.95  # it was decoded at another scale
@@ -117,11 +117,11 @@ def test_what_cannot_be_searched_is_said(finished: Path, rows: list[dict[str, An
     broken = next(row for row in rows if row["stage"] == "describe" and row["image_id"])
     (tmp_path / "page.html").write_text("<html>")
     for asked, kind, said in (
-        (Asked(image=broken["image_id"]), ConfigError, "no vector"),
-        (Asked(image=rows[0]["image_id"], k=0), ConfigError, "no neighbours"),
-        (Asked(image=rows[0]["image_id"], pool="moon"), ConfigError, "no pool"),
-        (Asked(file="nowhere.jpg"), SourceError, "cannot be read"),
-        (Asked(file=str(tmp_path / "page.html")), SourceError, "cannot be decoded"),
+        (NearestQuery(image=broken["image_id"]), ConfigError, "no vector"),
+        (NearestQuery(image=rows[0]["image_id"], k=0), ConfigError, "no neighbours"),
+        (NearestQuery(image=rows[0]["image_id"], pool="moon"), ConfigError, "no pool"),
+        (NearestQuery(file="nowhere.jpg"), SourceError, "cannot be read"),
+        (NearestQuery(file=str(tmp_path / "page.html")), SourceError, "cannot be decoded"),
     ):
         with pytest.raises(kind, match=said):
             search(str(finished), asked)
@@ -143,11 +143,11 @@ def test_a_file_to_search_by_is_a_regular_one_of_bounded_size(
         (".", "cannot be read. Got: Is a directory"),
     ):
         with pytest.raises(SourceError) as caught:
-            search(str(finished), Asked(file=str(tmp_path / name)))
+            search(str(finished), NearestQuery(file=str(tmp_path / name)))
         assert said in str(caught.value)
     row, page = rows[a_kept_row(rows)], tmp_path / "page.html"
-    answer = search(str(finished), Asked(file=row["uri"], k=1))
-    swapped = replace(answer, asked=Asked(file=str(tmp_path / "pipe.jpg"), k=1))
+    answer = search(str(finished), NearestQuery(file=row["uri"], k=1))
+    swapped = replace(answer, asked=NearestQuery(file=str(tmp_path / "pipe.jpg"), k=1))
     with pytest.raises(SourceError, match="not a regular file"):
         write_gallery(swapped, str(page))
     assert not page.exists()

@@ -63,6 +63,16 @@ def test_equals_a_run_with_these_thresholds(
     assert len(found["examples_newly_kept"]) == min(5, found["newly_kept"])
 
 
+def test_it_answers_for_the_config_of_the_dataset(
+    finished: Path, tmp_path: Path, configure: Any, run_quietly: Any
+) -> None:
+    """And not for that of a run that has begun since, whose dataset is not there."""
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    run_quietly(configure(copy, "dedup.cosine_threshold=0.92"), until="judge")
+    assert what_if(str(copy), Asked()) == what_if(str(finished), Asked())
+
+
 def test_examples_lie_on_both_sides_of_the_threshold(finished: Path) -> None:
     about = what_if(str(finished), Asked(threshold=0.94))["edges"]["cosine"]
     above = [edge["score"] for edge in about["just_above"]]
@@ -118,6 +128,7 @@ def test_pca_hashes_and_cut_chains(
 ) -> None:
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
+    (copy / "manifest.json").unlink()  # its dataset has no PCA hashes
     overrides = [
         "dedup.pca_radius=6",
         "dedup.cut_chains=true",

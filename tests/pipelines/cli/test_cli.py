@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curation.describe.decode import DecodeConfig, decode
 from curation.errors import StoppedError
+from curation.pictures.decode import DecodeConfig, decode
 from pipelines.cli.main import build_parser, main
 from pipelines.engine.signals import stop_on_sigterm
 
@@ -197,7 +197,7 @@ def test_a_stop_is_no_fault_of_the_picture_at_hand(monkeypatch: pytest.MonkeyPat
 
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "PNG")
-    monkeypatch.setattr("curation.describe.decode.orientation_of", stopped)
+    monkeypatch.setattr("curation.pictures.decode.orientation_of", stopped)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(StoppedError) as error, stop_on_sigterm():
         decode(out.getvalue(), need_side_px=8, config=DecodeConfig())

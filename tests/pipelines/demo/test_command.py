@@ -20,7 +20,8 @@ from pipelines.demo.quality import (
 from pipelines.demo.training import demo_training
 from pipelines.demo.web import CURATED, draw_web, trusted_config
 from pipelines.training.evaluate import Measured
-from pretrain.weights import find_weights, load_backbone
+from pretrain.weight_files import find_weights
+from pretrain.weights import load_backbone
 
 SIZE = Size(num_images=90, first_steps=2, second_steps=3)
 

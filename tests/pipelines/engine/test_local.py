@@ -17,12 +17,12 @@ from pipelines.engine.local import LocalExecutor
 from pipelines.engine.progress import Progress
 from pipelines.engine.row_notes import SCRATCH
 from pipelines.engine.runner import CONDEMNED_REASON, Death, Runner
-from pipelines.engine.step import Attempt, Item, Receipt, Step, Work
+from pipelines.engine.step import AnyStep, Attempt, Item, NoSettings, Receipt, Step, Work
 
-PART = Item(("part",), {}, 2)
+PART = Item(NoSettings(), 2)
 
 
-def load_crasher(deadly: int) -> Work:
+def load_crasher(deadly: int) -> Work[NoSettings]:
     """Touches every row of a part that is not condemned; one of them ends the process."""
 
     def work(attempt: Attempt) -> dict[str, Any]:
@@ -35,14 +35,14 @@ def load_crasher(deadly: int) -> Work:
     return work
 
 
-def load_raiser(error: Exception) -> Work:
+def load_raiser(error: Exception, _settings: NoSettings) -> Work[NoSettings]:
     def work(_attempt: Attempt) -> dict[str, Any]:
         raise error
 
     return work
 
 
-def load_killed() -> Work:
+def load_killed(_settings: NoSettings) -> Work[NoSettings]:
     def work(_attempt: Attempt) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)
         return {}
@@ -50,11 +50,11 @@ def load_killed() -> Work:
     return work
 
 
-def make_step(load: Callable[[], Work]) -> Step:
-    return Step("touch", 1, {}, load, "map", "describe")
+def make_step(load: Callable[[Any], Work[NoSettings]], settings: object = NoSettings()) -> AnyStep:
+    return Step("touch", 1, settings, load, "map", "describe")
 
 
-def note_of_death(run_dir: Path, step: Step) -> Path:
+def note_of_death(run_dir: Path, step: AnyStep) -> Path:
     """What a process that died of `PART` leaves behind."""
     note = run_dir / SCRATCH / f"in-flight-{step.identity(PART)}"
     note.parent.mkdir(parents=True)
@@ -63,7 +63,7 @@ def note_of_death(run_dir: Path, step: Step) -> Path:
 
 
 def test_a_row_that_kills_costs_itself_alone(tmp_path: Path) -> None:
-    step = make_step(partial(load_crasher, 1))
+    step = make_step(load_crasher, 1)
     note = note_of_death(tmp_path, step)  # or the crash would end this very process
     [receipt] = Runner(str(tmp_path), LocalExecutor(), Progress(quiet=True)).run(step, [PART])
     assert (tmp_path / receipt.folder / "rows.txt").read_text() == str({1: CONDEMNED_REASON})
@@ -71,7 +71,7 @@ def test_a_row_that_kills_costs_itself_alone(tmp_path: Path) -> None:
 
 
 def test_what_was_in_flight_is_taken_aside_and_may_well_live(tmp_path: Path) -> None:
-    step = make_step(partial(load_crasher, -1))
+    step = make_step(load_crasher, -1)
     note_of_death(tmp_path, step)
     [(position, outcome)] = LocalExecutor().run(step, [PART], str(tmp_path))
     assert position == 0
@@ -141,7 +141,7 @@ def test_errors_cross_processes_whole() -> None:
 
 
 def test_a_receipt_comes_back_from_a_process_of_its_own(tmp_path: Path) -> None:
-    step = make_step(partial(load_crasher, -1))
+    step = make_step(load_crasher, -1)
     receipt = LocalExecutor().run_alone(step, PART, str(tmp_path), condemned={0: "skipped"}, publish=False)
     assert isinstance(receipt, Receipt)
     assert receipt.facts == {"num_rows": 2}

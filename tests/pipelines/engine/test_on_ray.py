@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from pipelines.engine.progress import Progress
 from pipelines.engine.ray_environment import prepare_ray_environment
 from pipelines.engine.row_notes import SCRATCH
 from pipelines.engine.runner import CONDEMNED_REASON, MAX_ATTEMPTS, Death, Runner
-from pipelines.engine.step import Attempt, Item, Step, Work
+from pipelines.engine.step import AnyStep, Attempt, Item, NoSettings, Step, Work
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
 
@@ -39,34 +39,47 @@ def on_ray() -> Iterator[Any]:
     executor.close()
 
 
-def load_plain() -> Work:
+@dataclass(frozen=True)
+class Named:
+    name: int
+    shared: tuple[int, ...] = ()
+    own: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Deaths:
+    tally: str
+    how: Literal["abort", "raise"]
+
+
+def load_plain(_settings: NoSettings) -> Work[Named]:
     def work(attempt: Attempt) -> dict[str, Any]:
-        (attempt.out / "out.txt").write_text(str(attempt.payload["name"]))
-        return {"num_rows": NUM_ROWS, "name": attempt.payload["name"]}
+        (attempt.out / "out.txt").write_text(str(attempt.task.name))
+        return {"num_rows": NUM_ROWS, "name": attempt.task.name}
 
     return work
 
 
-def load_crasher(tally: str, how: Literal["abort", "raise"]) -> Work:
+def load_crasher(deaths: Deaths) -> Work[Named]:
     """Row 1 of item 2 ends its process; every attempt leaves a file in `tally`."""
 
     def work(attempt: Attempt) -> dict[str, Any]:
-        if attempt.payload["name"] == 2 and 1 not in attempt.condemned:
-            Path(tally, f"{time.monotonic_ns()}-{os.getpid()}").touch()
-            if how == "raise":
+        if attempt.task.name == 2 and 1 not in attempt.condemned:
+            Path(deaths.tally, f"{time.monotonic_ns()}-{os.getpid()}").touch()
+            if deaths.how == "raise":
                 raise KeyError("no such thing as row 1")
             os.abort()
-        (attempt.out / "out.txt").write_text(f"{attempt.payload['name']} {dict(attempt.condemned)}")
+        (attempt.out / "out.txt").write_text(f"{attempt.task.name} {dict(attempt.condemned)}")
         return {"num_rows": NUM_ROWS}
 
     return work
 
 
-def load_refusal() -> Work:
+def load_refusal(_settings: NoSettings) -> Work[Named]:
     raise ConfigError("No such model", got="clip", expected="gist")
 
 
-def load_killed(number: int) -> Work:
+def load_killed(number: int) -> Work[Named]:
     def work(_attempt: Attempt) -> dict[str, Any]:
         os.kill(os.getpid(), number)
         return {}
@@ -75,13 +88,18 @@ def load_killed(number: int) -> Work:
 
 
 def make_step(
-    load: Callable[[], Work], kind: Literal["map", "task"], *, loads_model: bool = False, name: str = "touch"
-) -> Step:
-    return Step(name, 1, {}, load, kind, "describe", 1, loads_model)
+    load: Callable[[Any], Work[Named]],
+    kind: Literal["map", "task"],
+    *,
+    settings: object = NoSettings(),
+    loads_model: bool = False,
+    name: str = "touch",
+) -> AnyStep:
+    return Step(name, 1, settings, load, kind, "describe", 1, loads_model)
 
 
-def items(num: int) -> list[Item]:
-    return [Item((f"in-{i}",), {"name": i}, NUM_ROWS) for i in range(num)]
+def items(num: int) -> list[Item[Named]]:
+    return [Item(Named(i), NUM_ROWS) for i in range(num)]
 
 
 KINDS = [("map", True), ("map", False), ("task", False)]
@@ -98,7 +116,7 @@ def test_the_same_receipts_as_local(on_ray: Any, tmp_path: Path, kind: Any, load
     assert local == ray
 
 
-def load_slow() -> Work:
+def load_slow(_settings: NoSettings) -> Work[Named]:
     def work(attempt: Attempt) -> dict[str, Any]:
         for row in range(NUM_ROWS):
             attempt.tell(row)
@@ -127,9 +145,9 @@ def test_progress_moves_within_an_item(
     assert list((tmp_path / SCRATCH).iterdir()) == []
 
 
-def load_sum() -> Work:
+def load_sum(_settings: NoSettings) -> Work[Named]:
     def work(attempt: Attempt) -> dict[str, Any]:
-        return {"sum": sum(attempt.payload["shared"]) + attempt.payload["name"]}
+        return {"sum": sum(attempt.task.shared) + attempt.task.name}
 
     return work
 
@@ -143,7 +161,7 @@ def test_what_all_items_name_is_sent_once(
     put = ray.put
     monkeypatch.setattr(ray, "put", lambda value: sent.append(value) or put(value))
     shared = tuple(range(100))
-    ours = [Item((f"in-{i}",), {"name": i, "shared": shared, "own": (i,)}) for i in range(4)]
+    ours = [Item(Named(i, shared, (i,))) for i in range(4)]
     runner = Runner(str(tmp_path / "run"), on_ray, Progress(quiet=True))
     receipts = runner.run(make_step(load_sum, "task", name="sum"), ours)
     assert [receipt.facts["sum"] for receipt in receipts] == [4950 + i for i in range(4)]
@@ -158,7 +176,7 @@ def test_a_row_that_kills_costs_itself_alone(
 ) -> None:
     tally = tmp_path / "tally"
     tally.mkdir()
-    step = make_step(partial(load_crasher, str(tally), "abort"), kind, loads_model=loads_model)
+    step = make_step(load_crasher, kind, loads_model=loads_model, settings=Deaths(str(tally), "abort"))
     run_dir = tmp_path / "run"
     receipts = Runner(str(run_dir), on_ray, Progress(quiet=True)).run(step, items(4))
     texts = [(run_dir / receipt.folder / "out.txt").read_text() for receipt in receipts]
@@ -173,7 +191,7 @@ def test_an_exception_is_raised_here_and_is_not_retried(
 ) -> None:
     tally = tmp_path / "tally"
     tally.mkdir()
-    step = make_step(partial(load_crasher, str(tally), "raise"), kind, loads_model=loads_model)
+    step = make_step(load_crasher, kind, loads_model=loads_model, settings=Deaths(str(tally), "raise"))
     with pytest.raises(ExecutorError, match="no such thing as row 1"):
         Runner(str(tmp_path / "run"), on_ray, Progress(quiet=True)).run(step, items(3))
     assert len(list(tally.iterdir())) == 1
@@ -186,7 +204,7 @@ def test_what_load_refuses_is_told_as_it_was_said(on_ray: Any, tmp_path: Path) -
 
 
 def test_every_probe_gets_a_fresh_process(on_ray: Any, tmp_path: Path) -> None:
-    def load() -> Work:
+    def load(_settings: NoSettings) -> Work[Named]:
         return lambda _attempt: {"pid": os.getpid()}
 
     [item] = items(1)
@@ -203,7 +221,7 @@ def test_what_the_kernel_kills_is_nobodys_fault(
 ) -> None:
     """The kernel ends with SIGKILL what finds no memory; the local executor knows the same rule."""
     [item] = items(1)
-    step = make_step(partial(load_killed, number), "task")
+    step = make_step(load_killed, "task", settings=int(number))
     outcomes = [
         executor.run_alone(step, item, str(tmp_path), condemned={}, publish=False)
         for executor in (on_ray, LocalExecutor())
@@ -212,7 +230,7 @@ def test_what_the_kernel_kills_is_nobodys_fault(
 
 
 def test_memory_that_runs_out_each_time_condemns_nobody(on_ray: Any, tmp_path: Path) -> None:
-    step = make_step(partial(load_killed, signal.SIGKILL), "task", name="greedy")
+    step = make_step(load_killed, "task", name="greedy", settings=int(signal.SIGKILL))
     with pytest.raises(ExecutorError, match=r"exit code -9.*Give a worker more memory"):
         Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(1))
     assert not (tmp_path / "steps").exists()
@@ -245,9 +263,13 @@ def test_deaths_of_a_worker_that_only_waits(
         assert alone == Death(type(error).__name__, blames_item=False)
 
 
+def wide(threads: int) -> AnyStep:
+    return Step("wide", 1, NoSettings(), load_plain, "task", "describe", threads=threads)
+
+
 def test_a_worker_that_fits_nowhere_is_told(on_ray: Any, tmp_path: Path) -> None:
-    step = Step("wide", 1, {}, load_plain, "task", "describe", threads=64)
-    with pytest.raises(ConfigError, match=r"2 cores .*64 \(describe\.embed\.threads\)"):
+    step = wide(64)
+    with pytest.raises(ConfigError, match=r"2 cores .*64 \(executor\.threads\)"):
         Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(1))
 
 
@@ -260,9 +282,9 @@ def test_a_worker_must_fit_one_node_and_not_their_sum(on_ray: Any, monkeypatch: 
 
     monkeypatch.setattr(on_ray, "_workers", None)
     monkeypatch.setattr(module.ray, "nodes", lambda: [alive(3), alive(3), alive(1)])
-    assert on_ray._most_workers(Step("fits", 1, {}, load_plain, "map", "describe", threads=2), 99) == 2
+    assert on_ray._most_workers(wide(2), 99) == 2
     with pytest.raises(ConfigError, match="3 cores on the largest node"):
-        on_ray._most_workers(Step("wide", 1, {}, load_plain, "map", "describe", threads=4), 99)
+        on_ray._most_workers(wide(4), 99)
 
 
 def test_a_step_that_wants_a_gpu_gets_as_many_workers_as_there_are(
@@ -274,7 +296,7 @@ def test_a_step_that_wants_a_gpu_gets_as_many_workers_as_there_are(
         return {"Alive": True, "Resources": {"CPU": cores, "GPU": gpus}}
 
     monkeypatch.setattr(on_ray, "_workers", None)
-    step = Step("embed", 1, {}, load_plain, "map", "describe", threads=2, num_gpus=1)
+    step = Step("embed", 1, NoSettings(), load_plain, "map", "describe", threads=2, num_gpus=1)
     monkeypatch.setattr(module.ray, "nodes", lambda: [node(16, 4), node(4, 8), node(64, 0)])
     assert on_ray._most_workers(step, 99) == 4 + 2
     monkeypatch.setattr(module.ray, "nodes", lambda: [alive(16)])
@@ -325,7 +347,7 @@ def test_the_watch_sees_head_and_node(on_ray: Any) -> None:
 
 
 def test_a_cluster_that_is_gone_is_told_while_ray_waits(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.engine.ray_watch import Cluster, Watch
+    from pipelines.engine.ray_watch import RayCluster, Watch
 
     done = threading.Event()
 
@@ -333,7 +355,7 @@ def test_a_cluster_that_is_gone_is_told_while_ray_waits(on_ray: Any, monkeypatch
         yield 0, "receipt"
         done.wait(30)
 
-    monkeypatch.setattr(on_ray, "_watch", Watch(Cluster(("127.0.0.1", 1), None, "nobody"), print))
+    monkeypatch.setattr(on_ray, "_watch", Watch(RayCluster(("127.0.0.1", 1), None, "nobody"), print))
     monkeypatch.setattr(on_ray, "_run", waits)
     outcomes = on_ray.run(make_step(load_plain, "task"), items(1), "nowhere")
     assert next(outcomes) == (0, "receipt")

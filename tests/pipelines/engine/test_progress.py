@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,21 @@ from rich.console import Console
 from pipelines.engine import progress as module
 from pipelines.engine import row_notes
 from pipelines.engine.local import LocalExecutor
-from pipelines.engine.progress import Progress, Rows
+from pipelines.engine.progress import Progress, RowCount
 from pipelines.engine.row_notes import SCRATCH, RowNote, noted_rows
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Item, NoSettings, Receipt, Step, Work
 from pipelines.run import run
 
 NUM_ROWS = 10
 
 
-def load() -> Work:
+@dataclass(frozen=True)
+class Number:
+    value: int
+
+
+def load(_settings: NoSettings) -> Work[Number]:
     """Ten rows, one after the other."""
 
     def work(attempt: Attempt) -> dict[str, Any]:
@@ -38,8 +44,8 @@ def load() -> Work:
     return work
 
 
-STEP = Step("describe", 1, {}, load, "map", "describe")
-ITEMS = [Item((f"in-{i}",), {}, NUM_ROWS) for i in range(2)]
+STEP = Step("describe", 1, NoSettings(), load, "map", "describe")
+ITEMS = [Item(Number(i), NUM_ROWS) for i in range(2)]
 
 
 @pytest.fixture
@@ -72,7 +78,7 @@ def test_lines_move_within_an_item(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.usefixtures("soon")
 def test_what_was_done_before_counts_for_the_total(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = Rows(10_000, 4_000, lambda _over: 3_000)
+    rows = RowCount(10_000, 4_000, lambda _over: 3_000)
     with Progress().step("describe", total=8, done=3, rows=rows):
         time.sleep(0.2)
     line = capsys.readouterr().err.splitlines()[0]
@@ -81,7 +87,7 @@ def test_what_was_done_before_counts_for_the_total(capsys: pytest.CaptureFixture
 
 @pytest.mark.usefixtures("soon")
 def test_nothing_is_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress().step("shard", total=2, done=0, rows=Rows(in_work=lambda _over: 5)):
+    with Progress().step("shard", total=2, done=0, rows=RowCount(in_work=lambda _over: 5)):
         time.sleep(0.3)
     first, last = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"shard: 0/2, 5 images, [\d,]+ images/s", first)
@@ -89,7 +95,7 @@ def test_nothing_is_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_lines_are_ten_seconds_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress().step("describe", total=3, done=0, rows=Rows(30, 0, lambda _over: 5)) as advance:
+    with Progress().step("describe", total=3, done=0, rows=RowCount(30, 0, lambda _over: 5)) as advance:
         advance(receipt("a", 10))
         time.sleep(1.2)
         advance(receipt("b", 10))

@@ -15,18 +15,18 @@ import pytest
 
 from curation.errors import ExecutorError
 from pipelines.engine import ray_watch
-from pipelines.engine.ray_watch import Cluster, Watch, end_marked, marking
+from pipelines.engine.ray_watch import RayCluster, Watch, end_marked, marking
 
 
 @contextlib.contextmanager
-def listening(folder: Path) -> Iterator[tuple[Cluster, socket.socket, socket.socket]]:
+def listening(folder: Path) -> Iterator[tuple[RayCluster, socket.socket, socket.socket]]:
     """What looks like a head and a node."""
     with socket.socket() as head, socket.socket(socket.AF_UNIX) as node:
         head.bind(("127.0.0.1", 0))
         head.listen()
         node.bind(str(folder / "node"))
         node.listen()
-        yield Cluster(head.getsockname(), str(folder / "node")), head, node
+        yield RayCluster(head.getsockname(), str(folder / "node")), head, node
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_a_head_of_others_may_come_back(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_head_of_our_own_does_not(tmp_path: Path) -> None:
     with listening(tmp_path) as (cluster, head, _):
-        watch = Watch(Cluster(cluster.head, cluster.node, "mark"), print)
+        watch = Watch(RayCluster(cluster.head, cluster.node, "mark"), print)
         head.close()
         with pytest.raises(ExecutorError, match="head does not answer"):
             next(watch.drawn(forever()))
@@ -89,7 +89,7 @@ def test_one_who_works_on_something_else_is_ended_with_a_word(tmp_path: Path) ->
 import time
 from pipelines.engine import ray_watch
 ray_watch.TAKEN_S = 0.1
-ray_watch.Watch(ray_watch.Cluster(None, {str(tmp_path / "none")!r}), lambda text: print(text, flush=True))
+ray_watch.Watch(ray_watch.RayCluster(None, {str(tmp_path / "none")!r}), lambda text: print(text, flush=True))
 time.sleep(60)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,30 @@ from pipelines.engine.step import Attempt, Item, Receipt, Step, Work, find_recei
 from tests.fake_executor import FakeExecutor, Interrupted
 
 
-def load() -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        (attempt.out / "out.txt").write_text(f"{attempt.payload['name']} {sorted(attempt.condemned.items())}")
+@dataclass(frozen=True)
+class Config:
+    number: int
+
+
+@dataclass(frozen=True)
+class Named:
+    name: int
+
+
+def load(_settings: Config) -> Work[Named]:
+    def work(attempt: Attempt[Named]) -> dict[str, Any]:
+        (attempt.out / "out.txt").write_text(f"{attempt.task.name} {sorted(attempt.condemned.items())}")
         return {"num_rows": 1}
 
     return work
 
 
 def step(stage: str = "describe", *, kind: Any = "task", config: int = 1) -> Step:
-    return Step(f"{stage}_step", 1, {"c": config}, load, kind, stage)
+    return Step(f"{stage}_step", 1, Config(config), load, kind, stage)
 
 
 def items(num: int, *, num_rows: int = 0) -> list[Item]:
-    return [Item((f"in-{i}",), {"name": i}, num_rows) for i in range(num)]
+    return [Item(Named(i), num_rows) for i in range(num)]
 
 
 def runner(run_dir: Path, executor: FakeExecutor | None, until: str | None = None) -> Runner:
@@ -74,7 +84,7 @@ def test_it_is_said_once_what_is_done_anew(tmp_path: Path, monkeypatch: pytest.M
     def run(first: Step, num: int = 3) -> None:
         everything = runner(tmp_path, FakeExecutor())
         everything.run(first, items(num))
-        everything.run(replace(later, config=first.config, version=first.version), items(num))
+        everything.run(replace(later, settings=first.settings, version=first.version), items(num))
 
     run(step())
     run(step())
@@ -170,9 +180,9 @@ def test_what_is_set_aside_is_done_anew_in_its_own_generation(tmp_path: Path) ->
     [redone] = healing.run(step(), [healing.newest(step(), item, again=lambda _: False)])
     assert (redone.folder, redone.digest) == (newest.folder, newest.digest)
     # A run that was asked to look again has done so: what it heals makes it not look a third time.
-    assert healing.anew().newest(step(), item, again=lambda _: True).inputs[-1] == "generation 1"
+    assert healing.anew().newest(step(), item, again=lambda _: True).generation == 1
     stale = healing.anew().newest(step(), item, again=lambda _: False, is_stale=lambda _: True)
-    assert stale.inputs[-1] == "generation 2"
+    assert stale.generation == 2
 
 
 def test_a_dry_run_stops_at_the_first_step_not_done(tmp_path: Path) -> None:
@@ -270,7 +280,7 @@ def test_what_cannot_be_blamed_on_a_row_is_an_error(tmp_path: Path, num_rows: in
 def test_the_others_are_done_before_a_death_is_looked_into(tmp_path: Path) -> None:
     class OneDies(FakeExecutor):
         def attempt(self, step: Step, item: Item, run_dir: str, **kwargs: Any) -> Receipt | Death:
-            if item.payload["name"] == 2:
+            if item.task.name == 2:
                 return Death("always", blames_item=True)
             return super().attempt(step, item, run_dir, **kwargs)
 
@@ -287,13 +297,13 @@ def test_generations(tmp_path: Path) -> None:
     seen = []
     for again in (False, False, True, False):
         this = refresh.newest(step(), item, again=lambda _receipt, again=again: again)
-        seen.append((this.inputs[-1], this.payload.get("before") is not None))
+        seen.append((this.generation, this.before is not None))
         refresh.run(step(), [this])
     assert seen == [
-        ("generation 0", False),
-        ("generation 0", False),
-        ("generation 1", True),
-        ("generation 1", False),
+        (0, False),
+        (0, False),
+        (1, True),
+        (1, False),
     ]
     first, second = refresh.latest[0], refresh.latest[-1]
     assert refresh.passed == [first]  # by which the second is found

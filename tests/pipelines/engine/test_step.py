@@ -6,29 +6,42 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
 from curation import storage
 from curation.errors import IntegrityError
+from pipelines.engine.digest import Unhashed
 from pipelines.engine.row_notes import SCRATCH
 from pipelines.engine.step import Attempt, Item, Receipt, Step, Work, find_receipt, perform
 
 
-def load() -> Work:
-    def work(attempt: Attempt) -> dict[str, Any]:
-        (attempt.out / "out.txt").write_text(f"{attempt.payload['text']} {dict(attempt.condemned)}")
+@dataclass(frozen=True)
+class Shouting:
+    volume: int
+    tone: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Words:
+    text: str
+    speaker: Annotated[str, Unhashed("the same words in any mouth")] = "me"
+
+
+def load(_settings: Shouting) -> Work[Words]:
+    def work(attempt: Attempt[Words]) -> dict[str, Any]:
+        (attempt.out / "out.txt").write_text(f"{attempt.task.text} {dict(attempt.condemned)}")
         return {"num_rows": 3}
 
     return work
 
 
-STEP = Step("shout", 1, {"a": 1, "b": {"c": 2}}, load, "task", "describe")
-ITEM = Item(("in-1", "in-2"), {"text": "hello"}, 3)
+STEP = Step("shout", 1, Shouting(1, {"a": 1, "b": 2}), load, "task", "describe")
+ITEM = Item(Words("hello"), 3)
 
 
 def test_identity_follows_what_changes_the_output_and_nothing_else() -> None:
@@ -37,20 +50,21 @@ def test_identity_follows_what_changes_the_output_and_nothing_else() -> None:
     for other in (
         replace(STEP, name="whisper"),
         replace(STEP, version=2),
-        replace(STEP, config={"a": 1, "b": {"c": 3}}),
+        replace(STEP, settings=Shouting(1, {"a": 1, "b": 3})),
     ):
         assert other.identity(ITEM) != identity
-    assert STEP.identity(replace(ITEM, inputs=("in-2", "in-1"))) != identity
+    assert STEP.identity(replace(ITEM, task=Words("hallo"))) != identity
+    assert STEP.identity(replace(ITEM, generation=1)) != identity
     for same in (
         replace(STEP, threads=7, loads_model=True, kind="map", stage="judge"),
-        replace(STEP, config={"b": {"c": 2}, "a": 1}),
+        replace(STEP, settings=Shouting(1, {"b": 2, "a": 1})),
     ):
         assert same.identity(ITEM) == identity
-    assert STEP.identity(replace(ITEM, payload={"text": "elsewhere"}, num_rows=9)) == identity
+    assert STEP.identity(replace(ITEM, task=Words("hello", speaker="you"), num_rows=9)) == identity
 
 
 def test_a_receipt_lists_what_was_published(tmp_path: Path) -> None:
-    receipt = perform(load(), STEP, ITEM, run_dir=str(tmp_path))
+    receipt = perform(STEP.work(), STEP, ITEM, run_dir=str(tmp_path))
     assert receipt.facts == {"num_rows": 3}
     path = tmp_path / receipt.folder / "out.txt"
     assert path.read_text() == "hello {}"
@@ -61,16 +75,18 @@ def test_a_receipt_lists_what_was_published(tmp_path: Path) -> None:
 
 
 def test_the_digest_forgets_the_clock(tmp_path: Path) -> None:
-    first = perform(load(), STEP, ITEM, run_dir=str(tmp_path / "a"))
-    second = perform(load(), STEP, ITEM, run_dir=str(tmp_path / "b"))
+    first = perform(STEP.work(), STEP, ITEM, run_dir=str(tmp_path / "a"))
+    second = perform(STEP.work(), STEP, ITEM, run_dir=str(tmp_path / "b"))
     assert first.timings != second.timings
     assert first.digest == second.digest
     assert replace(first, facts={"num_rows": 4}).digest != first.digest
 
 
 def test_a_twin_finds_the_first_ones_output(tmp_path: Path) -> None:
-    first = perform(load(), STEP, ITEM, run_dir=str(tmp_path))
-    late = perform(load(), STEP, replace(ITEM, payload={"text": "late"}), run_dir=str(tmp_path))
+    first = perform(STEP.work(), STEP, ITEM, run_dir=str(tmp_path))
+    late = perform(
+        STEP.work(), STEP, replace(ITEM, task=Words("hello", speaker="late")), run_dir=str(tmp_path)
+    )
     assert late == first
     assert (tmp_path / first.folder / "out.txt").read_text() == "hello {}"
 
@@ -79,7 +95,7 @@ def test_files_without_a_receipt_are_nobody_s(tmp_path: Path) -> None:
     folder = tmp_path / "steps" / "shout" / STEP.identity(ITEM)
     folder.mkdir(parents=True)
     (folder / "out.txt").write_text("half a f")
-    receipt = perform(load(), STEP, ITEM, run_dir=str(tmp_path))
+    receipt = perform(STEP.work(), STEP, ITEM, run_dir=str(tmp_path))
     assert Path(receipt.file(str(tmp_path), "out.txt").path).read_text() == "hello {}"
     assert find_receipt(str(tmp_path), STEP, STEP.identity(ITEM)) == receipt
     assert receipt.folder == f"steps/shout/{STEP.identity(ITEM)}"
@@ -88,7 +104,7 @@ def test_files_without_a_receipt_are_nobody_s(tmp_path: Path) -> None:
     folder = tmp_path / "steps" / "shout" / other.identity(ITEM)
     folder.mkdir(parents=True)
     (folder / "out.txt").write_text("hello {}")
-    receipt = perform(load(), other, ITEM, run_dir=str(tmp_path))
+    receipt = perform(STEP.work(), other, ITEM, run_dir=str(tmp_path))
     assert Path(receipt.file(str(tmp_path), "out.txt").path) == folder / "out.txt"
 
 
@@ -231,7 +247,7 @@ def test_an_attempt_after_one_that_died_anywhere(
 
 
 def test_a_probe_publishes_nothing(tmp_path: Path) -> None:
-    perform(load(), STEP, ITEM, run_dir=str(tmp_path), condemned={1: "skipped"}, publish=False)
+    perform(STEP.work(), STEP, ITEM, run_dir=str(tmp_path), condemned={1: "skipped"}, publish=False)
     assert not (tmp_path / "steps").exists()
 
 
@@ -248,7 +264,7 @@ def test_work_that_raises_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"step": "x"', '{"files": {"a": 3}}', "\0\0\0", "null"])
 def test_a_damaged_receipt_is_named(tmp_path: Path, text: str) -> None:
-    receipt = perform(load(), STEP, ITEM, run_dir=str(tmp_path))
+    receipt = perform(STEP.work(), STEP, ITEM, run_dir=str(tmp_path))
     path = tmp_path / receipt.folder / "receipt.json"
     path.write_text(text)
     with pytest.raises(IntegrityError, match=str(path)):
@@ -256,12 +272,12 @@ def test_a_damaged_receipt_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_a_pipe_in_place_of_a_receipt_is_none_and_gives_way(tmp_path: Path) -> None:
-    receipt = perform(load(), STEP, ITEM, run_dir=str(tmp_path))
+    receipt = perform(STEP.work(), STEP, ITEM, run_dir=str(tmp_path))
     path = tmp_path / receipt.folder / "receipt.json"
     path.unlink()
     os.mkfifo(path)
     assert find_receipt(str(tmp_path), STEP, STEP.identity(ITEM)) is None
-    again = perform(load(), STEP, ITEM, run_dir=str(tmp_path))
+    again = perform(STEP.work(), STEP, ITEM, run_dir=str(tmp_path))
     assert again.digest == receipt.digest
     assert path.is_file()
     assert find_receipt(str(tmp_path), STEP, STEP.identity(ITEM)) == again

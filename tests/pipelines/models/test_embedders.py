@@ -19,10 +19,11 @@ from torch._dynamo.utils import counters
 
 from curation.cpu import has_bf16
 from curation.describe.embed import EmbedConfig, Embedder
-from curation.describe.views import View, render
 from curation.errors import ConfigError, ModelError
-from pipelines.models.embedders import identity, load_embedder, resolve
-from pipelines.models.own_vit import weights_file
+from curation.pictures.views import View, render
+from pipelines.models.embedders import load_embedder
+from pipelines.models.identity import identity, resolve
+from pipelines.models.own_weights import weights_file
 from pretrain.data.augment import normalise
 from pretrain.evaluate.probe import evaluation_view
 from pretrain.model.vit import VisionTransformer
@@ -125,7 +126,9 @@ def test_open_clip_as_by_hand(tiny_clip: tuple[str, str], photos: list[Image.Ima
     model, preprocess = open_clip.create_model_from_pretrained(arch, path)
     with torch.inference_mode():
         by_hand = model.eval().encode_image(torch.stack([preprocess(photo) for photo in photos]))
-    assert_same(vectors(load_embedder(config(f"open_clip:{arch}/{path}", dtype=dtype)), photos), by_hand)
+    assert_same(
+        vectors(load_embedder(config(f"open_clip:{arch}/{path}", dtype=dtype), threads=2), photos), by_hand
+    )
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -137,7 +140,8 @@ def test_timm_as_by_hand(tiny_timm: dict[str, str], photos: list[Image.Image], n
     with torch.inference_mode():
         by_hand = model(torch.stack([preprocess(photo) for photo in photos]))
     assert_same(
-        vectors(load_embedder(config(f"timm:{name}@{tiny_timm[name]}", dtype=dtype)), photos), by_hand
+        vectors(load_embedder(config(f"timm:{name}@{tiny_timm[name]}", dtype=dtype), threads=2), photos),
+        by_hand,
     )
 
 
@@ -152,7 +156,7 @@ def test_own_vit_as_by_hand(
     side_px: int | None,
 ) -> None:
     backbone, places = own_vits
-    embedder = load_embedder(config(f"vit:{places[place]}", dtype=dtype, image_size_px=side_px))
+    embedder = load_embedder(config(f"vit:{places[place]}", dtype=dtype, image_size_px=side_px), threads=2)
     assert embedder is not None
     assert embedder.view == evaluation_view(side_px or 56)
     views = np.stack([render(np.asarray(photo), embedder.view) for photo in photos])
@@ -168,7 +172,9 @@ from curation.describe.embed import EmbedConfig
 from pipelines.models.embedders import load_embedder
 
 fields = {"embedder": sys.argv[1], "dtype": "fp32", "device": "cpu", "batch_rows": 4}
-eager, compiled = (load_embedder(EmbedConfig(**fields, compile=compile_)) for compile_ in (False, True))
+eager, compiled = (
+    load_embedder(EmbedConfig(**fields, compile=compile_), threads=2) for compile_ in (False, True)
+)
 side = eager.view.side_px
 pixels = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
 np.testing.assert_allclose(eager.embed(pixels), compiled.embed(pixels), atol=2e-3)
@@ -186,7 +192,7 @@ def test_a_compiled_own_vit_gives_the_same_vectors(
 
 def test_own_vit_cannot_take_every_size(own_vits: tuple[VisionTransformer, dict[str, Path]]) -> None:
     with pytest.raises(ConfigError, match=r"patches of 14 px.*42 or 56"):
-        load_embedder(config(f"vit:{own_vits[1]['run']}", image_size_px=50))
+        load_embedder(config(f"vit:{own_vits[1]['run']}", image_size_px=50), threads=2)
 
 
 def test_own_vit_is_known_by_its_newest_weights(
@@ -197,12 +203,12 @@ def test_own_vit_is_known_by_its_newest_weights(
     assert weights_file(str(run)) == str(newest)
     moved = tmp_path / "elsewhere.safetensors"
     moved.write_bytes(newest.read_bytes())
-    assert identity(config(f"vit:{run}")) == identity(config(f"vit:{moved}"))
+    assert identity(config(f"vit:{run}"), threads=2) == identity(config(f"vit:{moved}"), threads=2)
     older = run / "checkpoints" / "step-00000005"
-    assert identity(config(f"vit:{run}")) != identity(config(f"vit:{older}"))
+    assert identity(config(f"vit:{run}"), threads=2) != identity(config(f"vit:{older}"), threads=2)
     # What a library says beside its weights changes what is made of them.
     (tmp_path / "config.json").write_text("{}")
-    assert identity(config(f"vit:{run}")) != identity(config(f"vit:{moved}"))
+    assert identity(config(f"vit:{run}"), threads=2) != identity(config(f"vit:{moved}"), threads=2)
 
 
 def test_own_vit_that_lacks_a_tensor_is_refused_by_name(
@@ -212,18 +218,18 @@ def test_own_vit_that_lacks_a_tensor_is_refused_by_name(
     del state["blocks.1.norm2.bias"]
     torch.save(state, tmp_path / "less.pth")
     with pytest.raises(ModelError, match=r"missing.*blocks\.1\.norm2\.bias"):
-        load_embedder(config(f"vit:{tmp_path}/less.pth"))
+        load_embedder(config(f"vit:{tmp_path}/less.pth"), threads=2)
     with pytest.raises(ModelError, match="No weights"):
-        identity(config(f"vit:{tmp_path}/none.pth"))
+        identity(config(f"vit:{tmp_path}/none.pth"), threads=2)
 
 
 def test_a_compiled_forward_gives_the_same_vectors(
     tiny_clip: tuple[str, str], photos: list[Image.Image]
 ) -> None:
     spec = "open_clip:{}/{}".format(*tiny_clip)
-    eager = vectors(load_embedder(config(spec, dtype="bf16")), photos)
+    eager = vectors(load_embedder(config(spec, dtype="bf16"), threads=2), photos)
     counters.clear()
-    compiled_embedder = load_embedder(config(spec, dtype="bf16", compile=True))
+    compiled_embedder = load_embedder(config(spec, dtype="bf16", compile=True), threads=2)
     if has_bf16():  # the weights were frozen: each linear layer is oneDNN's, packed
         assert counters["inductor"]["mkldnn_linear_weight_pack_matcher_count"] >= 8
     compiled = vectors(compiled_embedder, photos)
@@ -233,7 +239,7 @@ def test_a_compiled_forward_gives_the_same_vectors(
 
 def test_another_image_size_resamples_the_positions(tiny_timm: dict[str, str]) -> None:
     for name, path in tiny_timm.items():
-        embedder = load_embedder(config(f"timm:{name}@{path}", image_size_px=64))
+        embedder = load_embedder(config(f"timm:{name}@{path}", image_size_px=64), threads=2)
         assert embedder is not None
         assert embedder.view.side_px == 64
 
@@ -245,12 +251,12 @@ def test_weights_that_lack_a_tensor_are_refused_by_name(
     del state["visual.ln_post.bias"]
     torch.save(state, tmp_path / "less.pt")
     with pytest.raises(ModelError, match=r"missing.*visual\.ln_post\.bias"):
-        load_embedder(config(f"open_clip:tiny-clip/{tmp_path}/less.pt"))
+        load_embedder(config(f"open_clip:tiny-clip/{tmp_path}/less.pt"), threads=2)
     state = timm.models.load_state_dict(tiny_timm["test_vit"])
     del state["norm.weight"]
     save_file(state, tmp_path / "less.safetensors")
     with pytest.raises(ModelError, match=r"missing.*norm\.weight"):
-        load_embedder(config(f"timm:test_vit@{tmp_path}/less.safetensors"))
+        load_embedder(config(f"timm:test_vit@{tmp_path}/less.safetensors"), threads=2)
 
 
 class _Evil:
@@ -268,7 +274,7 @@ def test_a_pickle_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         file = f"{tmp_path}/{name}.pth"
         for spec in (f"timm:test_vit@{file}", f"open_clip:tiny-clip/{file}", f"vit:{file}"):
             with pytest.raises(ModelError, match=said) as caught:
-                load_embedder(config(spec))
+                load_embedder(config(spec), threads=2)
             assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "pwned").exists()
 
@@ -276,16 +282,16 @@ def test_a_pickle_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pkl").write_bytes(b"")
     with pytest.raises(ModelError, match="safetensors"):
-        load_embedder(config(f"timm:test_vit@{tmp_path}/weights.pkl"))
+        load_embedder(config(f"timm:test_vit@{tmp_path}/weights.pkl"), threads=2)
 
 
 def test_unknown_names_and_absent_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="vit_small_patch14_dinov2"):
-        load_embedder(config("timm:vit_small_patch14_dinov3x"))
+        load_embedder(config("timm:vit_small_patch14_dinov3x"), threads=2)
     with pytest.raises(ConfigError, match="ViT-B-32"):
-        load_embedder(config("open_clip:ViT-B-33/openai"))
+        load_embedder(config("open_clip:ViT-B-33/openai"), threads=2)
     with pytest.raises(ModelError, match="laion2b_s34b_b79k"):  # the tags that there are
-        load_embedder(config(f"open_clip:ViT-B-32/{tmp_path}/none.pt"))
+        load_embedder(config(f"open_clip:ViT-B-32/{tmp_path}/none.pt"), threads=2)
 
 
 def test_resolve_leaves_no_auto_and_fixes_what_does_not_matter() -> None:
@@ -300,15 +306,15 @@ def test_identity_follows_the_weights_not_their_place(tiny_timm: dict[str, str],
     moved = tmp_path / "elsewhere.safetensors"
     moved.write_bytes(Path(tiny_timm["test_vit"]).read_bytes())
     here, there = (config(f"timm:test_vit@{path}") for path in (tiny_timm["test_vit"], moved))
-    assert identity(here) == identity(there)
+    assert identity(here, threads=2) == identity(there, threads=2)
     moved.write_bytes(moved.read_bytes()[:-1] + b"\x01")
-    assert identity(here) != identity(there)
-    fp32, bf16 = (identity(here.model_copy(update={"dtype": dtype})) for dtype in ("fp32", "bf16"))
+    assert identity(here, threads=2) != identity(there, threads=2)
+    fp32, bf16 = (identity(here.model_copy(update={"dtype": dtype}), threads=2) for dtype in ("fp32", "bf16"))
     assert fp32 != bf16
 
 
 def test_gist_is_the_default_and_precomputed_has_no_model() -> None:
-    embedder = load_embedder(EmbedConfig())
+    embedder = load_embedder(EmbedConfig(), threads=2)
     assert embedder is not None
     assert isinstance(embedder.view, View)
-    assert load_embedder(config("precomputed:vectors.parquet")) is None
+    assert load_embedder(config("precomputed:vectors.parquet"), threads=2) is None

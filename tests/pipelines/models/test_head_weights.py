@@ -19,7 +19,8 @@ from curation.describe.heads import Head, score
 from curation.describe.heads_config import PromptsHead, WeightsHead
 from curation.errors import ConfigError, ModelError
 from pipelines.models.head_weights import load_head
-from pipelines.models.heads import heads_identity, load_heads, require_heads
+from pipelines.models.heads import load_heads, require_heads
+from pipelines.models.identity import heads_identity
 from pipelines.models.prompts import load_prompts
 
 DIM = 16

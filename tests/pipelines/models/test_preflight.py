@@ -54,7 +54,7 @@ def test_models_are_known(fields: dict[str, Any], kind: type[LvdError], said: li
 def test_a_missing_faiss_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     require_needed(describe())
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ConfigError, match=r"FAISS, which is not installed.*pip install faiss-cpu"):
+    with pytest.raises(ConfigError, match=r"FAISS, which is not installed.*pip install 'lvd\[cpu\]'"):
         require_needed(describe())
 
 

@@ -21,11 +21,12 @@ from curation.describe.describe import DescribeConfig, describe
 from curation.describe.embed import EmbedConfig, Embedder, parse_embedder
 from curation.describe.gist import Gist
 from curation.describe.sscd import Sscd, Whitening
-from curation.describe.views import View, render
 from curation.errors import ModelError
+from curation.pictures.views import View, render
 from pipelines.config.paths import absolute
 from pipelines.config.run_config import RunConfig
-from pipelines.models.embedders import identity, load_embedder
+from pipelines.models.embedders import load_embedder
+from pipelines.models.identity import identity
 from pipelines.models.sscd_weights import load_sscd, new_trunk
 
 ROWS = 4
@@ -75,7 +76,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pu
 @pytest.fixture(scope="module")
 def embedders(published: dict[str, Published]) -> dict[str, Embedder]:
     """From the archives, in fp32."""
-    made = {layout: load_embedder(config(published[layout].pinned)) for layout in LAYOUTS}
+    made = {layout: load_embedder(config(published[layout].pinned), threads=2) for layout in LAYOUTS}
     return {layout: embedder for layout, embedder in made.items() if embedder is not None}
 
 
@@ -137,7 +138,7 @@ def test_descriptors_as_the_archive_gives_them(
 def test_in_bf16_the_descriptors_are_close(
     published: dict[str, Published], embedders: dict[str, Embedder], photos: list[Image.Image]
 ) -> None:
-    in_bf16 = load_embedder(config(published["classy"].pinned, dtype="bf16"))
+    in_bf16 = load_embedder(config(published["classy"].pinned, dtype="bf16"), threads=2)
     assert cosines(vectors(in_bf16, photos), vectors(embedders["classy"], photos)).min() >= 0.98
 
 
@@ -157,7 +158,7 @@ def test_every_form_gives_the_same_tensors(
 
 def test_its_own_size_is_288_px_squashed(published: dict[str, Published]) -> None:
     spec = f"sscd:{published['classy'].tensors}"
-    embedder = load_embedder(config(spec, image_size_px=None, batch_rows=1))
+    embedder = load_embedder(config(spec, image_size_px=None, batch_rows=1), threads=2)
     assert embedder is not None
     assert embedder.view == View(288, "squash", "bilinear")
 
@@ -180,14 +181,14 @@ def test_tensors_that_are_missing_or_too_many_are_all_named(
     state["backbone.blocks.0.block0-1.extra.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "odd.pt")
     with pytest.raises(ModelError) as error:
-        load_embedder(config(f"sscd:{tmp_path}/odd.pt"))
+        load_embedder(config(f"sscd:{tmp_path}/odd.pt"), threads=2)
     message = str(error.value)
     assert "2 missing: trunk.layer3.3.bn2.running_var, head.linear.bias" in message
     assert "1 of another shape: trunk.layer1.1.bn3.weight (3,) float32 for (256,)" in message
     assert "1 not expected: trunk.blocks.0.block0-1.extra.weight" in message
     torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(ModelError, match="267 missing"):  # 318 less the counters of 53 norms, and the head
-        load_embedder(config(f"sscd:{tmp_path}/other.pt"))
+        load_embedder(config(f"sscd:{tmp_path}/other.pt"), threads=2)
 
 
 def test_another_file_than_the_one_named_is_refused(published: dict[str, Published]) -> None:
@@ -195,13 +196,13 @@ def test_another_file_than_the_one_named_is_refused(published: dict[str, Publish
         named = config(f"sscd:{file}@{'0f' * 32}")
         for refuse in (load_embedder, identity):
             with pytest.raises(ModelError, match=f"Got: SHA-256 {sha256(file)}. Expected: {'0f' * 32}"):
-                refuse(named)
+                refuse(named, threads=2)
 
 
 def test_a_program_is_opened_by_its_hash_alone(published: dict[str, Published]) -> None:
     archive = published["torchvision"]
     with pytest.raises(ModelError, match=f"is a program.*{archive.sha256}"):
-        load_embedder(config(f"sscd:{archive.torchscript}"))
+        load_embedder(config(f"sscd:{archive.torchscript}"), threads=2)
     load_sscd(parse_embedder(f"sscd:{archive.torchscript}@{archive.sha256.upper()}"))
 
 
@@ -209,7 +210,7 @@ def test_a_frozen_archive_holds_no_tensors_by_name(tmp_path: Path) -> None:
     file = tmp_path / "frozen.pt"
     save_torchscript(nn.Conv2d(3, 2, 1).eval(), file, frozen=True)
     with pytest.raises(ModelError, match=r"was frozen.*\.torchvision\.pt"):
-        load_embedder(config(f"sscd:{file}@{sha256(file)}"))
+        load_embedder(config(f"sscd:{file}@{sha256(file)}"), threads=2)
 
 
 def test_absent_and_foreign_files(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_absent_and_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
     for name, says in (("none.pt", "No weights"), ("w.pkl", "safetensors"), ("cut.pt", "cannot be read")):
         with pytest.raises(ModelError, match=says):
-            load_embedder(config(f"sscd:{tmp_path}/{name}"))
+            load_embedder(config(f"sscd:{tmp_path}/{name}"), threads=2)
 
 
 def test_a_whitening_follows(
@@ -232,17 +233,17 @@ def test_a_whitening_follows(
     file = tmp_path / "white.safetensors"
     numpy_save_file(drawn._asdict(), file)
     whitened = f"{published['classy'].pinned},whitening={file}"
-    made = vectors(load_embedder(config(f"{whitened}@{sha256(file)}")), photos)
+    made = vectors(load_embedder(config(f"{whitened}@{sha256(file)}"), threads=2), photos)
     assert made.shape == (ROWS, 64)
     assert cosines(made, plain @ drawn.weight.T + drawn.bias).min() >= 0.9999
-    assert identity(config(whitened)) != identity(config(published["classy"].pinned))
+    assert identity(config(whitened), threads=2) != identity(config(published["classy"].pinned), threads=2)
     with pytest.raises(ModelError, match="SHA-256"):
-        load_embedder(config(f"{whitened}@{'0f' * 32}"))
+        load_embedder(config(f"{whitened}@{'0f' * 32}"), threads=2)
     save_file({"weight": torch.zeros(8, 100), "bias": torch.zeros(8)}, file)
     with pytest.raises(
         ModelError, match=r"whitening of 512 numbers.*weight \(8, 100\) float32 for \(8, 512\)"
     ):
-        load_embedder(config(whitened))
+        load_embedder(config(whitened), threads=2)
 
 
 def test_identity_is_the_bytes_of_the_files(published: dict[str, Published], tmp_path: Path) -> None:
@@ -250,9 +251,13 @@ def test_identity_is_the_bytes_of_the_files(published: dict[str, Published], tmp
     moved = tmp_path / "elsewhere.safetensors"
     moved.write_bytes(here.read_bytes())
     same = [f"sscd:{here}", f"sscd:{moved}", f"sscd:{moved}@{sha256(moved)}"]
-    assert identity(config(same[0])) == identity(config(same[1])) == identity(config(same[2]))
+    assert (
+        identity(config(same[0]), threads=2)
+        == identity(config(same[1]), threads=2)
+        == identity(config(same[2]), threads=2)
+    )
     moved.write_bytes(moved.read_bytes()[:-1] + b"\x01")
-    assert identity(config(f"sscd:{moved}")) != identity(config(same[0]))
+    assert identity(config(f"sscd:{moved}"), threads=2) != identity(config(same[0]), threads=2)
 
 
 def test_it_describes_copies_beside_an_embedder(

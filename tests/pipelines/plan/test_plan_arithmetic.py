@@ -13,7 +13,7 @@ from curation.retrieve import SampleRetrieval
 from pipelines.config.run_config import RunConfig, load_config, validate
 from pipelines.engine.runner import StepState
 from pipelines.engine.step import Receipt
-from pipelines.plan.answer import Asked, Plan, images_of, make_plan
+from pipelines.plan.answer import Plan, PlanQuestion, images_of, make_plan
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
 from pipelines.plan.how_far import steps_to_come
 from pipelines.plan.rates import Known, Rate, given_rates, rates_of, read_rates, with_drawn
@@ -294,7 +294,7 @@ def test_given_workers_do_what_the_file_rates() -> None:
 def test_the_papers_run() -> None:
     """1.2 billion images on 160 V100: hours by hand from the numbers of the file."""
     lvd142m = load_config("lvd142m.yaml", [])
-    asked = Asked(images={"": 1_200_000_000}, rates="v100.yaml", nodes=20, gpus=8, measure=False)
+    asked = PlanQuestion(images={"": 1_200_000_000}, rates="v100.yaml", nodes=20, gpus=8, measure=False)
     plan = make_plan(lvd142m, asked)
     assert plan.sizes is not None
     assert plan.sizes.images["web"] == 1_200_000_000

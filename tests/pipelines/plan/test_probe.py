@@ -16,7 +16,7 @@ from curation.errors import ConfigError
 from pipelines.config.paths import absolute
 from pipelines.config.run_config import validate
 from pipelines.engine.progress import Progress
-from pipelines.plan.answer import Asked, make_plan
+from pipelines.plan.answer import PlanQuestion, make_plan
 from pipelines.plan.probe import probe
 from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import forecast
@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few drawn vectors: what they take is not looked at."""
     few = {"JOIN_ROWS": 256, "QUERY_ROWS": 64, "KMEANS_ROWS": 256, "KMEANS_CLUSTERS": 8, "PIXEL_ROWS": 8}
     for name, number in few.items():
-        monkeypatch.setattr(f"pipelines.plan.probe.{name}", number)
+        monkeypatch.setattr(f"pipelines.plan.drawn_rates.{name}", number)
 
 
 def write_images(root: Path) -> None:
@@ -83,9 +83,9 @@ def test_what_is_staged_is_sampled(kind: str, suffix: str, tmp_path: Path, run_q
         where="a test",
     )
     with pytest.raises(ConfigError, match=r"before it is staged[\s\S]*--until ingest"):
-        make_plan(config, Asked())
+        make_plan(config, PlanQuestion())
     run_quietly(config, until="ingest")
-    plan = make_plan(config, Asked())
+    plan = make_plan(config, PlanQuestion())
     assert plan.sizes is not None
     assert plan.sizes.images == {"web": 20}
     steps = {step.work.name: step for step in plan.steps}
@@ -93,7 +93,7 @@ def test_what_is_staged_is_sampled(kind: str, suffix: str, tmp_path: Path, run_q
     assert steps["ingest_stage"].rate is not None
     assert steps["describe"].wall_s
     run_quietly(config, until="describe")
-    describe = {step.work.name: step for step in make_plan(config, Asked()).steps}["describe"]
+    describe = {step.work.name: step for step in make_plan(config, PlanQuestion()).steps}["describe"]
     assert describe.rate is not None
     assert describe.rate.source.startswith("this run's receipts")
     # Receipts tell nothing of the memory of libraries and models.
@@ -118,7 +118,7 @@ def test_a_plan_shows_what_it_measures(
 def test_joins_too_small_to_tell_are_measured_for_another_size(
     configure: Callable[..., Any], finished: Path
 ) -> None:
-    asked = Asked(images={"": 10**9}, like=str(finished))
+    asked = PlanQuestion(images={"": 10**9}, like=str(finished))
     steps = {step.work.name: step for step in make_plan(configure(finished), asked).steps}
     for name in ("dedup_edges", "dedup_pixel_edges"):
         rate = steps[name].rate

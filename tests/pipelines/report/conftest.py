@@ -21,7 +21,7 @@ def make_run() -> MakeRun:
             for i, (name, (role, files)) in enumerate(pools.items())
         }
         config = {"name": "small", "run_dir": str(folder / "run"), "pools": sources, "seed": 3, **more}
-        config["executor"] = {"kind": "local"}
+        config["executor"] = {"kind": "local", "threads": 1}
         run(validate(config, where="a test"), progress=Progress(quiet=True))
         return folder / "run"
 

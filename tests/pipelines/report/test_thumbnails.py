@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from report_runs import MakeRun, jpeg
 
-from curation.describe.decode import DecodeConfig
+from curation.pictures.decode import DecodeConfig
 from curation.schema import LINEAGE
-from pipelines.answers.evidence import read_evidence
+from pipelines.answers.finished_run import open_run
 from pipelines.report.pictures import Lineage, Picture
 from pipelines.report.thumbnails import Originals, encode_thumbnail, make_thumbnails
 
@@ -43,12 +43,12 @@ def test_what_describe_refused_is_never_opened() -> None:
 
 def test_kept_and_dropped_pictures_are_the_right_ones(make_run: MakeRun, tmp_path: Path) -> None:
     files = {f"{i}.jpg": jpeg(i) for i in range(5)} | {"copy.jpg": jpeg(0, 40)}
-    evidence = read_evidence(str(make_run(tmp_path, {"web": ("uncurated", files)})))
-    assert evidence.steps is not None
-    lineage = Lineage(evidence.run_dir, evidence.manifest["lineage"])
+    run = open_run(str(make_run(tmp_path, {"web": ("uncurated", files)})))
+    assert run.curated is not None
+    lineage = Lineage(run.run_dir, run.manifest["lineage"])
     pictures = list(lineage.pictures(range(lineage.num_rows)).values())
     assert {p.is_kept for p in pictures} == {True, False}
-    with Originals(evidence.dataset_dir, evidence.steps.parts, pictures) as originals:
+    with Originals(run.dataset_dir, run.curated.parts, pictures) as originals:
         found = make_thumbnails(pictures, originals, config=DecodeConfig())
         assert make_thumbnails(pictures, originals, config=DecodeConfig()) == found
     for picture in pictures:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curation.cluster.hierarchy import HierarchyConfig, build_levels
+from curation.cluster.config import HierarchyConfig
+from curation.cluster.hierarchy import build_levels
 from curation.cluster.sampling import Candidates, balanced_sample
 from curation.errors import ConfigError
 from pipelines.answers.verify import verify

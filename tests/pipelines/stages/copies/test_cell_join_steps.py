@@ -11,16 +11,19 @@ import pytest
 
 from curation import storage
 from curation.errors import ConfigError
-from curation.search.cells import CellsConfig
+from curation.search.cells_config import CellsConfig
 from curation.search.exact import cosine_pairs
+from pipelines.engine.digest import digest_of
 from pipelines.engine.local import LocalExecutor
 from pipelines.engine.progress import Progress
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import FileRef, digest_of
+from pipelines.engine.step import FileRef
 from pipelines.rows.parts import Part, read
-from pipelines.stages.copies import cell_join as stage
-from pipelines.stages.copies.cell_join import cell_join
-from pipelines.stages.copies.join import Block, EdgeFile, JoinRule
+from pipelines.stages.copies import cell_groups
+from pipelines.stages.copies.blocks import HASHES_AND_VECTORS, Block, JoinedPart
+from pipelines.stages.copies.cell_join import CellJoin, cell_join
+from pipelines.stages.copies.edge_files import EdgeFile
+from pipelines.stages.copies.join_rule import JoinRule
 
 RULE = JoinRule(phash_radius=None, cosine_from=0.6)
 SIZES = (90, 10, 150, 64, 186)
@@ -59,8 +62,8 @@ def blocks_of(folder: Path, vectors: np.ndarray, joined: np.ndarray, sizes: Sequ
         described = described_as(folder / f"described{len(sizes)}-{number}.parquet", size)
         part = Part(number, "web", "uncurated", offset, size, file, described, embeddings=file)
         taking_part = joined[(joined >= offset) & (joined < offset + size)]
-        digest = digest_of(file.sha256, taking_part.tolist())
-        blocks.append(Block((part,), rows, digest))
+        run = [JoinedPart(part, digest_of((taking_part - offset).tolist()), size)]
+        blocks.append(Block.of(run, rows, HASHES_AND_VECTORS))
         offset += size
     return blocks
 
@@ -77,6 +80,10 @@ def joined(vectors) -> np.ndarray:
 
 def runner_of(folder: Path) -> Runner:
     return Runner(str(folder), LocalExecutor(), Progress(quiet=True))
+
+
+def by_cells(search: CellsConfig) -> CellJoin:
+    return CellJoin("edges", "dedup", RULE, search, seed=0)
 
 
 def edges_of(files: Sequence[EdgeFile]) -> dict[tuple[int, int], float]:
@@ -98,7 +105,7 @@ def test_where_every_cell_is_visited_the_join_is_exact(tmp_path, vectors, joined
     runner = runner_of(tmp_path / "run")
     blocks = blocks_of(tmp_path, vectors, joined, SIZES)
     search = CellsConfig(num_cells=12, num_probes=12, min_recall=1, recall_rows=50, group_rows=100)
-    files = cell_join(runner, "edges", "dedup", blocks, RULE, search=search, seed=0)
+    files = cell_join(runner, by_cells(search), blocks)
     assert len(files) == len(SIZES) + 5  # stars by block; 485 distinct rows, in groups of about 100
     got, expected = edges_of(files), exact_edges(vectors, joined)
     copies = {7, *range(300, 310)}
@@ -119,7 +126,7 @@ def test_probes_are_chosen_and_recall_is_what_was_found(tmp_path, vectors, joine
     runner = runner_of(tmp_path / "run")
     blocks = blocks_of(tmp_path, vectors, joined, SIZES)
     search = CellsConfig(num_cells=40, min_recall=0.9, recall_rows=10**4)
-    got = edges_of(cell_join(runner, "edges", "dedup", blocks, RULE, search=search, seed=0))
+    got = edges_of(cell_join(runner, by_cells(search), blocks))
     (facts,) = [receipt.facts for receipt in runner.receipts["edges_recall"]]
     assert facts["num_probes"] < 40
     distinct = np.setdiff1d(joined, range(300, 310))
@@ -134,7 +141,7 @@ def test_a_result_under_the_recall_asked_for_is_refused(tmp_path, vectors, joine
     blocks = blocks_of(tmp_path, vectors, joined, SIZES)
     search = CellsConfig(num_cells=60, num_probes=1, min_recall=0.999)
     with pytest.raises(ConfigError, match=r"too few.*recall 0\.\d+ with 1 probe of 60.*num_probes"):
-        cell_join(runner, "edges", "dedup", blocks, RULE, search=search, seed=0)
+        cell_join(runner, by_cells(search), blocks)
     assert "edges" not in runner.receipts  # before the work, not after
 
 
@@ -142,13 +149,13 @@ def test_chunks_and_resume_change_nothing(tmp_path, vectors, joined, monkeypatch
     search = CellsConfig(num_cells=30, group_rows=120, recall_rows=100, min_recall=0.5)
     blocks = blocks_of(tmp_path, vectors, joined, SIZES)
     runner = runner_of(tmp_path / "run")
-    first = cell_join(runner, "edges", "dedup", blocks, RULE, search=search, seed=0)
+    first = cell_join(runner, by_cells(search), blocks)
     lost = Path(first[-1].file.path).parent
     content = (lost / "edges.parquet").read_bytes()
     shutil.rmtree(lost)
-    monkeypatch.setattr(stage, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(cell_groups, "CHUNK_ROWS", 1)
     again = runner_of(tmp_path / "run")
-    assert cell_join(again, "edges", "dedup", blocks, RULE, search=search, seed=0) == first
+    assert cell_join(again, by_cells(search), blocks) == first
     assert (lost / "edges.parquet").read_bytes() == content
     assert [(s.name, s.num_items - s.num_done) for s in again.states if s.num_done < s.num_items] == [
         ("edges", 1)
@@ -163,7 +170,7 @@ def test_the_cut_into_blocks_changes_nothing(tmp_path, vectors, joined):
     for sizes in (SIZES, (len(vectors),), (250, 250)):
         runner = runner_of(tmp_path / f"run{len(sizes)}")
         blocks = blocks_of(tmp_path, vectors, joined, sizes)
-        files = cell_join(runner, "edges", "dedup", blocks, RULE, search=search, seed=0)
+        files = cell_join(runner, by_cells(search), blocks)
         edges.append([file.file.sha256 for file in files[len(sizes) :]])
     assert edges[0] == edges[1] == edges[2]
 
@@ -176,7 +183,7 @@ def test_a_pool_of_nothing_and_of_little(tmp_path, num_rows):
         vectors[0] = np.eye(8, dtype=np.float16)[1]
     blocks = blocks_of(tmp_path, vectors, np.arange(num_rows), [num_rows])
     runner = runner_of(tmp_path / "run")
-    files = cell_join(runner, "edges", "dedup", blocks, RULE, search=CellsConfig(), seed=0)
+    files = cell_join(runner, by_cells(CellsConfig()), blocks)
     assert edges_of(files) == ({} if num_rows == 1 else {(1, 2): 1.0})
     (recall,) = runner.receipts["edges_recall"]
     assert recall.facts["recall"]["num_pairs"] == 0
@@ -185,9 +192,9 @@ def test_a_pool_of_nothing_and_of_little(tmp_path, num_rows):
 def test_a_run_by_cells_decides_as_an_exact_run(tmp_path, configure, run_quietly):
     """Every cell is visited, so that nothing is lost."""
     settings = ("dedup.cosine_threshold=0.95", "dedup.phash_radius=null", "describe.descriptor=gist")
-    by_cells = ("dedup.search=cells", "dedup.cells.num_cells=5", "dedup.cells.num_probes=5")
+    with_cells = ("dedup.search=cells", "dedup.cells.num_cells=5", "dedup.cells.num_probes=5")
     decisions = []
-    for name, more in (("exact", ()), ("cells", by_cells)):
+    for name, more in (("exact", ()), ("cells", with_cells)):
         run_quietly(configure(tmp_path / name, *settings, *more), until="dedup")
         (file,) = (tmp_path / name / "steps" / "dedup_components").glob("*/copies.parquet")
         decisions.append(pq.read_table(file))

@@ -13,13 +13,13 @@ from curation.dedup.components import choose_representatives, components
 from curation.dedup.edges import Edges, distinct
 from curation.dedup.health import component_health
 from curation.search.binary import hamming_pairs
-from curation.search.cell_join import Members, join_cells
+from curation.search.cell_join import Visitors, join_cells
 from curation.search.cells import nearest_cells
 from curation.search.collapse import collapsed_pairs, equal_vectors
 from curation.search.edges import Pairs
 from curation.search.exact import cosine_pairs
 from pipelines.engine.step import FileRef
-from pipelines.stages.copies.join import EdgeFile, edge_table
+from pipelines.stages.copies.edge_files import EdgeFile, edge_table
 from pipelines.stages.copies.saved_edges import DecidingEdges
 
 NUM = 240
@@ -192,8 +192,8 @@ def save_by_cells(
     for low, high in [(0, 1), (1, 3), (3, 5)] if len(blocks) > 1 else [(0, 5)]:
         home = rows[(cells[rows, 0] >= low) & (cells[rows, 0] < high)]
         found = join_cells(
-            Members(home, vectors[home], cells[home]),
-            (Members(own, vectors[own], cells[own]) for own in firsts),
+            Visitors(home, vectors[home], cells[home]),
+            (Visitors(own, vectors[own], cells[own]) for own in firsts),
             cells=range(low, high),
             rows=rows,
             threshold=0.75,

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from test_poor_hashes import dropped, lineage, save
 
+from curation.dedup.config import DedupConfig
 from curation.dedup.edges import Edges
 from curation.dedup.likeness import Likeness
-from curation.dedup.pairs import DedupConfig
 from pipelines.stages.copies.components import EveryEdge, component_labels
 
 

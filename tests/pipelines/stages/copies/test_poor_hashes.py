@@ -13,7 +13,7 @@ from PIL import Image
 from curation.errors import ConfigError
 from pipelines.answers.explain import explain
 from pipelines.answers.explain_words import explain_lines
-from pipelines.answers.nearest import Asked, search
+from pipelines.answers.nearest import NearestQuery, search
 from pipelines.config.read import apply_override
 from pipelines.config.run_config import validate
 
@@ -113,9 +113,9 @@ def test_a_search_by_descriptor_leaves_out_what_descriptors_know_nothing_of(
     save(tmp_path / "pool", plain_pictures.flat_colours() | plain_pictures.drawings())
     lineage(tmp_path, rows_of, run_quietly, *BY_GIST)
     run_dir = str(tmp_path / "run")
-    hits = search(run_dir, Asked(image="code 0.png", by="descriptors", k=100)).hits
+    hits = search(run_dir, NearestQuery(image="code 0.png", by="descriptors", k=100)).hits
     assert {"code 1.png", "page 0.png"} <= {hit["key"] for hit in hits}
     assert not {f"{name}.png" for name in plain_pictures.flat_colours()} & {hit["key"] for hit in hits}
     with pytest.raises(ConfigError, match="too little in it"):
-        search(run_dir, Asked(image="blue.png", by="descriptors"))
-    assert len(search(run_dir, Asked(image="blue.png", k=100)).hits) > len(hits)
+        search(run_dir, NearestQuery(image="blue.png", by="descriptors"))
+    assert len(search(run_dir, NearestQuery(image="blue.png", k=100)).hits) > len(hits)

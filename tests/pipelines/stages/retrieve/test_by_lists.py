@@ -9,7 +9,7 @@ import pytest
 
 from curation.errors import ConfigError
 from pipelines.answers.verify import verify
-from pipelines.stages.retrieve import by_lists
+from pipelines.stages.retrieve import list_search
 
 IVF = (
     "pools.trusted.retrieve.search=ivf",
@@ -67,7 +67,7 @@ def test_pools_that_ask_for_one_index_share_it(
         )
 
     trained, built = [], []
-    train, make = by_lists.train_index, by_lists.IvfShard
+    train, make = list_search.train_index, list_search.IvfShard
 
     def counted_train(*args: Any, **more: Any) -> Any:
         trained.append(1)
@@ -77,8 +77,8 @@ def test_pools_that_ask_for_one_index_share_it(
         built.append(vectors.tobytes())
         return make(rows, vectors, *args, **more)
 
-    monkeypatch.setattr(by_lists, "train_index", counted_train)
-    monkeypatch.setattr(by_lists, "IvfShard", counted_make)
+    monkeypatch.setattr(list_search, "train_index", counted_train)
+    monkeypatch.setattr(list_search, "IvfShard", counted_make)
     steps = tmp_path / "run" / "steps"
 
     def hits() -> list[Any]:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from curation.describe.decode import DecodeConfig
-from curation.shard.blur import BlurConfig
+from curation.pictures.blur import BlurConfig
+from curation.pictures.decode import DecodeConfig
 from curation.shard.layout import ShardConfig
 from curation.shard.sample import Sample
 from pipelines.stages.shard.edit_sample import edited

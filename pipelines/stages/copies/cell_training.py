@@ -1,0 +1,120 @@
+"""Trains the cells of a join on sampled rows, and measures on others how many of them a row must visit."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, Int64
+
+from curation import storage
+from curation.search.cells import group_cells, nearest_cells, train_cells
+from curation.search.cells_config import default_num_cells
+from curation.search.product import nonzero_rows
+from curation.search.recall import Truth, choose_probes, exact_truth, measured_recall, require_recall
+from pipelines.engine.step import Attempt, Work
+from pipelines.rows.parts import gather_vectors, read_array
+from pipelines.stages.copies.block_vectors import rows_with_vectors
+from pipelines.stages.copies.blocks import Block, joined_rows
+from pipelines.stages.copies.cell_tasks import (
+    TRUTH,
+    RecallSettings,
+    RecallTask,
+    TrainedFile,
+    TrainSettings,
+    TrainTask,
+    TruthSettings,
+    TruthTask,
+)
+from pipelines.stages.copies.poor_pictures import is_poor
+
+
+def load_train(settings: TrainSettings) -> Work[TrainTask]:
+    """The work of training."""
+    search, seed = settings.search, settings.seed
+
+    def work(attempt: Attempt[TrainTask]) -> dict[str, Any]:
+        blocks = attempt.task.blocks
+        ends = np.cumsum([len(joined_rows(block)) for block in blocks])
+        num_rows = int(ends[-1]) if len(ends) else 0
+        num_cells = search.num_cells or default_num_cells(num_rows)
+        rng = np.random.default_rng(seed)
+        _, vectors = _sample(blocks, ends, search.sample_rows_per_cell * num_cells, rng=rng)
+        sample_rows, sample = _sample(blocks, ends, search.recall_rows, rng=rng)
+        if not len(vectors):  # no row has a vector, so any cell will do
+            vectors = np.eye(1, max(vectors.shape[1], 1), dtype=np.float16)
+        num_cells = min(num_cells, len(vectors))
+        centroids = train_cells(vectors, num_cells, seed=seed)
+        sizes = np.bincount(nearest_cells(vectors, centroids, num_probes=1)[:, 0], minlength=num_cells)
+        groups = group_cells(sizes, num_groups=-(-num_rows // search.group_rows) or 1)
+        storage.write_vectors(attempt.out / TrainedFile.CENTROIDS, centroids)
+        storage.write_vectors(attempt.out / TrainedFile.SAMPLE_ROWS, sample_rows)
+        storage.write_vectors(attempt.out / TrainedFile.SAMPLE, sample)
+        return {
+            "num_rows": num_rows,
+            "num_cells": num_cells,
+            "num_sampled": len(sample),
+            "groups": groups.tolist(),
+        }
+
+    return work
+
+
+def _sample(
+    blocks: Sequence[Block], ends: Int64[np.ndarray, " b"], num_rows: int, *, rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, " s"], Float16[np.ndarray, "s d"]]:
+    """Some of all rows, ascending, and their vectors; those without one, or of poor hash, fall away.
+
+    Every draw takes one row of each of equal runs of rows, so that no list of all rows is held.
+    """
+    total = int(ends[-1]) if len(ends) else 0
+    starts = np.arange(min(num_rows, total) + 1) * total // max(min(num_rows, total), 1)
+    places = starts[:-1] + (rng.random(len(starts) - 1) * np.diff(starts)).astype(np.int64)
+    rows: list[np.ndarray] = [np.zeros(0, np.int64)]
+    vectors: list[np.ndarray] = []
+    for block, own in zip(blocks, np.split(places, np.searchsorted(places, ends[:-1])), strict=True):
+        joined = joined_rows(block)
+        mine = joined[own - (ends[len(vectors)] - len(joined))]
+        found = gather_vectors(block.parts, "copy_vectors", mine)
+        has = nonzero_rows(found) & ~is_poor(block.parts)[mine - block.first_row]
+        rows.append(mine[has])
+        vectors.append(found[has])
+    return np.concatenate(rows), np.concatenate(vectors)
+
+
+def load_truth(settings: TruthSettings) -> Work[TruthTask]:
+    """The work of comparing sampled rows with all others."""
+
+    def work(attempt: Attempt[TruthTask]) -> dict[str, Any]:
+        _, vectors = rows_with_vectors(attempt.task.block)
+        sample = np.asarray(read_array(attempt.task.sample))
+        centroids = np.asarray(read_array(attempt.task.centroids))
+        truth = exact_truth(
+            sample, vectors, centroids, threshold=settings.cosine_from, max_probes=settings.max_probes
+        )
+        table = np.stack([truth.row, truth.probes.astype(np.int64), truth.count], axis=1)
+        storage.write_vectors(attempt.out / TRUTH, table)
+        return {"num_pairs": int(truth.count.sum())}
+
+    return work
+
+
+def load_recall(settings: RecallSettings) -> Work[RecallTask]:
+    """The work of choosing how many cells a row visits, and of telling what is found then."""
+    min_recall = settings.min_recall
+
+    def work(attempt: Attempt[RecallTask]) -> dict[str, Any]:
+        table = np.concatenate([np.asarray(read_array(file)) for file in attempt.task.truths])
+        truth = Truth(table[:, 0], table[:, 1].astype(np.int32), table[:, 2])
+        num_cells = attempt.task.num_cells
+        judged = np.ones(attempt.task.num_sampled, bool)
+        num_probes = min(settings.num_probes or 0, num_cells)
+        if not num_probes:
+            judged = np.arange(len(judged)) % 2 == 1  # the others choose
+            most = min(num_cells, settings.max_probes)
+            num_probes = choose_probes(truth, rows=~judged, min_recall=min_recall, most=most)
+        recall = measured_recall(truth, rows=judged, num_probes=num_probes)
+        require_recall(recall, min_recall=min_recall, num_probes=num_probes, num_cells=num_cells)
+        return {"num_cells": num_cells, "num_probes": num_probes, "recall": asdict(recall)}
+
+    return work
