@@ -26,7 +26,7 @@ def grouped(num: int, edges: set[tuple[int, int]]) -> tuple[np.ndarray, np.ndarr
 
 def reference(component: np.ndarray, a: np.ndarray, b: np.ndarray) -> list[tuple[int, int, int]]:
     graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(component), len(component)))
-    apart = shortest_path(graph, directed=False, unweighted=True)
+    apart = shortest_path(graph.tocsr(), directed=False, unweighted=True)
     apart[np.isinf(apart)] = -1
     expected = []
     for number in np.unique(component):
