@@ -76,6 +76,7 @@ class FinishedRun:
         from pipelines.engine.progress import Progress
         from pipelines.engine.runner import Runner, StopHereError
         from pipelines.lvd import curate
+        from pipelines.stages.shard.lineage import table_file
 
         runner = Runner(self.run_dir, None, Progress(quiet=True))
         try:
@@ -85,7 +86,7 @@ class FinishedRun:
         except (StopHereError, LvdError, OSError):
             return None, {}
         files = curated.lineage.files
-        lineage = [files[name][1] for name in sorted(files) if name.startswith("lineage-")]
+        lineage = [files[table_file("lineage", part.number)][1] for part in curated.parts]
         if lineage != [entry["sha256"] for entry in self.manifest["lineage"]]:
             return None, {}
         return curated, runner.receipts

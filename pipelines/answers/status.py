@@ -1,4 +1,4 @@
-"""Answers about a run: how far it is, what it came to, and what became of an image."""
+"""How far a run is, and what it came to."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from curation.printed import visible
 from pipelines.config.run_dir import config_file, read_manifest, read_run_config
 from pipelines.engine.lock import owner
 from pipelines.engine.runner import StepState
+from pipelines.plan.how_far import how_far, plan_lines, steps_to_come
+from pipelines.stages.shard.dataset import report_path
 from pipelines.words import MEANING, table_lines
 
 MAX_MATCHES = 20
@@ -18,8 +20,6 @@ MAX_MATCHES = 20
 
 def summary_lines(run_dir: str, manifest: dict[str, Any]) -> list[str]:
     """What a run came to, in a few lines."""
-    from pipelines.stages.shard.dataset import report_path  # with all stages
-
     rows: list[tuple[str, ...]] = [("pool", "images", "rejected", "duplicates", "leaks", "kept")]
     for pool, count in manifest["counts"].items():
         if pool != "dataset":
@@ -74,9 +74,6 @@ def status(run_dir: str) -> dict[str, Any]:
     Raises:
         ConfigError: when no run has begun there.
     """
-    # The flow brings torch along; the other answers do without, and come at once.
-    from pipelines.plan.how_far import how_far, steps_to_come
-
     config = read_run_config(run_dir)
     states = how_far(config)
     text = storage.read_bytes(str(config_file(run_dir)))
@@ -101,8 +98,6 @@ def status(run_dir: str) -> dict[str, Any]:
 def status_lines(found: dict[str, Any]) -> list[str]:
     """A status for people."""
     lines = [f"owned by {found['owner']}" if found["owner"] else "no run is on it now"]
-    from pipelines.plan.how_far import plan_lines
-
     lines += plan_lines([StepState(**state) for state in found["steps"]], found["to_come"])
     if found["created"]:
         whole = "complete" if found["complete"] else "DEGRADED"

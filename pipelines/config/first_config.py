@@ -10,13 +10,13 @@ from pathlib import Path
 from curation import storage
 from curation.errors import ConfigError
 from curation.hidden import is_hidden
+from curation.ingest.imagefolder import is_image_name
 from curation.ingest.sources import SUFFIXES
 from pipelines.config.read import read_yaml
 from pipelines.config.run_config import validate
 
 # Files that are looked at to tell what a folder holds.
 MAX_LOOKED_AT = 2_000
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 HUGGING_FACE = ("dataset_info.json", "dataset_dict.json", "state.json")
 ROLES = {"trusted": "curated", "images": "uncurated", "holdout": "holdout"}
 COMMENTS = {
@@ -89,13 +89,13 @@ def kind_of(folder: Path) -> str:
         return "huggingface"
     seen: Counter[str] = Counter()
     for name in itertools.islice(_names(folder), MAX_LOOKED_AT):
-        if name.endswith(IMAGE_SUFFIXES):
+        if is_image_name(name):
             seen["folder"] += 1
         seen.update(kind for kind in ("tars", "parquet", "warc") if name.endswith(SUFFIXES[kind]))
     if not seen:
         raise ConfigError(
             f"Nothing in {folder} looks like an image",
-            got=f"no {', '.join(IMAGE_SUFFIXES)}, .tar, .parquet or .warc",
+            got="no name of an image (.jpg, .png, .webp, …), and no .tar, .parquet or .warc",
             remedy="Give another folder, or write the source by hand: docs/sources.md has all kinds",
         )
     return seen.most_common(1)[0][0]

@@ -3,7 +3,7 @@
 A step's work reads one frozen dataclass, and an item's identity is the hash of that dataclass: what is read
 is what is hashed, and a field that is added changes the hash. What a field counts for is said by its type:
 
-    parts: Annotated[tuple[Part, ...], Places("described")]     the named files of every part, and its place
+    parts: Annotated[tuple[Part, ...], PlacesOf("described")]   the named files of every part, and its place
     centroids: FileRef                                          the bytes of a file
     threads: Annotated[int, Unhashed("the same bytes on any number of cores")]
 """

@@ -29,6 +29,8 @@ from pipelines.plan.rates import (
 from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import forecast
 from pipelines.rows.parts import Part
+from pipelines.stages.describe.describe import describe_parts
+from pipelines.stages.ingest.ingest import ingest
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,6 @@ def _dry_run(config: RunConfig) -> _Dry:
 
 def _parts_of(config: RunConfig) -> tuple[Part, ...]:
     """The described parts of a run."""
-    from pipelines.stages.describe.describe import describe_parts
-    from pipelines.stages.ingest.ingest import ingest
-
     runner = Runner(config.run_dir, None, Progress(quiet=True))
     return describe_parts(runner, config, ingest(runner, config, refresh=False), refresh=False)
 
@@ -197,8 +196,6 @@ def _measure(
 
 def _listed(config: RunConfig) -> Listed | None:
     """What ingest has listed; None where it is not done."""
-    from pipelines.stages.ingest.ingest import ingest
-
     config = absolute(config)
     runner = Runner(config.run_dir, None, Progress(quiet=True))
     try:
