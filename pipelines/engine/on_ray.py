@@ -1,4 +1,4 @@
-"""The Ray executor: Ray Data schedules parts over an actor pool, plain tasks do the rest.
+"""The Ray executor: plain tasks, which share warm processes; Ray Data's actors where a GPU holds a model.
 
 Ray is the coordinator alone: a worker reads its inputs, publishes its outputs, and returns a receipt.
 Before this module is imported, `prepare_ray_environment` must have been called.
@@ -15,9 +15,7 @@ from functools import partial
 from typing import Any
 
 import ray
-import ray.data
 import ray.exceptions
-from ray.data import TaskPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -87,54 +85,39 @@ class RayExecutor:
         check_run_dir_is_shared(run_dir)
         for start in range(0, len(items), WAVE_PARTS):
             wave = items[start : start + WAVE_PARTS]
-            outcomes = (
-                self._map(step, wave, run_dir) if step.kind == "map" else self._tasks(step, wave, run_dir)
-            )
-            for position, outcome in outcomes:
+            work = self._on_actors if step.loads_model and step.num_gpus else self._tasks
+            for position, outcome in work(step, wave, run_dir):
                 yield start + position, outcome
 
-    def _map(self, step: AnyStep, wave: Sequence[AnyItem], run_dir: str) -> Outcomes:
+    def _on_actors(self, step: AnyStep, wave: Sequence[AnyItem], run_dir: str) -> Outcomes:
+        """An actor keeps its GPU for as long as the model is in it, and gives all of it back as it ends."""
+        import ray.data  # seconds, which are for those who have GPUs
+
         context = ray.data.DataContext.get_current()
         context.max_errored_blocks = -1  # a part that is lost is found missing below, and rescued
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         rows = [{"position": position, "item": _pack(item)} for position, item in enumerate(wave)]
-        parts = ray.data.from_items(rows, override_num_blocks=len(wave))
-        missing = set(range(len(wave)))
-        for row in self._schedule(parts, step, run_dir, len(wave)).iter_rows():
-            missing.discard(int(row["position"]))
-            yield int(row["position"]), _unpack(row["outcome"])
-        for position in sorted(missing):
-            yield position, Death(f"its worker died {MAX_ATTEMPTS} times", blames_item=True)
-
-    def _schedule(
-        self, parts: ray.data.Dataset, step: AnyStep, run_dir: str, num_parts: int
-    ) -> ray.data.Dataset:
-        most = self._most_workers(step, num_parts)
         # Ray's own defaults retry for ever: an image that kills its decoder would never end. There is no
         # other way to say so than these arguments, which Ray means to replace in 2.64.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RayDeprecationWarning)
-            if step.loads_model:
-                return parts.map_batches(
-                    _PartWorker,
-                    fn_constructor_args=(step, run_dir),
-                    batch_size=1,
-                    num_cpus=step.threads,
-                    num_gpus=step.num_gpus or None,
-                    compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
-                    max_restarts=-1,
-                    max_task_retries=MAX_ATTEMPTS - 1,
-                )
-            # Plain tasks share processes that have their imports behind them.
-            return parts.map_batches(
-                partial(_do_part, step=step, run_dir=run_dir),
+            outcomes = ray.data.from_items(rows, override_num_blocks=len(wave)).map_batches(
+                _PartWorker,
+                fn_constructor_args=(step, run_dir),
                 batch_size=1,
                 num_cpus=step.threads,
-                num_gpus=step.num_gpus or None,
-                compute=TaskPoolStrategy(size=most),
-                max_retries=MAX_ATTEMPTS - 1,
+                num_gpus=step.num_gpus,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self._most_workers(step, len(wave))),
+                max_restarts=-1,
+                max_task_retries=MAX_ATTEMPTS - 1,
             )
+        missing = set(range(len(wave)))
+        for row in outcomes.iter_rows():
+            missing.discard(int(row["position"]))
+            yield int(row["position"]), _unpack(row["outcome"])
+        for position in sorted(missing):
+            yield position, Death(f"its worker died {MAX_ATTEMPTS} times", blames_item=True)
 
     def _tasks(self, step: AnyStep, wave: Sequence[AnyItem], run_dir: str) -> Outcomes:
         remote = ray.remote(_do_whole).options(
@@ -144,11 +127,12 @@ class RayExecutor:
         shared = {key: ray.put(value) for key, value in _shared(wave).items()}
         wave = [_with_fields(item, dict.fromkeys(shared, ())) for item in wave]
         waiting = list(enumerate(wave))[::-1]
+        wanted_by = uuid.uuid4().hex  # for as long as a worker keeps what it has loaded
         running: dict[Any, int] = {}
         while waiting or running:
             while waiting and len(running) < self._most_workers(step, len(wave)):
                 position, item = waiting.pop()
-                running[remote.remote(step, item, run_dir, shared)] = position
+                running[remote.remote(step, item, run_dir, shared, wanted_by)] = position
             for ref in ray.wait(list(running), num_returns=1)[0]:
                 yield running.pop(ref), _result(ref)
 
@@ -221,26 +205,10 @@ class _PartWorker:
     def __init__(self, step: AnyStep, run_dir: str) -> None:
         self._step = step
         self._run_dir = run_dir
-        self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return _do_part(batch, step=self._step, run_dir=self._run_dir, load=self._load)
-
-    def _load(self) -> Work:
-        self._work = self._work or self._step.work()
-        return self._work
-
-
-def _do_part(
-    batch: dict[str, Any], *, step: AnyStep, run_dir: str, load: Callable[[], Work] | None = None
-) -> dict[str, Any]:
-    outcome: object
-    try:
-        set_threads(step.threads)
-        outcome = perform((load or step.work)(), step, _load_item(batch), run_dir=run_dir)
-    except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
-        outcome = _portable(error)
-    return {"position": batch["position"], "outcome": [_pack(outcome)]}
+        item = ray.cloudpickle.loads(batch["item"][0])
+        return {"position": batch["position"], "outcome": [_do(self._step, item, self._run_dir, "actor")]}
 
 
 def _shared(wave: Sequence[AnyItem]) -> dict[str, Any]:
@@ -258,17 +226,32 @@ def _with_fields(item: AnyItem, values: Mapping[str, Any]) -> AnyItem:
     return replace(item, task=replace(item.task, **values))
 
 
-def _do_whole(step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, ray.ObjectRef]) -> bytes:
+def _do_whole(
+    step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, ray.ObjectRef], wanted_by: str
+) -> bytes:
     whole = _with_fields(item, {name: ray.get(ref) for name, ref in shared.items()})
-    return _do(step, whole, run_dir, {}, True)
+    return _do(step, whole, run_dir, wanted_by)
 
 
-def _do(step: AnyStep, item: AnyItem, run_dir: str, condemned: dict[int, str], publish: bool) -> bytes:
+def _do(step: AnyStep, item: AnyItem, run_dir: str, wanted_by: str) -> bytes:
     try:
         set_threads(step.threads)
-        return _pack(perform(step.work(), step, item, run_dir=run_dir, condemned=condemned, publish=publish))
-    except Exception as error:
+        return _pack(perform(_loaded(step, wanted_by), step, item, run_dir=run_dir))
+    except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
         return _pack(_portable(error))
+
+
+_LOADED: dict[str, Work] = {}  # in a worker: the work that it has done last, whose model the next item wants
+
+
+def _loaded(step: AnyStep, wanted_by: str) -> Work:
+    if wanted_by not in _LOADED:
+        _LOADED.clear()
+        work = step.work()
+        if step.loads_model:
+            _LOADED[wanted_by] = work
+        return work
+    return _LOADED[wanted_by]
 
 
 def _do_alone(packed: bytes) -> bytes:
@@ -282,10 +265,6 @@ def _portable(error: Exception) -> LvdError:
     if isinstance(error, LvdError):
         return error
     return ExecutorError(f"A worker failed: {error!r}", got="".join(traceback.format_exception(error)))
-
-
-def _load_item(batch: dict[str, Any]) -> AnyItem:
-    return ray.cloudpickle.loads(batch["item"][0])
 
 
 def _pack(outcome: object) -> bytes:

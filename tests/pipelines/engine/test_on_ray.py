@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,13 +29,15 @@ NUM_ROWS = 2
 
 @pytest.fixture(scope="module")
 def on_ray() -> Iterator[Any]:
-    """The executor on a Ray of its own, with two cores; one for all tests of this module."""
+    """The executor on a Ray of its own, with two cores and what it takes for GPUs; one for all tests here."""
     prepare_ray_environment()
     from pipelines.engine.on_ray import RayExecutor, ray
 
     # A worker cannot import a test module by its name.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    executor = RayExecutor(None, workers=2, num_cpus=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", partial(ray.init, num_gpus=2))
+        executor = RayExecutor(None, workers=2, num_cpus=2)
     yield executor
     executor.close()
 
@@ -89,25 +92,27 @@ def load_killed(number: int) -> Work[Named]:
 
 def make_step(
     load: Callable[[Any], Work[Named]],
-    kind: Literal["map", "task"],
+    kind: Literal["map", "task"] = "task",
     *,
     settings: object = NoSettings(),
     loads_model: bool = False,
+    num_gpus: int = 0,
     name: str = "touch",
 ) -> AnyStep:
-    return Step(name, 1, settings, load, kind, "describe", 1, loads_model)
+    return Step(name, 1, settings, load, kind, "describe", 1, loads_model, num_gpus)
 
 
 def items(num: int) -> list[Item[Named]]:
     return [Item(Named(i), NUM_ROWS) for i in range(num)]
 
 
-KINDS = [("map", True), ("map", False), ("task", False)]
+# Whether a model is loaded, and on how many GPUs: on one it is an actor that does the work.
+KINDS = [(True, 1), (True, 0), (False, 0)]
 
 
-@pytest.mark.parametrize(("kind", "loads_model"), KINDS)
-def test_the_same_receipts_as_local(on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool) -> None:
-    step = make_step(load_plain, kind, loads_model=loads_model)
+@pytest.mark.parametrize(("loads_model", "num_gpus"), KINDS)
+def test_the_same_receipts_as_local(on_ray: Any, tmp_path: Path, loads_model: bool, num_gpus: int) -> None:
+    step = make_step(load_plain, loads_model=loads_model, num_gpus=num_gpus)
     found = [
         Runner(str(tmp_path / name), executor, Progress(quiet=True)).run(step, items(5))
         for name, executor in (("local", LocalExecutor()), ("ray", on_ray))
@@ -126,19 +131,19 @@ def load_slow(_settings: NoSettings) -> Work[Named]:
     return work
 
 
-@pytest.mark.parametrize(("kind", "loads_model"), [KINDS[0], KINDS[2]])
+@pytest.mark.parametrize(("loads_model", "num_gpus"), [KINDS[0], KINDS[2]])
 def test_progress_moves_within_an_item(
     *,
     on_ray: Any,
     tmp_path: Path,
-    kind: Any,
     loads_model: bool,
+    num_gpus: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(progress_module, "LOOK_EVERY_S", 0.2)
     monkeypatch.setattr(progress_module, "PLAIN_LINE_EVERY_S", 0.2)
-    step = make_step(load_slow, kind, loads_model=loads_model)
+    step = make_step(load_slow, loads_model=loads_model, num_gpus=num_gpus)
     Runner(str(tmp_path), on_ray, Progress()).run(step, items(2))
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith(("touch: 0/2, 1 of 4 images", "touch: 0/2, 2 of 4 images")) for line in lines)
@@ -170,13 +175,15 @@ def test_what_all_items_name_is_sent_once(
 
 # Nine processes start, one after the other, and each brings torch along.
 @pytest.mark.accept
-@pytest.mark.parametrize(("kind", "loads_model"), KINDS[:2])
+@pytest.mark.parametrize(("loads_model", "num_gpus"), KINDS[:2])
 def test_a_row_that_kills_costs_itself_alone(
-    on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool
+    on_ray: Any, tmp_path: Path, loads_model: bool, num_gpus: int
 ) -> None:
     tally = tmp_path / "tally"
     tally.mkdir()
-    step = make_step(load_crasher, kind, loads_model=loads_model, settings=Deaths(str(tally), "abort"))
+    step = make_step(
+        load_crasher, loads_model=loads_model, num_gpus=num_gpus, settings=Deaths(str(tally), "abort")
+    )
     run_dir = tmp_path / "run"
     receipts = Runner(str(run_dir), on_ray, Progress(quiet=True)).run(step, items(4))
     texts = [(run_dir / receipt.folder / "out.txt").read_text() for receipt in receipts]
@@ -185,13 +192,15 @@ def test_a_row_that_kills_costs_itself_alone(
     assert len(list(tally.iterdir())) <= MAX_ATTEMPTS + 1 + 2
 
 
-@pytest.mark.parametrize(("kind", "loads_model"), [KINDS[0], KINDS[2]])
+@pytest.mark.parametrize(("loads_model", "num_gpus"), [KINDS[0], KINDS[2]])
 def test_an_exception_is_raised_here_and_is_not_retried(
-    on_ray: Any, tmp_path: Path, kind: Any, loads_model: bool
+    on_ray: Any, tmp_path: Path, loads_model: bool, num_gpus: int
 ) -> None:
     tally = tmp_path / "tally"
     tally.mkdir()
-    step = make_step(load_crasher, kind, loads_model=loads_model, settings=Deaths(str(tally), "raise"))
+    step = make_step(
+        load_crasher, loads_model=loads_model, num_gpus=num_gpus, settings=Deaths(str(tally), "raise")
+    )
     with pytest.raises(ExecutorError, match="no such thing as row 1"):
         Runner(str(tmp_path / "run"), on_ray, Progress(quiet=True)).run(step, items(3))
     assert len(list(tally.iterdir())) == 1
@@ -201,6 +210,47 @@ def test_what_load_refuses_is_told_as_it_was_said(on_ray: Any, tmp_path: Path) -
     step = make_step(load_refusal, "map", loads_model=True)
     with pytest.raises(ConfigError, match=r"No such model\. Got: clip\. Expected: gist\."):
         Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(2))
+
+
+def load_counted(tally: str) -> Work[Named]:
+    Path(tally, f"{time.monotonic_ns()}-{os.getpid()}").touch()
+    return lambda _attempt: {"pid": os.getpid()}
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1])
+def test_a_worker_keeps_its_model(on_ray: Any, tmp_path: Path, num_gpus: int) -> None:
+    tally = tmp_path / "tally"
+    tally.mkdir()
+    step = make_step(load_counted, settings=str(tally), loads_model=True, num_gpus=num_gpus)
+    receipts = Runner(str(tmp_path / "run"), on_ray, Progress(quiet=True)).run(step, items(8))
+    assert len(list(tally.iterdir())) == len({receipt.facts["pid"] for receipt in receipts}) <= 2
+
+
+def load_modules(wanted: str) -> Work[Named]:
+    def work(_attempt: Attempt) -> dict[str, Any]:
+        if wanted:
+            __import__(wanted)
+        there = {name: name in sys.modules for name in ("torch", "faiss")}
+        threads = sys.modules["torch"].get_num_threads() if there["torch"] else None
+        return {**there, "threads": threads}
+
+    return work
+
+
+def test_a_light_step_brings_no_torch_and_torch_that_comes_later_has_the_threads(
+    on_ray: Any, tmp_path: Path
+) -> None:
+    [item] = items(1)
+    found = [
+        on_ray.run_alone(
+            make_step(load_modules, settings=wanted), item, str(tmp_path), condemned={}, publish=False
+        )
+        for wanted in ("", "torch")
+    ]
+    assert [receipt.facts for receipt in found] == [
+        {"torch": False, "faiss": False, "threads": None},
+        {"torch": True, "faiss": False, "threads": 1},
+    ]
 
 
 def test_every_probe_gets_a_fresh_process(on_ray: Any, tmp_path: Path) -> None:
@@ -328,10 +378,8 @@ def test_a_cluster_that_fails_is_a_paragraph(
 
     with monkeypatch.context() as patch:
         patch.setattr(module.ray, "get", fail)
-        for kind in ("task", "map"):
-            patch.setattr(on_ray, "_map", on_ray._tasks)
-            with pytest.raises(ExecutorError, match="cluster is lost"):
-                list(on_ray.run(make_step(load_plain, kind), items(1), str(tmp_path)))
+        with pytest.raises(ExecutorError, match="cluster is lost"):
+            list(on_ray.run(make_step(load_plain), items(1), str(tmp_path)))
         with pytest.raises(ExecutorError, match="cluster is lost"):
             on_ray.run_alone(
                 make_step(load_plain, "task"), items(1)[0], str(tmp_path), condemned={}, publish=False
