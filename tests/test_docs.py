@@ -255,6 +255,23 @@ def test_functions_stand_in_the_file_that_is_named_before_them(page: str) -> Non
             assert found <= names_in(REPO / file[1]), f"{page}: {file[1]}"
 
 
+def test_every_folder_has_a_line_that_says_what_to_change_there() -> None:
+    told = {
+        path.rstrip("/")
+        for cells in rows_of_tables("docs/architecture.md")
+        for path in INLINE.findall(cells[0])
+    }
+    folders = {
+        path.parent.relative_to(REPO)
+        for package in ("curation", "pipelines", "pretrain")
+        for path in (REPO / package).rglob("*.*")
+        if path.suffix in (".py", ".yaml")
+    }
+    within = [folder for folder in folders if len(folder.parts) > 1]
+    assert len(within) > 20
+    assert sorted(str(folder) for folder in within if str(folder) not in told) == []
+
+
 def test_every_entry_of_the_api_is_there() -> None:
     entries = re.findall(r"^::: (\S+)$", text_of("docs/api.md"), re.MULTILINE)
     assert len(entries) > 20

@@ -23,7 +23,8 @@ NEIGHBOURS = pa.schema([pa.field("row", pa.int64()), pa.field("score_with_query"
 class OpenRun:
     """A dataset, and what it was made from as far as that is still there; each is read when it is asked for.
 
-    Rows are *global*: row i of `lineage()` is row i of `vectors()`, and what `search` calls row i.
+    Rows are *global*: row i of `lineage()` is row i of `vectors()`, and what `search` calls row i. `explain`,
+    `search` and `shards` ask the dataset that stands in the run directory by then.
     """
 
     def __init__(self, run_dir: str) -> None:
