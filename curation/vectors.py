@@ -41,11 +41,11 @@ class VectorCopies:
     pairs that decided, a < b, with their cosines; of equal vectors the first with each other one, at 1.
     """
 
-    representative: Int64[np.ndarray, "n"]
+    representative: Int64[np.ndarray, " n"]
     edges: Pairs
 
     @property
-    def survivors(self) -> Int64[np.ndarray, "s"]:
+    def survivors(self) -> Int64[np.ndarray, " s"]:
         """The rows that stay, ascending."""
         return np.flatnonzero(self.representative == np.arange(len(self.representative)))
 
@@ -60,11 +60,11 @@ class Clustering:
     """
 
     centroids: Float32[np.ndarray, "k d"]
-    cluster: Int32[np.ndarray, "n"]
-    score: Float32[np.ndarray, "n"]
-    parents: tuple[Int32[np.ndarray, "_"], ...] = ()
+    cluster: Int32[np.ndarray, " n"]
+    score: Float32[np.ndarray, " n"]
+    parents: tuple[Int32[np.ndarray, " _"], ...] = ()
 
-    def at_level(self, level: int) -> Int32[np.ndarray, "n"]:
+    def at_level(self, level: int) -> Int32[np.ndarray, " n"]:
         """The cluster of every vector at a level; 0 are those of `centroids`."""
         found = self.cluster
         for parent in self.parents[:level]:
@@ -85,7 +85,7 @@ def unit_vectors(vectors: Float[np.ndarray, "n d"]) -> Float16[np.ndarray, "n d"
 
 
 def copies_among(
-    vectors: Float[np.ndarray, "n d"], *, threshold: float, rank: Int64[np.ndarray, "n"] | None = None
+    vectors: Float[np.ndarray, "n d"], *, threshold: float, rank: Int64[np.ndarray, " n"] | None = None
 ) -> VectorCopies:
     """Find the copies among vectors: components of the pairs whose cosine reaches the threshold.
 
@@ -199,7 +199,7 @@ def _split(
 
 def balanced_sample(
     clusters: Clustering, num_images: int, *, order: Order = "random", seed: int = 0
-) -> Int64[np.ndarray, "s"]:
+) -> Int64[np.ndarray, " s"]:
     """Choose rows spread as evenly over the clusters as their sizes allow, from the top level down.
 
     Args:

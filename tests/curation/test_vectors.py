@@ -184,3 +184,11 @@ def test_what_cannot_be_meant():
         copies_among(rows, threshold=0.9, rank=np.array([0, *range(19)]))
     with pytest.raises(ConfigError, match="no cosine"):
         copies_among(rows, threshold=1.5)
+
+
+def test_no_vectors_have_no_copies_and_no_neighbours():
+    none = np.zeros((0, 16), np.float32)
+    assert copies_among(none, threshold=0.9).survivors.tolist() == []
+    assert nearest_neighbours(draw(2), none, k=3).index.tolist() == [[-1] * 3] * 2
+    with pytest.raises(ConfigError, match="more clusters than vectors"):
+        kmeans(none)
