@@ -4,6 +4,14 @@ Glossary
 --------
 pool            a named set of images with a role: curated, uncurated or holdout
 part            about 10,000 images of one source of one pool; the unit of work, resume and retry
+unit            a file of a source, or some rows of a large one: what is staged at a time
+item            one piece of work of a step: what is done, retried and resumed by itself
+block           a run of parts of one pool that is compared with another one; each pair of blocks is an item
+group           a run of parts that are worked on together, where one part is too little work
+bucket          parts, drawn by lot, whose selected images are shuffled together and written by one worker
+wave            at most 4,096 items, which Ray is given at a time
+generation      which time this is that something is asked of a world that changes, such as a listing
+marker          a file that lists all receipts of a step for its items, so that a rerun reads one file
 row             an image's position within its part; (part, row) names an image everywhere
 global row      offset of the part + row, in the order of the run's parts; what array code works on
 image_id        the first 128 bits of the SHA-256 of the file's bytes, 32 hex digits

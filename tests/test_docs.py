@@ -16,6 +16,8 @@ from types import ModuleType
 import pytest
 import yaml
 
+import curation
+import pipelines
 from curation import schema
 from pipelines.cli.main import build_parser
 from pipelines.config.run_config import validate
@@ -93,6 +95,8 @@ def names_in(file: Path) -> frozenset[str]:
                 case ast.ClassDef(name=name, body=inner):
                     found.add(prefix + name)
                     walk(inner, f"{prefix}{name}.")
+                case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List(elts=names)):
+                    found.update(str(name.value) for name in names if isinstance(name, ast.Constant))
                 case ast.Assign(targets=targets):
                     found.update(prefix + one.id for one in targets if isinstance(one, ast.Name))
                 case ast.AnnAssign(target=ast.Name(id=name)):
@@ -111,7 +115,7 @@ def is_defined(dotted: str) -> bool:
         if (file := path.with_suffix(".py")).is_file():
             return not rest or rest in names_in(file)
         if path.is_dir():
-            return not rest
+            return not rest or rest in names_in(path / "__init__.py")
     return False
 
 
@@ -251,10 +255,29 @@ def test_functions_stand_in_the_file_that_is_named_before_them(page: str) -> Non
             assert found <= names_in(REPO / file[1]), f"{page}: {file[1]}"
 
 
+def test_every_folder_has_a_line_that_says_what_to_change_there() -> None:
+    told = {
+        path.rstrip("/")
+        for cells in rows_of_tables("docs/architecture.md")
+        for path in INLINE.findall(cells[0])
+    }
+    folders = {
+        path.parent.relative_to(REPO)
+        for package in ("curation", "pipelines", "pretrain")
+        for path in (REPO / package).rglob("*.*")
+        if path.suffix in (".py", ".yaml")
+    }
+    within = [folder for folder in folders if len(folder.parts) > 1]
+    assert len(within) > 20
+    assert sorted(str(folder) for folder in within if str(folder) not in told) == []
+
+
 def test_every_entry_of_the_api_is_there() -> None:
     entries = re.findall(r"^::: (\S+)$", text_of("docs/api.md"), re.MULTILINE)
     assert len(entries) > 20
     assert [name for name in entries if not is_defined(name)] == []
+    faces = {f"{face.__name__}.{name}" for face in (curation, pipelines) for name in face.__all__}
+    assert faces <= set(entries)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *TEMPLATES])

@@ -13,7 +13,7 @@ MAX_LINES = 400
 VAGUE = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc", "core"}
 # Stages that know nothing of one another; `search` and `pictures` are libraries for all of them.
 STAGES = {"ingest", "describe", "dedup", "cluster", "retrieve", "select", "shard"}
-PURE = {"pictures", "describe", "search", "dedup", "cluster", "retrieve", "select"}
+PURE = {"pictures", "describe", "search", "dedup", "cluster", "retrieve", "select", "vectors"}
 # What runs, from the top down: a module imports of its own folder, and of those after it.
 FLOORS = (
     "cli", "demo", "run", "report", "answers", "plan", "lvd", "training", "stages", "config", "rows",

@@ -61,7 +61,7 @@ def search(run_dir: str, asked: NearestQuery) -> SearchAnswer:
     if asked.k < 1:
         raise ConfigError("A search for no neighbours", got=f"-k {asked.k}", expected="1 or more")
     run = open_run(run_dir)
-    made = _require_vectors(run, asked)
+    made = require_vectors(run, asked.by)
     _check_pool(run, asked.pool)
     if asked.file is not None:
         vector, query = _of_file(run, asked)
@@ -79,14 +79,15 @@ def search(run_dir: str, asked: NearestQuery) -> SearchAnswer:
     return SearchAnswer(run, asked, query, row, hits, tuple(found.row.tolist()))
 
 
-def _require_vectors(run: FinishedRun, asked: NearestQuery) -> Made:
+def require_vectors(run: FinishedRun, by: Vectors) -> Made:
+    """What has the vectors of a run; raises ConfigError where they are gone, or never were."""
     if run.made is None:
         raise ConfigError(
             f"The vectors of {run.run_dir} are gone",
             got="no intermediate data of its dataset",
             remedy="Run its config again: what is missing is made anew",
         )
-    if asked.by == "descriptors" and run.config.describe.descriptor is None:
+    if by == "descriptors" and run.config.describe.descriptor is None:
         raise ConfigError(
             f"{run.run_dir} has no copy descriptors",
             got="describe.descriptor: null",

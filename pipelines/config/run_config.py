@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -208,7 +209,7 @@ class RunConfig(BaseModel):
         return self
 
 
-def load_config(path: str, overrides: list[str]) -> RunConfig:
+def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, apply `a.b=c` overrides, and validate.
 
     Args:
