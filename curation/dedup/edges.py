@@ -1,9 +1,10 @@
-"""Scored edges as arrays: how strong each is, and rows that are equal taken as one."""
+"""Scored edges as arrays: which of them decide, how strong each is, and rows that are equal taken as one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float64, Int8, Int64
 from numpy import ndarray
 
@@ -12,7 +13,10 @@ from curation.schema import EDGE_KINDS
 
 @dataclass(frozen=True)
 class Edges:
-    """Scored pairs of rows, a < b; kind indexes `schema.EDGE_KINDS`. A score of 1 says: these are equal."""
+    """Scored pairs of rows; kind indexes `schema.EDGE_KINDS`. A score of 1 says: these are equal.
+
+    Among one set of rows a < b; of a search for leaks `a` is the image and `b` the holdout image.
+    """
 
     a: Int64[ndarray, " e"]
     b: Int64[ndarray, " e"]
@@ -25,6 +29,11 @@ class Edges:
     def take(self, where: Int64[ndarray, " k"] | Bool[ndarray, " e"]) -> "Edges":
         """Some of the edges, by position or by mask."""
         return Edges(self.a[where], self.b[where], self.score[where], self.kind[where])
+
+    def reach(self, thresholds: Mapping[str, float]) -> Bool[ndarray, " e"]:
+        """Which of them are at or above the threshold of their kind; of a kind that has none, none."""
+        by_kind = np.array([thresholds.get(kind, np.inf) for kind in EDGE_KINDS])
+        return np.asarray(self.score >= by_kind[self.kind])
 
     @staticmethod
     def of_kind(kind: str, a: np.ndarray, b: np.ndarray, score: np.ndarray) -> "Edges":
@@ -43,6 +52,11 @@ class Edges:
             np.concatenate([piece.score for piece in pieces]),
             np.concatenate([piece.kind for piece in pieces]),
         )
+
+
+def kind_column(kind: Int8[ndarray, " e"]) -> pa.DictionaryArray:
+    """Kinds as the tables of edges, leaks and health have them."""
+    return pa.DictionaryArray.from_arrays(pa.array(kind, pa.int8()), list(EDGE_KINDS))
 
 
 def strength(edges: Edges, thresholds: Mapping[str, float]) -> Float64[ndarray, " e"]:

@@ -12,7 +12,7 @@ from numpy import ndarray
 from curation import schema
 from curation.dedup.components import CopyRows
 from curation.dedup.diameter import Diameters, diameters
-from curation.dedup.edges import Edges, strength
+from curation.dedup.edges import Edges, kind_column, strength
 from curation.dedup.forest import Forest
 from curation.dedup.likeness import Likeness
 
@@ -243,11 +243,10 @@ def health_table(
     least = by_likeness[first]
     likeness = np.minimum(members.likeness[least], ends.likeness)
     alarm = likeness < (-np.inf if alarm_below is None else alarm_below)
-    kind = pa.DictionaryArray.from_arrays(pa.array(health.weakest_kind, pa.int8()), list(schema.EDGE_KINDS))
     columns = [
         *(health.size, health.distinct, health.diameter, health.diameter_is_exact),
         *(health.end_a, health.end_b, ends.score),
-        *(health.weakest_a, health.weakest_b, health.weakest, kind),
+        *(health.weakest_a, health.weakest_b, health.weakest, kind_column(health.weakest_kind)),
         *(copies.row[least], members.score[least], alarm),
     ]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema.HEALTH)

@@ -22,10 +22,8 @@ from pipelines.rows.parts import Part, read
 from pipelines.stages.copies import cell_groups
 from pipelines.stages.copies.blocks import HASHES_AND_VECTORS, Block, JoinedPart
 from pipelines.stages.copies.cell_join import CellJoin, cell_join
-from pipelines.stages.copies.edge_files import EdgeFile
-from pipelines.stages.copies.join_rule import JoinRule
+from pipelines.stages.copies.saved_edges import EdgeFile
 
-RULE = JoinRule(phash_radius=None, cosine_from=0.6)
 SIZES = (90, 10, 150, 64, 186)
 
 
@@ -83,7 +81,7 @@ def runner_of(folder: Path) -> Runner:
 
 
 def by_cells(search: CellsConfig) -> CellJoin:
-    return CellJoin("edges", "dedup", RULE, search, seed=0)
+    return CellJoin("edges", "dedup", search, 0.6, max_edges_per_row=None, seed=0, threads=1)
 
 
 def edges_of(files: Sequence[EdgeFile]) -> dict[tuple[int, int], float]:

@@ -5,7 +5,6 @@ from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from curation import storage
@@ -19,8 +18,7 @@ from curation.search.collapse import collapsed_pairs, equal_vectors
 from curation.search.edges import Pairs
 from curation.search.exact import cosine_pairs
 from pipelines.engine.step import FileRef
-from pipelines.stages.copies.edge_files import EdgeFile, edge_table
-from pipelines.stages.copies.saved_edges import DecidingEdges
+from pipelines.stages.copies.saved_edges import DecidingEdges, EdgeFile, write_edges
 
 NUM = 240
 THRESHOLDS = {"phash": 1 - 3 / 64, "cosine": 0.9}
@@ -51,9 +49,9 @@ def save(
         near = hamming_pairs(hashes[i:j], hashes[k:m], radius=3, same=same, max_edges_per_row=limit)
         search = partial(cosine_pairs, threshold=floor, same=same, dtype="fp32", max_edges_per_row=limit)
         alike = collapsed_pairs(vectors[i:j], vectors[k:m], same=same, search=search)
-        tables = [edge_table(p.a, p.b, p.score, kind=n) for n, p in (("phash", near), ("cosine", alike))]
+        pieces = [Edges.of_kind(n, p.a, p.b, p.score) for n, p in (("phash", near), ("cosine", alike))]
         path = folder / f"{i}-{k}.parquet"
-        storage.write_table(path, pa.concat_tables(tables).unify_dictionaries())
+        write_edges(path, Edges.joined(pieces))
         sha256, num_bytes = storage.sha256_file(str(path))
         files.append(EdgeFile(FileRef(str(path), num_bytes, sha256), i, k))
     return files
@@ -158,7 +156,7 @@ def test_at_the_limit_equal_cosines_go_by_row_on_every_backend(
 
 
 def save_edges(path: Path, pairs: Pairs, *, first_a: int = 0, first_b: int = 0) -> EdgeFile:
-    storage.write_table(path, edge_table(pairs.a, pairs.b, pairs.score, kind="cosine"))
+    write_edges(path, Edges.of_kind("cosine", pairs.a, pairs.b, pairs.score))
     sha256, num_bytes = storage.sha256_file(str(path))
     return EdgeFile(FileRef(str(path), num_bytes, sha256), first_a, first_b)
 
