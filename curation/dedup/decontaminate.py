@@ -9,9 +9,9 @@ from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curation import schema
+from curation.dedup.components import collapse_equal
 from curation.dedup.config import thresholds
 from curation.dedup.edges import Edges, kind_column
-from curation.dedup.equal_codes import collapse_equal
 
 # Of equal scores, the evidence that is stronger: equal bytes, then equal pixels, descriptors, hashes.
 _STRENGTH = ("exact", "pixels", "cosine", "phash", "pca_hash")

@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float64, Int8, Int64
 from numpy import ndarray
 
 from curation import schema
-from curation.dedup.components import CopyRows
+from curation.dedup.components import CopyRows, Forest
 from curation.dedup.diameter import Diameters, diameters
 from curation.dedup.edges import Edges, kind_column, strength
-from curation.dedup.forest import Forest
 from curation.dedup.likeness import Likeness
 
 # Edges of components that are measured at a time: about 1.5 GB with all that is made of them.

@@ -127,8 +127,7 @@ def collapsed_pairs(
         pairs = with_stars(found, groups_a, has=_is_vector(a))
         return replace(pairs, largest_group=groups_a.largest)
     groups_b = equal_vectors(b)
-    distinct_a, distinct_b = a[groups_a.first], b[groups_b.first]
-    found = _with_equal(search(distinct_a, distinct_b), distinct_a, distinct_b)
+    found = _between(a[groups_a.first], b[groups_b.first], search=search)
     rows, columns, score = groups_a.first[found.a], groups_b.first[found.b], found.score
     if every_a:
         rows, repeats = groups_a.expand(found.a)
@@ -137,8 +136,9 @@ def collapsed_pairs(
     return replace(_sorted(found, a=rows, b=columns, score=score), largest_group=largest)
 
 
-def _with_equal(found: Pairs, a: np.ndarray, b: np.ndarray) -> Pairs:
-    """Give pairs of equal vectors the score 1; a search may have missed them, or scored them otherwise."""
+def _between(a: Rows, b: OtherRows, *, search: Search) -> Pairs:
+    """Pairs of distinct rows; equal ones score 1, whether the search missed them or scored them otherwise."""
+    found = search(a, b)
     prints = np.concatenate([fingerprints(a), fingerprints(b)])
     order = np.lexsort((prints[:, 1], prints[:, 0]))
     equal = np.flatnonzero((prints[order[1:]] == prints[order[:-1]]).all(axis=1))

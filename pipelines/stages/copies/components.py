@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
-from curation.dedup.components import CopyRows, choose_representatives, copies_table
+from curation.dedup.components import CopyRows, Forest, choose_representatives, copies_table
 from curation.dedup.config import DedupConfig
 from curation.dedup.cut import cut_chains
 from curation.dedup.edges import Edges
-from curation.dedup.forest import Forest
 from curation.dedup.health import component_edges, component_health, health_table
 from curation.dedup.likeness import Likeness, compare, hash_scores
 from curation.schema import EDGE_KINDS, HUBS

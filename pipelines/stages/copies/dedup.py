@@ -15,9 +15,8 @@ import pyarrow as pa
 from jaxtyping import Bool, Int64
 
 from curation import storage
+from curation.dedup.components import collapse_equal, survivor_order
 from curation.dedup.config import DedupConfig
-from curation.dedup.equal_codes import collapse_equal
-from curation.dedup.survivor_order import survivor_order
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Without
 from pipelines.engine.runner import Runner

@@ -13,8 +13,8 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from curation import storage
+from curation.dedup.components import Forest
 from curation.dedup.edges import Edges, distinct, kind_column, onto_roots, stars
-from curation.dedup.forest import Forest
 from curation.schema import EDGE_KINDS, EDGES
 from curation.search.edges import limit_edges
 from pipelines.engine.step import FileRef

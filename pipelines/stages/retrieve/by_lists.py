@@ -17,7 +17,8 @@ from pipelines.engine.runner import Runner
 from pipelines.engine.step import AnyItem, AnyStep, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part
-from pipelines.stages.retrieve.by_lists_tasks import (
+from pipelines.stages.retrieve.neighbours import found_in
+from pipelines.stages.retrieve.tasks import (
     INDEX_FILE,
     Cuts,
     IndexSettings,
@@ -27,7 +28,6 @@ from pipelines.stages.retrieve.by_lists_tasks import (
     SearchSettings,
     SearchTask,
 )
-from pipelines.stages.retrieve.neighbours import found_in
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class IvfSearch:
     def training(self) -> tuple[Step[IndexSettings, IndexTask], Item[IndexTask]]:
         """What trains its index."""
         settings = IndexSettings(self.rule.ivf, self.seed)
-        step = Step("retrieve_index", 1, settings, _load_train, "task", "retrieve", self.threads)
+        step = Step("retrieve_index", 2, settings, _load_train, "task", "retrieve", self.threads)
         return step, Item(IndexTask(self.parts, self.alive))
 
     @property
@@ -115,9 +115,9 @@ def _shards(searches: Sequence[IvfSearch], index: Receipt, run_dir: str) -> list
     first = searches[0]
     searched = [part for part in first.parts if part.role == "uncurated"]
     groups = make_groups(searched, [part.num_rows for part in searched], rows=first.rule.ivf.shard_rows)
-    file, spec, margin = index.file(run_dir, INDEX_FILE), _spec_of(index), index.facts["margin"]
+    file, spec = index.file(run_dir, INDEX_FILE), _spec_of(index)
     cuts = tuple(one.cuts for one in searches)
-    return [Item(SearchTask(group, first.parts, first.alive, file, spec, margin, cuts)) for group in groups]
+    return [Item(SearchTask(group, first.parts, first.alive, file, spec, cuts)) for group in groups]
 
 
 def _spec_of(index: Receipt) -> IvfSpec:

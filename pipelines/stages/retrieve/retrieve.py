@@ -10,31 +10,34 @@ What does the work is imported where it is loaded: it brings torch, for which no
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from curation import storage
 from curation.retrieve import ClusterRetrieval, Retrieval, SampleRetrieval
 from curation.search.ivf_config import IvfConfig
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part, read_array, roles
 from pipelines.stages.cluster.cluster import Clusters
 from pipelines.stages.retrieve.by_lists import IvfSearch, run_ivf
-from pipelines.stages.retrieve.by_lists_tasks import Cuts, Searched
 from pipelines.stages.retrieve.neighbours import Found, found_in, query_rows
-from pipelines.stages.retrieve.retrieve_tasks import (
+from pipelines.stages.retrieve.tasks import (
     HITS_FILE,
     QUERIES_FILE,
     BlockSettings,
     BlockTask,
+    Cuts,
     Labels,
     QueriesSettings,
     QueriesTask,
     RetrieveSettings,
     RetrieveTask,
+    Searched,
 )
 
 # An item searches so many queries, which bounds vectors and results in memory, …
@@ -175,9 +178,12 @@ def _load(settings: RetrieveSettings) -> Work[RetrieveTask]:
 
 
 def _load_queries(settings: QueriesSettings) -> Work[QueriesTask]:
-    from pipelines.stages.retrieve.find_hits import load_queries
+    def work(attempt: Attempt[QueriesTask]) -> dict[str, Any]:
+        queries = query_rows(attempt.task.parts, attempt.task.alive, settings.pool)
+        storage.write_vectors(attempt.out / QUERIES_FILE, queries)
+        return {"num_queries": len(queries)}
 
-    return load_queries(settings)
+    return work
 
 
 def _load_block(settings: BlockSettings) -> Work[BlockTask]:
