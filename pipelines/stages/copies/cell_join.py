@@ -46,8 +46,7 @@ class CellJoin:
     """What makes an edge, and how it is searched for.
 
     Args:
-        name: of the steps: `NAME_cells`, `NAME_truth`, `NAME_recall`, `NAME_assign`, and NAME for the join.
-        stage: of the flow.
+        stage: of the flow. The join is its step STAGE_cell_edges; those before end in `_cells`, `_truth`, ….
         search: the cells, and the recall asked for.
         cosine_threshold: the score from which a pair is an edge.
         max_edges_per_row: see `curation.search.edges.limit_edges`.
@@ -55,7 +54,6 @@ class CellJoin:
         threads: of a worker.
     """
 
-    name: str
     stage: str
     search: CellsConfig
     cosine_threshold: float
@@ -67,7 +65,7 @@ class CellJoin:
         self, suffix: str, settings: Settings, load: Callable[[Settings], Work[Task]]
     ) -> Step[Settings, Task]:
         """One of the steps."""
-        return Step(f"{self.name}{suffix}", 4, settings, load, "task", self.stage, self.threads)
+        return Step(f"{self.stage}_cell_edges{suffix}", 4, settings, load, "task", self.stage, self.threads)
 
 
 def cell_join(runner: Runner, join: CellJoin, blocks: Sequence[Block]) -> tuple[EdgeFile, ...]:

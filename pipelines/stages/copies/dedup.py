@@ -5,7 +5,7 @@ They would displace images that can.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations_with_replacement
 from typing import Annotated, Any
@@ -102,25 +102,21 @@ def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
     aside = frozenset(name for name, pool in config.pools.items() if not pool.may_enter_dataset)
     rows_step = Step("dedup_rows", 3, RowsSettings(aside), _load_rows, "task", "dedup")
     rows = runner.run_one(rows_step, Item(DedupRowsTask(tuple(parts))))
-    joined = JoinedRows(parts, rows, runner.run_dir, config.dedup.block_rows)
-    edges = _join(runner, config, joined)
-
     rule = config.dedup
+    edges = _join(runner, config, JoinedRows(parts, rows, runner.run_dir, rule.block_rows))
+
     step = Step("dedup_components", 3, ComponentsSettings(rule), _load_components, "task", "dedup")
     # Of files that no kind in use compares, none is hashed either.
     compared = tuple(part.only("verdicts", *files_compared(rule.thresholds)) for part in parts)
     firsts = rows.file(runner.run_dir, FIRSTS)
     found = runner.run_one(step, Item(ComponentsTask(compared, firsts, edges)))
-
-    def file(name: CopiesFile) -> FileRef:
-        return found.file(runner.run_dir, name)
-
-    return Copies(file(CopiesFile.COPIES), file(CopiesFile.HEALTH), file(CopiesFile.HUBS), firsts, edges)
+    copies, health, hubs = (found.file(runner.run_dir, name) for name in CopiesFile)
+    return Copies(copies, health, hubs, firsts, edges)
 
 
 def _join(runner: Runner, config: RunConfig, rows: JoinedRows) -> tuple[EdgeFile, ...]:
     """Every kind of edge in use, among the images that may enter the dataset."""
-    config_rule = config.dedup
+    rule = config.dedup
 
     def takes(pool: str) -> bool:
         return config.pools[pool].may_enter_dataset
@@ -128,29 +124,23 @@ def _join(runner: Runner, config: RunConfig, rows: JoinedRows) -> tuple[EdgeFile
     def pairs(files: Sequence[str], *, only_pixels: bool = False) -> list[tuple[Block, Block]]:
         return list(combinations_with_replacement(rows.blocks(takes, files, only_pixels=only_pixels), 2))
 
-    rule = JoinRule(
-        config_rule.phash_radius,
-        config_rule.saved_from,
-        config_rule.pca_radius,
-        pixels="pixels" in config_rule.thresholds,
-        max_edges_per_row=config_rule.max_edges_per_row,
-        backend=config_rule.backend,
-        threads=config.executor.threads,
-    )
+    cosine_threshold, limit = rule.saved_from, rule.max_edges_per_row  # the reader compares with its own
+    threads = config.executor.threads
     edges: tuple[EdgeFile, ...] = ()
-    if config_rule.search == "cells" and rule.cosine_threshold is not None:
-        cells = CellJoin(
-            "dedup_cell_edges",
-            "dedup",
-            config_rule.cells,
-            rule.cosine_threshold,
-            rule.max_edges_per_row,
-            config.seed,
-            rule.threads,
-        )
+    if rule.search == "cells" and cosine_threshold is not None:
+        cells = CellJoin("dedup", rule.cells, cosine_threshold, limit, seed=config.seed, threads=threads)
         edges += cell_join(runner, cells, rows.blocks(takes))
-        rule = replace(rule, cosine_threshold=None)
-    return edges + join_by_kinds(runner, "dedup", rule, pairs)
+        cosine_threshold = None
+    join_rule = JoinRule(
+        rule.phash_radius,
+        cosine_threshold,
+        rule.pca_radius,
+        pixels="pixels" in rule.thresholds,
+        max_edges_per_row=limit,
+        backend=rule.backend,
+        threads=threads,
+    )
+    return edges + join_by_kinds(runner, "dedup", join_rule, pairs)
 
 
 def usable(parts: Sequence[Part]) -> Bool[np.ndarray, " n"]:
