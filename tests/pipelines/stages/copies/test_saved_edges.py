@@ -11,6 +11,7 @@ from curation import storage
 from curation.dedup.components import choose_representatives, components
 from curation.dedup.edges import Edges, distinct
 from curation.dedup.health import component_health
+from curation.schema import EDGE_KINDS, EDGES
 from curation.search.binary import hamming_pairs
 from curation.search.cell_join import Visitors, join_cells
 from curation.search.cells import nearest_cells
@@ -18,7 +19,13 @@ from curation.search.collapse import collapsed_pairs, equal_vectors
 from curation.search.edges import Pairs
 from curation.search.exact import cosine_pairs
 from pipelines.engine.step import FileRef
-from pipelines.stages.copies.saved_edges import DecidingEdges, EdgeFile, write_edges
+from pipelines.stages.copies.saved_edges import (
+    DecidingEdges,
+    EdgeFile,
+    read_deciding,
+    read_edges,
+    write_edges,
+)
 
 NUM = 240
 THRESHOLDS = {"phash": 1 - 3 / 64, "cosine": 0.9}
@@ -55,6 +62,30 @@ def save(
         sha256, num_bytes = storage.sha256_file(str(path))
         files.append(EdgeFile(FileRef(str(path), num_bytes, sha256), i, k))
     return files
+
+
+def test_a_file_is_read_as_it_was_written_wherever_its_blocks_stand(tmp_path: Path) -> None:
+    names = ["cosine", "phash", "pixels", "cosine"]
+    kind = np.array([EDGE_KINDS.index(name) for name in names], np.int8)
+    edges = Edges(np.array([0, 0, 3, 4]), np.array([1, 2, 0, 9]), np.array([0.9, 1.0, 0.95, 0.7]), kind)
+    write_edges(tmp_path / "edges.parquet", edges)
+    assert storage.read_table(str(tmp_path / "edges.parquet")).schema == EDGES
+    sha256, num_bytes = storage.sha256_file(str(tmp_path / "edges.parquet"))
+    file = FileRef(str(tmp_path / "edges.parquet"), num_bytes, sha256)
+    found = read_edges(EdgeFile(file, 100, 5000))
+    assert (found.a - 100).tolist() == edges.a.tolist()
+    assert (found.b - 5000).tolist() == edges.b.tolist()
+    assert (found.score.tolist(), found.kind.tolist()) == (edges.score.tolist(), kind.tolist())
+    deciding = read_deciding(EdgeFile(file), {"cosine": 0.9, "pixels": 0.96})
+    assert list(zip(deciding.a.tolist(), deciding.b.tolist(), strict=True)) == [(0, 1)]
+
+
+def test_equal_bytes_come_first() -> None:
+    firsts = np.array([[0, 0], [2, 1], [1, 1], [4, 0]])
+    [exact] = DecidingEdges([], THRESHOLDS, num_rows=5, firsts=firsts)
+    assert list(zip(exact.a.tolist(), exact.b.tolist(), strict=True)) == [(1, 2), (0, 4)]
+    assert set(exact.kind.tolist()) == {EDGE_KINDS.index("exact")}
+    assert (exact.score == 1).all()
 
 
 def everything(edges: DecidingEdges) -> list[tuple[int, int, float]]:
