@@ -77,7 +77,7 @@ def test_blocks_together_find_what_one_search_finds(
 
 
 def test_by_cluster_by_hand(parts: tuple[Part, ...], alive: FileRef, tmp_path: Path) -> None:
-    """Rows 0 to 19 ask; in cluster 1 are 0, 1 and 2, which is dead, so that 31 and 32 are the best it gives."""
+    """Rows 0 to 19 ask; in cluster 1 are 0, 1 and 2, which is dead, and 31 and 32 are its best."""
     cluster, score = np.full(NUM, 2, np.int32), np.zeros(NUM, np.float32)
     cluster[[0, 1, 2, 30, 31, 32]] = 1
     score[[0, 1, 30, 31, 32]] = 0.5, 0.75, 0.25, 1.0, 0.5
