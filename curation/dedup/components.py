@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float64, Int64, UInt64
 from numpy import ndarray
 
 from curation import schema
+from curation.runs import run_starts
 
 # Edges hooked at a time: 4 MB a column, so that what is in flight stays small beside the parents. Smaller
 # chunks also leave more to find joined already: most edges of a dense graph cost two look-ups.
@@ -90,14 +91,10 @@ def collapse_equal(codes: UInt64[ndarray, "n w"], order: Int64[ndarray, " n"]) -
     Returns:
         int64 (n,): index of the row of smallest rank among those with this row's code; itself if alone.
     """
-    if not len(codes):
-        return np.zeros(0, np.int64)
     by_code = np.lexsort((order, *codes.T[::-1]))
-    sorted_codes = codes[by_code]
-    is_new = np.r_[True, (sorted_codes[1:] != sorted_codes[:-1]).any(axis=1)]
-    best = by_code[is_new]
+    starts = np.flatnonzero(run_starts(*codes[by_code].T))
     first = np.empty(len(codes), np.int64)
-    first[by_code] = np.repeat(best, np.diff(np.r_[np.flatnonzero(is_new), len(codes)]))
+    first[by_code] = np.repeat(by_code[starts], np.diff(starts, append=len(codes)))
     return first
 
 
@@ -152,9 +149,8 @@ def choose_representatives(labels: Int64[ndarray, " n"], rank: Int64[ndarray, " 
         Copies, by row.
     """
     by_label = np.lexsort((rank, labels))
-    sorted_labels = labels[by_label]
-    starts = np.flatnonzero(np.r_[True, sorted_labels[1:] != sorted_labels[:-1]]) if len(labels) else by_label
-    sizes = np.diff(np.r_[starts, len(labels)])
+    starts = np.flatnonzero(run_starts(labels[by_label]))
+    sizes = np.diff(starts, append=len(labels))
     representative = np.empty(len(labels), np.int64)
     representative[by_label] = np.repeat(by_label[starts], sizes)
     size = np.empty(len(labels), np.int64)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float64, Int8, Int64
 from numpy import ndarray
 
+from curation.runs import run_starts
 from curation.schema import EDGE_KINDS
 
 
@@ -74,9 +75,7 @@ def distinct(edges: Edges) -> Edges:
     """Each pair once, by its highest score, sorted by (a, b)."""
     order = np.lexsort((edges.kind, -edges.score, edges.b, edges.a))
     edges = edges.take(order)
-    is_new = np.ones(len(edges), bool)
-    is_new[1:] = (edges.a[1:] != edges.a[:-1]) | (edges.b[1:] != edges.b[:-1])
-    return edges.take(is_new)
+    return edges.take(run_starts(edges.a, edges.b))
 
 
 def onto_roots(edges: Edges, roots: Int64[ndarray, " n"]) -> Edges:

@@ -14,6 +14,7 @@ from curation.dedup.components import CopyRows, Forest
 from curation.dedup.diameter import Diameters, diameters
 from curation.dedup.edges import Edges, kind_column, strength
 from curation.dedup.likeness import Likeness
+from curation.runs import run_starts
 
 # Edges of components that are measured at a time: about 1.5 GB with all that is made of them.
 BATCH_EDGES = 10_000_000
@@ -198,9 +199,7 @@ def _strongest(
     strengths = strength(edges, thresholds)
     order = np.lexsort((edges.kind, edges.b, edges.a, -strengths, high, low))
     order = order[low[order] != high[order]]
-    is_new = np.ones(len(order), bool)
-    is_new[1:] = (low[order[1:]] != low[order[:-1]]) | (high[order[1:]] != high[order[:-1]])
-    edge = order[is_new]
+    edge = order[run_starts(low[order], high[order])]
     return _Pairs(low[edge], high[edge], edge, strengths[edge])
 
 

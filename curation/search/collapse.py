@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Int64, UInt8, UInt64
 from numpy import ndarray
 
+from curation.runs import places_of_runs, run_starts
 from curation.search.edges import Pairs
 
 # Descriptors, or miniatures.
@@ -44,8 +45,7 @@ class Groups:
         """The rows of some groups one after another, and how many rows each has."""
         rows, starts = self._members
         sizes = starts[groups + 1] - starts[groups]
-        before = np.cumsum(sizes) - sizes
-        return rows[np.arange(sizes.sum()) + np.repeat(starts[groups] - before, sizes)], sizes
+        return rows[places_of_runs(starts[groups], sizes)], sizes
 
     @cached_property
     def _members(self) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " g1"]]:
@@ -63,8 +63,7 @@ def equal_vectors(vectors: Rows) -> Groups:
     """Group rows by equal vectors, bit for bit."""
     prints = fingerprints(vectors)
     by_print = np.lexsort((prints[:, 1], prints[:, 0]))
-    is_new = np.ones(len(prints), bool)
-    is_new[1:] = (prints[by_print[1:]] != prints[by_print[:-1]]).any(axis=1)
+    is_new = run_starts(*prints[by_print].T)
     first = by_print[is_new]
     order = np.argsort(first)
     number = np.empty(len(first), np.int64)
