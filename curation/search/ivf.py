@@ -126,12 +126,12 @@ class IvfShard:
         Raises:
             ConfigError: k below 1, or beyond FAISS's limits on a GPU.
         """
-        num_candidates = _num_candidates(k, self._spec, device=self._device)
+        check_limits(self._spec, k=k, device=self._device)
         found = TopK(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf))
         asked = np.flatnonzero(nonzero_rows(queries))
         for start in range(0, len(asked), _QUERIES):
             mine = asked[start : start + _QUERIES]
-            _, place = self._index.search(queries[mine].astype(np.float32), num_candidates)
+            _, place = self._index.search(queries[mine].astype(np.float32), k * self._spec.refine)
             row, score = _rescored(queries[mine], self._vectors, place)
             row = np.where(row >= 0, self._rows[row] if len(self._rows) else row, -1)
             best = merge_top_k([TopK(row, score)], tie_rank=tie_rank)
@@ -163,22 +163,16 @@ def _rescored(
     return place, score
 
 
-def _num_candidates(k: int, spec: IvfSpec, *, device: FaissDevice) -> int:
-    if k < 1:
-        raise ConfigError("A search for no neighbours", got=f"k={k}", expected="k of at least 1")
-    if device == "gpu":
-        _require_few("neighbours (k × refine)", k * spec.refine, most=_MAX_GPU_NEIGHBOURS)
-    return k * spec.refine
-
-
 def check_limits(spec: IvfSpec, *, k: int, device: FaissDevice) -> None:
     """See, before an index is built, that FAISS can search it so.
 
     Raises:
         ConfigError: naming the limit.
     """
-    _num_candidates(k, spec, device=device)
+    if k < 1:
+        raise ConfigError("A search for no neighbours", got=f"k={k}", expected="k of at least 1")
     if device == "gpu":
+        _require_few("neighbours (k × refine)", k * spec.refine, most=_MAX_GPU_NEIGHBOURS)
         _require_few("probes", spec.num_probes, most=_MAX_GPU_NEIGHBOURS)
         if spec.codes == "pq":
             _require_few("bytes of a product code", spec.pq_bytes, most=_MAX_GPU_PQ_BYTES)

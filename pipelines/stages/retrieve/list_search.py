@@ -18,7 +18,7 @@ from pipelines.engine.step import Attempt, Work
 from pipelines.rows.parts import gather_vectors, read_array, roles
 from pipelines.rows.ranks import id_rank
 from pipelines.stages.retrieve.exact_search import exact_neighbours, write_found
-from pipelines.stages.retrieve.neighbours import Queries, query_rows, surviving
+from pipelines.stages.retrieve.neighbours import Queries, query_rows, rows_of
 from pipelines.stages.retrieve.tasks import (
     INDEX_FILE,
     IndexSettings,
@@ -87,8 +87,9 @@ def load_shard(settings: SearchSettings) -> Work[SearchTask]:
             check_limits(spec, k=question.neighbours, device=settings.device)
         trained = TrainedIvf(spec, np.array(read_array(task.index)))
         # Rows count within the group meanwhile, so that what breaks ties is of its size and not of the run's.
-        rows, vectors = surviving(task.group, task.alive)
-        every = np.concatenate([np.arange(part.offset, part.offset + part.num_rows) for part in task.group])
+        every = rows_of(task.group)
+        rows = every[read_array(task.alive)[every]]
+        vectors = gather_vectors(task.group, "embeddings", rows)
         shard = IvfShard(np.searchsorted(every, rows), vectors, trained, device=settings.device)
         tie_rank = id_rank(task.group)
         for place, (question, cuts) in enumerate(zip(settings.questions, task.cuts, strict=True)):

@@ -8,7 +8,7 @@ from part_files import make_part, published, unit_rows
 
 from pipelines.engine.step import FileRef, Receipt
 from pipelines.rows.parts import Part
-from pipelines.stages.retrieve.neighbours import Queries, files_of, found_in, of_part, query_rows, surviving
+from pipelines.stages.retrieve.neighbours import Queries, files_of, found_in, query_rows, rows_of
 
 VECTORS = unit_rows(0, 12)
 
@@ -34,11 +34,8 @@ def test_the_survivors_of_a_pool_ask(parts: list[Part], alive: FileRef) -> None:
     np.testing.assert_array_equal(asked.vectors(), VECTORS[[1, 3]])
 
 
-def test_of_some_parts_the_survivors_may_be_found(parts: list[Part], alive: FileRef) -> None:
-    rows, vectors = surviving(parts[1:], alive)
-    assert rows.tolist() == [4, 5, 7, 9]
-    np.testing.assert_array_equal(vectors, VECTORS[rows])
-    assert of_part(np.arange(12), parts[1]).tolist() == [4, 5, 6, 7]
+def test_rows_are_global(parts: list[Part]) -> None:
+    assert rows_of(parts[1:]).tolist() == list(range(4, 12))
 
 
 def test_an_item_leaves_rows_and_scores_by_name() -> None:
