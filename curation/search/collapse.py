@@ -120,9 +120,8 @@ def collapsed_pairs(
     groups_a = equal_vectors(a)
     if same:
         distinct = a[groups_a.first]
-        found = search(distinct, distinct)
-        rows, columns = groups_a.first[found.a], groups_a.first[found.b]
-        found = replace(found, a=np.minimum(rows, columns), b=np.maximum(rows, columns))
+        found = search(distinct, distinct)  # first rows ascend, and so the ends of a pair stay in order
+        found = replace(found, a=groups_a.first[found.a], b=groups_a.first[found.b])
         pairs = with_stars(found, groups_a, has=_is_vector(a))
         return replace(pairs, largest_group=groups_a.largest)
     groups_b = equal_vectors(b)

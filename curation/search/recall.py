@@ -55,9 +55,9 @@ def exact_truth(
     vectors are left out: they are collapsed, not searched for, and a placeholder would drown what is hard.
 
     Args:
-        sample: fp16 (s, d), unit rows out of the pool.
-        vectors: fp16 (m, d), a block of the pool.
-        centroids: fp16 (c, d).
+        sample: unit rows out of the pool.
+        vectors: a block of the pool.
+        centroids: of the cells.
         threshold: smallest score of a pair.
         max_probes: ranks beyond it are one.
     """
@@ -74,8 +74,7 @@ def exact_truth(
         found.append((a, np.minimum(needed, max_probes + 1), np.bincount(groups.group)[b]))
     row, needed, times = (np.concatenate(column) for column in zip(*found, strict=True))
     key, place = np.unique(row * (max_probes + 2) + needed, return_inverse=True)
-    count = np.zeros(len(key), np.int64)
-    np.add.at(count, place, times)
+    count = np.bincount(place, times, len(key)).astype(np.int64)
     group, needed = np.divmod(key, max_probes + 2)
     row, repeats = sampled.expand(group)  # rows of the sample that are equal have equal pairs
     order = np.argsort(row, kind="stable")

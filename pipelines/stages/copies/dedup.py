@@ -124,7 +124,7 @@ def _join(runner: Runner, config: RunConfig, rows: JoinedRows) -> tuple[EdgeFile
     def pairs(files: Sequence[str], *, only_pixels: bool = False) -> list[tuple[Block, Block]]:
         return list(combinations_with_replacement(rows.blocks(takes, files, only_pixels=only_pixels), 2))
 
-    cosine_threshold, limit = rule.saved_from, rule.max_edges_per_row  # the reader compares with its own
+    cosine_threshold, limit = rule.saved_from, rule.max_edges_per_row
     threads = config.executor.threads
     edges: tuple[EdgeFile, ...] = ()
     if rule.search == "cells" and cosine_threshold is not None:

@@ -34,6 +34,7 @@ class JoinRule:
     """What makes an edge, and the settings of the join; None switches a kind off.
 
     Args:
+        cosine_threshold: of what is saved, which for dedup may lie below what decides (`edge_floor`).
         pixels: whether rows, all of which have one, are compared by their miniatures.
         every_left: whether each row of the left block wants edges of its own, not one row for its hash. Of
             rows of the right block that are equal, the one with the smallest image id stands for all.
