@@ -173,11 +173,7 @@ def _in_order(
 
 
 def retrieval_counts(hits: pa.Table) -> RetrievalCounts:
-    """Nominal and unique counts of a table of hits (the paper's Table 15 gives nominal ones).
-
-    Args:
-        hits: `schema.HITS`.
-    """
+    """Nominal and unique counts of `schema.HITS` (the paper's Table 15 gives nominal ones)."""
     return RetrievalCounts(nominal=hits.num_rows, unique=pc.count_distinct(hits["row"]).as_py())
 
 

@@ -66,15 +66,12 @@ class Forest:
 
 
 def components(num_rows: int, a: Int64[ndarray, " e"], b: Int64[ndarray, " e"]) -> Int64[ndarray, " n"]:
-    """Label the connected components of a graph by their smallest rows.
+    """Label every row by the smallest row of its component, whatever the order of the edges.
 
     Args:
-        num_rows: n, global rows.
+        num_rows: n.
         a: int64 (e,), one end of every edge.
         b: int64 (e,), the other.
-
-    Returns:
-        int64 (n,): the smallest row of each row's component, whatever the order of the edges.
     """
     forest = Forest(num_rows)
     forest.join(a, b)
@@ -115,9 +112,6 @@ def survivor_order(
         area_px: int64 (n,), width × height of the upright image.
         num_bytes: int64 (n,), of the file.
         image_id: uint64 (n, 2), the first 16 bytes of the SHA-256 as two big-endian halves.
-
-    Returns:
-        int64 (n,), a permutation: the rank of every row.
     """
     # lexsort is stable, so equal rows stay in global order.
     order = np.lexsort((image_id[:, 1], image_id[:, 0], -num_bytes, -area_px, ~is_curated))
@@ -144,9 +138,6 @@ def choose_representatives(labels: Int64[ndarray, " n"], rank: Int64[ndarray, " 
     Args:
         labels: int64 (n,), any numbers that are equal within a component only.
         rank: int64 (n,), `survivor_order`: smaller survives, no two equal.
-
-    Returns:
-        Copies, by row.
     """
     by_label = np.lexsort((rank, labels))
     starts = np.flatnonzero(run_starts(labels[by_label]))
@@ -164,15 +155,12 @@ def choose_representatives(labels: Int64[ndarray, " n"], rank: Int64[ndarray, " 
 def copies_table(
     copies: CopyRows, *, is_exact: Bool[ndarray, " r"], scores: Float64[ndarray, " r"]
 ) -> pa.Table:
-    """Write down every row of a component: `schema.COPIES`.
+    """Write down every row of a component: `schema.COPIES`; a representative has no reason, and score 1.
 
     Args:
         copies: the rows.
         is_exact: bool (r,), bytes equal to the representative's.
         scores: float64 (r,), of each row with its representative, compared directly.
-
-    Returns:
-        Table by row; the representative itself has no reason, and score 1.
     """
     is_copy = copies.row != copies.representative
     reason = np.where(is_exact, "exact_copy", "near_copy")

@@ -66,15 +66,12 @@ class DecontaminateConfig(BaseModel):
 def exact_leaks(
     codes: UInt64[ndarray, "n 4"], *, is_holdout: Bool[ndarray, " n"], rank: Int64[ndarray, " n"]
 ) -> Edges:
-    """Find the images whose bytes equal a holdout image's.
+    """One edge of score 1 for every row outside the holdout whose bytes lie within it.
 
     Args:
         codes: uint64 (n, 4), SHA-256 of every row.
         is_holdout: bool (n,).
         rank: int64 (n,), order among holdout images with equal bytes: the smallest is named.
-
-    Returns:
-        One edge of score 1 for every row outside the holdout whose bytes lie within it.
     """
     order = np.empty(len(rank), np.int64)
     order[np.lexsort((rank, ~is_holdout))] = np.arange(len(rank))

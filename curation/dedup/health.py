@@ -1,7 +1,7 @@
 """How healthy components are: size, diameter, weakest edge, and the chains that join unlike images."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
@@ -58,10 +58,7 @@ class Health:
 
     def columns(self) -> tuple[ndarray, ...]:
         """All of it, in order."""
-        return (
-            *(self.size, self.distinct, self.diameter, self.diameter_is_exact, self.end_a, self.end_b),
-            *(self.weakest_a, self.weakest_b, self.weakest, self.weakest_kind),
-        )
+        return tuple(getattr(self, column.name) for column in fields(self))
 
 
 def component_health(
@@ -108,12 +105,7 @@ def component_edges(
 ) -> Iterator[Batch]:
     """Gather the edges of components, of as many at a time as `BATCH_EDGES` allows, in two passes.
 
-    Args:
-        copies: every row of a component of two or more.
-        edges: in pieces.
-        num_rows: global rows.
-        wanted: bool (c,), the components whose edges are wanted; None: all.
-        sort: see `component_health`.
+    As for `component_health`; `wanted` are the components whose edges are wanted, None: all.
     """
     number = np.full(num_rows, -1, np.int64)
     number[copies.row] = copies.component

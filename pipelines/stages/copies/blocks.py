@@ -21,17 +21,11 @@ HASHES_AND_VECTORS = ("described", "copy_vectors")  # names of the parts' files 
 
 @dataclass(frozen=True)
 class JoinedPart:
-    """A part, and which of its rows take part in a join.
+    """A part, and which of its rows take part in a join."""
 
-    Args:
-        part: with the files that are joined.
-        rows: the hash of which they are.
-        num_rows: how many rows it adds to a block.
-    """
-
-    part: Part
-    rows: str
-    num_rows: int
+    part: Part  # with the files that are joined
+    rows: str  # the hash of which they are
+    num_rows: int  # that it adds to a block
 
 
 @dataclass(frozen=True)
@@ -93,14 +87,7 @@ def make_blocks(
     block_rows: int,
     files: Sequence[str],
 ) -> list[Block]:
-    """Cut parts into runs of about `block_rows` rows.
-
-    Args:
-        parts: in order.
-        rows: the rows that take part.
-        block_rows: a run closes once it has so many.
-        files: see `JoinedRows.blocks`.
-    """
+    """Cut parts into runs of one pool, which close once they have `block_rows` rows."""
     blocks: list[Block] = []
     run: list[JoinedPart] = []
     num_rows = 0
@@ -141,19 +128,12 @@ def _by_part(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> list[UInt3
 
 @dataclass(frozen=True)
 class JoinedRows:
-    """The rows that take part, and the blocks that those of some pools make.
+    """The rows that take part, and the blocks that those of some pools make."""
 
-    Args:
-        parts: of the run.
-        written: the receipt of the step that called `write_joined`.
-        run_dir: of the run.
-        block_rows: rows at which a block closes.
-    """
-
-    parts: Sequence[Part]
-    written: Receipt
+    parts: Sequence[Part]  # of the run
+    written: Receipt  # of the step that called `write_joined`
     run_dir: str
-    block_rows: int
+    block_rows: int  # at which a block closes
 
     def blocks(
         self,

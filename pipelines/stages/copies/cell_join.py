@@ -43,23 +43,14 @@ RECALL_SUFFIX = "_recall"  # of the name of the step that measures it
 
 @dataclass(frozen=True)
 class CellJoin:
-    """What makes an edge, and how it is searched for.
+    """What makes an edge, and how it is searched for."""
 
-    Args:
-        stage: of the flow. The join is its step STAGE_cell_edges; those before end in `_cells`, `_truth`, ….
-        search: the cells, and the recall asked for.
-        cosine_threshold: the score from which a pair is an edge.
-        max_edges_per_row: see `curation.search.edges.limit_edges`.
-        seed: of every sample.
-        threads: of a worker.
-    """
-
-    stage: str
-    search: CellsConfig
+    stage: str  # the join is its step STAGE_cell_edges; those before it end in `_cells`, `_truth`, …
+    search: CellsConfig  # the cells, and the recall asked for
     cosine_threshold: float
-    max_edges_per_row: int | None
-    seed: int
-    threads: int
+    max_edges_per_row: int | None  # see `curation.search.edges.limit_edges`
+    seed: int  # of every sample
+    threads: int  # of a worker
 
     def step(
         self, suffix: str, settings: Settings, load: Callable[[Settings], Work[Task]]

@@ -64,12 +64,7 @@ def files_compared(kinds: Container[str]) -> tuple[str, ...]:
 
 
 class Comparer:
-    """Compares images directly, by every kind in use.
-
-    Args:
-        parts: of the run; with `files_compared`.
-        rule: the thresholds.
-    """
+    """Compares images of parts, which have `files_compared`, directly: by every kind in a rule's use."""
 
     def __init__(self, parts: Sequence[Part], rule: DedupConfig) -> None:
         self._parts = parts
@@ -97,9 +92,7 @@ class Comparer:
         for kind, (hashes, has) in self._hashes.items():
             by_kind[kind] = hash_scores(hashes[rows], hashes[others], has=has[rows] & has[others])
         if "cosine" in self._thresholds:
-            from curation.dedup.cosines import (
-                cosine_scores,  # torch: seconds, which hashes alone do not wait for
-            )
+            from curation.dedup.cosines import cosine_scores  # torch, which hashes alone do not wait for
 
             by_kind["cosine"] = cosine_scores(self._vectors(rows), self._vectors(others))
         if "pixels" in self._thresholds:

@@ -32,25 +32,15 @@ from pipelines.stages.retrieve.tasks import (
 
 @dataclass(frozen=True)
 class IvfSearch:
-    """What one curated pool asks of an index.
+    """What one curated pool asks of an index."""
 
-    Args:
-        pool: its surviving images are the queries.
-        rule: by sample, searched by inverted lists.
-        cuts: blocks of the queries, whose results lie in files of their own; there is one.
-        parts: of the run.
-        alive: which rows survive.
-        seed: of the run.
-        threads: of a worker.
-    """
-
-    pool: str
-    rule: SampleRetrieval
-    cuts: Cuts
-    parts: tuple[Part, ...]
+    pool: str  # its surviving images are the queries
+    rule: SampleRetrieval  # searched by inverted lists
+    cuts: Cuts  # of the queries, each with files of its own for what is found; there is one
+    parts: tuple[Part, ...]  # of the run
     alive: FileRef
     seed: int
-    threads: int
+    threads: int  # of a worker
 
     @property
     def training(self) -> tuple[Step[IndexSettings, IndexTask], Item[IndexTask]]:

@@ -17,15 +17,7 @@ from pipelines.stages.retrieve.neighbours import Found, Queries, files_of, rows_
 def exact_neighbours(
     queries: Queries, group: Sequence[Part], *, alive: FileRef, neighbours: int, device: Device = "cpu"
 ) -> TopK:
-    """The surviving rows of some parts that are nearest to the queries.
-
-    Args:
-        queries: of one pool.
-        group: the parts to search.
-        alive: says of every row of the run whether it survives.
-        neighbours: for each query.
-        device: what searches.
-    """
+    """The rows of some parts that are nearest to the queries, of those that survive by `alive`."""
     if not group:
         shape = (len(queries.rows), neighbours)
         return TopK(np.full(shape, -1, np.int64), np.full(shape, -np.inf))

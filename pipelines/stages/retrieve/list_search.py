@@ -36,9 +36,7 @@ def judge_recall(
     Args:
         found: of all queries.
         truth: of the sampled ones, exact.
-        spec: of the index.
-        rule: that they are searched by.
-        seed: of the run.
+        spec, rule, seed: of the search.
 
     Raises:
         ConfigError: the recall is under the one asked for.
