@@ -64,7 +64,7 @@ def files_compared(kinds: Container[str]) -> tuple[str, ...]:
 
 
 class Comparer:
-    """Compares images of parts, which have `files_compared`, directly: by every kind in a rule's use."""
+    """Compares images of parts (with `files_compared`) directly, by every kind that a rule uses."""
 
     def __init__(self, parts: Sequence[Part], rule: DedupConfig) -> None:
         self._parts = parts
