@@ -93,10 +93,10 @@ def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copi
     settings = LeaksSettings(config.decontaminate, searched, held_by)
     step = Step("decontaminate_leaks", 4, settings, _load_leaks, "task", "decontaminate")
     # Of files that no kind in use compares, none is hashed either.
-    read = files_compared(held_by.thresholds if held_by else ())
+    compared = files_compared(held_by.thresholds if held_by else ())
     components = DedupEdges(copies.firsts, copies.edges) if held_by else copies.copies
     described = rows.file(runner.run_dir, JoinedFile.ROWS)
-    task = LeaksTask(tuple(part.only(*read) for part in parts), described, edges, components)
+    task = LeaksTask(tuple(part.only(*compared) for part in parts), described, edges, components)
     return Leaks(runner.run_one(step, Item(task)).file(runner.run_dir, LEAKS_FILE), edges)
 
 
