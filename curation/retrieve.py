@@ -141,16 +141,7 @@ def retrieve_by_cluster(
     num_clusters = 1 + int(max(seeds.cluster.max(initial=-1), pool.cluster.max(initial=-1)))
     num_seeds = np.bincount(seeds.cluster, minlength=num_clusters)
     candidates = np.flatnonzero((num_seeds >= config.min_seed_hits)[pool.cluster])
-    by_id = candidates[np.lexsort((pool.row[candidates], pool.id_rank[candidates]))]
-    match config.order:
-        case "closest":
-            ordered = by_id[np.argsort(-pool.score[by_id], kind="stable")]
-        case "random":
-            ordered = np.random.default_rng(seed).permutation(by_id)
-    ordered = ordered[np.argsort(pool.cluster[ordered], kind="stable")]
-    rank = place_in_run(pool.cluster[ordered])
-    taken = rank < config.per_cluster
-    ordered, rank = ordered[taken], rank[taken]
+    ordered, rank = _in_order(candidates, pool, config=config, seed=seed)
     if len(ordered) > config.cap:
         cluster = pool.cluster[ordered]
         kept = np.sort(np.lexsort((cluster, -num_seeds[cluster], rank))[: config.cap])
@@ -165,12 +156,24 @@ def retrieve_by_cluster(
     )
 
 
-def retrieval_counts(hits: pa.Table) -> RetrievalCounts:
-    """Nominal and unique counts of a table of hits (the paper's Table 15 gives nominal ones).
+def _in_order(
+    candidates: Int64[np.ndarray, "c"], pool: PoolMembers, *, config: ClusterRetrieval, seed: int
+) -> tuple[Int64[np.ndarray, "g"], Int64[np.ndarray, "g"]]:
+    """What clusters give, one after another, by place in the pool; and the rank of each in its own."""
+    by_id = candidates[np.lexsort((pool.row[candidates], pool.id_rank[candidates]))]
+    match config.order:
+        case "closest":
+            ordered = by_id[np.argsort(-pool.score[by_id], kind="stable")]
+        case "random":
+            ordered = np.random.default_rng(seed).permutation(by_id)
+    ordered = ordered[np.argsort(pool.cluster[ordered], kind="stable")]
+    rank = place_in_run(pool.cluster[ordered])
+    taken = rank < config.per_cluster
+    return ordered[taken], rank[taken]
 
-    Args:
-        hits: `schema.HITS`.
-    """
+
+def retrieval_counts(hits: pa.Table) -> RetrievalCounts:
+    """Nominal and unique counts of `schema.HITS` (the paper's Table 15 gives nominal ones)."""
     return RetrievalCounts(nominal=hits.num_rows, unique=pc.count_distinct(hits["row"]).as_py())
 
 

@@ -1,10 +1,23 @@
 """Runs of equal values in sorted arrays."""
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 
 
-def place_in_run(values: Int32[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+def run_starts(*columns: np.ndarray) -> Bool[np.ndarray, "n"]:
+    """Where a row differs from the one before in any of the columns; true for the first row."""
+    is_new = np.ones(len(columns[0]), bool)
+    is_new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return is_new
+
+
+def place_in_run(values: Int32[np.ndarray, "n"] | Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     """Each element's place within its run of equal values."""
-    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
+    starts = np.flatnonzero(run_starts(values))
     return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
+
+
+def places_of_runs(starts: Int64[np.ndarray, "r"], sizes: Int64[np.ndarray, "r"]) -> Int64[np.ndarray, "n"]:
+    """The places of some runs, one run after another."""
+    before = np.cumsum(sizes) - sizes
+    return np.arange(sizes.sum()) + np.repeat(starts - before, sizes)

@@ -91,7 +91,7 @@ class DedupConfig(BaseModel):
 
     @property
     def saved_from(self) -> float | None:
-        """The score from which cosine edges are saved."""
+        """The cosine_threshold of the join: edge_floor, where there is one."""
         return self.cosine_threshold if self.edge_floor is None else self.edge_floor
 
 

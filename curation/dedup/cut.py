@@ -21,6 +21,7 @@ from jaxtyping import Bool, Int64
 from numpy import ndarray
 
 from curation.dedup.components import components
+from curation.runs import places_of_runs
 
 # Whether rows are alike to other rows: (r,) and (r,) → bool (r,).
 IsAlike = Callable[[Int64[ndarray, " r"], Int64[ndarray, " r"]], Bool[ndarray, " r"]]
@@ -81,9 +82,7 @@ class _Neighbours:
 
     def around(self, rows: Int64[ndarray, " r"]) -> Int64[ndarray, " n"]:
         """The neighbours of some rows, row by row: `degree` of each."""
-        size = self.degree[rows]
-        before = np.cumsum(size) - size
-        return self.neighbours[np.arange(size.sum()) + np.repeat(self.starts[rows] - before, size)]
+        return self.neighbours[places_of_runs(self.starts[rows], self.degree[rows])]
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """Which images leak an evaluation set, and which evaluation image each of them leaks."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float64, Int8, Int64, UInt64
+from jaxtyping import Bool, Int64, UInt64
 from numpy import ndarray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curation import schema
+from curation.dedup.components import collapse_equal
 from curation.dedup.config import thresholds
-from curation.dedup.equal_codes import collapse_equal
+from curation.dedup.edges import Edges, kind_column
 
 # Of equal scores, the evidence that is stronger: equal bytes, then equal pixels, descriptors, hashes.
 _STRENGTH = ("exact", "pixels", "cosine", "phash", "pca_hash")
@@ -63,39 +63,25 @@ class DecontaminateConfig(BaseModel):
         return thresholds(self.phash_radius, self.cosine_threshold, self.pca_radius)
 
 
-@dataclass(frozen=True)
-class HoldoutEdges:
-    """Scored pairs of an image and a holdout image, global rows; kind indexes `schema.EDGE_KINDS`."""
-
-    row: Int64[ndarray, " e"]
-    holdout: Int64[ndarray, " e"]
-    score: Float64[ndarray, " e"]
-    kind: Int8[ndarray, " e"]
-
-
 def exact_leaks(
     codes: UInt64[ndarray, "n 4"], *, is_holdout: Bool[ndarray, " n"], rank: Int64[ndarray, " n"]
-) -> HoldoutEdges:
-    """Find the images whose bytes equal a holdout image's.
+) -> Edges:
+    """One edge of score 1 for every row outside the holdout whose bytes lie within it.
 
     Args:
         codes: uint64 (n, 4), SHA-256 of every row.
         is_holdout: bool (n,).
         rank: int64 (n,), order among holdout images with equal bytes: the smallest is named.
-
-    Returns:
-        One edge of score 1 for every row outside the holdout whose bytes lie within it.
     """
     order = np.empty(len(rank), np.int64)
     order[np.lexsort((rank, ~is_holdout))] = np.arange(len(rank))
     best = collapse_equal(codes, order)
     row = np.flatnonzero(~is_holdout & is_holdout[best])
-    kind = np.full(len(row), schema.EDGE_KINDS.index("exact"), np.int8)
-    return HoldoutEdges(row, best[row], np.ones(len(row)), kind)
+    return Edges.of_kind("exact", row, best[row], np.ones(len(row)))
 
 
 def leaks(
-    edges: HoldoutEdges,
+    edges: Edges,
     *,
     rank: Int64[ndarray, " n"],
     labels: Int64[ndarray, " n"] | None = None,
@@ -120,9 +106,9 @@ def leaks(
     """
     strength = np.array([_STRENGTH.index(kind) for kind in schema.EDGE_KINDS])
     by_closeness = np.lexsort(
-        (rank[edges.row], rank[edges.holdout], strength[edges.kind], -np.minimum(edges.score, 1.0))
+        (rank[edges.a], rank[edges.b], strength[edges.kind], -np.minimum(edges.score, 1.0))
     )
-    row = edges.row[by_closeness]
+    row = edges.a[by_closeness]
     _, best = np.unique(row, return_index=True)
     condemned, edge = row[best], by_closeness[best]
     by_component = np.zeros(len(condemned), bool)
@@ -152,14 +138,8 @@ def _spread(
 
 
 def _leaks_table(
-    edges: HoldoutEdges, *, condemned: np.ndarray, edge: np.ndarray, by_component: np.ndarray
+    edges: Edges, *, condemned: np.ndarray, edge: np.ndarray, by_component: np.ndarray
 ) -> pa.Table:
-    kind = pa.DictionaryArray.from_arrays(pa.array(edges.kind[edge], pa.int8()), list(schema.EDGE_KINDS))
-    columns = [
-        pa.array(condemned, pa.int64()),
-        pa.array(edges.holdout[edge]),
-        pa.array(edges.score[edge]),
-        kind,
-        pa.array(by_component),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema.LEAKS)
+    named = edges.take(edge)
+    columns = (condemned, named.b, named.score, kind_column(named.kind), by_component)
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema.LEAKS)

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 from numpy import ndarray
 
+from curation.runs import places_of_runs, run_starts
+
 # Up to so many nodes the diameter is exact: all nodes are searched from at once, a bit for each.
 MAX_EXACT_NODES = 1000
 _WORD = 64
@@ -47,7 +49,7 @@ def diameters(component: Int64[ndarray, " n"], a: Int64[ndarray, " e"], b: Int64
 
     Source: Magnien, Latapy and Habib, J. Exp. Algorithmics 13 (2009): the double sweep.
     """
-    starts = np.flatnonzero(np.r_[True, component[1:] != component[:-1]]) if len(component) else component
+    starts = np.flatnonzero(run_starts(component))
     size = np.diff(np.r_[starts, len(component)])
     found = Diameters(np.zeros(len(size), np.int64), size <= MAX_EXACT_NODES, starts.copy(), starts.copy())
     source, target = np.concatenate([a, b]), np.concatenate([b, a])
@@ -98,7 +100,7 @@ def _widened(
     """What lies one edge further."""
     wider = near.copy()
     at = np.searchsorted(node, target)
-    starts = np.flatnonzero(np.r_[True, source[1:] != source[:-1]])
+    starts = np.flatnonzero(run_starts(source))
     of = np.searchsorted(node, source[starts])
     for word in range(near.shape[1]):  # a word at a time: 8 bytes an edge, however wide the sets
         wider[of, word] |= np.bitwise_or.reduceat(near[at, word], starts)
@@ -129,8 +131,7 @@ def _farthest(pointers: np.ndarray, target: np.ndarray, *, start: int) -> tuple[
     front, distance = np.array([start]), 0
     while True:
         sizes = pointers[front + 1] - pointers[front]
-        before = np.cumsum(sizes) - sizes
-        reached = target[np.arange(sizes.sum()) + np.repeat(pointers[front] - before, sizes)]
+        reached = target[places_of_runs(pointers[front], sizes)]
         reached = np.unique(reached[is_new[reached]])
         if not len(reached):
             return int(front[0]), distance

@@ -1,18 +1,23 @@
-"""Scored edges as arrays: how strong each is, and rows that are equal taken as one."""
+"""Scored edges as arrays: which of them decide, how strong each is, and rows that are equal taken as one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float64, Int8, Int64
 from numpy import ndarray
 
+from curation.runs import run_starts
 from curation.schema import EDGE_KINDS
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Scored pairs of rows, a < b; kind indexes `schema.EDGE_KINDS`. A score of 1 says: these are equal."""
+    """Scored pairs of rows; kind indexes `schema.EDGE_KINDS`. A score of 1 says: these are equal.
+
+    Among one set of rows a < b; of a search for leaks `a` is the image and `b` the holdout image.
+    """
 
     a: Int64[ndarray, " e"]
     b: Int64[ndarray, " e"]
@@ -25,6 +30,11 @@ class Edges:
     def take(self, where: Int64[ndarray, " k"] | Bool[ndarray, " e"]) -> "Edges":
         """Some of the edges, by position or by mask."""
         return Edges(self.a[where], self.b[where], self.score[where], self.kind[where])
+
+    def reach(self, thresholds: Mapping[str, float]) -> Bool[ndarray, " e"]:
+        """Which of them are at or above the threshold of their kind; of a kind that has none, none."""
+        by_kind = np.array([thresholds.get(kind, np.inf) for kind in EDGE_KINDS])
+        return np.asarray(self.score >= by_kind[self.kind])
 
     @staticmethod
     def of_kind(kind: str, a: np.ndarray, b: np.ndarray, score: np.ndarray) -> "Edges":
@@ -45,6 +55,11 @@ class Edges:
         )
 
 
+def kind_column(kind: Int8[ndarray, " e"]) -> pa.DictionaryArray:
+    """Kinds as the tables of edges, leaks and health have them."""
+    return pa.DictionaryArray.from_arrays(pa.array(kind, pa.int8()), list(EDGE_KINDS))
+
+
 def strength(edges: Edges, thresholds: Mapping[str, float]) -> Float64[ndarray, " e"]:
     """The likeness of the two ends: score / threshold of the kind, so that kinds compare; inf for equals.
 
@@ -60,9 +75,7 @@ def distinct(edges: Edges) -> Edges:
     """Each pair once, by its highest score, sorted by (a, b)."""
     order = np.lexsort((edges.kind, -edges.score, edges.b, edges.a))
     edges = edges.take(order)
-    is_new = np.ones(len(edges), bool)
-    is_new[1:] = (edges.a[1:] != edges.a[:-1]) | (edges.b[1:] != edges.b[:-1])
-    return edges.take(is_new)
+    return edges.take(run_starts(edges.a, edges.b))
 
 
 def onto_roots(edges: Edges, roots: Int64[ndarray, " n"]) -> Edges:

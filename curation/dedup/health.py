@@ -1,7 +1,7 @@
 """How healthy components are: size, diameter, weakest edge, and the chains that join unlike images."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float64, Int8, Int64
 from numpy import ndarray
 
 from curation import schema
-from curation.dedup.components import CopyRows
+from curation.dedup.components import CopyRows, Forest
 from curation.dedup.diameter import Diameters, diameters
-from curation.dedup.edges import Edges, strength
-from curation.dedup.forest import Forest
+from curation.dedup.edges import Edges, kind_column, strength
 from curation.dedup.likeness import Likeness
+from curation.runs import run_starts
 
 # Edges of components that are measured at a time: about 1.5 GB with all that is made of them.
 BATCH_EDGES = 10_000_000
@@ -58,10 +58,7 @@ class Health:
 
     def columns(self) -> tuple[ndarray, ...]:
         """All of it, in order."""
-        return (
-            *(self.size, self.distinct, self.diameter, self.diameter_is_exact, self.end_a, self.end_b),
-            *(self.weakest_a, self.weakest_b, self.weakest, self.weakest_kind),
-        )
+        return tuple(getattr(self, column.name) for column in fields(self))
 
 
 def component_health(
@@ -108,12 +105,7 @@ def component_edges(
 ) -> Iterator[Batch]:
     """Gather the edges of components, of as many at a time as `BATCH_EDGES` allows, in two passes.
 
-    Args:
-        copies: every row of a component of two or more.
-        edges: in pieces.
-        num_rows: global rows.
-        wanted: bool (c,), the components whose edges are wanted; None: all.
-        sort: see `component_health`.
+    As for `component_health`; `wanted` are the components whose edges are wanted, None: all.
     """
     number = np.full(num_rows, -1, np.int64)
     number[copies.row] = copies.component
@@ -199,9 +191,7 @@ def _strongest(
     strengths = strength(edges, thresholds)
     order = np.lexsort((edges.kind, edges.b, edges.a, -strengths, high, low))
     order = order[low[order] != high[order]]
-    is_new = np.ones(len(order), bool)
-    is_new[1:] = (low[order[1:]] != low[order[:-1]]) | (high[order[1:]] != high[order[:-1]])
-    edge = order[is_new]
+    edge = order[run_starts(low[order], high[order])]
     return _Pairs(low[edge], high[edge], edge, strengths[edge])
 
 
@@ -243,11 +233,10 @@ def health_table(
     least = by_likeness[first]
     likeness = np.minimum(members.likeness[least], ends.likeness)
     alarm = likeness < (-np.inf if alarm_below is None else alarm_below)
-    kind = pa.DictionaryArray.from_arrays(pa.array(health.weakest_kind, pa.int8()), list(schema.EDGE_KINDS))
     columns = [
         *(health.size, health.distinct, health.diameter, health.diameter_is_exact),
         *(health.end_a, health.end_b, ends.score),
-        *(health.weakest_a, health.weakest_b, health.weakest, kind),
+        *(health.weakest_a, health.weakest_b, health.weakest, kind_column(health.weakest_kind)),
         *(copies.row[least], members.score[least], alarm),
     ]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema.HEALTH)

@@ -61,17 +61,11 @@ def fit_pca_hash(sample: Float16[ndarray, "n d"]) -> PcaHash:
         )
     sample = sample[equal_vectors(sample).first]
     sample = sample[sample.any(axis=1)]
-    dim = sample.shape[1]
-    directions, offsets = np.zeros((NUM_BITS, dim)), np.zeros(NUM_BITS)
+    directions, offsets = np.zeros((NUM_BITS, sample.shape[1])), np.zeros(NUM_BITS)
     if not len(sample):
         return PcaHash(directions, offsets)
-    total, products = np.zeros(dim), np.zeros((dim, dim))
-    for start in range(0, len(sample), _CHUNK_ROWS):
-        whole = np.rint(sample[start : start + _CHUNK_ROWS].astype(np.float64) * _SAMPLE_GRID)
-        total += whole.sum(axis=0)
-        products += whole.T @ whole
-    mean = total / len(sample)
-    values, vectors = np.linalg.eigh(products / len(sample) - np.outer(mean, mean))
+    mean, covariance = _moments(sample)
+    values, vectors = np.linalg.eigh(covariance)
     leading = np.argsort(-values, kind="stable")[:NUM_BITS]
     leading = leading[values[leading] > _LEAST_VARIANCE * max(values.max(), 0)]
     rounded = np.rint(vectors[:, leading].T * _DIRECTION_GRID) / _DIRECTION_GRID
@@ -80,6 +74,18 @@ def fit_pca_hash(sample: Float16[ndarray, "n d"]) -> PcaHash:
     directions[: len(rounded)] = rounded * signs[:, None]
     offsets = np.rint(directions @ (mean / _SAMPLE_GRID) * _OFFSET_GRID) / _OFFSET_GRID
     return PcaHash(directions, offsets)
+
+
+def _moments(sample: Float16[ndarray, "n d"]) -> tuple[Float64[ndarray, " d"], Float64[ndarray, "d d"]]:
+    """Mean and covariance of rows in units of the grid, the sums exact."""
+    dim = sample.shape[1]
+    total, products = np.zeros(dim), np.zeros((dim, dim))
+    for start in range(0, len(sample), _CHUNK_ROWS):
+        whole = np.rint(sample[start : start + _CHUNK_ROWS].astype(np.float64) * _SAMPLE_GRID)
+        total += whole.sum(axis=0)
+        products += whole.T @ whole
+    mean = total / len(sample)
+    return mean, products / len(sample) - np.outer(mean, mean)
 
 
 def pca_hash(vectors: Float16[ndarray, "n d"], fitted: PcaHash) -> UInt64[ndarray, " n"]:

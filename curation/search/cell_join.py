@@ -34,14 +34,6 @@ class Visitors:
         return Visitors(self.rows[places], self.vectors[places], self.cells[places])
 
 
-@dataclass(frozen=True)
-class Meeting:
-    """Who visits a cell: places among the members of the cell, and among its visitors."""
-
-    cell: int
-    visitors: Int64[ndarray, " v"]
-
-
 def join_cells(
     residents: Visitors,
     visitors: Iterable[Visitors],

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Int64, UInt8, UInt64
 from numpy import ndarray
 
+from curation.runs import places_of_runs, run_starts
 from curation.search.edges import Pairs
 
 # Descriptors, or miniatures.
@@ -44,8 +45,7 @@ class Groups:
         """The rows of some groups one after another, and how many rows each has."""
         rows, starts = self._members
         sizes = starts[groups + 1] - starts[groups]
-        before = np.cumsum(sizes) - sizes
-        return rows[np.arange(sizes.sum()) + np.repeat(starts[groups] - before, sizes)], sizes
+        return rows[places_of_runs(starts[groups], sizes)], sizes
 
     @cached_property
     def _members(self) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " g1"]]:
@@ -63,8 +63,7 @@ def equal_vectors(vectors: Rows) -> Groups:
     """Group rows by equal vectors, bit for bit."""
     prints = fingerprints(vectors)
     by_print = np.lexsort((prints[:, 1], prints[:, 0]))
-    is_new = np.ones(len(prints), bool)
-    is_new[1:] = (prints[by_print[1:]] != prints[by_print[:-1]]).any(axis=1)
+    is_new = run_starts(*prints[by_print].T)
     first = by_print[is_new]
     order = np.argsort(first)
     number = np.empty(len(first), np.int64)
@@ -121,14 +120,12 @@ def collapsed_pairs(
     groups_a = equal_vectors(a)
     if same:
         distinct = a[groups_a.first]
-        found = search(distinct, distinct)
-        rows, columns = groups_a.first[found.a], groups_a.first[found.b]
-        found = replace(found, a=np.minimum(rows, columns), b=np.maximum(rows, columns))
+        found = search(distinct, distinct)  # first rows ascend, and so the ends of a pair stay in order
+        found = replace(found, a=groups_a.first[found.a], b=groups_a.first[found.b])
         pairs = with_stars(found, groups_a, has=_is_vector(a))
         return replace(pairs, largest_group=groups_a.largest)
     groups_b = equal_vectors(b)
-    distinct_a, distinct_b = a[groups_a.first], b[groups_b.first]
-    found = _with_equal(search(distinct_a, distinct_b), distinct_a, distinct_b)
+    found = _between(a[groups_a.first], b[groups_b.first], search=search)
     rows, columns, score = groups_a.first[found.a], groups_b.first[found.b], found.score
     if every_a:
         rows, repeats = groups_a.expand(found.a)
@@ -137,8 +134,9 @@ def collapsed_pairs(
     return replace(_sorted(found, a=rows, b=columns, score=score), largest_group=largest)
 
 
-def _with_equal(found: Pairs, a: np.ndarray, b: np.ndarray) -> Pairs:
-    """Give pairs of equal vectors the score 1; a search may have missed them, or scored them otherwise."""
+def _between(a: Rows, b: OtherRows, *, search: Search) -> Pairs:
+    """Pairs of distinct rows; equal ones score 1, whether the search missed them or scored them otherwise."""
+    found = search(a, b)
     prints = np.concatenate([fingerprints(a), fingerprints(b)])
     order = np.lexsort((prints[:, 1], prints[:, 0]))
     equal = np.flatnonzero((prints[order[1:]] == prints[order[:-1]]).all(axis=1))

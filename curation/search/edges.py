@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from curation.errors import ConfigError
+from curation.runs import place_in_run
 
 _FIRST_LIMIT = 1 << 20  # edges held (24 MB) before a limit is applied for the first time
 
@@ -52,11 +53,8 @@ def limit_edges(
     row = np.concatenate([a, b])
     other = np.concatenate([b, a])
     order = np.lexsort((other, -np.concatenate([score, score]), row))
-    row = row[order]
-    starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) if num_edges else np.zeros(0, np.int64)
-    place = np.arange(2 * num_edges) - np.repeat(starts, np.diff(np.r_[starts, 2 * num_edges]))
     named = np.zeros(2 * num_edges, bool)
-    named[order] = place < max_edges_per_row
+    named[order] = place_in_run(row[order]) < max_edges_per_row
     return named[:num_edges] | named[num_edges:]
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Codes = Literal["flat", "sq8", "pq"]
-Device = Literal["cpu", "gpu"]
+FaissDevice = Literal["cpu", "gpu"]
 
 
 class IvfConfig(BaseModel):
@@ -32,7 +32,7 @@ class IvfConfig(BaseModel):
         4, ge=1, description="candidates of lossy codes, as a multiple of k, that are scored exactly"
     )
     sample_rows_per_list: int = Field(64, ge=1, description="rows a list to train on")
-    device: Device = Field("cpu", description="where FAISS searches; gpu needs faiss-gpu")
+    device: FaissDevice = Field("cpu", description="where FAISS searches; gpu needs faiss-gpu")
     min_recall: float = Field(
         0.95,
         gt=0,

@@ -55,44 +55,60 @@ def exact_truth(
     vectors are left out: they are collapsed, not searched for, and a placeholder would drown what is hard.
 
     Args:
-        sample: fp16 (s, d), unit rows out of the pool.
-        vectors: fp16 (m, d), a block of the pool.
-        centroids: fp16 (c, d).
+        sample: unit rows out of the pool.
+        vectors: a block of the pool.
+        centroids: of the cells.
         threshold: smallest score of a pair.
         max_probes: ranks beyond it are one.
     """
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     sampled = equal_vectors(sample)
     asked = sample[sampled.first]
     home = nearest_cells(asked, centroids, num_probes=1)[:, 0]
+    nothing = np.zeros(0, np.int64)
+    found = [(nothing, nothing, nothing)]
     for start in range(0, len(vectors), _SLICE_ROWS):
         groups = equal_vectors(vectors[start : start + _SLICE_ROWS])
         part = vectors[start + groups.first]
-        pairs = cosine_pairs(asked, part, threshold=threshold, same=False)
-        # Two fp16 unit vectors that score less cannot be equal.
-        differ = pairs.score < 0.99
-        differ[~differ] = (asked[pairs.a[~differ]] != part[pairs.b[~differ]]).any(axis=1)
-        a, b = pairs.a[differ], pairs.b[differ]
-        partners, place = np.unique(b, return_inverse=True)
-        near = np.asarray(part[partners])
-        partner_home = nearest_cells(near, centroids, num_probes=1)[:, 0]
-        needed = np.minimum(
-            _ranks(asked, centroids, row=a, cell=partner_home[place]),
-            _ranks(near, centroids, row=place, cell=home[a]),
-        )
+        a, b = _unequal_pairs(asked, part, threshold=threshold)
+        needed = _needed(asked, part, centroids, pairs=(a, b), home=home)
         found.append((a, np.minimum(needed, max_probes + 1), np.bincount(groups.group)[b]))
-    nothing = np.zeros(0, np.int64)
-    row, needed, times = (
-        np.concatenate([nothing, *(piece[column] for piece in found)]) for column in range(3)
-    )
+    row, needed, times = (np.concatenate(column) for column in zip(*found, strict=True))
     key, place = np.unique(row * (max_probes + 2) + needed, return_inverse=True)
-    count = np.zeros(len(key), np.int64)
-    np.add.at(count, place, times)
+    count = np.bincount(place, times, len(key)).astype(np.int64)
     group, needed = np.divmod(key, max_probes + 2)
     row, repeats = sampled.expand(group)  # rows of the sample that are equal have equal pairs
     order = np.argsort(row, kind="stable")
     return Truth(
         row[order], np.repeat(needed, repeats)[order].astype(np.int32), np.repeat(count, repeats)[order]
+    )
+
+
+def _unequal_pairs(
+    asked: np.ndarray, part: np.ndarray, *, threshold: float
+) -> tuple[Int64[ndarray, " e"], Int64[ndarray, " e"]]:
+    pairs = cosine_pairs(asked, part, threshold=threshold, same=False)
+    # Two fp16 unit vectors that score less cannot be equal.
+    differ = pairs.score < 0.99
+    differ[~differ] = (asked[pairs.a[~differ]] != part[pairs.b[~differ]]).any(axis=1)
+    return pairs.a[differ], pairs.b[differ]
+
+
+def _needed(
+    asked: np.ndarray,
+    part: np.ndarray,
+    centroids: np.ndarray,
+    *,
+    pairs: tuple[Int64[ndarray, " e"], Int64[ndarray, " e"]],
+    home: UInt16[ndarray, " s"],
+) -> Int32[ndarray, " e"]:
+    """How many probes each pair needs; `home` is that of the rows asked."""
+    a, b = pairs
+    partners, place = np.unique(b, return_inverse=True)
+    near = np.asarray(part[partners])
+    partner_home = nearest_cells(near, centroids, num_probes=1)[:, 0]
+    return np.minimum(
+        _ranks(asked, centroids, row=a, cell=partner_home[place]),
+        _ranks(near, centroids, row=place, cell=home[a]),
     )
 
 
@@ -189,15 +205,14 @@ def require_recall(recall: Recall, *, min_recall: float, num_probes: int, num_ce
     Raises:
         ConfigError: the recall is under the one asked for.
     """
-    if recall.estimate is not None and recall.estimate < min_recall:
-        raise ConfigError(
-            "The search by cells finds too few of the pairs above the threshold",
-            got=f"recall {recall.estimate:.4f} with {_counted(num_probes, 'probe')} of "
-            f"{_counted(num_cells, 'cell')} (95 % interval {recall.low:.4f} to {recall.high:.4f}, "
-            f"{_counted(recall.num_pairs, 'pair')} of {_counted(recall.num_rows, 'row')})",
-            expected=f"at least {min_recall}, as min_recall asks",
-            remedy="Raise num_probes (null chooses it), choose another num_cells, or search exactly",
-        )
+    _require(
+        recall,
+        min_recall,
+        "The search by cells finds too few of the pairs above the threshold",
+        searched=f"with {_counted(num_probes, 'probe')} of {_counted(num_cells, 'cell')}",
+        sample=f"{_counted(recall.num_pairs, 'pair')} of {_counted(recall.num_rows, 'row')}",
+        remedy="Raise num_probes (null chooses it), choose another num_cells, or search exactly",
+    )
 
 
 def require_top_k_recall(recall: Recall, *, min_recall: float, index: str, num_probes: int) -> None:
@@ -206,14 +221,27 @@ def require_top_k_recall(recall: Recall, *, min_recall: float, index: str, num_p
     Raises:
         ConfigError: the recall is under the one asked for.
     """
+    _require(
+        recall,
+        min_recall,
+        "The search by inverted lists finds too few of the nearest images",
+        searched=f"of {index} with {_counted(num_probes, 'probe')}",
+        sample=f"{_counted(recall.num_pairs, 'neighbour')} of "
+        f"{_counted(recall.num_rows, 'query', 'queries')}",
+        remedy="Raise num_probes or refine, store codes with less loss, or search exactly",
+    )
+
+
+def _require(
+    recall: Recall, min_recall: float, what: str, *, searched: str, sample: str, remedy: str
+) -> None:
     if recall.estimate is not None and recall.estimate < min_recall:
         raise ConfigError(
-            "The search by inverted lists finds too few of the nearest images",
-            got=f"recall {recall.estimate:.4f} of {index} with {_counted(num_probes, 'probe')} "
-            f"(95 % interval {recall.low:.4f} to {recall.high:.4f}, "
-            f"{_counted(recall.num_pairs, 'neighbour')} of {_counted(recall.num_rows, 'query', 'queries')})",
+            what,
+            got=f"recall {recall.estimate:.4f} {searched} "
+            f"(95 % interval {recall.low:.4f} to {recall.high:.4f}, {sample})",
             expected=f"at least {min_recall}, as min_recall asks",
-            remedy="Raise num_probes or refine, store codes with less loss, or search exactly",
+            remedy=remedy,
         )
 
 

@@ -10,9 +10,11 @@ import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
 from curation.dedup.config import DedupConfig
+from curation.dedup.edges import Edges
+from curation.schema import EDGE_KINDS
 from pipelines.lvd import Curated
 from pipelines.report.charts import Bar, Chart, Graph, draw_bars, draw_graph
-from pipelines.report.edges import EdgeScores, read_edges
+from pipelines.report.edges import EdgeScores, gather_edges
 from pipelines.report.pictures import Lineage, Picture, sample
 from pipelines.report.scan import Scan, find_members
 from pipelines.rows.parts import read
@@ -91,7 +93,7 @@ def gather_duplicates(
     leaders = _representatives(made, why)
     looked_at = [*leaders.values(), *(row for n in why for row in health.rows(n))]
     every = np.unique(np.concatenate([np.array(looked_at, np.int64), *candidates.values()]))
-    edges, scores = read_edges(made, every, config=config)
+    edges, scores = gather_edges(made, every, config=config)
     chosen = {
         n: choose_members(rows, edges, leader=leaders.get(n), first=health.rows(n))
         for n, rows in candidates.items()
@@ -193,17 +195,17 @@ def choose_components(
 
 
 def choose_members(
-    rows: Int64[np.ndarray, " m"], edges: pa.Table, *, leader: int | None, first: Sequence[int] = ()
+    rows: Int64[np.ndarray, " m"], edges: Edges, *, leader: int | None, first: Sequence[int] = ()
 ) -> list[int]:
     """The members of a component to show: its representative, its weakest link, its hubs, the rest by lot.
 
     Args:
         rows: global rows of the component in the order of the lot.
-        edges: `schema.EDGES`, of this component and others.
+        edges: of this component and others.
         leader: the representative's row, where it is known.
         first: rows that must be among them, after the representative.
     """
-    a, b, score = (edges[name].to_numpy() for name in ("a", "b", "score"))
+    a, b, score = edges.a, edges.b, edges.score
     mine = np.flatnonzero(np.isin(a, rows))
     mine = mine[np.lexsort((b[mine], a[mine], score[mine]))]
     ends, degree = np.unique(np.concatenate([a[mine], b[mine]]), return_counts=True)
@@ -223,7 +225,7 @@ def _component(
     number: int,
     why: str,
     members: Sequence[Picture],
-    edges: pa.Table,
+    edges: Edges,
     *,
     leader: int | None,
     size: int,
@@ -250,15 +252,14 @@ def _component(
     )
 
 
-def _edges_of(members: Sequence[Picture], edges: pa.Table) -> list[Edge]:
+def _edges_of(members: Sequence[Picture], edges: Edges) -> list[Edge]:
     place = {member.row: i for i, member in enumerate(members)}
-    inside = pa.array(
-        np.isin(edges["a"].to_numpy(), list(place)) & np.isin(edges["b"].to_numpy(), list(place))
-    )
+    mine = edges.take(np.isin(edges.a, list(place)) & np.isin(edges.b, list(place)))
+    ends = zip(mine.a.tolist(), mine.b.tolist(), mine.score.tolist(), mine.kind.tolist(), strict=True)
     found = []
-    for edge in edges.filter(inside).to_pylist():
-        a, b = sorted((place[edge["a"]], place[edge["b"]]))
-        found.append(Edge(a, b, edge["score"], edge["kind"]))
+    for one, other, score, kind in ends:
+        a, b = sorted((place[one], place[other]))
+        found.append(Edge(a, b, score, EDGE_KINDS[kind]))
     # Rows of equal bytes are collapsed before the join: their edges are known without one.
     first: dict[str, int] = {}
     for i, member in enumerate(members):

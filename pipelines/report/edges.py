@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
 from curation.dedup.config import DedupConfig
-from curation.schema import EDGES
+from curation.dedup.edges import Edges
+from curation.schema import EDGE_KINDS
 from pipelines.lvd import Curated
 from pipelines.report.charts import Bar, Chart, draw_bars
-from pipelines.stages.copies.edge_files import global_edges
+from pipelines.stages.copies.saved_edges import read_edges
 
 COSINE_BINS = 30
 HASHES = {"phash": "perceptual hash", "pca_hash": "PCA hash"}
@@ -36,9 +36,9 @@ class _Spread:
     bounds: Float64[np.ndarray, " b1"]
 
 
-def read_edges(
+def gather_edges(
     made: Curated | None, rows: Int64[np.ndarray, " m"], *, config: DedupConfig
-) -> tuple[pa.Table, list[EdgeScores]]:
+) -> tuple[Edges, list[EdgeScores]]:
     """The edges among some rows that decide something, and the spread of all that were saved.
 
     Args:
@@ -47,25 +47,22 @@ def read_edges(
         config: thresholds.
 
     Returns:
-        `schema.EDGES`, and the spread of every kind in use. One file of edges is in memory at a time.
+        Edges by global rows, and the spread of every kind in use. One file of edges is in memory at a time.
     """
     bounds = np.linspace(config.saved_from or 0.0, 1, COSINE_BINS + 1)
     none = np.zeros(COSINE_BINS, np.int64)
     spread = _Spread({kind: np.zeros(65, np.int64) for kind in HASHES}, none, none, bounds)
-    among = [EDGES.empty_table()]
+    among = []
     for file in made.copies.edges if made is not None else ():
-        edges = global_edges(file)
-        score = edges["score"].to_numpy()
-        kind = edges["kind"].cast(pa.string()).to_numpy(zero_copy_only=False)
-        is_cosine = kind == "cosine"
-        decides = ~is_cosine | (score >= (config.cosine_threshold or np.inf))
+        edges = read_edges(file)
+        decides = edges.reach(config.thresholds)
         for name in HASHES:
-            distance = np.rint(64 * (1 - score[kind == name])).astype(np.int64)
+            distance = np.rint(64 * (1 - edges.score[edges.kind == EDGE_KINDS.index(name)])).astype(np.int64)
             spread.hashes[name] += np.bincount(distance, minlength=65)
-        _count(spread, score[is_cosine], decides=decides[is_cosine])
-        inside = np.isin(edges["a"].to_numpy(), rows) & np.isin(edges["b"].to_numpy(), rows)
-        among.append(edges.filter(pa.array(inside & decides)))
-    return pa.concat_tables(among).unify_dictionaries(), _charts(spread, config) if made is not None else []
+        is_cosine = edges.kind == EDGE_KINDS.index("cosine")
+        _count(spread, edges.score[is_cosine], decides=decides[is_cosine])
+        among.append(edges.take(decides & np.isin(edges.a, rows) & np.isin(edges.b, rows)))
+    return Edges.joined(among), _charts(spread, config) if made is not None else []
 
 
 def _count(spread: _Spread, score: Float64[np.ndarray, " e"], *, decides: Bool[np.ndarray, " e"]) -> None:

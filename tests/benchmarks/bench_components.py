@@ -16,8 +16,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from curation.dedup.components import components
-from curation.dedup.forest import Forest
+from curation.dedup.components import Forest, components
 
 CHUNK_EDGES = 1_000_000
 

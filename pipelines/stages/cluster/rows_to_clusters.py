@@ -23,7 +23,7 @@ from pipelines.stages.cluster.cluster_tasks import (
     MadeInSteps,
 )
 from pipelines.stages.cluster.training_set import ClusterSettings
-from pipelines.stages.copies.survivors import survivors
+from pipelines.stages.copies.decontaminate import survivors
 
 
 @dataclass(frozen=True)

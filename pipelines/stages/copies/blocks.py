@@ -2,31 +2,30 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float16, Int64, UInt32
 
+from curation import storage
 from pipelines.engine.digest import digest_of
-from pipelines.engine.step import FileRef
-from pipelines.rows.parts import FilesOf, Part, read_array
+from pipelines.engine.step import FileRef, Receipt
+from pipelines.rows.parts import FilesOf, Part, gather_vectors, read_array
+from pipelines.stages.copies.poor_pictures import has_miniature, is_poor
 
 HASHES_AND_VECTORS = ("described", "copy_vectors")  # names of the parts' files that are joined, as a rule
 
 
 @dataclass(frozen=True)
 class JoinedPart:
-    """A part, and which of its rows take part in a join.
+    """A part, and which of its rows take part in a join."""
 
-    Args:
-        part: with the files that are joined.
-        rows: the hash of which they are.
-        num_rows: how many rows it adds to a block.
-    """
-
-    part: Part
-    rows: str
-    num_rows: int
+    part: Part  # with the files that are joined
+    rows: str  # the hash of which they are
+    num_rows: int  # that it adds to a block
 
 
 @dataclass(frozen=True)
@@ -81,41 +80,14 @@ class AtPlace:
         return value  # see `Block.of`
 
 
-def joined_parts(
-    parts: Sequence[Part],
-    digests: Sequence[str],
-    *,
-    takes: Callable[[str], bool],
-    counts: Sequence[int] | None = None,
-) -> list[JoinedPart]:
-    """The parts of the pools that take part.
-
-    Args:
-        parts: of the run.
-        digests: for each part, the hash of which of its rows take part.
-        takes: whether a pool takes part.
-        counts: for each part, how many of its rows take part, where that may be few of them; None: all.
-    """
-    counts = [part.num_rows for part in parts] if counts is None else counts
-    everyone = zip(parts, digests, counts, strict=True)
-    return [JoinedPart(part, rows, count) for part, rows, count in everyone if takes(part.pool)]
-
-
 def make_blocks(
     parts: Sequence[JoinedPart],
     rows: FileRef,
     *,
     block_rows: int,
-    files: Sequence[str] = HASHES_AND_VECTORS,
+    files: Sequence[str],
 ) -> list[Block]:
-    """Cut parts into runs of about `block_rows` rows.
-
-    Args:
-        parts: in order.
-        rows: the rows that take part.
-        block_rows: a run closes once it has so many.
-        files: names of the parts' files that are joined.
-    """
+    """Cut parts into runs of one pool, which close once they have `block_rows` rows."""
     blocks: list[Block] = []
     run: list[JoinedPart] = []
     num_rows = 0
@@ -128,11 +100,66 @@ def make_blocks(
     return [*blocks, Block.of(run, rows, files)] if run else blocks
 
 
-def row_digests(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> list[str]:
-    """For each part the hash of which of its rows are among `rows` (ascending global rows)."""
-    bounds = np.searchsorted(rows, [part.offset for part in parts] + [parts[-1].offset + parts[-1].num_rows])
-    local = [rows[i:j] - part.offset for part, i, j in zip(parts, bounds[:-1], bounds[1:], strict=True)]
-    return [digest_of(mine.astype(np.uint32).tobytes().hex()) for mine in local]
+class JoinedFile(StrEnum):
+    """What is put out of rows that take part: all of them, and those that are compared by their pixels."""
+
+    ROWS = "joined.npy"
+    PIXELS = "pixels.npy"
+
+
+def write_joined(out: Path, parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
+    """Write down which global rows take part, ascending; returns facts for `JoinedRows`."""
+    with_pixels = rows[has_miniature(parts)[rows]]
+    storage.write_vectors(out / JoinedFile.ROWS, rows)
+    storage.write_vectors(out / JoinedFile.PIXELS, with_pixels)
+    every, few = _by_part(parts, rows), _by_part(parts, with_pixels)
+    return {
+        "digests": [digest_of(own.tobytes().hex()) for own in every],
+        "pixel_digests": [digest_of(own.tobytes().hex()) for own in few],
+        "pixel_counts": [len(own) for own in few],
+    }
+
+
+def _by_part(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> list[UInt32[np.ndarray, " _"]]:
+    """Rows by their places in each part."""
+    pieces = np.split(rows, np.searchsorted(rows, [part.offset for part in parts[1:]]))
+    return [(own - part.offset).astype(np.uint32) for part, own in zip(parts, pieces, strict=True)]
+
+
+@dataclass(frozen=True)
+class JoinedRows:
+    """The rows that take part, and the blocks that those of some pools make."""
+
+    parts: Sequence[Part]  # of the run
+    written: Receipt  # of the step that called `write_joined`
+    run_dir: str
+    block_rows: int  # at which a block closes
+
+    def blocks(
+        self,
+        takes: Callable[[str], bool],
+        files: Sequence[str] = HASHES_AND_VECTORS,
+        *,
+        only_pixels: bool = False,
+    ) -> list[Block]:
+        """The blocks of some pools.
+
+        Args:
+            takes: whether a pool takes part.
+            files: names of the parts' files that are joined.
+            only_pixels: of the rows with a miniature alone: few of all, so that a block spans many parts;
+                there is none where no row has one.
+        """
+        facts = self.written.facts
+        digests, counts, file = facts["digests"], [part.num_rows for part in self.parts], JoinedFile.ROWS
+        if only_pixels:
+            digests, counts, file = facts["pixel_digests"], facts["pixel_counts"], JoinedFile.PIXELS
+        everyone = zip(self.parts, digests, counts, strict=True)
+        mine = [JoinedPart(part, rows, num) for part, rows, num in everyone if takes(part.pool)]
+        if only_pixels and not any(one.num_rows for one in mine):
+            return []
+        rows = self.written.file(self.run_dir, file)
+        return make_blocks(mine, rows, block_rows=self.block_rows, files=files)
 
 
 def joined_rows(block: Block) -> Int64[np.ndarray, " m"]:
@@ -141,3 +168,21 @@ def joined_rows(block: Block) -> Int64[np.ndarray, " m"]:
     last = block.parts[-1]
     start, stop = np.searchsorted(rows, [block.first_row, last.offset + last.num_rows])
     return np.asarray(rows[start:stop])
+
+
+def copy_vectors(block: Block, rows: Int64[np.ndarray, " m"]) -> Float16[np.ndarray, "m d"]:
+    """The copy descriptors of some of a block's rows, ascending; zeros for pictures of poor hash."""
+    vectors = gather_vectors(block.parts, "copy_vectors", rows)
+    vectors[is_poor(block.parts)[rows - block.first_row]] = 0
+    return vectors
+
+
+def rows_with_vectors(
+    block: Block, rows: Int64[np.ndarray, " m"]
+) -> tuple[Int64[np.ndarray, " k"], Float16[np.ndarray, "k d"]]:
+    """Those of some ascending rows of a block that have a copy descriptor that knows enough, and these."""
+    from curation.search.product import nonzero_rows  # torch: seconds, which no dry run waits for
+
+    vectors = copy_vectors(block, rows)
+    has = nonzero_rows(vectors)
+    return (rows, vectors) if has.all() else (rows[has], vectors[has])

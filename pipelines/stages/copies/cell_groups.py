@@ -1,46 +1,119 @@
-"""Finds the cells that rows visit, and joins those that meet in a group of cells."""
+"""Finds the cells that rows visit, and joins those that meet in a group of cells.
 
-from collections.abc import Iterator
-from typing import Any
+What searches is imported where work is loaded: it brings torch, seconds that no dry run waits for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from curation import storage
-from curation.schema import EDGES
-from curation.search.cell_join import Visitors, join_cells
-from curation.search.cells import nearest_cells
+from curation.batches import batches
+from curation.dedup.edges import Edges
 from curation.search.collapse import equal_vectors
-from pipelines.engine.step import Attempt, Work
+from pipelines.engine.digest import digest_of
+from pipelines.engine.step import Attempt, FileRef, Work
 from pipelines.rows.parts import gather_vectors, read_array
-from pipelines.stages.copies.block_vectors import rows_with_vectors
-from pipelines.stages.copies.cell_tasks import (
-    AssignedBlock,
-    AssignedFile,
-    AssignSettings,
-    AssignTask,
-    GroupSettings,
-    GroupTask,
-)
-from pipelines.stages.copies.edge_files import EDGES_FILE, edge_table
+from pipelines.stages.copies.blocks import AtPlace, Block, joined_rows, rows_with_vectors
+from pipelines.stages.copies.join import facts_of
+from pipelines.stages.copies.saved_edges import EDGES_FILE, write_edges
 
 # Visitors of a group are joined in chunks of so many rows: with few a cell, its product is all overhead.
 CHUNK_ROWS = 131_072
 
 
+class AssignedFile(StrEnum):
+    """What is put out of a block that is assigned to cells."""
+
+    ROWS = "rows.npy"
+    CELLS = "cells.npy"
+    VISITS = "visits.npy"
+    STARTS = "starts.npy"
+    STARS = "stars.parquet"
+
+
+@dataclass(frozen=True)
+class AssignSettings:
+    """How many cells a row visits, and the first cell of each group of them."""
+
+    num_probes: int
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AssignTask:
+    """A block, and the cells."""
+
+    block: Annotated[Block, AtPlace()]
+    centroids: FileRef
+
+
+@dataclass(frozen=True)
+class AssignedBlock:
+    """A block, and which cells its rows visit."""
+
+    block: Annotated[Block, AtPlace()]
+    rows: FileRef
+    cells: FileRef
+    visits: FileRef
+    starts: FileRef
+
+
+# A block, and places among its assigned rows.
+_Places = tuple[AssignedBlock, Int64[np.ndarray, " v"]]
+
+
+class _OfEveryGroup:
+    """Marks what the tasks of all groups share, which is hashed once for all of them."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[AssignedBlock, ...], str] | None = None
+
+    def digest(self, value: tuple[AssignedBlock, ...]) -> str:
+        if self._last is None or self._last[0] is not value:
+            self._last = value, digest_of(value)
+        return self._last[1]
+
+    def narrow(self, value: tuple[AssignedBlock, ...]) -> tuple[AssignedBlock, ...]:
+        return value
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """What makes an edge."""
+
+    cosine_threshold: float
+    max_edges_per_row: int | None
+
+
+@dataclass(frozen=True)
+class GroupTask:
+    """A group of cells, and all blocks, some of whose rows visit it."""
+
+    blocks: Annotated[tuple[AssignedBlock, ...], _OfEveryGroup()]
+    group: int
+    cells: range
+
+
 def load_assign(settings: AssignSettings) -> Work[AssignTask]:
     """The work of finding the cells that the rows of a block visit."""
+    from curation.search.cells import nearest_cells
+
     groups = settings.groups
 
     def work(attempt: Attempt[AssignTask]) -> dict[str, Any]:
-        rows, vectors = rows_with_vectors(attempt.task.block)
+        block = attempt.task.block
+        rows, vectors = rows_with_vectors(block, joined_rows(block))
         centroids = np.asarray(read_array(attempt.task.centroids))
         equal = equal_vectors(vectors)
-        firsts = equal.first
         first, copies = equal.stars
-        stars = edge_table(rows[first], rows[copies], np.ones(len(copies)), kind="cosine")
-        storage.write_table(attempt.out / AssignedFile.STARS, stars.cast(EDGES))
-        rows, vectors = rows[firsts], vectors[firsts]  # its other rows are never looked at again
+        stars = Edges.of_kind("cosine", rows[first], rows[copies], np.ones(len(copies)))
+        write_edges(attempt.out / AssignedFile.STARS, stars)
+        rows, vectors = rows[equal.first], vectors[equal.first]  # its other rows are never looked at again
         cells = nearest_cells(vectors, centroids, num_probes=settings.num_probes)
         group = np.searchsorted(groups, cells, side="right") - 1
         # A row is listed once in each group that it visits.
@@ -61,27 +134,22 @@ def load_assign(settings: AssignSettings) -> Work[AssignTask]:
 
 def load_group(settings: GroupSettings) -> Work[GroupTask]:
     """The work of joining those that meet in a group of cells."""
+    from curation.search.cell_join import Visitors, join_cells
 
     def work(attempt: Attempt[GroupTask]) -> dict[str, Any]:
         who, cells = attempt.task.blocks, attempt.task.cells
         everyone = [(one, _visits(one, attempt.task.group)) for one in who]
         residents = [(one, places[_is_home(one, places, cells)]) for one, places in everyone]
         found = join_cells(
-            _members(residents),
-            _chunks(everyone),
+            Visitors(*_members(residents)),
+            (Visitors(*_members(run)) for run in batches(everyone, size=_num_places, least=CHUNK_ROWS)),
             cells=cells,
             rows=np.concatenate([read_array(one.rows)[places] for one, places in everyone]),
-            threshold=settings.cosine_from,
+            threshold=settings.cosine_threshold,
             max_edges_per_row=settings.max_edges_per_row,
         )
-        table = edge_table(found.a, found.b, found.score, kind="cosine").cast(EDGES)
-        storage.write_table(attempt.out / EDGES_FILE, table)
-        return {
-            "num_edges": len(found.a),
-            "num_hub_rows": found.num_hub_rows,
-            "num_dropped": found.num_dropped,
-            "largest_group": found.largest_group,
-        }
+        write_edges(attempt.out / EDGES_FILE, Edges.of_kind("cosine", found.a, found.b, found.score))
+        return facts_of([found])
 
     return work
 
@@ -97,24 +165,16 @@ def _is_home(one: AssignedBlock, places: np.ndarray, cells: range) -> Bool[np.nd
     return (home >= cells.start) & (home < cells.stop)
 
 
-def _chunks(everyone: list[tuple[AssignedBlock, np.ndarray]]) -> Iterator[Visitors]:
-    """Runs of blocks with enough visitors."""
-    run, num_rows = [], 0
-    for one, places in everyone:
-        run.append((one, places))
-        num_rows += len(places)
-        if num_rows >= CHUNK_ROWS:
-            yield _members(run)
-            run, num_rows = [], 0
-    if run:
-        yield _members(run)
+def _num_places(some: _Places) -> int:
+    return len(some[1])
 
 
-def _members(chosen: list[tuple[AssignedBlock, np.ndarray]]) -> Visitors:
-    rows, vectors, cells = [], [], []
-    for one, places in chosen:
-        mine = np.asarray(read_array(one.rows)[places])
-        rows.append(mine)
-        vectors.append(gather_vectors(one.block.parts, "copy_vectors", mine))
-        cells.append(np.asarray(read_array(one.cells)[places]))
-    return Visitors(np.concatenate(rows), np.concatenate(vectors), np.concatenate(cells))
+def _members(chosen: Sequence[_Places]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, vectors and cells of some visitors."""
+    rows = [np.asarray(read_array(one.rows)[places]) for one, places in chosen]
+    vectors = [
+        gather_vectors(one.block.parts, "copy_vectors", mine)
+        for (one, _), mine in zip(chosen, rows, strict=True)
+    ]
+    cells = [np.asarray(read_array(one.cells)[places]) for one, places in chosen]
+    return np.concatenate(rows), np.concatenate(vectors), np.concatenate(cells)

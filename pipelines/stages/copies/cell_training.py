@@ -1,36 +1,87 @@
-"""Trains the cells of a join on sampled rows, and measures on others how many of them a row must visit."""
+"""Trains the cells of a join on sampled rows, and measures on others how many of them a row must visit.
+
+What searches is imported where work is loaded: it brings torch, seconds that no dry run waits for.
+"""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float16, Int64
 
 from curation import storage
-from curation.search.cells import group_cells, nearest_cells, train_cells
-from curation.search.cells_config import default_num_cells
-from curation.search.product import nonzero_rows
-from curation.search.recall import Truth, choose_probes, exact_truth, measured_recall, require_recall
-from pipelines.engine.step import Attempt, Work
-from pipelines.rows.parts import gather_vectors, read_array
-from pipelines.stages.copies.block_vectors import rows_with_vectors
-from pipelines.stages.copies.blocks import Block, joined_rows
-from pipelines.stages.copies.cell_tasks import (
-    TRUTH,
-    RecallSettings,
-    RecallTask,
-    TrainedFile,
-    TrainSettings,
-    TrainTask,
-    TruthSettings,
-    TruthTask,
-)
-from pipelines.stages.copies.poor_pictures import is_poor
+from curation.search.cells_config import CellsConfig, default_num_cells
+from pipelines.engine.digest import Without
+from pipelines.engine.step import Attempt, FileRef, Work
+from pipelines.rows.parts import read_array
+from pipelines.stages.copies.blocks import AtPlace, Block, joined_rows, rows_with_vectors
+
+TRUTH = "truth.npy"
+
+
+class TrainedFile(StrEnum):
+    """What training puts out: the cells, and the rows on which recall is measured."""
+
+    CENTROIDS = "centroids.npy"
+    SAMPLE = "sample.npy"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The cells, and the samples."""
+
+    search: Annotated[CellsConfig, Without(("num_probes", "min_recall"), "they count once cells are trained")]
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """All rows, of which samples are drawn."""
+
+    blocks: Annotated[tuple[Block, ...], AtPlace()]
+
+
+@dataclass(frozen=True)
+class TruthSettings:
+    """What a pair is, and how many cells it is looked for in."""
+
+    cosine_threshold: float
+    max_probes: int
+
+
+@dataclass(frozen=True)
+class TruthTask:
+    """A block, with which sampled rows are compared."""
+
+    block: Annotated[Block, AtPlace()]
+    centroids: FileRef
+    sample: FileRef
+
+
+@dataclass(frozen=True)
+class RecallSettings:
+    """The recall asked for, and the cells that a row visits; None: they are chosen, at most so many."""
+
+    num_probes: int | None
+    min_recall: float
+    max_probes: int
+
+
+@dataclass(frozen=True)
+class RecallTask:
+    """What sampled rows have been found to have in each block."""
+
+    truths: tuple[FileRef, ...]
+    num_sampled: int
+    num_cells: int
 
 
 def load_train(settings: TrainSettings) -> Work[TrainTask]:
     """The work of training."""
+    from curation.search.cells import group_cells, nearest_cells, train_cells
+
     search, seed = settings.search, settings.seed
 
     def work(attempt: Attempt[TrainTask]) -> dict[str, Any]:
@@ -39,8 +90,8 @@ def load_train(settings: TrainSettings) -> Work[TrainTask]:
         num_rows = int(ends[-1]) if len(ends) else 0
         num_cells = search.num_cells or default_num_cells(num_rows)
         rng = np.random.default_rng(seed)
-        _, vectors = _sample(blocks, ends, search.sample_rows_per_cell * num_cells, rng=rng)
-        sample_rows, sample = _sample(blocks, ends, search.recall_rows, rng=rng)
+        vectors = _sample(blocks, ends, search.sample_rows_per_cell * num_cells, rng=rng)
+        sample = _sample(blocks, ends, search.recall_rows, rng=rng)
         if not len(vectors):  # no row has a vector, so any cell will do
             vectors = np.eye(1, max(vectors.shape[1], 1), dtype=np.float16)
         num_cells = min(num_cells, len(vectors))
@@ -48,7 +99,6 @@ def load_train(settings: TrainSettings) -> Work[TrainTask]:
         sizes = np.bincount(nearest_cells(vectors, centroids, num_probes=1)[:, 0], minlength=num_cells)
         groups = group_cells(sizes, num_groups=-(-num_rows // search.group_rows) or 1)
         storage.write_vectors(attempt.out / TrainedFile.CENTROIDS, centroids)
-        storage.write_vectors(attempt.out / TrainedFile.SAMPLE_ROWS, sample_rows)
         storage.write_vectors(attempt.out / TrainedFile.SAMPLE, sample)
         return {
             "num_rows": num_rows,
@@ -62,35 +112,31 @@ def load_train(settings: TrainSettings) -> Work[TrainTask]:
 
 def _sample(
     blocks: Sequence[Block], ends: Int64[np.ndarray, " b"], num_rows: int, *, rng: np.random.Generator
-) -> tuple[Int64[np.ndarray, " s"], Float16[np.ndarray, "s d"]]:
-    """Some of all rows, ascending, and their vectors; those without one, or of poor hash, fall away.
+) -> Float16[np.ndarray, "s d"]:
+    """The vectors of some of all rows, ascending; those without one, or of poor hash, fall away.
 
     Every draw takes one row of each of equal runs of rows, so that no list of all rows is held.
     """
     total = int(ends[-1]) if len(ends) else 0
     starts = np.arange(min(num_rows, total) + 1) * total // max(min(num_rows, total), 1)
     places = starts[:-1] + (rng.random(len(starts) - 1) * np.diff(starts)).astype(np.int64)
-    rows: list[np.ndarray] = [np.zeros(0, np.int64)]
     vectors: list[np.ndarray] = []
     for block, own in zip(blocks, np.split(places, np.searchsorted(places, ends[:-1])), strict=True):
         joined = joined_rows(block)
-        mine = joined[own - (ends[len(vectors)] - len(joined))]
-        found = gather_vectors(block.parts, "copy_vectors", mine)
-        has = nonzero_rows(found) & ~is_poor(block.parts)[mine - block.first_row]
-        rows.append(mine[has])
-        vectors.append(found[has])
-    return np.concatenate(rows), np.concatenate(vectors)
+        vectors.append(rows_with_vectors(block, joined[own - (ends[len(vectors)] - len(joined))])[1])
+    return np.concatenate(vectors)
 
 
 def load_truth(settings: TruthSettings) -> Work[TruthTask]:
     """The work of comparing sampled rows with all others."""
+    from curation.search.recall import exact_truth
 
     def work(attempt: Attempt[TruthTask]) -> dict[str, Any]:
-        _, vectors = rows_with_vectors(attempt.task.block)
+        _, vectors = rows_with_vectors(attempt.task.block, joined_rows(attempt.task.block))
         sample = np.asarray(read_array(attempt.task.sample))
         centroids = np.asarray(read_array(attempt.task.centroids))
         truth = exact_truth(
-            sample, vectors, centroids, threshold=settings.cosine_from, max_probes=settings.max_probes
+            sample, vectors, centroids, threshold=settings.cosine_threshold, max_probes=settings.max_probes
         )
         table = np.stack([truth.row, truth.probes.astype(np.int64), truth.count], axis=1)
         storage.write_vectors(attempt.out / TRUTH, table)
@@ -101,6 +147,8 @@ def load_truth(settings: TruthSettings) -> Work[TruthTask]:
 
 def load_recall(settings: RecallSettings) -> Work[RecallTask]:
     """The work of choosing how many cells a row visits, and of telling what is found then."""
+    from curation.search.recall import Truth, choose_probes, measured_recall, require_recall
+
     min_recall = settings.min_recall
 
     def work(attempt: Attempt[RecallTask]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Both the dedup step and the question what another threshold would decide come here.
 """
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,20 +11,18 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
-from curation.dedup.components import CopyRows, choose_representatives, copies_table
+from curation.dedup.components import CopyRows, Forest, choose_representatives, copies_table
 from curation.dedup.config import DedupConfig
 from curation.dedup.cut import cut_chains
 from curation.dedup.edges import Edges
-from curation.dedup.forest import Forest
 from curation.dedup.health import component_edges, component_health, health_table
 from curation.dedup.likeness import Likeness, compare, hash_scores
 from curation.schema import EDGE_KINDS, HUBS
 from curation.search.miniatures import miniature_scores
 from pipelines.rows.arrow_columns import numbers
 from pipelines.rows.parts import Part, column, gather_vectors, sha256_words
-from pipelines.stages.copies.edge_files import EdgeFile
 from pipelines.stages.copies.poor_pictures import gather_miniatures, has_miniature, is_poor
-from pipelines.stages.copies.saved_edges import DecidingEdges
+from pipelines.stages.copies.saved_edges import DecidingEdges, EdgeFile
 from pipelines.stages.copies.spool import spooled
 
 # Rows are compared directly in runs of so many, to bound the vectors held.
@@ -48,38 +46,15 @@ class Decision:
     num_dropped: int
 
 
-@dataclass(frozen=True)
-class EveryEdge:
-    """Equal bytes, then the edges that were searched for; can be gone through again and again."""
-
-    exact: Edges
-    found: DecidingEdges
-
-    @classmethod
-    def of(
-        cls,
-        firsts: Int64[np.ndarray, "n 2"],
-        files: Sequence[EdgeFile],
-        *,
-        num_rows: int,
-        rule: DedupConfig,
-    ) -> "EveryEdge":
-        """Those at or above the rule's thresholds, of as many for each row as it allows."""
-        limit = rule.max_edges_per_row
-        found = DecidingEdges(files, rule.thresholds, num_rows=num_rows, max_edges_per_row=limit)
-        return cls(_exact_edges(firsts), found)
-
-    def __iter__(self) -> Iterator[Edges]:
-        yield self.exact
-        yield from self.found
-
-    def components(self, num_rows: int, *, by_pixels: bool = True) -> Int64[np.ndarray, " n"]:
-        """The smallest row of every row's component; with `by_pixels=False` of the other edges alone."""
-        forest = Forest(num_rows)
-        for piece in self:
-            mine = piece if by_pixels else piece.take(piece.kind != EDGE_KINDS.index("pixels"))
-            forest.join(mine.a, mine.b)
-        return forest.labels()
+def components_of(
+    edges: Iterable[Edges], num_rows: int, *, by_pixels: bool = True
+) -> Int64[np.ndarray, " n"]:
+    """The smallest row of every row's component; with `by_pixels=False` of the other edges alone."""
+    forest = Forest(num_rows)
+    for piece in edges:
+        mine = piece if by_pixels else piece.take(piece.kind != EDGE_KINDS.index("pixels"))
+        forest.join(mine.a, mine.b)
+    return forest.labels()
 
 
 def files_compared(kinds: Container[str]) -> tuple[str, ...]:
@@ -89,12 +64,7 @@ def files_compared(kinds: Container[str]) -> tuple[str, ...]:
 
 
 class Comparer:
-    """Compares images directly, by every kind in use.
-
-    Args:
-        parts: of the run; with `files_compared`.
-        rule: the thresholds.
-    """
+    """Compares images of parts (with `files_compared`) directly, by every kind that a rule uses."""
 
     def __init__(self, parts: Sequence[Part], rule: DedupConfig) -> None:
         self._parts = parts
@@ -122,9 +92,7 @@ class Comparer:
         for kind, (hashes, has) in self._hashes.items():
             by_kind[kind] = hash_scores(hashes[rows], hashes[others], has=has[rows] & has[others])
         if "cosine" in self._thresholds:
-            from curation.dedup.cosines import (
-                cosine_scores,  # torch: seconds, which hashes alone do not wait for
-            )
+            from curation.dedup.cosines import cosine_scores  # torch, which hashes alone do not wait for
 
             by_kind["cosine"] = cosine_scores(self._vectors(rows), self._vectors(others))
         if "pixels" in self._thresholds:
@@ -153,6 +121,14 @@ class Comparer:
         return scores
 
 
+def deciding_edges(
+    firsts: Int64[np.ndarray, "n 2"], files: Sequence[EdgeFile], *, num_rows: int, rule: DedupConfig
+) -> DecidingEdges:
+    """Equal bytes, and the saved edges that a rule lets decide."""
+    limit = rule.max_edges_per_row
+    return DecidingEdges(files, rule.thresholds, num_rows=num_rows, max_edges_per_row=limit, firsts=firsts)
+
+
 def decide(
     parts: Sequence[Part],
     firsts: Int64[np.ndarray, "n 2"],
@@ -171,7 +147,7 @@ def decide(
         rule: thresholds, at or above those that edges were saved from.
     """
     num_rows = parts[-1].offset + parts[-1].num_rows
-    edges = EveryEdge.of(firsts, files, num_rows=num_rows, rule=rule)
+    edges = deciding_edges(firsts, files, num_rows=num_rows, rule=rule)
     comparer = Comparer(parts, rule)
     labels, num_cut = component_labels(edges, comparer, rank=rank, rule=rule)
     copies = choose_representatives(labels, rank)
@@ -184,17 +160,12 @@ def decide(
         health_table(health, copies=copies, members=members, ends=ends, alarm_below=rule.alarm_below),
         hubs_table(edges, num_rows),
         num_cut,
-        edges.found.num_dropped,
+        edges.num_dropped,
     )
 
 
-def _exact_edges(firsts: Int64[np.ndarray, "n 2"]) -> Edges:
-    copied = firsts[firsts[:, 0] != firsts[:, 1]]
-    return Edges.of_kind("exact", copied.min(axis=1), copied.max(axis=1), np.ones(len(copied)))
-
-
 def component_labels(
-    edges: EveryEdge, comparer: Comparer, *, rank: Int64[np.ndarray, " n"], rule: DedupConfig
+    edges: Iterable[Edges], comparer: Comparer, *, rank: Int64[np.ndarray, " n"], rule: DedupConfig
 ) -> tuple[Int64[np.ndarray, " n"], int]:
     """A row of every row's component that is the same for all of it, and how many components were cut.
 
@@ -202,12 +173,12 @@ def component_labels(
     stays with a representative over pixels alone unless the two are copies directly. Chains of other edges
     are cut where the rule says so.
     """
-    labels = edges.components(len(rank))
+    labels = components_of(edges, len(rank))
     copies = choose_representatives(labels, rank)
     members = comparer.compare(copies.row, copies.representative)
     bonds = labels
     if _may_chain_by_pixels(copies, members, comparer):
-        bonds = edges.components(len(rank), by_pixels=False)
+        bonds = components_of(edges, len(rank), by_pixels=False)
     cut = _Cut(comparer, bonds, rule.alarm_below if rule.cut_chains else None)
     is_apart = ~cut.keeps(members, copies.row, copies.representative)
     return _cut(copies, is_apart, edges, rank=rank, cut=cut) if is_apart.any() else (labels, 0)
@@ -247,7 +218,7 @@ class _Cut:
 def _cut(
     copies: CopyRows,
     is_apart: Bool[np.ndarray, " r"],
-    edges: EveryEdge,
+    edges: Iterable[Edges],
     *,
     rank: Int64[np.ndarray, " n"],
     cut: _Cut,
@@ -265,7 +236,7 @@ def _cut(
     return labels, int(wanted.sum())
 
 
-def hubs_table(edges: EveryEdge, num_rows: int) -> pa.Table:
+def hubs_table(edges: Iterable[Edges], num_rows: int) -> pa.Table:
     """The rows with the most edges, ties by row: `schema.HUBS`."""
     degree, equal = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
     for piece in edges:

@@ -13,31 +13,21 @@ from jaxtyping import Bool, Int64
 
 from curation import storage
 from curation.dedup.config import DedupConfig
-from curation.dedup.decontaminate import DecontaminateConfig, HoldoutEdges, exact_leaks, leaks
+from curation.dedup.decontaminate import DecontaminateConfig, exact_leaks, leaks
 from curation.dedup.edges import Edges
 from curation.schema import LEAKS
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Without
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, NoSettings, Receipt, Step, Work
-from pipelines.rows.parts import Part, PlacesOf, in_pools, is_null, read_array, roles, sha256_words
+from pipelines.engine.step import Attempt, FileRef, Item, NoSettings, Step, Work
+from pipelines.rows.parts import Part, PlacesOf, in_pools, is_null, read, read_array, roles, sha256_words
 from pipelines.rows.ranks import id_rank
-from pipelines.stages.copies.blocks import (
-    HASHES_AND_VECTORS,
-    Block,
-    joined_parts,
-    make_blocks,
-    row_digests,
-)
-from pipelines.stages.copies.components import Comparer, EveryEdge, component_labels, files_compared
-from pipelines.stages.copies.dedup import Copies, read_copies, survivor_rank
-from pipelines.stages.copies.edge_files import EdgeFile
-from pipelines.stages.copies.join import join
-from pipelines.stages.copies.join_rule import JoinRule
-from pipelines.stages.copies.pixel_blocks import pixel_blocks, write_pixel_rows
-from pipelines.stages.copies.saved_edges import read_edges
+from pipelines.stages.copies.blocks import Block, JoinedFile, JoinedRows, write_joined
+from pipelines.stages.copies.components import Comparer, component_labels, deciding_edges, files_compared
+from pipelines.stages.copies.dedup import Copies, read_copies, survivor_rank, usable
+from pipelines.stages.copies.join import JoinRule, join_by_kinds
+from pipelines.stages.copies.saved_edges import EdgeFile, read_deciding
 
-DESCRIBED_ROWS = "described.npy"
 LEAKS_FILE = "leaks.parquet"
 
 
@@ -94,19 +84,19 @@ class Leaks:
 
 def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copies: Copies) -> Leaks:
     """Find the images that leak an evaluation image, and name it."""
-    rows_step = Step("decontaminate_rows", 2, NoSettings(), _load_rows, "task", "decontaminate")
+    rows_step = Step("decontaminate_rows", 3, NoSettings(), _load_rows, "task", "decontaminate")
     rows = runner.run_one(rows_step, Item(DescribedTask(tuple(parts))))
-    edges = _join(runner, config, parts, rows=rows) + _pixel_join(runner, config, parts, rows=rows)
+    edges = _join(runner, config, JoinedRows(parts, rows, runner.run_dir, config.dedup.block_rows))
 
     searched = tuple(sorted(name for name in config.pools if config.is_decontaminated(name)))
     held_by = _holds_components(config)
     settings = LeaksSettings(config.decontaminate, searched, held_by)
     step = Step("decontaminate_leaks", 4, settings, _load_leaks, "task", "decontaminate")
     # Of files that no kind in use compares, none is hashed either.
-    read = files_compared(held_by.thresholds if held_by else ())
+    compared = files_compared(held_by.thresholds if held_by else ())
     components = DedupEdges(copies.firsts, copies.edges) if held_by else copies.copies
-    described = rows.file(runner.run_dir, DESCRIBED_ROWS)
-    task = LeaksTask(tuple(part.only(*read) for part in parts), described, edges, components)
+    described = rows.file(runner.run_dir, JoinedFile.ROWS)
+    task = LeaksTask(tuple(part.only(*compared) for part in parts), described, edges, components)
     return Leaks(runner.run_one(step, Item(task)).file(runner.run_dir, LEAKS_FILE), edges)
 
 
@@ -118,60 +108,33 @@ def _holds_components(config: RunConfig) -> DedupConfig | None:
     return config.dedup.model_copy(update=own)
 
 
-def _join(runner: Runner, config: RunConfig, parts: Sequence[Part], *, rows: Receipt) -> tuple[EdgeFile, ...]:
+def _join(runner: Runner, config: RunConfig, rows: JoinedRows) -> tuple[EdgeFile, ...]:
     """Every described image against every holdout image, by every kind of edge in use."""
-    rule = config.decontaminate
-    described = rows.file(runner.run_dir, DESCRIBED_ROWS)
 
-    def pairs(files: Sequence[str] = HASHES_AND_VECTORS) -> list[tuple[Block, Block]]:
-        searched, holdout = (
-            make_blocks(
-                joined_parts(parts, rows.facts["digests"], takes=takes),
-                described,
-                block_rows=config.dedup.block_rows,
-                files=files,
-            )
-            for takes in (config.is_decontaminated, lambda pool: config.pools[pool].role == "holdout")
-        )
-        return list(product(searched, holdout))
+    def is_holdout(pool: str) -> bool:
+        return config.pools[pool].role == "holdout"
 
-    join_rule = JoinRule(
-        rule.phash_radius,
-        rule.cosine_threshold,
+    def pairs(files: Sequence[str], *, only_pixels: bool = False) -> list[tuple[Block, Block]]:
+        searched = rows.blocks(config.is_decontaminated, files, only_pixels=only_pixels)
+        return list(product(searched, rows.blocks(is_holdout, files, only_pixels=only_pixels)))
+
+    rule = JoinRule(
+        config.decontaminate.phash_radius,
+        config.decontaminate.cosine_threshold,
+        config.decontaminate.pca_radius,
+        pixels="pixels" in config.decontaminate.thresholds,
         every_left=True,
         backend=config.dedup.backend,
         threads=config.executor.threads,
     )
-    edges = join(runner, "decontaminate_edges", "decontaminate", pairs(), join_rule)
-    if rule.pca_radius is not None:
-        pca_rule = JoinRule(pca_radius=rule.pca_radius, every_left=True)
-        by_pca = pairs(("described", "pca_hashes"))  # which has the ids: the smallest stands for equal hashes
-        edges += join(runner, "decontaminate_pca_edges", "decontaminate", by_pca, pca_rule)
-    return edges
-
-
-def _pixel_join(
-    runner: Runner, config: RunConfig, parts: Sequence[Part], *, rows: Receipt
-) -> tuple[EdgeFile, ...]:
-    """The pictures of poor hash, by their pixels."""
-    if "pixels" not in config.decontaminate.thresholds:
-        return ()
-    searched, holdout = [
-        pixel_blocks(rows, runner.run_dir, parts, takes=takes, block_rows=config.dedup.block_rows)
-        for takes in (config.is_decontaminated, lambda pool: config.pools[pool].role == "holdout")
-    ]
-    pairs = list(product(searched, holdout))
-    rule = JoinRule(pixels=True, every_left=True)
-    return join(runner, "decontaminate_pixel_edges", "decontaminate", pairs, rule) if pairs else ()
+    return join_by_kinds(runner, "decontaminate", rule, pairs)
 
 
 def _load_rows(_: NoSettings) -> Work[DescribedTask]:
     def work(attempt: Attempt[DescribedTask]) -> dict[str, Any]:
         parts = attempt.task.parts
         rows = np.flatnonzero(is_null(parts, "described", "reason"))
-        storage.write_vectors(attempt.out / DESCRIBED_ROWS, rows)
-        facts = {"digests": row_digests(parts, rows), **write_pixel_rows(attempt.out, parts, rows)}
-        return facts | {"num_rows": len(rows)}
+        return {"num_rows": len(rows), **write_joined(attempt.out, parts, rows)}
 
     return work
 
@@ -201,19 +164,14 @@ def _every_edge(
     *,
     rank: Int64[np.ndarray, " n"],
     rule: DecontaminateConfig,
-) -> HoldoutEdges:
+) -> Edges:
     """Equal bytes, then the edges that were searched for."""
     rows = np.asarray(read_array(task.rows))
     rows = rows[takes_part[rows]]
     is_holdout = roles(task.parts, "holdout")[rows]
     exact = exact_leaks(sha256_words(task.parts)[rows], is_holdout=is_holdout, rank=rank[rows])
-    edges = Edges.joined([read_edges(file, rule.thresholds) for file in task.edges])
-    return HoldoutEdges(
-        np.concatenate([rows[exact.row], edges.a]),
-        np.concatenate([rows[exact.holdout], edges.b]),
-        np.concatenate([exact.score, edges.score]),
-        np.concatenate([exact.kind, edges.kind]),
-    )
+    exact = Edges(rows[exact.a], rows[exact.b], exact.score, exact.kind)
+    return Edges.joined([exact, *(read_deciding(file, rule.thresholds) for file in task.edges)])
 
 
 def _components(task: LeaksTask, held_by: DedupConfig | None) -> Int64[np.ndarray, " n"]:
@@ -227,6 +185,22 @@ def _components(task: LeaksTask, held_by: DedupConfig | None) -> Int64[np.ndarra
         return labels
     assert held_by is not None, "edges make components by a rule"
     firsts = np.asarray(read_array(found.firsts))
-    edges = EveryEdge.of(firsts, found.edges, num_rows=num_rows, rule=held_by)
+    edges = deciding_edges(firsts, found.edges, num_rows=num_rows, rule=held_by)
     rank = survivor_rank(parts)
     return component_labels(edges, Comparer(parts, held_by), rank=rank, rule=held_by)[0]
+
+
+def survivors(parts: Sequence[Part], copies: FileRef, leaks: FileRef) -> Bool[np.ndarray, " n"]:
+    """Rows of curated and uncurated pools that no stage up to decontaminate has dropped.
+
+    A copy of a leaking image is gone too, even when it does not reach the leak's own threshold.
+
+    Args:
+        parts: with `described` and `verdicts`.
+        copies, leaks: the tables of dedup and of decontaminate.
+    """
+    alive = usable(parts) & ~roles(parts, "holdout")
+    table = read_copies(copies)
+    alive[table["row"].to_numpy()[table["reason"].is_valid().to_numpy()]] = False
+    alive[read(leaks)["row"].to_numpy()] = False
+    return alive

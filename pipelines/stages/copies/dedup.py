@@ -5,7 +5,7 @@ They would displace images that can.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations_with_replacement
 from typing import Annotated, Any
@@ -15,13 +15,12 @@ import pyarrow as pa
 from jaxtyping import Bool, Int64
 
 from curation import storage
+from curation.dedup.components import collapse_equal, survivor_order
 from curation.dedup.config import DedupConfig
-from curation.dedup.equal_codes import collapse_equal
-from curation.dedup.survivor_order import survivor_order
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Without
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, FileRef, Item, Step, Work
 from pipelines.rows.arrow_columns import numbers
 from pipelines.rows.parts import (
     Part,
@@ -34,26 +33,13 @@ from pipelines.rows.parts import (
     roles,
     sha256_words,
 )
-from pipelines.stages.copies.blocks import (
-    HASHES_AND_VECTORS,
-    Block,
-    joined_parts,
-    make_blocks,
-    row_digests,
-)
+from pipelines.stages.copies.blocks import Block, JoinedRows, write_joined
 from pipelines.stages.copies.cell_join import CellJoin, cell_join
 from pipelines.stages.copies.components import decide, files_compared
-from pipelines.stages.copies.edge_files import EdgeFile
-from pipelines.stages.copies.join import join
-from pipelines.stages.copies.join_rule import JoinRule
-from pipelines.stages.copies.pixel_blocks import pixel_blocks, write_pixel_rows
+from pipelines.stages.copies.join import JoinRule, join_by_kinds
+from pipelines.stages.copies.saved_edges import EdgeFile
 
-
-class DedupRowsFile(StrEnum):
-    """What is put out of the rows that take part."""
-
-    JOINED = "joined.npy"
-    FIRSTS = "firsts.npy"
+FIRSTS = "firsts.npy"
 
 
 class CopiesFile(StrEnum):
@@ -116,81 +102,50 @@ def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
     aside = frozenset(name for name, pool in config.pools.items() if not pool.may_enter_dataset)
     rows_step = Step("dedup_rows", 3, RowsSettings(aside), _load_rows, "task", "dedup")
     rows = runner.run_one(rows_step, Item(DedupRowsTask(tuple(parts))))
-    edges = _join(runner, config, parts, rows=rows) + _pixel_join(runner, config, parts, rows=rows)
-
     rule = config.dedup
+    edges = _join(runner, config, JoinedRows(parts, rows, runner.run_dir, rule.block_rows))
+
     step = Step("dedup_components", 3, ComponentsSettings(rule), _load_components, "task", "dedup")
     # Of files that no kind in use compares, none is hashed either.
     compared = tuple(part.only("verdicts", *files_compared(rule.thresholds)) for part in parts)
-    firsts = rows.file(runner.run_dir, DedupRowsFile.FIRSTS)
+    firsts = rows.file(runner.run_dir, FIRSTS)
     found = runner.run_one(step, Item(ComponentsTask(compared, firsts, edges)))
-
-    def file(name: CopiesFile) -> FileRef:
-        return found.file(runner.run_dir, name)
-
-    return Copies(file(CopiesFile.COPIES), file(CopiesFile.HEALTH), file(CopiesFile.HUBS), firsts, edges)
+    copies, health, hubs = (found.file(runner.run_dir, name) for name in CopiesFile)
+    return Copies(copies, health, hubs, firsts, edges)
 
 
-def _join(runner: Runner, config: RunConfig, parts: Sequence[Part], *, rows: Receipt) -> tuple[EdgeFile, ...]:
-    """Every kind of edge in use. The PCA hash has a step of its own: a new fit leaves the other edges."""
+def _join(runner: Runner, config: RunConfig, rows: JoinedRows) -> tuple[EdgeFile, ...]:
+    """Every kind of edge in use, among the images that may enter the dataset."""
     rule = config.dedup
-    searched = joined_parts(
-        parts, rows.facts["digests"], takes=lambda pool: config.pools[pool].may_enter_dataset
-    )
-    joined = rows.file(runner.run_dir, DedupRowsFile.JOINED)
 
-    def blocks(files: Sequence[str] = HASHES_AND_VECTORS) -> list[Block]:
-        return make_blocks(searched, joined, block_rows=rule.block_rows, files=files)
+    def takes(pool: str) -> bool:
+        return config.pools[pool].may_enter_dataset
 
+    def pairs(files: Sequence[str], *, only_pixels: bool = False) -> list[tuple[Block, Block]]:
+        return list(combinations_with_replacement(rows.blocks(takes, files, only_pixels=only_pixels), 2))
+
+    cosine_threshold, limit = rule.saved_from, rule.max_edges_per_row
+    threads = config.executor.threads
+    edges: tuple[EdgeFile, ...] = ()
+    if rule.search == "cells" and cosine_threshold is not None:
+        cells = CellJoin("dedup", rule.cells, cosine_threshold, limit, seed=config.seed, threads=threads)
+        edges += cell_join(runner, cells, rows.blocks(takes))
+        cosine_threshold = None
     join_rule = JoinRule(
         rule.phash_radius,
-        rule.saved_from,
-        max_edges_per_row=rule.max_edges_per_row,
+        cosine_threshold,
+        rule.pca_radius,
+        pixels="pixels" in rule.thresholds,
+        max_edges_per_row=limit,
         backend=rule.backend,
-        threads=config.executor.threads,
+        threads=threads,
     )
-    by_cells = rule.search == "cells" and rule.saved_from is not None
-    edges: tuple[EdgeFile, ...] = ()
-    if by_cells:
-        cells = CellJoin("dedup_cell_edges", "dedup", join_rule, rule.cells, config.seed)
-        edges += cell_join(runner, cells, blocks())
-        join_rule = replace(join_rule, cosine_from=None)
-    if join_rule.phash_radius is not None or join_rule.cosine_from is not None:
-        pairs = list(combinations_with_replacement(blocks(), 2))
-        edges += join(runner, "dedup_edges", "dedup", pairs, join_rule)
-    if rule.pca_radius is not None:
-        pca_rule = JoinRule(pca_radius=rule.pca_radius, max_edges_per_row=rule.max_edges_per_row)
-        pairs = list(combinations_with_replacement(blocks(["pca_hashes"]), 2))
-        edges += join(runner, "dedup_pca_edges", "dedup", pairs, pca_rule)
-    return edges
-
-
-def _pixel_join(
-    runner: Runner, config: RunConfig, parts: Sequence[Part], *, rows: Receipt
-) -> tuple[EdgeFile, ...]:
-    """The pictures of poor hash, by their pixels."""
-    if "pixels" not in config.dedup.thresholds:
-        return ()
-    blocks = pixel_blocks(
-        rows,
-        runner.run_dir,
-        parts,
-        takes=lambda pool: config.pools[pool].may_enter_dataset,
-        block_rows=config.dedup.block_rows,
-    )
-    rule = JoinRule(pixels=True, max_edges_per_row=config.dedup.max_edges_per_row)
-    pairs = list(combinations_with_replacement(blocks, 2))
-    return join(runner, "dedup_pixel_edges", "dedup", pairs, rule) if pairs else ()
+    return edges + join_by_kinds(runner, "dedup", join_rule, pairs)
 
 
 def usable(parts: Sequence[Part]) -> Bool[np.ndarray, " n"]:
     """Rows that were decoded and judged good."""
     return is_null(parts, "described", "reason") & is_null(parts, "verdicts", "reason")
-
-
-def id_words(parts: Sequence[Part]) -> np.ndarray:
-    """Image ids as two big-endian words."""
-    return sha256_words(parts)[:, :2]
 
 
 def survivor_rank(parts: Sequence[Part]) -> Int64[np.ndarray, " n"]:
@@ -201,7 +156,7 @@ def survivor_rank(parts: Sequence[Part]) -> Int64[np.ndarray, " n"]:
         is_curated=roles(parts, "curated"),
         area_px=width * height,
         num_bytes=numbers(column(parts, "described", "num_bytes"), null=0),
-        image_id=id_words(parts),
+        image_id=sha256_words(parts)[:, :2],
     )
 
 
@@ -214,9 +169,8 @@ def _load_rows(settings: RowsSettings) -> Work[DedupRowsTask]:
         order = np.arange(len(candidates))
         first = candidates[collapse_equal(sha256_words(parts)[candidates], order)]
         joined = candidates[first == candidates]
-        storage.write_vectors(attempt.out / DedupRowsFile.JOINED, joined)
-        storage.write_vectors(attempt.out / DedupRowsFile.FIRSTS, np.stack([candidates, first], axis=1))
-        facts = {"digests": row_digests(parts, joined), **write_pixel_rows(attempt.out, parts, joined)}
+        storage.write_vectors(attempt.out / FIRSTS, np.stack([candidates, first], axis=1))
+        facts = write_joined(attempt.out, parts, joined)
         return facts | {"num_rows": len(candidates), "num_joined": len(joined)}
 
     return work

@@ -1,37 +1,61 @@
-"""The saved edges, file by file: those at or above thresholds of the moment."""
+"""Edges as they are saved, a file for each pair of blocks, and those of them that decide.
+
+In the file a row counts from the first one of its block, and `EdgeFile` knows where that one stands. With
+global rows in it the file would change, and a join be done anew, whenever a pool that stands before grows.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
-from curation.dedup.edges import Edges, distinct, onto_roots, stars
-from curation.dedup.forest import Forest
-from curation.schema import EDGE_KINDS
+from curation import storage
+from curation.dedup.components import Forest
+from curation.dedup.edges import Edges, distinct, kind_column, onto_roots, stars
+from curation.schema import EDGE_KINDS, EDGES
 from curation.search.edges import limit_edges
-from pipelines.stages.copies.edge_files import EdgeFile, global_edges
+from pipelines.engine.step import FileRef
+from pipelines.rows.parts import read
 
+EDGES_FILE = "edges.parquet"
 # Edges held (25 MB) before a limit is applied for the first time.
 FIRST_LIMIT = 1 << 20
 
 
-def read_edges(file: EdgeFile, thresholds: Mapping[str, float]) -> Edges:
-    """The edges of one file at or above thresholds, by global rows."""
-    table = global_edges(file)
-    kind = _kind_codes(table)
-    floors = np.array([thresholds.get(name, np.inf) for name in EDGE_KINDS])
-    score = table["score"].to_numpy()
-    edges = Edges(table["a"].to_numpy(), table["b"].to_numpy(), score, kind)
-    return edges.take(score >= floors[kind])
+@dataclass(frozen=True)
+class EdgeFile:
+    """A file of edges, and the global rows from which it counts those of `a` and of `b`."""
+
+    file: FileRef
+    first_a: int = 0
+    first_b: int = 0
 
 
-def _kind_codes(table: pa.Table) -> np.ndarray:
+def write_edges(path: Path, edges: Edges) -> None:
+    """Leave edges as `schema.EDGES`."""
+    columns = (edges.a, edges.b, edges.score, kind_column(edges.kind))
+    storage.write_table(path, pa.Table.from_arrays([pa.array(column) for column in columns], schema=EDGES))
+
+
+def read_edges(file: EdgeFile) -> Edges:
+    """The edges of a file, by global rows."""
+    table = read(file.file)
     kind = table["kind"].unify_dictionaries().combine_chunks()
-    if isinstance(kind, pa.ChunkedArray):  # of no chunks, where the table is empty
-        return np.zeros(0, np.int8)
-    codes = np.array([EDGE_KINDS.index(name) for name in kind.dictionary.to_pylist()], np.int8)
-    return codes[kind.indices.to_numpy()]
+    codes = np.zeros(0, np.int8)
+    if not isinstance(kind, pa.ChunkedArray):  # of no chunks, where the table is empty
+        codes = np.array([EDGE_KINDS.index(name) for name in kind.dictionary.to_pylist()], np.int8)
+        codes = codes[kind.indices.to_numpy()]
+    a, b = table["a"].to_numpy() + file.first_a, table["b"].to_numpy() + file.first_b
+    return Edges(a, b, table["score"].to_numpy(), codes)
+
+
+def read_deciding(file: EdgeFile, thresholds: Mapping[str, float]) -> Edges:
+    """Those edges of a file that are at or above the threshold of their kind."""
+    edges = read_edges(file)
+    return edges.take(edges.reach(thresholds))
 
 
 class DecidingEdges:
@@ -50,6 +74,8 @@ class DecidingEdges:
         thresholds: the score from which a pair is an edge, by kind in use.
         num_rows: global rows.
         max_edges_per_row: the limit; None for none.
+        firsts: int64 (n, 2), every usable row, and the one with the same bytes that stood for it in the join;
+            None: equal bytes make no edges.
 
     Attributes:
         num_dropped: edges that the limit lets go here, after those that it took within pairs of blocks.
@@ -62,9 +88,11 @@ class DecidingEdges:
         *,
         num_rows: int,
         max_edges_per_row: int | None = None,
+        firsts: Int64[np.ndarray, "n 2"] | None = None,
     ) -> None:
         self._files = files
         self._thresholds = dict(thresholds)
+        self._exact = _exact_edges(np.zeros((0, 2), np.int64) if firsts is None else firsts)
         self._roots = self._find_roots(num_rows)
         self.num_dropped = 0
         self._limited: list[Edges] | None = None
@@ -81,15 +109,15 @@ class DecidingEdges:
         return {kind: forest.labels() for kind, forest in forests.items()}
 
     def _by_kind(self, file: EdgeFile) -> Iterator[tuple[str, Edges]]:
-        edges = read_edges(file, self._thresholds)
+        edges = read_deciding(file, self._thresholds)
         for kind in self._thresholds:
             yield kind, edges.take(edges.kind == EDGE_KINDS.index(kind))
 
     def _limit(self, kind: str, max_edges_per_row: int) -> Edges:
         held, next_limit = Edges.joined([]), FIRST_LIMIT
-        for last, edges in self._pieces(kind):
-            held = Edges.joined([held, edges])
-            if last or len(held) > next_limit:
+        for number, file in enumerate(self._files, 1):
+            held = Edges.joined([held, dict(self._moved(file))[kind]])
+            if number == len(self._files) or len(held) > next_limit:
                 held = distinct(held)
                 keep = limit_edges(held.a, held.b, held.score, max_edges_per_row=max_edges_per_row)
                 self.num_dropped += len(held) - int(keep.sum())
@@ -97,16 +125,13 @@ class DecidingEdges:
                 next_limit = max(next_limit, 2 * len(held))
         return held
 
-    def _pieces(self, kind: str) -> Iterator[tuple[bool, Edges]]:
-        for number, file in enumerate(self._files, 1):
-            yield number == len(self._files), dict(self._moved(file))[kind]
-
     def _moved(self, file: EdgeFile) -> Iterator[tuple[str, Edges]]:
         for kind, edges in self._by_kind(file):
             yield kind, onto_roots(edges, self._roots[kind]) if kind in self._roots else edges
 
     def __iter__(self) -> Iterator[Edges]:
-        """The pieces, in an order of their own that is always the same."""
+        """The pieces, in an order of their own that is always the same; equal bytes first."""
+        yield self._exact
         for kind, roots in self._roots.items():
             yield stars(kind, roots)
         if self._limited is not None:
@@ -114,3 +139,8 @@ class DecidingEdges:
             return
         for file in self._files:
             yield Edges.joined([edges for _, edges in self._moved(file)])
+
+
+def _exact_edges(firsts: Int64[np.ndarray, "n 2"]) -> Edges:
+    copied = firsts[firsts[:, 0] != firsts[:, 1]]
+    return Edges.of_kind("exact", copied.min(axis=1), copied.max(axis=1), np.ones(len(copied)))

@@ -17,7 +17,8 @@ from pipelines.engine.runner import Runner
 from pipelines.engine.step import AnyItem, AnyStep, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part
-from pipelines.stages.retrieve.by_lists_tasks import (
+from pipelines.stages.retrieve.neighbours import found_in
+from pipelines.stages.retrieve.tasks import (
     INDEX_FILE,
     Cuts,
     IndexSettings,
@@ -27,36 +28,25 @@ from pipelines.stages.retrieve.by_lists_tasks import (
     SearchSettings,
     SearchTask,
 )
-from pipelines.stages.retrieve.neighbours import found_in
 
 
 @dataclass(frozen=True)
 class IvfSearch:
-    """What one curated pool asks of an index.
+    """What one curated pool asks of an index."""
 
-    Args:
-        pool: its surviving images are the queries.
-        rule: by sample, searched by inverted lists.
-        cuts: blocks of the queries, whose results lie in files of their own; there is one.
-        parts: of the run.
-        alive: which rows survive.
-        seed: of the run.
-        threads: of a worker.
-    """
-
-    pool: str
-    rule: SampleRetrieval
-    cuts: Cuts
-    parts: tuple[Part, ...]
+    pool: str  # its surviving images are the queries
+    rule: SampleRetrieval  # searched by inverted lists
+    cuts: Cuts  # of the queries, each with files of its own for what is found; there is one
+    parts: tuple[Part, ...]  # of the run
     alive: FileRef
     seed: int
-    threads: int
+    threads: int  # of a worker
 
     @property
     def training(self) -> tuple[Step[IndexSettings, IndexTask], Item[IndexTask]]:
         """What trains its index."""
         settings = IndexSettings(self.rule.ivf, self.seed)
-        step = Step("retrieve_index", 1, settings, _load_train, "task", "retrieve", self.threads)
+        step = Step("retrieve_index", 2, settings, _load_train, "task", "retrieve", self.threads)
         return step, Item(IndexTask(self.parts, self.alive))
 
     @property
@@ -115,9 +105,9 @@ def _shards(searches: Sequence[IvfSearch], index: Receipt, run_dir: str) -> list
     first = searches[0]
     searched = [part for part in first.parts if part.role == "uncurated"]
     groups = make_groups(searched, [part.num_rows for part in searched], rows=first.rule.ivf.shard_rows)
-    file, spec, margin = index.file(run_dir, INDEX_FILE), _spec_of(index), index.facts["margin"]
+    file, spec = index.file(run_dir, INDEX_FILE), _spec_of(index)
     cuts = tuple(one.cuts for one in searches)
-    return [Item(SearchTask(group, first.parts, first.alive, file, spec, margin, cuts)) for group in groups]
+    return [Item(SearchTask(group, first.parts, first.alive, file, spec, cuts)) for group in groups]
 
 
 def _spec_of(index: Receipt) -> IvfSpec:

@@ -24,27 +24,13 @@ from pipelines.rows.ranks import id_rank
 from pipelines.stages.retrieve.exact_search import exact_neighbours, read_found, write_found
 from pipelines.stages.retrieve.list_search import judge_recall
 from pipelines.stages.retrieve.neighbours import Found, Queries, query_rows
-from pipelines.stages.retrieve.retrieve_tasks import (
+from pipelines.stages.retrieve.tasks import (
     HITS_FILE,
-    QUERIES_FILE,
     BlockSettings,
     BlockTask,
-    QueriesSettings,
-    QueriesTask,
     RetrieveSettings,
     RetrieveTask,
 )
-
-
-def load_queries(settings: QueriesSettings) -> Work[QueriesTask]:
-    """The rows of all queries."""
-
-    def work(attempt: Attempt[QueriesTask]) -> dict[str, Any]:
-        queries = query_rows(attempt.task.parts, attempt.task.alive, settings.pool)
-        storage.write_vectors(attempt.out / QUERIES_FILE, queries)
-        return {"num_queries": len(queries)}
-
-    return work
 
 
 def load_block(settings: BlockSettings) -> Work[BlockTask]:

@@ -17,15 +17,15 @@ from curation.search.topk import TopK
 from pipelines.engine.step import Attempt, Work
 from pipelines.rows.parts import gather_vectors, read_array, roles
 from pipelines.rows.ranks import id_rank
-from pipelines.stages.retrieve.by_lists_tasks import (
+from pipelines.stages.retrieve.exact_search import exact_neighbours, write_found
+from pipelines.stages.retrieve.neighbours import Queries, query_rows, rows_of
+from pipelines.stages.retrieve.tasks import (
     INDEX_FILE,
     IndexSettings,
     IndexTask,
     SearchSettings,
     SearchTask,
 )
-from pipelines.stages.retrieve.exact_search import exact_neighbours, write_found
-from pipelines.stages.retrieve.neighbours import Queries, query_rows, surviving
 
 
 def judge_recall(
@@ -36,9 +36,7 @@ def judge_recall(
     Args:
         found: of all queries.
         truth: of the sampled ones, exact.
-        spec: of the index.
-        rule: that they are searched by.
-        seed: of the run.
+        spec, rule, seed: of the search.
 
     Raises:
         ConfigError: the recall is under the one asked for.
@@ -71,7 +69,7 @@ def load_index(settings: IndexSettings) -> Work[IndexTask]:
         sample = gather_vectors(parts, "embeddings", drawn)
         trained = train_index(sample[nonzero_rows(sample)], spec, seed=seed)
         storage.write_vectors(attempt.out / INDEX_FILE, trained.index)
-        return {"spec": asdict(spec), "margin": trained.margin}
+        return {"spec": asdict(spec)}
 
     return work
 
@@ -85,10 +83,11 @@ def load_shard(settings: SearchSettings) -> Work[SearchTask]:
         spec = replace(task.spec, num_probes=min(settings.num_probes, task.spec.num_lists))
         for question in settings.questions:
             check_limits(spec, k=question.neighbours, device=settings.device)
-        trained = TrainedIvf(spec, np.array(read_array(task.index)), task.margin)
+        trained = TrainedIvf(spec, np.array(read_array(task.index)))
         # Rows count within the group meanwhile, so that what breaks ties is of its size and not of the run's.
-        rows, vectors = surviving(task.group, task.alive)
-        every = np.concatenate([np.arange(part.offset, part.offset + part.num_rows) for part in task.group])
+        every = rows_of(task.group)
+        rows = every[read_array(task.alive)[every]]
+        vectors = gather_vectors(task.group, "embeddings", rows)
         shard = IvfShard(np.searchsorted(every, rows), vectors, trained, device=settings.device)
         tie_rank = id_rank(task.group)
         for place, (question, cuts) in enumerate(zip(settings.questions, task.cuts, strict=True)):

@@ -1,4 +1,4 @@
-"""Curated images that ask for neighbours, those that may be, and where a search leaves what it found."""
+"""Curated images that ask for neighbours, and where a search leaves what it found."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,19 +29,9 @@ def query_rows(parts: Sequence[Part], alive: FileRef, pool: str) -> Int64[np.nda
     return np.flatnonzero(read_array(alive) & in_pools(parts, [pool]))
 
 
-def surviving(
-    parts: Sequence[Part], alive: FileRef
-) -> tuple[Int64[np.ndarray, " m"], Float16[np.ndarray, "m d"]]:
-    """Global rows and embeddings of the survivors of some parts."""
-    survives = read_array(alive)
-    rows = [part.offset + np.flatnonzero(of_part(survives, part)) for part in parts]
-    every = np.concatenate([np.zeros(0, np.int64), *rows])
-    return every, gather_vectors(parts, "embeddings", every)
-
-
-def of_part(values: np.ndarray, part: Part) -> np.ndarray:
-    """The values of a part's rows, out of those of all."""
-    return values[part.offset : part.offset + part.num_rows]
+def rows_of(parts: Sequence[Part]) -> Int64[np.ndarray, " n"]:
+    """All global rows of some parts."""
+    return np.concatenate([np.arange(part.offset, part.offset + part.num_rows) for part in parts])
 
 
 def found_in(receipt: Receipt, run_dir: str, name: str = "") -> Found:

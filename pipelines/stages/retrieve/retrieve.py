@@ -8,33 +8,35 @@ What does the work is imported where it is loaded: it brings torch, for which no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from curation import storage
 from curation.retrieve import ClusterRetrieval, Retrieval, SampleRetrieval
 from curation.search.ivf_config import IvfConfig
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part, read_array, roles
 from pipelines.stages.cluster.cluster import Clusters
 from pipelines.stages.retrieve.by_lists import IvfSearch, run_ivf
-from pipelines.stages.retrieve.by_lists_tasks import Cuts, Searched
-from pipelines.stages.retrieve.neighbours import Found, found_in, query_rows
-from pipelines.stages.retrieve.retrieve_tasks import (
+from pipelines.stages.retrieve.neighbours import found_in, query_rows
+from pipelines.stages.retrieve.tasks import (
     HITS_FILE,
     QUERIES_FILE,
     BlockSettings,
     BlockTask,
+    Cuts,
     Labels,
     QueriesSettings,
     QueriesTask,
     RetrieveSettings,
     RetrieveTask,
+    Searched,
 )
 
 # An item searches so many queries, which bounds vectors and results in memory, …
@@ -109,55 +111,33 @@ def _put_together(
 
 def _search(runner: Runner, step: RetrieveStep, item: Item[RetrieveTask]) -> Receipt:
     """Do a pool's search, in items of its own where it is large; by clusters there is none."""
-    rule = step.settings.rule
+    rule, task = step.settings.rule, item.task
     if rule.method != "sample" or not runner.has_to_do(step, item):
         return runner.run_one(step, item)
-    parts = item.task.parts
-    queries = query_rows(parts, item.task.alive, step.settings.pool)
+    queries = query_rows(task.parts, task.alive, step.settings.pool)
     cuts = _cuts(len(queries))
-    searched = [part for part in parts if part.role == "uncurated"]
+    searched = [part for part in task.parts if part.role == "uncurated"]
     groups = make_groups(searched, [part.num_rows for part in searched], rows=TARGET_ROWS)
     num_gpus = int(rule.device == "cuda")
     if len(cuts) * len(groups) <= 1:
         return runner.run_one(replace(step, num_gpus=num_gpus), item)
-    settings = BlockSettings(rule.neighbours, rule.device)
-    search = Step(
-        "retrieve_blocks", 2, settings, _load_block, "task", "retrieve", step.threads, num_gpus=num_gpus
-    )
-    blocks = [_Block(cut, _with_rows(parts, queries[slice(*cut)])) for cut in cuts]
-    return _search_blocks(runner, step, item, search=search, pairs=list(product(blocks, groups)))
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A block of queries, first and last + 1 of them, and the parts that they lie in."""
-
-    cut: tuple[int, int]
-    parts: tuple[Part, ...]
-
-
-def _search_blocks(
-    runner: Runner,
-    step: RetrieveStep,
-    item: Item[RetrieveTask],
-    *,
-    search: Step[BlockSettings, BlockTask],
-    pairs: Sequence[tuple[_Block, tuple[Part, ...]]],
-) -> Receipt:
-    """Search every block of queries, in the parts that they lie in, in every group of the pool's parts."""
-    list_queries = Step(
-        "retrieve_queries", 1, QueriesSettings(step.settings.pool), _load_queries, "task", "retrieve"
-    )
-    to_list = Item(QueriesTask(item.task.parts, item.task.alive))
+    settings = QueriesSettings(step.settings.pool)
+    list_queries = Step("retrieve_queries", 1, settings, _load_queries, "task", "retrieve")
+    to_list = Item(QueriesTask(task.parts, task.alive))
     [listed] = runner.run_inside(list_queries, [to_list])
-    file, alive = listed.file(runner.run_dir, QUERIES_FILE), item.task.alive
-    items = [Item(BlockTask(file, block.cut, block.parts, group, alive)) for block, group in pairs]
+    file = listed.file(runner.run_dir, QUERIES_FILE)
+    of_cut = [(cut, _with_rows(task.parts, queries[slice(*cut)])) for cut in cuts]  # a tuple is hashed once
+    items = [Item(BlockTask(file, cut, own, group, task.alive)) for cut, own in of_cut for group in groups]
+    wanted = BlockSettings(rule.neighbours, rule.device)
+    search = Step(
+        "retrieve_blocks", 2, wanted, _load_block, "task", "retrieve", step.threads, num_gpus=num_gpus
+    )
     with runner.progress.step(search.name, total=len(items), done=0) as advance:
         receipts = runner.run_inside(search, items, advance=advance)
-    of_block: dict[tuple[int, int], list[Found]] = {}
-    for one, receipt in zip(items, receipts, strict=True):
-        of_block.setdefault(one.task.cut, []).append(found_in(receipt, runner.run_dir))
-    receipt = _put_together(runner, step, item, Searched(tuple(map(tuple, of_block.values()))))
+    found = [found_in(receipt, runner.run_dir) for receipt in receipts]
+    starts = range(0, len(found), len(groups))
+    blocks = tuple(tuple(found[start : start + len(groups)]) for start in starts)
+    receipt = _put_together(runner, step, item, Searched(blocks))
     runner.forget(search, items)
     runner.forget(list_queries, [to_list])
     return receipt
@@ -175,9 +155,12 @@ def _load(settings: RetrieveSettings) -> Work[RetrieveTask]:
 
 
 def _load_queries(settings: QueriesSettings) -> Work[QueriesTask]:
-    from pipelines.stages.retrieve.find_hits import load_queries
+    def work(attempt: Attempt[QueriesTask]) -> dict[str, Any]:
+        queries = query_rows(attempt.task.parts, attempt.task.alive, settings.pool)
+        storage.write_vectors(attempt.out / QUERIES_FILE, queries)
+        return {"num_queries": len(queries)}
 
-    return load_queries(settings)
+    return work
 
 
 def _load_block(settings: BlockSettings) -> Work[BlockTask]:

@@ -75,11 +75,8 @@ def select_images(
     step = Step("select", 1, settings, _load, "task", "select")
     task = SelectTask(tuple(parts), clusters.alive, tuple(hits.items()), hierarchy if is_balanced else None)
     receipt = runner.run_one(step, Item(task))
-
-    def file(name: SelectFile) -> FileRef:
-        return receipt.file(runner.run_dir, name)
-
-    return Outcomes(file(SelectFile.OUTCOME), file(SelectFile.BY), file(SelectFile.SCORE), receipt.digest)
+    outcome, by, score = (receipt.file(runner.run_dir, name) for name in SelectFile)
+    return Outcomes(outcome, by, score, receipt.digest)
 
 
 def _load(settings: SelectSettings) -> Work[SelectTask]:

@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curation import schema
-from curation.dedup.decontaminate import DecontaminateConfig, HoldoutEdges, exact_leaks, leaks
+from curation.dedup.decontaminate import DecontaminateConfig, exact_leaks, leaks
+from curation.dedup.edges import Edges
 
 EXACT, PHASH, COSINE = (schema.EDGE_KINDS.index(kind) for kind in ("exact", "phash", "cosine"))
 
 
-def edges_of(rows: list[tuple[int, int, float, int]]) -> HoldoutEdges:
+def edges_of(rows: list[tuple[int, int, float, int]]) -> Edges:
     row, holdout, score, kind = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return HoldoutEdges(
+    return Edges(
         np.array(row, np.int64), np.array(holdout, np.int64), np.array(score, float), np.array(kind, np.int8)
     )
 
@@ -94,8 +95,8 @@ def test_equal_bytes_leak():
     is_holdout = np.array([False, False, True, True, True, False, False])
     edges = exact_leaks(codes, is_holdout=is_holdout, rank=np.array([0, 1, 5, 4, 2, 3, 6]))
     # Row 0 equals the holdout rows 2 and 3, of which 3 ranks first; 1 and 5 equal each other alone.
-    assert edges.row.tolist() == [0]
-    assert edges.holdout.tolist() == [3]
+    assert edges.a.tolist() == [0]
+    assert edges.b.tolist() == [3]
     table = leaks(edges, rank=np.arange(7))
     assert table["kind"].to_pylist() == ["exact"]
 

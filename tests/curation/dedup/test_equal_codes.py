@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.dedup.equal_codes import collapse_equal
+from curation.dedup.components import collapse_equal
 
 
 def sha256_words(contents: list[bytes]) -> np.ndarray:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from curation.dedup import forest as module
-from curation.dedup.forest import Forest
+from curation.dedup import components as module
+from curation.dedup.components import Forest
 
 
 def labels_of(num_rows: int, a: np.ndarray, b: np.ndarray, *, cuts: list[int]) -> np.ndarray:

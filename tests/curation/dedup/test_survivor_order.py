@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from curation.dedup.survivor_order import survivor_order
+from curation.dedup.components import survivor_order
 
 
 def test_survivor_order_by_hand():

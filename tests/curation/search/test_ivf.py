@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.errors import ConfigError
-from curation.search.exact import cosine_pairs
-from curation.search.ivf import choose_index, ivf_pairs, ivf_top_k, train_index
+from curation.search.ivf import IvfShard, TrainedIvf, check_limits, choose_index, train_index
 from curation.search.ivf_config import IvfConfig
 from curation.search.recall import top_k_recall
-from curation.search.topk import top_k
+from curation.search.topk import TopK, merge_top_k, top_k
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
@@ -36,6 +35,13 @@ def trained_on(vectors: np.ndarray, **settings: object):
     return train_index(vectors[vectors.any(axis=1)], spec, seed=0)
 
 
+def nearest(
+    queries: np.ndarray, parts: list[tuple[np.ndarray, np.ndarray]], trained: TrainedIvf, *, k: int
+) -> TopK:
+    """The best of what each shard finds."""
+    return merge_top_k([IvfShard(rows, own, trained).nearest(queries, k=k) for rows, own in parts])
+
+
 def test_index_by_hand():
     config = IvfConfig(memory_bytes=1 << 30, shard_rows=10**6, pq_bytes=48)
 
@@ -58,7 +64,7 @@ def test_every_list_visited_is_exact(codes):
     vectors = pool(0, 600)
     queries = pool(1, 40)
     trained = trained_on(vectors, codes=codes, refine=75)
-    got = ivf_top_k(queries, shards(vectors, 100, 150, 150), trained, k=8)
+    got = nearest(queries, shards(vectors, 100, 150, 150), trained, k=8)
     expected = top_k(queries, shards(vectors), k=8)
     np.testing.assert_array_equal(got.index, expected.index)
     np.testing.assert_array_equal(got.score, expected.score)
@@ -72,21 +78,13 @@ def test_every_list_visited_is_exact(codes):
 def test_what_is_found_is_scored_exactly(seed, codes, probes):
     vectors = pool(seed, 500)
     trained = trained_on(vectors, codes=codes, num_probes=probes)
-    expected = cosine_pairs(vectors, vectors, threshold=0.6, same=False)
-    truth = dict(zip(zip(expected.a, expected.b + 1000, strict=True), expected.score, strict=True))
-    pairs = ivf_pairs(vectors, shards(vectors, 250), trained, threshold=0.6)
-    found = dict(zip(zip(pairs.a, pairs.b, strict=True), pairs.score, strict=True))
-    assert found.items() <= truth.items()
-    assert len(found) == len(pairs.a)
-    if probes == 20:
-        assert len(found) >= (1 if codes == "flat" else 0.98) * len(truth)
-    nearest = ivf_top_k(vectors, shards(vectors, 250), trained, k=5)
-    for query, rows in enumerate(nearest.index):
+    found = nearest(vectors, shards(vectors, 250), trained, k=5)
+    for query, rows in enumerate(found.index):
         for place in np.flatnonzero(rows >= 0):
             row = rows[place] - 1000
             score = float(vectors[query].astype(np.float64) @ vectors[row].astype(np.float64))
-            assert nearest.score[query, place] == score
-    assert (np.diff(np.where(nearest.index >= 0, nearest.score, -2.0), axis=1) <= 0).all()
+            assert found.score[query, place] == score
+    assert (np.diff(np.where(found.index >= 0, found.score, -2.0), axis=1) <= 0).all()
 
 
 def test_recall_of_neighbours():
@@ -94,7 +92,7 @@ def test_recall_of_neighbours():
     exact = top_k(queries, shards(vectors), k=10)
     recalls = []
     for probes in (1, 4, 20):
-        found = ivf_top_k(queries, shards(vectors), trained_on(vectors, num_probes=probes), k=10)
+        found = nearest(queries, shards(vectors), trained_on(vectors, num_probes=probes), k=10)
         recall = top_k_recall(found.score, exact.score)
         hits = [len(set(f[f >= 0]) & set(e[e >= 0])) for f, e in zip(found.index, exact.index, strict=True)]
         assert recall.estimate == sum(hits) / 1990  # one query has no vector
@@ -111,41 +109,29 @@ def test_flat_lists_find_what_faiss_finds():
     index.add(vectors.astype(np.float32))
     index.nprobe = 3
     _, expected = index.search(vectors.astype(np.float32), 5)
-    got = ivf_top_k(vectors, shards(vectors), trained, k=5)
+    got = nearest(vectors, shards(vectors), trained, k=5)
     assert (np.sort(got.index - 1000, axis=1) == np.sort(expected, axis=1)).mean() > 0.99  # but for ties
 
 
 def test_limits_have_names():
     vectors = pool(5, 600)
-    trained = trained_on(vectors)
+    trained, rows = trained_on(vectors), np.arange(len(vectors))
     with pytest.raises(ConfigError, match="no neighbours"):
-        ivf_top_k(vectors, shards(vectors), trained, k=0)
+        IvfShard(rows, vectors, trained).nearest(vectors, k=0)
     with pytest.raises(ConfigError, match=r"neighbours.*at most 2048"):
-        ivf_top_k(vectors, shards(vectors), trained, k=2049, device="gpu")
+        check_limits(trained.spec, k=2049, device="gpu")
     with pytest.raises(ConfigError, match="train an index"):
         trained_on(vectors[:15])
     if not getattr(faiss, "get_num_gpus", int)():
         with pytest.raises(ConfigError, match="faiss-gpu"):
-            ivf_top_k(vectors, shards(vectors), trained, k=5, device="gpu")
-
-
-def test_limited_pairs_and_empty_shards():
-    vectors = pool(6, 300)
-    trained = trained_on(vectors)
-    pairs = ivf_pairs(vectors, shards(vectors, 0), trained, threshold=0.5, max_edges_per_row=2)
-    everything = ivf_pairs(vectors, shards(vectors), trained, threshold=0.5)
-    assert pairs.num_dropped == len(everything.a) - len(pairs.a) > 0
-    nothing = ivf_pairs(vectors[:0], [], trained, threshold=0.5)
-    assert len(nothing.a) == 0
+            IvfShard(rows, vectors, trained, device="gpu")
 
 
 def test_one_row_one_list_and_nobody_who_asks():
     vectors = pool(7, 40)
     nobody = vectors[:0]
     trained = train_index(vectors[:1], choose_index(IvfConfig(num_lists=1), num_rows=1, dim=32), seed=0)
-    found = ivf_top_k(vectors[:2], shards(vectors[:1]), trained, k=3)
+    found = nearest(vectors[:2], shards(vectors[:1]), trained, k=3)
     assert found.index.tolist() == [[1000, -1, -1]] * 2
-    assert ivf_top_k(nobody, shards(vectors[:1]), trained, k=3).index.shape == (0, 3)
-    assert (ivf_top_k(vectors[:2], shards(nobody), trained, k=3).index == -1).all()
-    assert len(ivf_pairs(nobody, shards(vectors[:1]), trained, threshold=-1.0).a) == 0
-    assert ivf_pairs(vectors[:1], shards(vectors[:1]), trained, threshold=0.5).b.tolist() == [1000]
+    assert nearest(nobody, shards(vectors[:1]), trained, k=3).index.shape == (0, 3)
+    assert (nearest(vectors[:2], shards(nobody), trained, k=3).index == -1).all()

@@ -1,17 +1,14 @@
 """Which components, and which of their members, the page shows."""
 
 import numpy as np
-import pyarrow as pa
 
-from curation.schema import EDGES
+from curation.dedup.edges import Edges
 from pipelines.report.duplicates import MAX_MEMBERS, choose_components, choose_members
 
 
-def edges(*rows: tuple[int, int, float]) -> pa.Table:
-    names = ("a", "b", "score")
-    return pa.Table.from_pylist(
-        [dict(zip(names, row, strict=True)) | {"kind": "phash"} for row in rows], EDGES
-    )
+def edges(*rows: tuple[int, int, float]) -> Edges:
+    a, b, score = (np.array([row[i] for row in rows]) for i in range(3))
+    return Edges.of_kind("phash", a, b, score)
 
 
 def test_components_shown_by_hand() -> None:
@@ -38,4 +35,4 @@ def test_members_lead_with_representative_weakest_link_and_hub() -> None:
     assert len(members) == len(set(members)) == MAX_MEMBERS
     assert 500 not in members
     assert choose_members(rows, star, leader=99, first=[55, 41])[:4] == [99, 55, 41, 40]
-    assert choose_members(np.array([4, 5]), EDGES.empty_table(), leader=None) == [4, 5]
+    assert choose_members(np.array([4, 5]), Edges.joined([]), leader=None) == [4, 5]

@@ -22,10 +22,8 @@ from pipelines.rows.parts import Part, read
 from pipelines.stages.copies import cell_groups
 from pipelines.stages.copies.blocks import HASHES_AND_VECTORS, Block, JoinedPart
 from pipelines.stages.copies.cell_join import CellJoin, cell_join
-from pipelines.stages.copies.edge_files import EdgeFile
-from pipelines.stages.copies.join_rule import JoinRule
+from pipelines.stages.copies.saved_edges import EdgeFile
 
-RULE = JoinRule(phash_radius=None, cosine_from=0.6)
 SIZES = (90, 10, 150, 64, 186)
 
 
@@ -83,7 +81,7 @@ def runner_of(folder: Path) -> Runner:
 
 
 def by_cells(search: CellsConfig) -> CellJoin:
-    return CellJoin("edges", "dedup", RULE, search, seed=0)
+    return CellJoin("dedup", search, 0.6, max_edges_per_row=None, seed=0, threads=1)
 
 
 def edges_of(files: Sequence[EdgeFile]) -> dict[tuple[int, int], float]:
@@ -117,7 +115,7 @@ def test_where_every_cell_is_visited_the_join_is_exact(tmp_path, vectors, joined
     assert {p: s for p, s in got.items() if not set(p) & copies} == rest
     of_seven = {p: s for p, s in expected.items() if 7 in p and not set(p) <= copies}
     assert of_seven.items() <= got.items()
-    (recall,) = runner.receipts["edges_recall"]
+    (recall,) = runner.receipts["dedup_cell_edges_recall"]
     assert recall.facts["recall"]["estimate"] == 1.0
     assert recall.facts["recall"]["num_pairs"] > 50
 
@@ -127,7 +125,7 @@ def test_probes_are_chosen_and_recall_is_what_was_found(tmp_path, vectors, joine
     blocks = blocks_of(tmp_path, vectors, joined, SIZES)
     search = CellsConfig(num_cells=40, min_recall=0.9, recall_rows=10**4)
     got = edges_of(cell_join(runner, by_cells(search), blocks))
-    (facts,) = [receipt.facts for receipt in runner.receipts["edges_recall"]]
+    (facts,) = [receipt.facts for receipt in runner.receipts["dedup_cell_edges_recall"]]
     assert facts["num_probes"] < 40
     distinct = np.setdiff1d(joined, range(300, 310))
     expected = exact_edges(vectors, distinct)
@@ -142,7 +140,7 @@ def test_a_result_under_the_recall_asked_for_is_refused(tmp_path, vectors, joine
     search = CellsConfig(num_cells=60, num_probes=1, min_recall=0.999)
     with pytest.raises(ConfigError, match=r"too few.*recall 0\.\d+ with 1 probe of 60.*num_probes"):
         cell_join(runner, by_cells(search), blocks)
-    assert "edges" not in runner.receipts  # before the work, not after
+    assert "dedup_cell_edges" not in runner.receipts  # before the work, not after
 
 
 def test_chunks_and_resume_change_nothing(tmp_path, vectors, joined, monkeypatch):
@@ -158,7 +156,7 @@ def test_chunks_and_resume_change_nothing(tmp_path, vectors, joined, monkeypatch
     assert cell_join(again, by_cells(search), blocks) == first
     assert (lost / "edges.parquet").read_bytes() == content
     assert [(s.name, s.num_items - s.num_done) for s in again.states if s.num_done < s.num_items] == [
-        ("edges", 1)
+        ("dedup_cell_edges", 1)
     ]
 
 
@@ -185,7 +183,7 @@ def test_a_pool_of_nothing_and_of_little(tmp_path, num_rows):
     runner = runner_of(tmp_path / "run")
     files = cell_join(runner, by_cells(CellsConfig()), blocks)
     assert edges_of(files) == ({} if num_rows == 1 else {(1, 2): 1.0})
-    (recall,) = runner.receipts["edges_recall"]
+    (recall,) = runner.receipts["dedup_cell_edges_recall"]
     assert recall.facts["recall"]["num_pairs"] == 0
 
 

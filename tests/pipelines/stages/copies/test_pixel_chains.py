@@ -12,7 +12,7 @@ from test_poor_hashes import dropped, lineage, save
 from curation.dedup.config import DedupConfig
 from curation.dedup.edges import Edges
 from curation.dedup.likeness import Likeness
-from pipelines.stages.copies.components import EveryEdge, component_labels
+from pipelines.stages.copies.components import component_labels
 
 
 def greys(levels: Sequence[int]) -> dict[str, Image.Image]:
@@ -78,8 +78,7 @@ def test_chains_of_two_kinds(
         Edges.of_kind(kind, *np.array(pairs, np.int64).reshape(-1, 2).T, np.full(len(pairs), 0.95))
         for kind, pairs in (("phash", by_hash), ("pixels", by_pixels))
     ]
-    every: Any = EveryEdge(Edges.joined([]), edges)  # type: ignore[arg-type]
     comparer: Any = Alike(*by_hash, *by_pixels)
-    labels, num_cut = component_labels(every, comparer, rank=np.arange(4), rule=DedupConfig())
+    labels, num_cut = component_labels(edges, comparer, rank=np.arange(4), rule=DedupConfig())
     assert labels.tolist() == expected
     assert num_cut == int(expected != [0] * 4)

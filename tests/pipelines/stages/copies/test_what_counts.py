@@ -10,14 +10,14 @@ from curation.dedup.decontaminate import DecontaminateConfig
 from pipelines.engine.digest import digest_of, narrowed
 from pipelines.engine.step import FileRef, Item, Step
 from pipelines.rows.parts import Part
-from pipelines.stages.copies.blocks import HASHES_AND_VECTORS, Block, joined_parts, make_blocks
-from pipelines.stages.copies.cell_tasks import AssignedBlock, AssignTask, GroupTask
+from pipelines.stages.copies.blocks import HASHES_AND_VECTORS, Block, JoinedPart, make_blocks
+from pipelines.stages.copies.cell_groups import AssignedBlock, AssignTask, GroupTask
 from pipelines.stages.copies.components import files_compared
 from pipelines.stages.copies.decontaminate import LeaksSettings
 from pipelines.stages.copies.dedup import ComponentsSettings
-from pipelines.stages.copies.edge_files import EdgeFile
+from pipelines.stages.copies.join import JoinRule, JoinTask
 from pipelines.stages.copies.join import _load as load_join
-from pipelines.stages.copies.join_rule import JoinRule, JoinTask
+from pipelines.stages.copies.saved_edges import EdgeFile
 
 
 def file(name: str) -> FileRef:
@@ -33,7 +33,8 @@ def part(number: int, pool: str, offset: int, **files: FileRef) -> Part:
 
 
 def block(one: Part, rows: str = "all") -> Block:
-    [made] = make_blocks(joined_parts([one], [rows], takes=lambda _: True), ROWS, block_rows=10)
+    joined = [JoinedPart(one, rows, one.num_rows)]
+    [made] = make_blocks(joined, ROWS, block_rows=10, files=HASHES_AND_VECTORS)
     return made
 
 
@@ -68,25 +69,26 @@ def test_a_block_holds_what_its_digest_is_about_alone() -> None:
 
 
 def test_parts_are_cut_into_blocks_of_one_pool() -> None:
-    parts = [part(i, pool, 10 * i) for i, pool in enumerate(("web", "web", "web", "books", "aside", "books"))]
-    counted = joined_parts(
-        parts, list("abcdef"), takes=lambda pool: pool != "aside", counts=[1, 9, 5, 2, 0, 1]
-    )
-    blocks = make_blocks(counted, ROWS, block_rows=10)
+    pools, counts = ("web", "web", "web", "books", "books"), (1, 9, 5, 2, 1)
+    counted = [
+        JoinedPart(part(i, pool, 10 * i), rows, num)
+        for i, (pool, rows, num) in enumerate(zip(pools, "abcdf", counts, strict=True))
+    ]
+    blocks = make_blocks(counted, ROWS, block_rows=10, files=HASHES_AND_VECTORS)
     assert [one.digests for one in blocks] == [("a", "b"), ("c",), ("d", "f")]
     assert [one.first_row for one in blocks] == [0, 20, 30]
-    assert make_blocks([], ROWS, block_rows=10) == []
+    assert make_blocks([], ROWS, block_rows=10, files=HASHES_AND_VECTORS) == []
 
 
 def test_what_a_join_runs_on_is_no_part_of_its_identity() -> None:
     item = Item(JoinTask(block(part(1, "web", 10)), block(part(2, "web", 20)), False))
 
     def identity(**changed: Any) -> str:
-        rule = replace(JoinRule(phash_radius=6, cosine_from=0.9), **changed)
+        rule = replace(JoinRule(phash_radius=6, cosine_threshold=0.9), **changed)
         return Step("join", 4, rule, load_join, "task", "dedup").identity(item)
 
     assert identity() == identity(backend="cuda", threads=8)
-    others = [{"phash_radius": 5}, {"cosine_from": 0.8}, {"pca_radius": 1}, {"pixels": True}]
+    others = [{"phash_radius": 5}, {"cosine_threshold": 0.8}, {"pca_radius": 1}, {"pixels": True}]
     others += [{"max_edges_per_row": 3}, {"every_left": True}]
     assert len({identity(), *(identity(**other) for other in others)}) == 7
 

@@ -11,8 +11,7 @@ from curation.select import BalancedSampling, SelectConfig
 from pipelines.engine.step import FileRef, Item, Step
 from pipelines.rows.parts import Part
 from pipelines.stages.retrieve import by_lists, retrieve, select
-from pipelines.stages.retrieve.by_lists_tasks import Searched
-from pipelines.stages.retrieve.retrieve_tasks import RetrieveTask
+from pipelines.stages.retrieve.tasks import RetrieveTask, Searched
 
 SAMPLE = SampleRetrieval()
 IVF = SampleRetrieval(search="ivf")

@@ -5,13 +5,13 @@ from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from curation import storage
 from curation.dedup.components import choose_representatives, components
 from curation.dedup.edges import Edges, distinct
 from curation.dedup.health import component_health
+from curation.schema import EDGE_KINDS, EDGES
 from curation.search.binary import hamming_pairs
 from curation.search.cell_join import Visitors, join_cells
 from curation.search.cells import nearest_cells
@@ -19,8 +19,13 @@ from curation.search.collapse import collapsed_pairs, equal_vectors
 from curation.search.edges import Pairs
 from curation.search.exact import cosine_pairs
 from pipelines.engine.step import FileRef
-from pipelines.stages.copies.edge_files import EdgeFile, edge_table
-from pipelines.stages.copies.saved_edges import DecidingEdges
+from pipelines.stages.copies.saved_edges import (
+    DecidingEdges,
+    EdgeFile,
+    read_deciding,
+    read_edges,
+    write_edges,
+)
 
 NUM = 240
 THRESHOLDS = {"phash": 1 - 3 / 64, "cosine": 0.9}
@@ -51,12 +56,36 @@ def save(
         near = hamming_pairs(hashes[i:j], hashes[k:m], radius=3, same=same, max_edges_per_row=limit)
         search = partial(cosine_pairs, threshold=floor, same=same, dtype="fp32", max_edges_per_row=limit)
         alike = collapsed_pairs(vectors[i:j], vectors[k:m], same=same, search=search)
-        tables = [edge_table(p.a, p.b, p.score, kind=n) for n, p in (("phash", near), ("cosine", alike))]
+        pieces = [Edges.of_kind(n, p.a, p.b, p.score) for n, p in (("phash", near), ("cosine", alike))]
         path = folder / f"{i}-{k}.parquet"
-        storage.write_table(path, pa.concat_tables(tables).unify_dictionaries())
+        write_edges(path, Edges.joined(pieces))
         sha256, num_bytes = storage.sha256_file(str(path))
         files.append(EdgeFile(FileRef(str(path), num_bytes, sha256), i, k))
     return files
+
+
+def test_a_file_is_read_as_it_was_written_wherever_its_blocks_stand(tmp_path: Path) -> None:
+    names = ["cosine", "phash", "pixels", "cosine"]
+    kind = np.array([EDGE_KINDS.index(name) for name in names], np.int8)
+    edges = Edges(np.array([0, 0, 3, 4]), np.array([1, 2, 0, 9]), np.array([0.9, 1.0, 0.95, 0.7]), kind)
+    write_edges(tmp_path / "edges.parquet", edges)
+    assert storage.read_table(str(tmp_path / "edges.parquet")).schema == EDGES
+    sha256, num_bytes = storage.sha256_file(str(tmp_path / "edges.parquet"))
+    file = FileRef(str(tmp_path / "edges.parquet"), num_bytes, sha256)
+    found = read_edges(EdgeFile(file, 100, 5000))
+    assert (found.a - 100).tolist() == edges.a.tolist()
+    assert (found.b - 5000).tolist() == edges.b.tolist()
+    assert (found.score.tolist(), found.kind.tolist()) == (edges.score.tolist(), kind.tolist())
+    deciding = read_deciding(EdgeFile(file), {"cosine": 0.9, "pixels": 0.96})
+    assert list(zip(deciding.a.tolist(), deciding.b.tolist(), strict=True)) == [(0, 1)]
+
+
+def test_equal_bytes_come_first() -> None:
+    firsts = np.array([[0, 0], [2, 1], [1, 1], [4, 0]])
+    [exact] = DecidingEdges([], THRESHOLDS, num_rows=5, firsts=firsts)
+    assert list(zip(exact.a.tolist(), exact.b.tolist(), strict=True)) == [(1, 2), (0, 4)]
+    assert set(exact.kind.tolist()) == {EDGE_KINDS.index("exact")}
+    assert (exact.score == 1).all()
 
 
 def everything(edges: DecidingEdges) -> list[tuple[int, int, float]]:
@@ -158,7 +187,7 @@ def test_at_the_limit_equal_cosines_go_by_row_on_every_backend(
 
 
 def save_edges(path: Path, pairs: Pairs, *, first_a: int = 0, first_b: int = 0) -> EdgeFile:
-    storage.write_table(path, edge_table(pairs.a, pairs.b, pairs.score, kind="cosine"))
+    write_edges(path, Edges.of_kind("cosine", pairs.a, pairs.b, pairs.score))
     sha256, num_bytes = storage.sha256_file(str(path))
     return EdgeFile(FileRef(str(path), num_bytes, sha256), first_a, first_b)
 
