@@ -1,9 +1,8 @@
-"""Copies among vectors in one call, and the scores of pairs."""
+"""The scores of pairs."""
 
 import numpy as np
 
-from curation.dedup.components import components
-from curation.dedup.cosines import copies_among, cosine_scores
+from curation.dedup.cosines import cosine_scores
 
 
 def drawn(seed: int, num_rows: int) -> np.ndarray:
@@ -15,23 +14,6 @@ def drawn(seed: int, num_rows: int) -> np.ndarray:
     rows[rng.integers(num_rows, size=20)] = rows[3]
     rows[rng.integers(num_rows, size=5)] = 0
     return rows
-
-
-def test_by_hand() -> None:
-    vectors = np.array([[1, 0], [0, 0], [0.8, 0.6], [0, 1], [1, 0], [0, 0]], np.float16)
-    assert copies_among(vectors, threshold=0.9).tolist() == [0, 1, 2, 3, 0, 5]
-    assert copies_among(vectors, threshold=0.75).tolist() == [0, 1, 0, 3, 0, 5]  # 0.8 to the first
-    assert copies_among(vectors, threshold=0.5).tolist() == [0, 1, 0, 0, 0, 5]  # and 0.6 to the fourth
-    assert copies_among(vectors[:0], threshold=0.5).tolist() == []
-
-
-def test_they_are_the_components_of_all_pairs() -> None:
-    vectors = drawn(0, 200)
-    exact = vectors.astype(np.float64)
-    a, b = np.nonzero(np.triu(exact @ exact.T >= 0.85, 1))
-    labels = copies_among(vectors, threshold=0.85)
-    assert labels.tolist() == components(200, a, b).tolist()
-    assert 9 < len(set(labels.tolist())) < 200
 
 
 def test_scores() -> None:
