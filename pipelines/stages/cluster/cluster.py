@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float16, Int64
 
 from curation import storage
 from curation.cluster.config import default_num_clusters
+from curation.cluster.schedule import training_rows
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.inner import InnerSteps, run_in_steps
@@ -146,8 +147,6 @@ class _Rows:
 
 
 def _choose_rows(task: ClusterTask | ClusterRowsTask, settings: ClusterSettings) -> _Rows:
-    from curation.cluster.kmeans import training_rows
-
     rule = settings.config
     alive = survivors(task.parts, task.copies, task.leaks)
     pool = np.flatnonzero(alive & roles(task.parts, "uncurated"))

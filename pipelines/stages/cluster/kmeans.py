@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from curation import storage
-from curation.cluster.stopping import Evaluation, is_finished
+from curation.cluster.schedule import Evaluation, is_finished, seeding_rows
 from pipelines.engine.inner import FOUND_BY_PLACE, InnerSteps, States
 from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, gather_vectors, read_array, vector_blocks
@@ -145,7 +145,6 @@ def load_state(settings: KMeansSettings) -> Work[StateTask]:
 
 
 def _seeds(made_from: Sampled | Drawn, settings: KMeansSettings) -> Float32[np.ndarray, "k d"]:
-    from curation.cluster.kmeans import seeding_rows
     from curation.cluster.seeding import centroids_of, seed_centroids
 
     k, seed = settings.num_clusters, settings.seed

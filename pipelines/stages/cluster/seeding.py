@@ -16,7 +16,7 @@ from jaxtyping import Float16, Int64
 
 from curation import storage
 from curation.cluster.config import num_seeding_rows
-from curation.cluster.seeding_rounds import num_rounds
+from curation.cluster.schedule import num_rounds, seeding_rows
 from pipelines.engine.inner import FOUND_BY_PLACE, InnerSteps, States
 from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, gather_vectors, read_array
@@ -156,7 +156,6 @@ def _num_drawn(draws: Sequence[Receipt]) -> int:
 
 def load_samples(settings: KMeansSettings) -> Work[SampleTask]:
     """The vectors of a group of the sample."""
-    from curation.cluster.kmeans import seeding_rows
 
     def work(attempt: Attempt[SampleTask]) -> dict[str, Any]:
         task, rows = attempt.task, read_array(attempt.task.rows)

@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
 
+from curation.cluster.schedule import num_rounds, sample_rows
 from curation.cluster.seeding import (
     centroids_of,
     draw_seeds,
     nearest_distances,
-    sample_rows,
     seed_centroids,
     to_unit_length,
 )
-from curation.cluster.seeding_rounds import num_rounds
 
 
 def unit_vectors(num_rows: int, *, seed: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 
 from curation import storage
 from curation.cluster.config import ClusterConfig
-from curation.cluster.kmeans import seeding_rows
+from curation.cluster.schedule import seeding_rows
 from curation.cluster.seeding import centroids_of, seed_centroids
 from pipelines.engine.inner import InnerSteps
 from pipelines.engine.progress import Progress
