@@ -1,6 +1,5 @@
 """k-means++ in steps: the seeds of one task, whatever the cut and the interruption, and nothing is left."""
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,15 @@ from curation import storage
 from curation.cluster.config import ClusterConfig
 from curation.cluster.schedule import seeding_rows
 from curation.cluster.seeding import centroids_of, seed_centroids
-from pipelines.engine.inner import InnerSteps
-from pipelines.engine.progress import Progress
-from pipelines.engine.runner import Runner
 from pipelines.engine.step import FileRef
-from pipelines.rows.parts import Part, read_array
+from pipelines.rows.parts import read_array
 from pipelines.stages.cluster import seeding
 from pipelines.stages.cluster.seeding import SeedingSteps
 from pipelines.stages.cluster.training_set import KMeansSettings, Training
 from tests.fake_executor import FakeExecutor, Interrupted
+from tests.pipelines.stages.cluster.drawn_parts import inner_of, train_on, unit_vectors
 
-SEED, DIM = 3, 16
+SEED = 3
 STEPS = ("seeding_samples", "seeding_draws", "seeding_distances")
 
 
@@ -30,30 +27,6 @@ STEPS = ("seeding_samples", "seeding_draws", "seeding_distances")
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeding, "MANY_ROWS", 0)
     monkeypatch.setattr(seeding, "GROUP_ROWS", 45)
-
-
-def published(path: Path, array: np.ndarray) -> FileRef:
-    storage.write_vectors(path, array)
-    data = path.read_bytes()
-    return FileRef(str(path), len(data), hashlib.sha256(data).hexdigest())
-
-
-def train_on(folder: Path, vectors: np.ndarray) -> Training:
-    """Two rows of three of `vectors`, which lie in parts of 50."""
-    folder.mkdir()
-    rows = np.flatnonzero(np.arange(len(vectors)) % 3)
-    parts = []
-    for number, first in enumerate(range(0, len(vectors), 50)):
-        own = vectors[first : first + 50]
-        file = published(folder / f"{number}.npy", own)
-        parts.append(Part(number, "web", "uncurated", first, len(own), file, embeddings=file))
-    counts = [int(((rows >= p.offset) & (rows < p.offset + p.num_rows)).sum()) for p in parts]
-    trained_on = published(folder / "rows.npy", rows)
-    return Training.on(parts, counts, trained_on)
-
-
-def inner_of(run_dir: Path, executor: FakeExecutor) -> InnerSteps:
-    return InnerSteps(Runner(str(run_dir), executor, Progress(quiet=True)), "steps/outcome/inner")
 
 
 def draw(run_dir: Path, executor: FakeExecutor, training: Training, num_clusters: int = 12) -> Any:
@@ -69,11 +42,6 @@ def in_one_task(vectors: np.ndarray, num_clusters: int) -> np.ndarray:
     rows = np.flatnonzero(np.arange(len(vectors)) % 3)
     sample = vectors[rows[seeding_rows(len(rows), num_clusters, seed=SEED)]]
     return seed_centroids(sample, num_clusters, seed=SEED)
-
-
-def unit_vectors(num_rows: int) -> np.ndarray:
-    rows = np.random.default_rng(0).standard_normal((num_rows, DIM))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
 
 
 def lying(run_dir: Path, *names: str) -> list[Path]:
