@@ -1,5 +1,6 @@
 """Clustering and retrieval in steps: the same bytes as in one task, whatever the cut and the interruption."""
 
+import glob
 import hashlib
 import os
 import shutil
@@ -52,9 +53,10 @@ def inner_folders(run_dir: Path) -> list[str]:
     return [path.name for path in left]
 
 
-def lying(run_dir: Path, name: str, file: str = "") -> list[Path]:
+def lying(run_dir: Path, name: str, file: str = "") -> list[str]:
     """The folders of an inner step's items, or a file in each, wherever they lie."""
-    return list((run_dir / "steps").glob(f"**/{name}/{'?' * 32}/{file}"))
+    # pathlib minds a folder that is removed meanwhile.
+    return glob.glob(f"{run_dir}/steps/**/{name}/{'?' * 32}/{file}", recursive=True)  # noqa: PTH207
 
 
 def described(finished: Path, run_dir: Path) -> Path:
