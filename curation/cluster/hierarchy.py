@@ -18,7 +18,6 @@ Source: arXiv:2405.15613, §3; r, steps and iterations as in its config for 743 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -108,8 +107,7 @@ def build_level(
     closest = level.num_closest(len(points))
     kept = points
     for step in range(1 + resampling_steps):
-        part = partial(np.asarray, kept)
-        found = kmeans([part], num_clusters=k, seed=seed_of(seed, step), iterations=iterations)
+        found = kmeans(kept, num_clusters=k, seed=seed_of(seed, step), iterations=iterations)
         cluster, score = assign(points, found.centroids)
         kept = points[closest_points(cluster, score, closest=closest)]
         if len(kept) < k:  # clusters came out empty, and what is left cannot fill so many again
@@ -154,7 +152,7 @@ def split_clusters(
 def split_cluster(vectors: Float16[np.ndarray, "m d"], *, splits: int, iterations: int, seed: int) -> Split:
     """Split one cluster, of at least one vector; see `split_clusters`."""
     k = min(splits, len(vectors))
-    found = kmeans([lambda: vectors], num_clusters=k, seed=seed, iterations=iterations)
+    found = kmeans(vectors, num_clusters=k, seed=seed, iterations=iterations)
     cluster, score = assign(vectors, found.centroids)
     used, leaf = np.unique(cluster, return_inverse=True)
     return Split(found.centroids[used], leaf.astype(np.int32), score)

@@ -26,10 +26,9 @@ from jaxtyping import Float16, Float32, Float64, Int32, Int64
 
 from curation.cluster.assignment import Desk, exact_products, search_for
 from curation.cluster.blocks import BLOCK_ROWS, BlockWork, for_each_block
-from curation.cluster.config import num_seeding_rows
 from curation.cluster.gpu import assign_on_gpu
-from curation.cluster.seeding import sample_rows, seed_centroids, to_unit_length
-from curation.cluster.stopping import Evaluation, is_finished
+from curation.cluster.schedule import Evaluation, is_finished, seeding_rows
+from curation.cluster.seeding import seed_centroids, to_unit_length
 from curation.cluster.sums import PartSums, RunningSums
 from curation.errors import ConfigError
 
@@ -48,23 +47,22 @@ class KMeans:
 
 
 def kmeans(
-    parts: Sequence[Part],
+    vectors: Float16[np.ndarray, "n d"] | Sequence[Part],
     *,
     num_clusters: int,
     seed: int,
     iterations: int = 20,
     tolerance: float = 0.0,
-    max_points_per_centroid: int | None = None,
 ) -> KMeans:
-    """Cluster the unit vectors of all parts; deterministic for a seed, whatever the cut into parts.
+    """Cluster unit vectors; deterministic for a seed, whatever the cut into parts.
 
     Args:
-        parts: each returns its vectors when called: unit length, no zeros; one is open at a time.
+        vectors: unit length, no zeros; or parts, each of which returns its own when called, and of which one
+            is open at a time.
         num_clusters: k.
-        seed: of the training sample and of k-means++.
+        seed: of k-means++.
         iterations: updates of the centroids, at most.
         tolerance: stop when an iteration lowers the inertia by no more than this share of it.
-        max_points_per_centroid: train on a sample of this many rows a cluster; None: on every row.
 
     Returns:
         Centroids of unit length, the inertia before the first update and after each, and cluster sizes.
@@ -72,13 +70,9 @@ def kmeans(
     Raises:
         ConfigError: there are fewer vectors than clusters.
     """
+    parts = [lambda: vectors] if isinstance(vectors, np.ndarray) else vectors
     num_rows = sum(len(part()) for part in parts)
     check_enough(num_rows, num_clusters)
-    if max_points_per_centroid is not None:
-        rows = training_rows(
-            num_rows, num_clusters, max_points_per_centroid=max_points_per_centroid, seed=seed
-        )
-        parts, num_rows = take_rows(parts, rows), len(rows)
     sample = take_rows(parts, seeding_rows(num_rows, num_clusters, seed=seed))
     centroids = seed_centroids(np.concatenate([part() for part in sample]), num_clusters, seed=seed)
 
@@ -106,19 +100,6 @@ def check_enough(num_rows: int, num_clusters: int) -> None:
             expected=f"1 to {num_rows}",
             remedy="Lower num_clusters, or leave it null to have it follow from the pool's size",
         )
-
-
-def training_rows(
-    num_rows: int, num_clusters: int, *, max_points_per_centroid: int | None, seed: int
-) -> Int64[np.ndarray, "r"]:
-    """The rows that k-means is trained on, out of `num_rows`."""
-    wanted = num_rows if max_points_per_centroid is None else num_clusters * max_points_per_centroid
-    return sample_rows(num_rows, wanted, seed=seed)
-
-
-def seeding_rows(num_rows: int, num_clusters: int, *, seed: int) -> Int64[np.ndarray, "r"]:
-    """The rows among which k-means++ draws its seeds."""
-    return sample_rows(num_rows, num_seeding_rows(num_rows, num_clusters), seed=seed)
 
 
 def evaluate(total: PartSums, centroids: Float32[np.ndarray, "k d"]) -> Evaluation:

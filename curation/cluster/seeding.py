@@ -15,19 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Float64, Int64
 
-from curation.cluster.seeding_rounds import batch_size
+from curation.cluster.schedule import batch_size
 
 _TILE_ROWS = 4096
 _TILE_PRODUCTS = {"cpu": 1 << 21, "cuda": 1 << 25}
-
-
-def sample_rows(num_rows: int, num_wanted: int, *, seed: int) -> Int64[np.ndarray, "r"]:
-    """Draw rows evenly: one from each of `num_wanted` equal runs; all of them where that is no fewer."""
-    if num_wanted >= num_rows:
-        return np.arange(num_rows)
-    starts = np.arange(num_wanted + 1) * num_rows // num_wanted
-    luck = np.random.default_rng(seed).random(num_wanted)
-    return starts[:-1] + (luck * np.diff(starts)).astype(np.int64)
 
 
 def seed_centroids(

@@ -6,21 +6,31 @@ in its way; those that are not are found again.
 """
 
 import posixpath
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from curation import storage
 from curation.errors import IntegrityError
 from curation.hashes import Hashes
-from pipelines.engine.step import RECEIPT, SET_ASIDE, Receipt
+from pipelines.engine.inner import INNER
+from pipelines.engine.step import RECEIPT, SET_ASIDE, STEPS, Receipt
+
+# An item that lies within the folder of another one.
+_INNER_ITEM = re.compile(f".*/{INNER}/(.*/)?[0-9a-f]{{32}}(?=/)")
 
 
 def damaged_item(run_dir: str, path: str) -> str | None:
     """The folder of the item that a file belongs to, relative to the run directory; None: of no item."""
-    root = storage.join(run_dir, "steps")
-    below = path.removeprefix(f"{root}/").split("/")
-    if not path.startswith(f"{root}/") or len(below) not in (3, 4) or below[1] == "markers":
+    root = f"{storage.join(run_dir, STEPS)}/"
+    if not path.startswith(root):
         return None
-    return posixpath.join("steps", *below[:2])
+    below = path.removeprefix(root)
+    if inner := _INNER_ITEM.match(below):
+        return posixpath.join(STEPS, inner[0])
+    names = below.split("/")
+    if len(names) not in (3, 4) or names[1] == "markers":
+        return None
+    return posixpath.join(STEPS, *names[:2])
 
 
 def item_to_heal(

@@ -120,10 +120,10 @@ class Runner:
         if self._is_behind(step):
             raise StopHereError
         identities = [step.identity(item) for item in items]
-        marker = f"steps/{step.name}/{MARKERS}/{digest_of(identities)}.json"
+        marker = f"{step.folder}/{MARKERS}/{digest_of(identities)}.json"
         done = self._read_marker(marker, identities)
         is_marked = bool(done)
-        there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
+        there = storage.list_names(storage.join(self.run_dir, step.folder))
         for i, identity in enumerate(identities):
             if identity not in there:
                 done.pop(i, None)  # the marker speaks of what has been removed since
@@ -189,14 +189,6 @@ class Runner:
         """The receipt of an item that is done, or None."""
         return find_receipt(self.run_dir, step, step.identity(item))
 
-    def last_done(self, step: AnyStep, items: Sequence[AnyItem]) -> int:
-        """Position of the last item that is done; -1 where none is."""
-        there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
-        for position in reversed(range(len(items))):
-            if step.identity(items[position]) in there and self.find(step, items[position]) is not None:
-                return position
-        return -1
-
     def has_to_do(self, step: AnyStep, item: AnyItem) -> bool:
         """Whether `run_one` would do work now."""
         return self.executor is not None and not self._is_behind(step) and self.find(step, item) is None
@@ -221,7 +213,7 @@ class Runner:
         """
         assert self.executor is not None, "inner steps are for runs that do work"
         identities = [step.identity(item) for item in items]
-        there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
+        there = storage.list_names(storage.join(self.run_dir, step.folder))
         done: dict[int, Receipt] = {}
         for i, identity in enumerate(identities):
             if identity in there and (receipt := find_receipt(self.run_dir, step, identity)):
@@ -237,7 +229,7 @@ class Runner:
 
     def forget(self, step: AnyStep, items: Sequence[AnyItem]) -> None:
         """Remove what an inner step's items have put out: receipts first, lest they speak of what is gone."""
-        there = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
+        there = storage.list_names(storage.join(self.run_dir, step.folder))
         for identity in there.intersection(step.identity(item) for item in items):
             folder = storage.join(self.run_dir, item_folder(step, identity))
             storage.remove_file(storage.join(folder, RECEIPT))
@@ -287,7 +279,7 @@ class Runner:
         """Whether the output of an item was there, and damaged."""
         identity = step.identity(item)
         if step.name not in self._folders:
-            self._folders[step.name] = storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
+            self._folders[step.name] = storage.list_names(storage.join(self.run_dir, step.folder))
         note = storage.join(self.run_dir, item_folder(step, identity), SET_ASIDE)
         return identity in self._folders[step.name] and storage.exists(note)
 

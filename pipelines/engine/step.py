@@ -22,6 +22,7 @@ from curation.sealed import seal, unseal
 from pipelines.engine.digest import digest_of, narrowed
 from pipelines.engine.row_notes import SCRATCH, RowNote
 
+STEPS = "steps"  # the folder of a run directory that holds those of the steps
 RECEIPT = "receipt.json"  # of an item, in its folder
 SET_ASIDE = "receipt.damaged.json"  # in its place, where a file was found damaged: the item is done anew
 
@@ -81,7 +82,7 @@ class Step(Generic[Settings, Task]):
     """A named, versioned piece of the pipeline.
 
     Args:
-        name: also the folder below `steps/`.
+        name: also its folder.
         version: raised when the code's output changes.
         settings: a frozen dataclass, all that the work of every item hangs on; `NoSettings` where it is none.
         load: builds the work from them, once a worker (this is where models are loaded); must pickle.
@@ -90,6 +91,8 @@ class Step(Generic[Settings, Task]):
         threads: threads of a worker, the same on every machine.
         loads_model: whether `load` is costly, so that a worker should be kept for many items.
         num_gpus: GPUs that a worker wants for itself.
+        within: the folder that it lies in, relative to the run directory: that of an outcome which it is an
+            inner step of (`inner.py`), or `steps`.
     """
 
     name: str
@@ -101,10 +104,17 @@ class Step(Generic[Settings, Task]):
     threads: int = 1
     loads_model: bool = False
     num_gpus: int = 0
+    within: str = STEPS
+
+    @property
+    def folder(self) -> str:
+        """Where the folders of its items lie, relative to the run directory."""
+        return f"{self.within}/{self.name}"
 
     def identity(self, item: Item[Task]) -> str:
         """The 32 hex digits under which the output of `item` lies."""
-        return digest_of(self.name, self.version, self.settings, item.task, item.generation)
+        name = self.name if self.within == STEPS else self.folder
+        return digest_of(name, self.version, self.settings, item.task, item.generation)
 
     def work(self) -> Work[Task]:
         """The work, loaded."""
@@ -168,7 +178,7 @@ class Receipt:
 
 def item_folder(step: AnyStep, identity: str) -> str:
     """Where an item's output lies, relative to the run directory."""
-    return f"steps/{step.name}/{identity}"
+    return f"{step.folder}/{identity}"
 
 
 def perform(

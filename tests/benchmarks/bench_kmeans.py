@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from curation.cluster.kmeans import evaluate, update_centroids
-from curation.cluster.seeding import sample_rows, to_unit_length
+from curation.cluster.schedule import sample_rows
+from curation.cluster.seeding import to_unit_length
 from curation.cluster.sums import RunningSums
 
 DIM, PART_ROWS, NUM_CONCEPTS = 384, 10_000, 3000

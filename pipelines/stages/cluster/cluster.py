@@ -1,32 +1,90 @@
 """cluster: k-means over the surviving pool images; curated images are assigned to the same clusters.
 
-What fits one group of rows and takes minutes is clustered by one task. A larger pool goes through steps of
-its own (`kmeans.py`), which give the same bytes and are removed once clusters are published.
+What fits one group of rows and takes minutes is clustered by one task, in memory: of 3,600 images in steps it
+would cost 1.4 times the CPU, and a level above them ten times. A larger pool goes through inner steps, which
+give the same bytes: which rows there are, k-means, labels.
 
-What does the work is imported where it is loaded: it brings torch, for which no dry run waits.
+The work imports what it computes with where it is called: it brings torch, for which no dry run waits.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
+import numpy as np
+from jaxtyping import Bool, Float16, Int64
+
+from curation import storage
 from curation.cluster.config import default_num_clusters
+from curation.cluster.schedule import training_rows
 from pipelines.config.run_config import RunConfig
+from pipelines.engine.digest import Unhashed
+from pipelines.engine.inner import InnerSteps, run_in_steps
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, FileRef, Item, Step, Work
 from pipelines.rows.groups import make_groups
-from pipelines.rows.parts import Part
-from pipelines.stages.cluster.cluster_tasks import (
-    ClusterFile,
-    ClusterRowsFile,
-    ClusterRowsTask,
-    ClusterTask,
+from pipelines.rows.parts import Part, PlacesOf, gather_vectors, read_array, roles
+from pipelines.stages.cluster.kmeans import Fitted, fit_in_steps
+from pipelines.stages.cluster.labels import (
+    GroupLabels,
     LabelsTask,
-    MadeInSteps,
+    assign_rows,
+    joined,
+    label_in_steps,
+    labels_step,
 )
-from pipelines.stages.cluster.kmeans import KMeansSteps
-from pipelines.stages.cluster.training_set import ClusterSettings, Training
+from pipelines.stages.cluster.training_set import ClusterSettings, KMeansSettings, Training
 from pipelines.stages.copies.decontaminate import Leaks
 from pipelines.stages.copies.dedup import Copies
+from pipelines.stages.copies.decontaminate import survivors
+
+
+class ClusterFile(StrEnum):
+    """What cluster puts out."""
+
+    ALIVE = "alive.npy"
+    CLUSTER = "cluster.npy"
+    SCORE = "score.npy"
+    CENTROIDS = "centroids.npy"
+
+
+class ClusterRowsFile(StrEnum):
+    """What is known before there are clusters."""
+
+    ALIVE = "alive.npy"
+    TRAINED_ON = "trained_on.npy"
+
+
+@dataclass(frozen=True)
+class MadeInSteps:
+    """What inner steps have made for `cluster` to put together."""
+
+    alive: FileRef
+    fitted: Fitted
+    labels: tuple[GroupLabels, ...]  # of all parts
+    num_trained_on: int
+
+
+@dataclass(frozen=True)
+class ClusterTask:
+    """The vectors of what survives."""
+
+    parts: Annotated[tuple[Part, ...], PlacesOf("described", "verdicts", "embeddings")]
+    copies: FileRef
+    leaks: FileRef
+    made: Annotated[MadeInSteps | None, Unhashed("the same bytes, of steps or at once")] = None
+
+
+@dataclass(frozen=True)
+class ClusterRowsTask:
+    """What tells which rows survive."""
+
+    parts: Annotated[tuple[Part, ...], PlacesOf("described", "verdicts")]
+    copies: FileRef
+    leaks: FileRef
 
 
 @dataclass(frozen=True)
@@ -46,79 +104,127 @@ def cluster(
 ) -> Clusters:
     """Find the concepts of the pool."""
     rule, threads = config.cluster, config.executor.threads
-    step = Step("cluster", 3, ClusterSettings(rule, config.seed), _load, "task", "cluster", threads)
+    step = Step("cluster", 3, ClusterSettings(rule, config.seed), load_clusters, "task", "cluster", threads)
     item = Item(ClusterTask(tuple(parts), copies.copies, leaks.leaks))
     num_rows = sum(part.num_rows for part in parts)
     most = rule.num_clusters or default_num_clusters(num_rows)  # fewer where few rows survive
-    if runner.has_to_do(step, item) and rule.is_large(num_rows, most):
-        receipt = _in_steps(runner, step, item)
+
+    def make(inner: InnerSteps) -> Item[ClusterTask]:
+        return replace(item, task=replace(item.task, made=_make_in_steps(inner, step, item.task)))
+
+    receipt = run_in_steps(runner, step, item, make if rule.is_large(num_rows, most) else None)
+    alive, label, score, centroids = (receipt.file(runner.run_dir, name) for name in ClusterFile)
+    return Clusters(alive, label, score, centroids, receipt.facts["num_clusters"], receipt.digest)
+
+
+def _make_in_steps(
+    inner: InnerSteps, step: Step[ClusterSettings, ClusterTask], task: ClusterTask
+) -> MadeInSteps | None:
+    """All that `cluster` puts together; None where fewer rows survive than are worth it, or none."""
+    settings, threads = step.settings, step.threads
+    rule, part_rows = settings.config, [part.num_rows for part in task.parts]
+    rows_step = Step("cluster_rows", 1, settings, load_rows, "task", "cluster", threads)
+    [rows] = inner.run(rows_step, [Item(ClusterRowsTask(task.parts, task.copies, task.leaks))])
+    k = rows.facts["num_clusters"]
+    if not k or not rule.is_large(sum(part_rows), k):
+        return None
+    alive, trained_on = (rows.file(inner.runner.run_dir, name) for name in ClusterRowsFile)
+    training = Training.on(task.parts, rows.facts["part_rows"], trained_on)
+    fitted = fit_in_steps(inner, training, KMeansSettings(rule, settings.seed, k), threads=threads)
+    groups = make_groups(task.parts, part_rows, rows=rule.rows_of_group(k))
+    to_label = [LabelsTask(group, alive, fitted.centroids) for group in groups]
+    labels = label_in_steps(inner, labels_step("cluster_labels", settings, threads=threads), to_label)
+    return MadeInSteps(alive, fitted, labels, rows.facts["num_trained_on"])
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which rows there are to cluster, and into how many clusters."""
+
+    alive: Bool[np.ndarray, " n"]
+    num_candidates: int  # rows to train on, before a sample of them is taken
+    trained_on: Int64[np.ndarray, " m"]
+    num_clusters: int
+
+
+def _choose_rows(task: ClusterTask | ClusterRowsTask, settings: ClusterSettings) -> _Rows:
+    rule = settings.config
+    alive = survivors(task.parts, task.copies, task.leaks)
+    pool = np.flatnonzero(alive & roles(task.parts, "uncurated"))
+    candidates = pool if len(pool) else np.flatnonzero(alive)
+    k = min(rule.num_clusters or default_num_clusters(len(candidates)), len(candidates))
+    chosen = training_rows(
+        len(candidates), k, max_points_per_centroid=rule.max_points_per_centroid, seed=settings.seed
+    )
+    return _Rows(alive, len(candidates), candidates[chosen], k)
+
+
+def load_rows(settings: ClusterSettings) -> Work[ClusterRowsTask]:
+    """Which rows survive, and which of them the centroids come from."""
+
+    def work(attempt: Attempt[ClusterRowsTask]) -> dict[str, Any]:
+        rows = _choose_rows(attempt.task, settings)
+        storage.write_vectors(attempt.out / ClusterRowsFile.ALIVE, rows.alive)
+        storage.write_vectors(attempt.out / ClusterRowsFile.TRAINED_ON, rows.trained_on)
+        ends = np.searchsorted(rows.trained_on, [part.offset + part.num_rows for part in attempt.task.parts])
+        return {
+            "num_clusters": rows.num_clusters,
+            "num_trained_on": rows.num_candidates,
+            "part_rows": np.diff(ends, prepend=0).tolist(),
+        }
+
+    return work
+
+
+def load_clusters(settings: ClusterSettings) -> Work[ClusterTask]:
+    """Clusters from end to end, or put together of what steps have made."""
+
+    def work(attempt: Attempt[ClusterTask]) -> dict[str, Any]:
+        made = attempt.task.made
+        return _cluster_at_once(attempt, settings) if made is None else _put_together(attempt.out, made)
+
+    return work
+
+
+def _put_together(out: Path, made: MadeInSteps) -> dict[str, Any]:
+    alive, centroids = (np.asarray(read_array(file)) for file in (made.alive, made.fitted.centroids))
+    arrays = (alive, *joined(made.labels), centroids)
+    return _write(out, arrays, inertia=made.fitted.inertia, num_trained_on=made.num_trained_on)
+
+
+def _cluster_at_once(attempt: Attempt[ClusterTask], settings: ClusterSettings) -> dict[str, Any]:
+    from curation.cluster.kmeans import kmeans
+
+    parts, rule = attempt.task.parts, settings.config
+    rows = _choose_rows(attempt.task, settings)
+    inertia: list[float] = []
+    if rows.num_clusters:
+        found = kmeans(
+            [partial(_vectors_of, part, rows.trained_on) for part in _with_rows(parts, rows.trained_on)],
+            num_clusters=rows.num_clusters,
+            seed=settings.seed,
+            iterations=rule.iterations,
+            tolerance=rule.tolerance,
+        )
+        centroids, inertia = found.centroids, found.inertia.tolist()
     else:
-        receipt = runner.run_one(step, item)
-
-    def file(name: ClusterFile) -> FileRef:
-        return receipt.file(runner.run_dir, name)
-
-    return Clusters(
-        file(ClusterFile.ALIVE),
-        file(ClusterFile.CLUSTER),
-        file(ClusterFile.SCORE),
-        file(ClusterFile.CENTROIDS),
-        receipt.facts["num_clusters"],
-        receipt.digest,
-    )
+        centroids = gather_vectors(parts, "embeddings", rows.trained_on).astype(np.float32)
+    arrays = (rows.alive, *assign_rows(parts, rows.alive, centroids), centroids)
+    return _write(attempt.out, arrays, inertia=inertia, num_trained_on=rows.num_candidates)
 
 
-def _in_steps(runner: Runner, step: Step[ClusterSettings, ClusterTask], item: Item[ClusterTask]) -> Receipt:
-    """Do `step` by steps of its own, which are spread over workers and resumed one by one."""
-    task, settings, run_dir = item.task, step.settings, runner.run_dir
-    rows_step = Step("cluster_rows", 1, settings, _load_rows, "task", "cluster", step.threads)
-    rows_item = Item(ClusterRowsTask(task.parts, task.copies, task.leaks))
-    [rows] = runner.run_inside(rows_step, [rows_item])
-    k, num_rows = rows.facts["num_clusters"], sum(part.num_rows for part in task.parts)
-    if not k or not settings.config.is_large(num_rows, k):  # 0: nothing survives
-        receipt = runner.run_one(step, item)
-        runner.forget(rows_step, [rows_item])
-        return receipt
-    clustering, trained_on = step.identity(item), rows.file(run_dir, ClusterRowsFile.TRAINED_ON)
-    training = Training.on(task.parts, rows.facts["part_rows"], trained_on, digest=clustering, num_clusters=k)
-    iterations = KMeansSteps(runner, settings.config, training, seed=settings.seed, threads=step.threads)
-    fitted = iterations.run()
-
-    alive, num_gpus = rows.file(run_dir, ClusterRowsFile.ALIVE), int(settings.config.device == "cuda")
-    labels_step = Step(
-        "cluster_labels", 1, settings, _load_labels, "task", "cluster", step.threads, num_gpus=num_gpus
-    )
-    all_rows, group_rows = [part.num_rows for part in task.parts], settings.config.rows_of_group(k)
-    labels = [
-        Item(LabelsTask(clustering, group, alive, fitted.centroids))
-        for group in make_groups(task.parts, all_rows, rows=group_rows)
-    ]
-    with runner.progress.step("cluster_labels", total=len(labels), done=0) as advance:
-        found = runner.run_inside(labels_step, labels, advance=advance)
-    label, score = (
-        tuple(one.file(run_dir, name) for one in found) for name in (ClusterFile.CLUSTER, ClusterFile.SCORE)
-    )
-    made = MadeInSteps(alive, fitted, label, score, rows.facts["num_trained_on"])
-    receipt = runner.run_one(step, replace(item, task=replace(task, made=made)))
-    iterations.forget()
-    runner.forget(labels_step, labels)
-    runner.forget(rows_step, [rows_item])
-    return receipt
+def _write(
+    out: Path, arrays: Sequence[np.ndarray], *, inertia: list[float], num_trained_on: int
+) -> dict[str, Any]:
+    for name, array in zip(ClusterFile, arrays, strict=True):
+        storage.write_vectors(out / name, array)
+    return {"num_clusters": len(arrays[-1]), "inertia": inertia, "num_trained_on": num_trained_on}
 
 
-def _load(settings: ClusterSettings) -> Work[ClusterTask]:
-    from pipelines.stages.cluster.rows_to_clusters import load_clusters
-
-    return load_clusters(settings)
-
-
-def _load_rows(settings: ClusterSettings) -> Work[ClusterRowsTask]:
-    from pipelines.stages.cluster.rows_to_clusters import load_rows
-
-    return load_rows(settings)
+def _with_rows(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> list[Part]:
+    bounds = [np.searchsorted(rows, [part.offset, part.offset + part.num_rows]) for part in parts]
+    return [part for part, (start, stop) in zip(parts, bounds, strict=True) if stop > start]
 
 
-def _load_labels(settings: ClusterSettings) -> Work[LabelsTask]:
-    from pipelines.stages.cluster.rows_to_clusters import load_labels
-
-    return load_labels(settings)
+def _vectors_of(part: Part, rows: Int64[np.ndarray, " m"]) -> Float16[np.ndarray, "k d"]:
+    return gather_vectors([part], "embeddings", rows)

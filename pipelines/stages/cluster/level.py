@@ -1,46 +1,120 @@
-"""One level of a hierarchy in steps, for levels whose points are too many for one task.
+"""One level of a hierarchy: in one task, or in steps where its points are too many for one.
 
-A level is clustered anew on its resampled points a number of times, and each of these clusterings is one in
-steps (`kmeans.py`). Between them stands a state: the centroids, the cluster of every point, and
-the points that the next clustering is made on. A clustering's own steps are removed once its state is there,
-then the state before it; so a run that is killed goes on within a clustering, and removes what it had left.
+A level is clustered anew on its resampled points a number of times. In steps each of these clusterings is a
+state: the centroids, the cluster of every point, and the points that the next one is made on. Its inner steps
+are those of k-means, and labels. The bytes are those of `curation.cluster.hierarchy.build_level`, which does
+small levels.
 
-The bytes are those of `curation.cluster.hierarchy.build_level`, which does small levels in one task.
-
-What does the work is imported where it is loaded: it brings torch, for which no dry run waits.
+The work imports what it computes with where it is called: it brings torch, for which no dry run waits.
 """
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
 
+import numpy as np
+
+from curation import storage
 from curation.cluster.config import ClusterConfig, LevelConfig
-from curation.cluster.resampling import seed_of
-from pipelines.engine.digest import digest_of
+from curation.cluster.resampling import check_level, closest_points, seed_of
+from pipelines.engine.digest import Unhashed
+from pipelines.engine.inner import FOUND_BY_PLACE, InnerSteps, States, run_in_steps
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
-from pipelines.rows.parts import Part
-from pipelines.stages.cluster.cluster_tasks import ClusterFile
-from pipelines.stages.cluster.kmeans import KMeansSteps
-from pipelines.stages.cluster.level_tasks import (
-    EVERY,
+from pipelines.rows.parts import Part, read_array
+from pipelines.stages.cluster.kmeans import fit_in_steps
+from pipelines.stages.cluster.labels import (
     GroupLabels,
-    Labelled,
-    LevelLabelsSettings,
-    LevelLabelsTask,
-    LevelSettings,
-    LevelStateFile,
-    LevelStateSettings,
-    LevelStateTask,
-    LevelTask,
-    MadeLevel,
-    PointsSettings,
-    PointsTask,
-    points_name,
+    LabelsTask,
+    joined,
+    label_in_steps,
+    labels_step,
 )
-from pipelines.stages.cluster.training_set import Training
+from pipelines.stages.cluster.training_set import KMeansSettings, Training
 
 # Points of a file. A constant: with other files, all that a level has begun would be begun anew.
 POINT_ROWS = 1 << 16
+EVERY = "every.npy"  # the rows of all points
+
+
+class LevelFile(StrEnum):
+    """What a level is."""
+
+    CENTROIDS = "centroids.npy"
+    PARENT = "parent.npy"
+
+
+class LevelStateFile(StrEnum):
+    """What a clustering leaves."""
+
+    CENTROIDS = "centroids.npy"
+    PARENT = "parent.npy"
+    KEPT = "kept.npy"  # points of the next clustering, ascending
+
+
+@dataclass(frozen=True)
+class LevelSettings:
+    """How a level is made."""
+
+    level: LevelConfig
+    resampling_steps: int
+    iterations: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class MadeLevel:
+    """A level that inner steps have made."""
+
+    centroids: FileRef
+    parent: FileRef
+
+
+@dataclass(frozen=True)
+class LevelTask:
+    """The centroids of the level below."""
+
+    below: FileRef
+    made: Annotated[MadeLevel | None, Unhashed("the same bytes, of steps or at once")] = None
+
+
+@dataclass(frozen=True)
+class PointsSettings:
+    """How many points a file has."""
+
+    rows: int
+
+
+@dataclass(frozen=True)
+class PointsTask:
+    """The centroids of the level below."""
+
+    below: FileRef
+
+
+@dataclass(frozen=True)
+class LevelStateSettings:
+    """How many points a resampling keeps of each cluster."""
+
+    closest: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a clustering has made of all points."""
+
+    centroids: FileRef
+    groups: tuple[GroupLabels, ...]
+    part_ends: tuple[int, ...]  # of the files of points
+
+
+@dataclass(frozen=True)
+class LevelStateTask:
+    """What a clustering leaves for the next."""
+
+    made_from: Annotated[Labelled | None, FOUND_BY_PLACE] = None
 
 
 @dataclass(frozen=True)
@@ -62,138 +136,65 @@ class LevelPlan:
     seed: int
 
     @property
-    def rows_of_group(self) -> int:
-        """Points of a unit of work, at least."""
-        return self.rule.rows_of_group(self.level.num_clusters)
-
-    @property
     def is_large(self) -> bool:
         """Whether the points fill more than one group of an iteration, or the iterations take long."""
         clusterings = 1 + self.resampling_steps
         return self.rule.is_large(self.num_points, self.level.num_clusters, clusterings=clusterings)
 
-
-@dataclass(frozen=True)
-class _State:
-    """What a clustering leaves: the last one is the level."""
-
-    centroids: FileRef
-    parent: FileRef
-    kept: FileRef  # points of the next clustering, ascending
-    part_rows: tuple[int, ...]  # how many of them each part holds
+    def clustering(self, number: int) -> KMeansSettings:
+        """How the clustering of a number is done."""
+        return KMeansSettings(self.rule, seed_of(self.seed, number), self.level.num_clusters)
 
 
-def level_in_steps(
-    runner: Runner, step: Step[LevelSettings, LevelTask], item: Item[LevelTask], plan: LevelPlan
-) -> Receipt:
-    """Do `step` by steps of its own: its work finds the finished level's files under `made` in its task."""
-    return _LevelSteps(runner, step, item, plan).run()
+def cluster_level(runner: Runner, plan: LevelPlan, below: FileRef, *, threads: int) -> Receipt:
+    """Cluster the centroids of the level below.
+
+    Raises:
+        ConfigError: there are not more of them than clusters.
+    """
+    check_level(plan.num_points, plan.level.num_clusters)
+    settings = LevelSettings(plan.level, plan.resampling_steps, plan.rule.iterations, plan.seed)
+    step = Step("cluster_level", 3, settings, load_level, "task", "cluster", threads)
+    item = Item(LevelTask(below))
+
+    def make(inner: InnerSteps) -> Item[LevelTask]:
+        return replace(item, task=replace(item.task, made=_make_in_steps(inner, plan, below, threads)))
+
+    return run_in_steps(runner, step, item, make if plan.is_large else None)
 
 
-class _LevelSteps:
-    def __init__(
-        self,
-        runner: Runner,
-        step: Step[LevelSettings, LevelTask],
-        item: Item[LevelTask],
-        plan: LevelPlan,
-    ) -> None:
-        self._runner, self._step, self._item, self._plan = runner, step, item, plan
-        self._points = Step("level_points", 1, PointsSettings(POINT_ROWS), _load_points, "task", "cluster")
-        self._points_item = Item(PointsTask(item.task.below))
-        settings, num_gpus = LevelLabelsSettings(plan.rule.device), int(plan.rule.device == "cuda")
-        self._labels = Step(
-            "level_labels", 1, settings, _load_labels, "task", "cluster", step.threads, num_gpus=num_gpus
-        )
-        closest = LevelStateSettings(plan.level.num_closest(plan.num_points))
-        self._states = Step("level_states", 3, closest, _load_state, "task", "cluster")
+def _make_in_steps(inner: InnerSteps, plan: LevelPlan, below: FileRef, threads: int) -> MadeLevel:
+    run_dir, k = inner.runner.run_dir, plan.level.num_clusters
+    points_step = Step("level_points", 1, PointsSettings(POINT_ROWS), load_points, "task", "cluster")
+    [points] = inner.run(points_step, [Item(PointsTask(below))])
+    parts = _parts(points, run_dir)
+    every, part_rows = points.file(run_dir, EVERY), [part.num_rows for part in parts]
+    groups = make_groups(parts, part_rows, rows=plan.rule.rows_of_group(k))
+    closest = LevelStateSettings(plan.level.num_closest(plan.num_points))
+    step = Step("level_states", 3, closest, load_state, "task", "cluster")
+    states = States(inner, step, Item(LevelStateTask()), keep=1)
 
-    def run(self) -> Receipt:
-        runner, plan = self._runner, self._plan
-        [points] = runner.run_inside(self._points, [self._points_item])
-        parts = _parts(points, runner.run_dir)
-        number = self._newest()
-        if number >= 0:
-            self._forget_before(number, points, parts)
-        while number < plan.resampling_steps and not self._is_last(number):
-            number += 1
-            self._cluster(number, points, parts)
-            self._forget_before(number, points, parts)
-        last = self._state(number)
-        task = replace(self._item.task, made=MadeLevel(last.centroids, last.parent))
-        receipt = runner.run_one(self._step, replace(self._item, task=task))
-        runner.forget(self._states, [self._state_item(number)])
-        runner.forget(self._points, [self._points_item])
-        return receipt
+    def cluster_again(inside: InnerSteps) -> Item[LevelStateTask]:
+        """Cluster all points, or those that the state before kept."""
+        training, settings = Training.on(parts, part_rows, every), plan.clustering(states.number + 1)
+        for before in states.kept:
+            kept = before.file(run_dir, LevelStateFile.KEPT)
+            training = Training.on(parts, before.facts["part_rows"], kept)
+        fitted = fit_in_steps(inside, training, settings, threads=threads)
+        to_label = [LabelsTask(group, None, fitted.centroids) for group in groups]
+        labels = label_in_steps(inside, labels_step("level_labels", settings, threads=threads), to_label)
+        ends = tuple(part.offset + part.num_rows for part in parts)
+        return Item(LevelStateTask(Labelled(fitted.centroids, labels, ends)))
 
-    def _is_last(self, number: int) -> bool:
-        """Whether clusters came out empty, and what is left cannot fill so many again."""
-        return number >= 0 and sum(self._state(number).part_rows) < self._plan.level.num_clusters
+    def is_last() -> bool:
+        """Also where clusters came out empty, and what is left cannot fill so many again."""
+        too_few = any(sum(state.facts["part_rows"]) < k for state in states.kept)
+        return states.number == plan.resampling_steps or too_few
 
-    def _cluster(self, number: int, points: Receipt, parts: tuple[Part, ...]) -> None:
-        runner = self._runner
-        iterations = self._iterations(number, points, parts)
-        fitted = iterations.run()
-        labels = self._label_items(number, parts, fitted.centroids)
-        with runner.progress.step("level_labels", total=len(labels), done=0) as advance:
-            found = runner.run_inside(self._labels, labels, advance=advance)
-        groups = tuple(
-            GroupLabels(
-                *(one.file(runner.run_dir, name) for name in (ClusterFile.CLUSTER, ClusterFile.SCORE))
-            )
-            for one in found
-        )
-        part_ends = tuple(part.offset + part.num_rows for part in parts)
-        state = self._state_item(number, Labelled(fitted.centroids, groups, part_ends))
-        runner.run_inside(self._states, [state])
-
-    def _iterations(self, number: int, points: Receipt, parts: tuple[Part, ...]) -> KMeansSteps:
-        """The steps of a clustering: of all points, or of those that the state before it kept."""
-        if number == 0:
-            rows, part_rows = points.file(self._runner.run_dir, EVERY), [p.num_rows for p in parts]
-        else:
-            before = self._state(number - 1)
-            rows, part_rows = before.kept, list(before.part_rows)
-        training = Training.on(
-            parts, part_rows, rows, digest=self._digest(number), num_clusters=self._plan.level.num_clusters
-        )
-        seed, threads = seed_of(self._plan.seed, number), self._step.threads
-        return KMeansSteps(self._runner, self._plan.rule, training, seed=seed, threads=threads)
-
-    def _label_items(
-        self, number: int, parts: tuple[Part, ...], centroids: FileRef | None = None
-    ) -> list[Item[LevelLabelsTask]]:
-        rows = self._plan.rows_of_group
-        return [
-            Item(LevelLabelsTask(self._digest(number), group, centroids))
-            for group in make_groups(parts, [part.num_rows for part in parts], rows=rows)
-        ]
-
-    def _digest(self, number: int) -> str:
-        return digest_of(self._step.identity(self._item), number)
-
-    def _forget_before(self, number: int, points: Receipt, parts: tuple[Part, ...]) -> None:
-        """Remove what state `number` has superseded; the state before it last, since it names the rest."""
-        if number == 0 or self._find(number - 1) is not None:
-            self._iterations(number, points, parts).forget()
-            self._runner.forget(self._labels, self._label_items(number, parts))
-            self._runner.forget(self._states, [self._state_item(before) for before in range(number)])
-
-    def _state_item(self, number: int, made_from: Labelled | None = None) -> Item[LevelStateTask]:
-        return Item(LevelStateTask(self._step.identity(self._item), number, made_from))
-
-    def _newest(self) -> int:
-        states = [self._state_item(number) for number in range(self._plan.resampling_steps + 1)]
-        return self._runner.last_done(self._states, states)
-
-    def _find(self, number: int) -> Receipt | None:
-        return self._runner.find(self._states, self._state_item(number))
-
-    def _state(self, number: int) -> _State:
-        receipt = self._find(number)
-        assert receipt is not None, "a state is gone that a later one builds on"
-        centroids, parent, kept = (receipt.file(self._runner.run_dir, name) for name in LevelStateFile)
-        return _State(centroids, parent, kept, tuple(receipt.facts["part_rows"]))
+    while not is_last():
+        states.add(cluster_again)
+    [last] = states.kept
+    return MadeLevel(*(last.file(run_dir, name) for name in LevelFile))
 
 
 def _parts(points: Receipt, run_dir: str) -> tuple[Part, ...]:
@@ -207,19 +208,69 @@ def _parts(points: Receipt, run_dir: str) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _load_points(settings: PointsSettings) -> Work[PointsTask]:
-    from pipelines.stages.cluster.level_points import load_points
-
-    return load_points(settings)
-
-
-def _load_labels(settings: LevelLabelsSettings) -> Work[LevelLabelsTask]:
-    from pipelines.stages.cluster.level_points import load_labels
-
-    return load_labels(settings)
+def points_name(number: int) -> str:
+    """The file of points of one number."""
+    return f"points-{number:06d}.npy"
 
 
-def _load_state(settings: LevelStateSettings) -> Work[LevelStateTask]:
-    from pipelines.stages.cluster.level_points import load_state
+def load_points(settings: PointsSettings) -> Work[PointsTask]:
+    """The centroids of the level below as vectors like those of images, in files of so many rows."""
 
-    return load_state(settings)
+    def work(attempt: Attempt[PointsTask]) -> dict[str, Any]:
+        below = read_array(attempt.task.below)
+        part_rows = []
+        for number, start in enumerate(range(0, len(below), settings.rows)):
+            points = np.asarray(below[start : start + settings.rows]).astype(np.float16)
+            storage.write_vectors(attempt.out / points_name(number), points)
+            part_rows.append(len(points))
+        storage.write_vectors(attempt.out / EVERY, np.arange(len(below)))
+        return {"part_rows": part_rows}
+
+    return work
+
+
+def load_state(settings: LevelStateSettings) -> Work[LevelStateTask]:
+    """What a clustering has made of all points, and which of them the next is made on."""
+
+    def work(attempt: Attempt[LevelStateTask]) -> dict[str, Any]:
+        made_from = attempt.task.made_from
+        assert made_from is not None, "a state is to be made, and it is not said from what"
+        parent, score = joined(made_from.groups)
+        kept = closest_points(parent, score, closest=settings.closest)
+        _write(attempt.out, LevelStateFile, np.asarray(read_array(made_from.centroids)), parent, kept)
+        ends = np.searchsorted(kept, made_from.part_ends)
+        return {"part_rows": np.diff(ends, prepend=0).tolist()}
+
+    return work
+
+
+def load_level(settings: LevelSettings) -> Work[LevelTask]:
+    """A level from end to end, or what steps have made of it."""
+
+    def work(attempt: Attempt[LevelTask]) -> dict[str, Any]:
+        if made := attempt.task.made:
+            centroids, parent = (np.asarray(read_array(file)) for file in (made.centroids, made.parent))
+        else:
+            centroids, parent = _build_at_once(np.asarray(read_array(attempt.task.below)), settings)
+        _write(attempt.out, LevelFile, centroids, parent)
+        return {"num_clusters": len(centroids), "num_below": len(parent)}
+
+    return work
+
+
+def _build_at_once(below: np.ndarray, settings: LevelSettings) -> tuple[np.ndarray, np.ndarray]:
+    from curation.cluster.hierarchy import build_level
+
+    found = build_level(
+        below,
+        settings.level,
+        resampling_steps=settings.resampling_steps,
+        iterations=settings.iterations,
+        seed=settings.seed,
+    )
+    return found.centroids, found.parent
+
+
+def _write(out: Path, names: type[StrEnum], *arrays: np.ndarray) -> None:
+    for name, array in zip(names, arrays, strict=True):
+        storage.write_vectors(out / name, array)

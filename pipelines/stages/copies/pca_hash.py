@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation import storage
+from curation.cluster.schedule import sample_rows
 from curation.dedup.pca_hash import NUM_BITS, PcaHash, fit_pca_hash, pca_hash
 from curation.errors import ConfigError
 from pipelines.config.run_config import RunConfig
@@ -62,8 +63,6 @@ def hash_descriptors(runner: Runner, config: RunConfig, parts: Sequence[Part]) -
 
 
 def _load_fit(settings: FitSettings) -> Work[FitTask]:
-    from curation.cluster.seeding import sample_rows  # torch: seconds, which no dry run waits for
-
     def work(attempt: Attempt[FitTask]) -> dict[str, Any]:
         parts = attempt.task.parts
         is_sound = is_null(parts, "described", "reason") & ~is_poor(parts)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from curation import storage
-from curation.cluster.seeding import sample_rows
+from curation.cluster.schedule import sample_rows
 from curation.retrieve import SampleRetrieval
 from curation.search.ivf import IvfShard, TrainedIvf, check_limits, choose_index, train_index
 from curation.search.ivf_config import IvfSpec

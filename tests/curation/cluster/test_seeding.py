@@ -1,39 +1,19 @@
 import numpy as np
 import pytest
 
+from curation.cluster.schedule import num_rounds
 from curation.cluster.seeding import (
     centroids_of,
     draw_seeds,
     nearest_distances,
-    sample_rows,
     seed_centroids,
     to_unit_length,
 )
-from curation.cluster.seeding_rounds import num_rounds
 
 
 def unit_vectors(num_rows: int, *, seed: int) -> np.ndarray:
     rows = np.random.default_rng(seed).standard_normal((num_rows, 12))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
-
-
-def test_rows_are_drawn_evenly_in_order_and_by_the_seed():
-    drawn = sample_rows(1000, 50, seed=1)
-    assert drawn.shape == (50,)
-    assert (drawn // 20 == np.arange(50)).all()
-    assert drawn.tolist() == sample_rows(1000, 50, seed=1).tolist()
-    assert drawn.tolist() != sample_rows(1000, 50, seed=2).tolist()
-
-
-def test_every_row_is_as_likely():
-    counts = np.bincount(np.concatenate([sample_rows(10, 3, seed=s) for s in range(3000)]), minlength=10)
-    # Runs of 3, 3 and 4 rows: a third or a quarter of 3,000 draws, five standard deviations about it.
-    expected = np.repeat([1000, 1000, 750], [3, 3, 4])
-    assert (abs(counts - expected) < 5 * np.sqrt(expected)).all()
-
-
-def test_all_rows_where_no_fewer_are_wanted():
-    assert sample_rows(7, 7, seed=0).tolist() == sample_rows(7, 100, seed=0).tolist() == list(range(7))
 
 
 @pytest.mark.parametrize("cuts", [[], [1, 2, 700], [250, 500, 750]])
@@ -70,12 +50,6 @@ def test_where_there_are_fewer_vectors_the_seeds_repeat() -> None:
     seeds = seed_centroids(sample, 12, seed=0)
     assert seeds.shape == (12, 12)
     assert len(np.unique(seeds, axis=0)) == 5
-
-
-def test_rounds_are_few_however_many_clusters() -> None:
-    assert num_rounds(1) == 1
-    assert num_rounds(100_000) < 50
-    assert num_rounds(1_000_000) < 150
 
 
 def test_nothing_and_next_to_nothing() -> None:

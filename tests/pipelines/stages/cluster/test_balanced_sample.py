@@ -20,9 +20,10 @@ from curation.errors import ConfigError
 from pipelines.answers.verify import verify
 from pipelines.config.read import apply_override
 from pipelines.config.run_config import RunConfig, validate
+from pipelines.engine.inner import InnerSteps
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Item, Step
-from pipelines.stages.cluster import hierarchy, level
+from pipelines.engine.step import Step
+from pipelines.stages.cluster import level, split_leaves
 from tests.curation.cluster.long_tail import LongTail, balance_of, draw_long_tail
 from tests.fake_executor import Interrupted
 
@@ -125,7 +126,7 @@ def id_ranks(pool: Path, keys: list[str]) -> np.ndarray:
 def test_split_clusters_are_leaves(
     balanced: Any, run_quietly: Any, rows_of: Any, tail: LongTail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hierarchy, "GROUP_ROWS", 90)
+    monkeypatch.setattr(split_leaves, "GROUP_ROWS", 90)
     splits = ("cluster.num_clusters=8", "hierarchy.splits=5", "select.balanced.order=closest")
     config = balanced(*splits)
     assert run_quietly(config).manifest["counts"]["dataset"] == 80
@@ -148,7 +149,7 @@ def test_split_clusters_are_leaves(
         return sorted(rows_of(Path(config.run_dir), "selection")["key"].to_pylist())
 
     # However the pool is cut into parts and the clusters into groups, and whichever order it is run in.
-    monkeypatch.setattr(hierarchy, "GROUP_ROWS", 1 << 19)
+    monkeypatch.setattr(split_leaves, "GROUP_ROWS", 1 << 19)
     assert sampled(balanced(*splits, "ingest.part_rows=37", name="other")) == sampled(config)
     assert sampled(balanced(*splits, "seed=1", name="seed")) != sampled(config)
 
@@ -157,16 +158,16 @@ def test_split_clusters_are_leaves(
 def clusterings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What clusterings of levels note; before the third the run breaks off."""
     seen: list[str] = []
-    inner = level.KMeansSteps.run
+    fit = level.fit_in_steps
 
-    def breaks_off(steps: Any) -> Any:
+    def breaks_off(*args: Any, **more: Any) -> Any:
         seen.append("clustering")
         if len(seen) == 3:
             raise Interrupted
-        return inner(steps)
+        return fit(*args, **more)
 
     monkeypatch.setattr(level, "POINT_ROWS", 12)
-    monkeypatch.setattr(level.KMeansSteps, "run", breaks_off)
+    monkeypatch.setattr(level, "fit_in_steps", breaks_off)
     return seen
 
 
@@ -186,28 +187,29 @@ def test_levels_in_steps_give_the_bytes_of_one_task(
     seen = clusterings
     with pytest.raises(Interrupted):
         run_quietly(in_steps)
-    steps = Path(in_steps.run_dir, "steps")
-    assert len(list(steps.glob("level_states/*/receipt.json"))) == 1  # the second clustering's
+    levels_folder = Path(in_steps.run_dir, "steps", "cluster_level")
+
+    def states() -> list[Path]:
+        return list(levels_folder.glob("*/inner/*/level_states/*/receipt.json"))
+
+    assert len(states()) == 1  # the second clustering's
     # Killed once more, now before a finished clustering's own steps were removed; and groups have changed.
-    forget = Runner.forget
+    forget = InnerSteps.forget
 
-    def dies(runner: Runner, step: Step, items: list[Item]) -> None:
-        if step.name == "kmeans_states" and len(seen) == 4 and "died" not in seen:
-            done = list(steps.glob("level_states/*/receipt.json"))
-            if len(done) == 2:
-                seen.append("died")
-                raise Interrupted
-        forget(runner, step, items)
+    def dies(inner: InnerSteps) -> None:
+        if len(seen) == 4 and "died" not in seen and len(states()) == 2:
+            seen.append("died")
+            raise Interrupted
+        forget(inner)
 
-    monkeypatch.setattr(Runner, "forget", dies)
+    monkeypatch.setattr(InnerSteps, "forget", dies)
     with pytest.raises(Interrupted):
         run_quietly(in_steps)
     assert run_quietly(balanced(levels, "cluster.group_rows=20", name="in_steps")).exit_code == 0
     assert seen.count("clustering") == 3 + 2  # of four clusterings, those that were left
     assert len(level_files(at_once.run_dir)) == 4
     assert level_files(in_steps.run_dir) == level_files(at_once.run_dir)
-    for name in ("level_points", "level_labels", "level_states", "kmeans_states", "kmeans_sums"):
-        assert list(steps.glob(f"{name}/*")) == []
+    assert list(levels_folder.glob("*/inner")) == []
 
 
 def test_nothing_of_another_version_of_a_level_is_taken(
@@ -221,7 +223,7 @@ def test_nothing_of_another_version_of_a_level_is_taken(
     def newer(name: str, version: int, *others: Any, **more: Any) -> Step:
         return Step(name, version + (name == "cluster_level"), *others, **more)
 
-    monkeypatch.setattr(hierarchy, "Step", newer)
+    monkeypatch.setattr(level, "Step", newer)
     run_quietly(config)
     assert clusterings.count("clustering") == 3 + 4  # all four, from the first
 
@@ -275,10 +277,16 @@ def test_levels_must_stand_on_more_clusters(balanced: Any) -> None:
 
 def test_groups_close_once_they_are_full() -> None:
     starts = np.array([0, 3, 3, 10, 11, 12, 12])
-    assert hierarchy.group_clusters(starts, 4) == [(0, 3), (3, 6)]
-    assert hierarchy.group_clusters(starts, 1) == [(0, 1), (1, 3), (3, 4), (4, 5), (5, 6)]
-    assert hierarchy.group_clusters(starts, 100) == [(0, 6)]
-    assert hierarchy.group_clusters(np.array([0]), 100) == []
+    assert split_leaves.group_clusters(starts, 4) == [range(3), range(3, 6)]
+    assert split_leaves.group_clusters(starts, 1) == [
+        range(1),
+        range(1, 3),
+        range(3, 4),
+        range(4, 5),
+        range(5, 6),
+    ]
+    assert split_leaves.group_clusters(starts, 100) == [range(6)]
+    assert split_leaves.group_clusters(np.array([0]), 100) == []
 
 
 @pytest.mark.parametrize("max_products", [1, 1 << 35])

@@ -1,26 +1,25 @@
 """k-means++ in steps: the seeds of one task, whatever the cut and the interruption, and nothing is left."""
 
-import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from curation import storage
 from curation.cluster.config import ClusterConfig
-from curation.cluster.kmeans import seeding_rows
+from curation.cluster.schedule import seeding_rows
 from curation.cluster.seeding import centroids_of, seed_centroids
-from pipelines.engine.progress import Progress
-from pipelines.engine.runner import Runner
 from pipelines.engine.step import FileRef
-from pipelines.rows.parts import Part, read_array
+from pipelines.rows.parts import read_array
 from pipelines.stages.cluster import seeding
 from pipelines.stages.cluster.seeding import SeedingSteps
-from pipelines.stages.cluster.training_set import Training
+from pipelines.stages.cluster.training_set import KMeansSettings, Training
 from tests.fake_executor import FakeExecutor, Interrupted
+from tests.pipelines.stages.cluster.drawn_parts import inner_of, train_on, unit_vectors
 
-SEED, DIM = 3, 16
+SEED = 3
 STEPS = ("seeding_samples", "seeding_draws", "seeding_distances")
 
 
@@ -30,29 +29,9 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeding, "GROUP_ROWS", 45)
 
 
-def published(path: Path, array: np.ndarray) -> FileRef:
-    storage.write_vectors(path, array)
-    data = path.read_bytes()
-    return FileRef(str(path), len(data), hashlib.sha256(data).hexdigest())
-
-
-def train_on(folder: Path, vectors: np.ndarray, *, num_clusters: int) -> Training:
-    """Two rows of three of `vectors`, which lie in parts of 50."""
-    folder.mkdir()
-    rows = np.flatnonzero(np.arange(len(vectors)) % 3)
-    parts = []
-    for number, first in enumerate(range(0, len(vectors), 50)):
-        own = vectors[first : first + 50]
-        file = published(folder / f"{number}.npy", own)
-        parts.append(Part(number, "web", "uncurated", first, len(own), file, embeddings=file))
-    counts = [int(((rows >= p.offset) & (rows < p.offset + p.num_rows)).sum()) for p in parts]
-    trained_on = published(folder / "rows.npy", rows)
-    return Training.on(parts, counts, trained_on, digest="these vectors", num_clusters=num_clusters)
-
-
-def steps_of(run_dir: Path, executor: FakeExecutor, training: Training, *, seed: int = SEED) -> SeedingSteps:
-    runner = Runner(str(run_dir), executor, Progress(quiet=True))
-    return SeedingSteps(runner, ClusterConfig(), training, seed=seed, threads=1)
+def draw(run_dir: Path, executor: FakeExecutor, training: Training, num_clusters: int = 12) -> Any:
+    settings = KMeansSettings(ClusterConfig(), SEED, num_clusters)
+    return SeedingSteps(inner_of(run_dir, executor), training, settings, threads=1).run()
 
 
 def seeds_of(files: tuple[FileRef, ...], num_clusters: int) -> np.ndarray:
@@ -65,34 +44,26 @@ def in_one_task(vectors: np.ndarray, num_clusters: int) -> np.ndarray:
     return seed_centroids(sample, num_clusters, seed=SEED)
 
 
-def unit_vectors(num_rows: int) -> np.ndarray:
-    rows = np.random.default_rng(0).standard_normal((num_rows, DIM))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
-
-
-def lying(run_dir: Path, *names: str) -> list[str]:
-    return [path.name for name in names for path in (run_dir / "steps" / name).glob("*")]
+def lying(run_dir: Path, *names: str) -> list[Path]:
+    """The folders of inner steps' items, wherever they lie."""
+    return [path for name in names for path in sorted(run_dir.glob(f"steps/**/{name}/{'?' * 32}"))]
 
 
 @pytest.mark.parametrize("num_clusters", [1, 2, 7, 150])
 def test_the_seeds_of_one_task(tmp_path: Path, num_clusters: int) -> None:
     vectors = unit_vectors(300)
-    steps = steps_of(
-        tmp_path / "run", FakeExecutor(), train_on(tmp_path / "in", vectors, num_clusters=num_clusters)
-    )
-    found = seeds_of(steps.run(), num_clusters)
-    np.testing.assert_array_equal(found, in_one_task(vectors, num_clusters))
+    drawn = draw(tmp_path / "run", FakeExecutor(), train_on(tmp_path / "in", vectors), num_clusters)
+    np.testing.assert_array_equal(seeds_of(drawn, num_clusters), in_one_task(vectors, num_clusters))
 
 
 def test_fewer_vectors_than_clusters(tmp_path: Path) -> None:
     vectors = np.tile(unit_vectors(5), (40, 1))
-    executor = FakeExecutor()
-    steps = steps_of(tmp_path / "run", executor, train_on(tmp_path / "in", vectors, num_clusters=9))
-    found = seeds_of(steps.run(), 9)
+    executor, training = FakeExecutor(), train_on(tmp_path / "in", vectors)
+    found = seeds_of(draw(tmp_path / "run", executor, training, 9), 9)
     assert len(np.unique(found, axis=0)) == 5
     np.testing.assert_array_equal(found, in_one_task(vectors, 9))
     executor.done.clear()
-    steps.run()
+    draw(tmp_path / "run", executor, training, 9)
     assert executor.done == [], "also that no more is to be drawn is known"
 
 
@@ -100,10 +71,9 @@ def test_fewer_vectors_than_clusters(tmp_path: Path) -> None:
 def test_interrupted_anywhere_and_resumed(
     tmp_path: Path, num_events: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = train_on(tmp_path / "in", unit_vectors(300), num_clusters=12)
+    training = train_on(tmp_path / "in", unit_vectors(300))
     undisturbed = FakeExecutor()
-    whole = steps_of(tmp_path / "whole", undisturbed, training)
-    expected = seeds_of(whole.run(), 12)
+    expected = seeds_of(draw(tmp_path / "whole", undisturbed, training), 12)
     num_draws = undisturbed.done.count("seeding_draws")
     assert num_draws > 4, "so that distances are brought up to date, and others forgotten"
     assert len(lying(tmp_path / "whole", "seeding_distances")) == undisturbed.done.count("seeding_samples")
@@ -117,24 +87,20 @@ def test_interrupted_anywhere_and_resumed(
 
     monkeypatch.setattr(storage, "remove_tree", remove_tree)
     done: list[str] = []
-    found, is_over = None, False
+    found = None
     for _ in range(500):
         current = FakeExecutor(stop_at=num_events)
-        steps = steps_of(tmp_path / "run", current, training)
         try:
-            if found is None:
-                found = seeds_of(steps.run(), 12)
-            steps.forget()
-            is_over = True
+            found = seeds_of(draw(tmp_path / "run", current, training), 12)
         except Interrupted:
-            pass
+            done += current.done
+            continue
         done += current.done
-        if is_over:
-            break
-    assert is_over
+        break
     assert sorted(done) == sorted(undisturbed.done), "nothing is done twice"
     np.testing.assert_array_equal(found, expected)
-    assert lying(tmp_path / "run", *STEPS) == []
+    left = [[path.name for path in lying(tmp_path / run, *STEPS)] for run in ("run", "whole")]
+    assert left[0] == left[1]
 
 
 @pytest.mark.parametrize("lost", ["seeding_distances", "seeding_draws", "seeding_samples"])
@@ -144,49 +110,36 @@ def test_what_is_lost_is_made_anew(
 ) -> None:
     """Folders that are removed as damaged, in the middle; and groups that another version cuts otherwise."""
     vectors = unit_vectors(300)
-    training = train_on(tmp_path / "in", vectors, num_clusters=12)
+    training = train_on(tmp_path / "in", vectors)
     with pytest.raises(Interrupted):
-        steps_of(tmp_path / "run", FakeExecutor(stop_at=20), training).run()
-    folders = sorted((tmp_path / "run" / "steps" / lost).glob("*"))
+        draw(tmp_path / "run", FakeExecutor(stop_at=20), training)
+    folders = lying(tmp_path / "run", lost)
     assert len(folders) >= 3
     for folder in folders[::2]:
         shutil.rmtree(folder)
     monkeypatch.setattr(seeding, "GROUP_ROWS", group_rows)
-    found = seeds_of(steps_of(tmp_path / "run", FakeExecutor(), training).run(), 12)
+    found = seeds_of(draw(tmp_path / "run", FakeExecutor(), training), 12)
     np.testing.assert_array_equal(found, in_one_task(vectors, 12))
 
 
 def test_a_finished_seeding_is_found(tmp_path: Path) -> None:
-    training = train_on(tmp_path / "in", unit_vectors(300), num_clusters=12)
+    training = train_on(tmp_path / "in", unit_vectors(300))
     executor = FakeExecutor()
-    first = steps_of(tmp_path / "run", executor, training).run()
+    first = draw(tmp_path / "run", executor, training)
     executor.done.clear()
-    assert steps_of(tmp_path / "run", executor, training).run() == first
+    assert draw(tmp_path / "run", executor, training) == first
     assert executor.done == []
 
 
 def test_two_rounds_of_distances_lie_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = train_on(tmp_path / "in", unit_vectors(300), num_clusters=12)
+    training = train_on(tmp_path / "in", unit_vectors(300))
     most: list[int] = []
 
     def event(_self: FakeExecutor) -> None:
         most.append(len(lying(tmp_path / "run", "seeding_distances")))
 
     monkeypatch.setattr(FakeExecutor, "event", event)
-    steps = steps_of(tmp_path / "run", FakeExecutor(), training)
-    steps.run()
+    draw(tmp_path / "run", FakeExecutor(), training)
     num_groups = len(lying(tmp_path / "run", "seeding_samples"))
     assert num_groups > 3
     assert max(most) == 2 * num_groups
-    steps.forget()
-    assert lying(tmp_path / "run", *STEPS) == []
-
-
-def test_other_settings_have_other_steps(tmp_path: Path) -> None:
-    training = train_on(tmp_path / "in", unit_vectors(300), num_clusters=5)
-    lasting = STEPS[:2]  # distances are removed on the way
-    first = seeds_of(steps_of(tmp_path / "run", FakeExecutor(), training).run(), 5)
-    before = lying(tmp_path / "run", *lasting)
-    other = seeds_of(steps_of(tmp_path / "run", FakeExecutor(), training, seed=SEED + 1).run(), 5)
-    assert len(lying(tmp_path / "run", *lasting)) == 2 * len(before), "nothing is shared"
-    assert not np.array_equal(first, other)
