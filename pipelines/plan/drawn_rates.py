@@ -21,8 +21,8 @@ from curation.search.topk import top_k
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.threads import set_threads
 from pipelines.plan.rates import Rate, Spent
-from pipelines.plan.work import IVF_STEPS
 from pipelines.rows.parts import Part, read_array
+from pipelines.stages.retrieve.forecast import LIST_STEPS
 
 JOIN_ROWS = 8192
 QUERY_ROWS = 2048
@@ -65,7 +65,7 @@ def drawn_rates(config: RunConfig, part: Part) -> dict[str, Rate]:
     searched = _timed(lambda: top_k(vectors[:QUERY_ROWS], blocks, k=4))
     found["retrieve"] = searched.over(QUERY_ROWS * JOIN_ROWS, source)
     # FAISS is not asked: a product is a product, in lists or not.
-    for name in IVF_STEPS:
+    for name in LIST_STEPS:
         found[name] = replace(found["retrieve"], source=f"exact search of {source}, for inverted lists")
     found["cluster"] = _kmeans_rate(config, embeddings, rng)
     return found

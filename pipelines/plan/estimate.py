@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pipelines.engine.runner import StepState
 from pipelines.plan.rates import Rate
-from pipelines.plan.sizes import Sizes
-from pipelines.plan.work import StepWork, forecast
+from pipelines.plan.work import forecast
+from pipelines.stages.forecast import Sizes, StepForecast
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Workers:
 class StepEstimate:
     """What a step will take; None where its rate is not known. Seconds and bytes are of what is to do."""
 
-    work: StepWork
+    work: StepForecast
     num_items: int
     num_done: int | None  # None: a run that is imagined
     share_to_do: float
@@ -80,7 +80,13 @@ def estimate(
 
 
 def _step(
-    sizes: Sizes, work: StepWork, rate: Rate | None, *, num: int, state: StepState | None, base_bytes: float
+    sizes: Sizes,
+    work: StepForecast,
+    rate: Rate | None,
+    *,
+    num: int,
+    state: StepState | None,
+    base_bytes: float,
 ) -> StepEstimate:
     items = work.num_items if state is None else state.num_items
     done = None if state is None else state.num_done
@@ -90,16 +96,14 @@ def _step(
         to_do = math.ceil(items * share)
         at_once = max(1, min(num, to_do))
         starts = at_once if to_do else 0
-        one_s = (
-            share * work.units * _unit(sizes, work, rate.unit_s, rate.by_pool) / max(to_do, 1) + rate.item_s
-        )
+        one_s = share * work.units * _unit(sizes, rate.unit_s, rate.by_pool) / max(to_do, 1) + rate.item_s
         work_s = to_do * one_s + starts * rate.start_s
         # The last wave is as long as a full one: an item is not shared.
         wall_s = math.ceil(to_do / at_once) * one_s + (rate.start_s if to_do else 0.0)
         by_unit = work.units * rate.written_bytes + sizes.total * rate.image_bytes
         written = share * by_unit + to_do * rate.item_bytes
         if rate.cpu_s is not None:
-            unit_cpu = _unit(sizes, work, rate.cpu_s, rate.by_pool_cpu)
+            unit_cpu = _unit(sizes, rate.cpu_s, rate.by_pool_cpu)
             cpu_s = share * work.units * unit_cpu + to_do * rate.item_cpu_s + starts * rate.start_cpu_s
     return StepEstimate(
         work, items, done, share, work_s, wall_s, cpu_s, share * work.read_bytes, written,
@@ -107,9 +111,9 @@ def _step(
     )  # fmt: skip
 
 
-def _unit(sizes: Sizes, work: StepWork, mean: float, by_pool: Mapping[str, float] | None) -> float:
+def _unit(sizes: Sizes, mean: float, by_pool: Mapping[str, float] | None) -> float:
     """Seconds for a unit, over pools whose images differ as they do."""
-    if not by_pool or work.name != "describe" or not sizes.total:
+    if not by_pool or not sizes.total:
         return mean
     weighed = sum(n * by_pool.get(pool, mean) for pool, n in sizes.images.items())
     return weighed / sizes.total

@@ -1,36 +1,67 @@
 """What a run that has been done tells of a run to be done: its sizes, shares and receipts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
 
+from pipelines.config.paths import absolute
 from pipelines.config.run_config import RunConfig
+from pipelines.engine.runner import Runner
 from pipelines.engine.step import Receipt
-from pipelines.plan.rates import Known
-from pipelines.plan.sizes import Shares, Sizes
+from pipelines.lvd import Curated
+from pipelines.plan.dry_run import DryRun, dry_run
+from pipelines.rows.groups import alike_parts
 from pipelines.rows.parts import Part, read, read_array
+from pipelines.stages.describe.describe import describe_parts
+from pipelines.stages.forecast import Shares, Sizes
+from pipelines.stages.ingest.ingest import ingest
 
 # Parts whose listing is read to learn how large images are.
 MAX_READ = 64
 
 
-def known_run(
-    config: RunConfig, parts: Sequence[Part], receipts: Mapping[str, Sequence[Receipt]], *, source: str
-) -> Known:
-    """A run, or as much of it as is done.
+@dataclass(frozen=True)
+class KnownRun:
+    """A run whose images are described at least: its parts, and the receipts of steps that are done."""
+
+    sizes: Sizes
+    parts: tuple[Part, ...]
+    receipts: Mapping[str, Sequence[Receipt]]
+
+
+def known_run(config: RunConfig, dry: DryRun[Curated]) -> KnownRun | None:
+    """A run, or as much of it as is done; None where describe has work to do.
 
     Args:
         config: of the run.
-        parts: as far as they were brought; embeddings are needed.
+        dry: its whole flow.
+    """
+    parts = dry.made.parts if dry.made is not None else dry_run(absolute(config), _describe).made
+    if parts is None:
+        return None
+    begun = {state.name for state in dry.runner.states if state.num_done < state.num_items}
+    receipts = {name: found for name, found in dry.runner.receipts.items() if name not in begun}
+    return KnownRun(known_sizes(config, parts, receipts), parts, receipts)
+
+
+def _describe(runner: Runner, config: RunConfig, *, refresh: bool) -> tuple[Part, ...]:
+    return describe_parts(runner, config, ingest(runner, config, refresh=refresh), refresh=refresh)
+
+
+def known_sizes(config: RunConfig, parts: Sequence[Part], receipts: Mapping[str, Sequence[Receipt]]) -> Sizes:
+    """The sizes of a run, or of as much of it as is done.
+
+    Args:
+        config: of the run.
+        parts: with embeddings.
         receipts: by step.
-        source: what it is, in words.
     """
     images = dict.fromkeys(config.pools, 0)
     for part in parts:
         images[part.pool] += part.num_rows
-    shares = _shares(config, parts, receipts, images)
-    return Known(Sizes(config, images, shares), [part.pool for part in parts], receipts, source)
+    return Sizes(config, images, _shares(config, parts, receipts, images), alike_parts(parts))
 
 
 def _shares(

@@ -1,5 +1,6 @@
 """What one unit of each step's work costs: from the receipts of a run, or from a file with its reasons."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from pipelines.config.faults import fault_lines
 from pipelines.config.run_config import RunConfig
 from pipelines.config.strict_yaml import parse_yaml
 from pipelines.engine.step import Receipt
-from pipelines.plan.sizes import Shares, Sizes
-from pipelines.plan.work import StepWork, forecast
+from pipelines.plan.work import forecast
+from pipelines.stages.forecast import Shares, Sizes, StepForecast, Unit
 
 MAX_FILE_BYTES = 1 << 20
 # Fewer pairs than this are mostly overhead, so they say little of a larger join: 6,000 images.
-MIN_UNITS = {"pairs": 2e7, "query × row": 2e7, "row × cluster × iteration": 2e7, "row × cell": 2e7}
+MIN_UNITS: dict[Unit, float] = dict.fromkeys(
+    ("pairs", "query × row", "row × cluster × iteration", "row × cell"), 2e7
+)
 # A step whose cost grows with such units writes what it has found of each image: bytes grow with the images.
 PRODUCTS = frozenset((*MIN_UNITS, "row × list", "products of vectors"))
 # A file without a row has so many bytes at most: what an item writes that finds nothing.
@@ -67,43 +70,39 @@ class Spent:
         return Rate(self.wall_s / units, self.cpu_s / units, source=source)
 
 
-@dataclass(frozen=True)
-class Known:
-    """A run that has been timed: all of it, or a sample."""
-
-    sizes: Sizes
-    part_pools: Sequence[str]  # the pool of every part, in order
-    receipts: Mapping[str, Sequence[Receipt]]  # by step
-    source: str  # in words
-
-
-def rates_of(known: Known) -> dict[str, Rate]:
-    """The rate of every step that the run's receipts tell.
+def rates_of(sizes: Sizes, receipts: Mapping[str, Sequence[Receipt]], *, source: str) -> dict[str, Rate]:
+    """The rate of every step that the receipts of a run, or of a sample, tell.
 
     A step that was done in inner steps (k-means, levels and retrieval of many rows) has a receipt of its last
     piece alone, and so no rate.
+
+    Args:
+        sizes: of the run; where models were used, with its parts as they are listed.
+        receipts: by step.
+        source: what was timed, in words.
     """
     rates: dict[str, Rate] = {}
-    works: dict[str, list[StepWork]] = {}
+    works: dict[str, list[StepForecast]] = {}
     pieces: dict[str, list[Receipt]] = {}
-    for work in forecast(known.sizes):
-        # A curated pool retrieves in one way or another, each in a step of its own.
-        number = sum(one.name == work.name for of_key in works.values() for one in of_key)
+    left = {name: list(found) for name, found in receipts.items()}
+    every = forecast(sizes)
+    of_name = Counter(work.name for work in every)
+    for work in every:
+        # Steps of one name, such as those of curated pools that retrieve, are of one item.
+        num = 1 if of_name[work.name] > 1 else len(left.get(work.name, ()))
         works.setdefault(work.key, []).append(work)
-        receipts = list(known.receipts.get(work.name, []))
-        own = receipts[number : number + 1] if work.name == "retrieve" else receipts * (number == 0)
-        pieces.setdefault(work.key, []).extend(own)
+        pieces.setdefault(work.key, []).extend(left.get(work.name, [])[:num])
+        left[work.name] = left.get(work.name, [])[num:]
     for name, of_step in works.items():
-        receipts = pieces[name]
         units = sum(work.units for work in of_step)
-        if not receipts or not units or any(work.in_steps for work in of_step):
+        if not pieces[name] or not units or any(work.in_steps for work in of_step):
             continue
-        if name == "describe":
-            rates[name] = _describe(known, receipts)
+        if of_step[0].loads_model:
+            rates[name] = _with_model(sizes, pieces[name], source)
             continue
-        seconds = sum(_seconds(receipt) for receipt in receipts)
-        rate = Rate(unit_s=seconds / units, cpu_s=_cpu(receipts, units), source=known.source)
-        rates[name] = _with_written(rate, receipts, of_step, num_images=known.sizes.total)
+        seconds = sum(_seconds(receipt) for receipt in pieces[name])
+        rate = Rate(unit_s=seconds / units, cpu_s=_cpu(pieces[name], units), source=source)
+        rates[name] = _with_written(rate, pieces[name], of_step, num_images=sizes.total)
     return rates
 
 
@@ -122,7 +121,7 @@ def _written(receipts: Sequence[Receipt]) -> int:
 
 
 def _with_written(
-    rate: Rate, receipts: Sequence[Receipt], works: Sequence[StepWork], *, num_images: int
+    rate: Rate, receipts: Sequence[Receipt], works: Sequence[StepForecast], *, num_images: int
 ) -> Rate:
     written = _written(receipts)
     if works[0].unit not in PRODUCTS:
@@ -132,12 +131,13 @@ def _with_written(
     return replace(rate, item_bytes=of_item, image_bytes=found / max(num_images, 1))
 
 
-def _describe(known: Known, receipts: Sequence[Receipt]) -> Rate:
+def _with_model(sizes: Sizes, receipts: Sequence[Receipt], source: str) -> Rate:
     """Images of different pools cost differently, and the first part of a worker warms its model up."""
     first = min(receipts, key=lambda receipt: receipt.timings.get("ended", 0.0))
+    pools = [alike.pool for alike in sizes.listed for _ in range(alike.num_parts)]
     warm = [
         (pool, receipt)
-        for pool, receipt in zip(known.part_pools, receipts, strict=True)
+        for pool, receipt in zip(pools, receipts, strict=True)
         if receipt is not first or len(receipts) == 1
     ]
     by_pool: dict[str, list[Receipt]] = {}
@@ -161,7 +161,7 @@ def _describe(known: Known, receipts: Sequence[Receipt]) -> Rate:
         written_bytes=_written(receipts) / _rows(receipts),
         by_pool={pool: sum(map(_seconds, own)) / _rows(own) for pool, own in by_pool.items()},
         by_pool_cpu=pools_cpu,
-        source=known.source,
+        source=source,
     )
 
 
@@ -169,18 +169,18 @@ def _rows(receipts: Sequence[Receipt]) -> int:
     return max(sum(int(receipt.facts["num_rows"]) for receipt in receipts), 1)
 
 
-def is_small(work: StepWork) -> bool:
+def is_small(work: StepForecast) -> bool:
     """Whether so little work tells overhead rather than a rate."""
     return work.units < MIN_UNITS.get(work.unit, 0)
 
 
-def with_drawn(rates: Mapping[str, Rate], drawn: Mapping[str, Rate], known: Known) -> dict[str, Rate]:
+def with_drawn(rates: Mapping[str, Rate], drawn: Mapping[str, Rate], sizes: Sizes) -> dict[str, Rate]:
     """Rates where steps that were too small to tell have that of drawn vectors.
 
     What the small step took beyond it is overhead, for each of its items.
     """
     found = dict(rates)
-    works = {work.key: work for work in forecast(known.sizes)}
+    works = {work.key: work for work in forecast(sizes)}
     for name, rate in drawn.items():
         work, measured = works.get(name), rates.get(name)
         if work is None or (measured is not None and not is_small(work)):

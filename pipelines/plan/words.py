@@ -7,6 +7,8 @@ from typing import Any
 from pipelines.plan.answer import Plan
 from pipelines.plan.estimate import StepEstimate
 from pipelines.plan.how_far import plan_lines
+from pipelines.stages.retrieve.forecast import num_kept
+from pipelines.stages.shard.forecast import kept_bytes
 from pipelines.words import size, table_lines
 
 # The clock runs so many times as long as the cores work on a machine that is not shared, at most.
@@ -86,7 +88,7 @@ def _totals(plan: Plan) -> Iterator[str]:
     read = sum(step.read_bytes for step in plan.steps)
     yield (
         f"reads {size(round(read))}, writes {size(round(written))} to the run directory; "
-        f"the dataset has about {sizes.kept:,} images, {size(sizes.kept_bytes)}"
+        f"the dataset has about {num_kept(sizes):,} images, {size(kept_bytes(sizes))}"
     )
     slow = max(_merged(plan.steps), key=lambda step: step.wall_s or 0)
     alone = sum(step.wall_s or 0 for step in plan.steps if step.num_items == 1)
@@ -165,7 +167,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "shares": sizes.shares.model_dump() if sizes else None,
         "workers": vars(plan.workers),
         "wall_s": plan.wall_s if plan.steps else None,
-        "dataset": {"images": sizes.kept, "bytes": sizes.kept_bytes} if sizes else None,
+        "dataset": {"images": num_kept(sizes), "bytes": kept_bytes(sizes)} if sizes else None,
         "beside": plan.file.beside.model_dump() if plan.file and plan.file.beside else None,
         "notes": list(plan.notes),
     }

@@ -1,12 +1,17 @@
 """Runs of parts, where a single one is too little work for a step's item."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, repeat
+from typing import TypeVar
 
 from curation.batches import batches
 from pipelines.rows.parts import Part
 
+P = TypeVar("P")
 
-def make_groups(parts: Sequence[Part], part_rows: Sequence[int], *, rows: int) -> list[tuple[Part, ...]]:
+
+def make_groups(parts: Sequence[P], part_rows: Sequence[float], *, rows: int) -> list[tuple[P, ...]]:
     """Cut parts into runs of at least `rows` rows; the last may have fewer.
 
     Args:
@@ -16,3 +21,42 @@ def make_groups(parts: Sequence[Part], part_rows: Sequence[int], *, rows: int) -
     """
     runs = batches(zip(parts, part_rows, strict=True), size=lambda of_part: of_part[1], least=rows)
     return [tuple(part for part, _ in run) for run in runs]
+
+
+@dataclass(frozen=True)
+class AlikeParts:
+    """Consecutive parts of a pool, each of as many rows: a run that is only imagined may have millions."""
+
+    pool: str
+    num_parts: int
+    num_rows: float  # of each, as far as they count
+
+    @property
+    def total(self) -> float:
+        """Rows of all of them."""
+        return self.num_parts * self.num_rows
+
+    def counting(self, share: float) -> "AlikeParts":
+        """With that share of the rows."""
+        return replace(self, num_rows=share * self.num_rows)
+
+
+def alike_parts(parts: Iterable[Part]) -> tuple[AlikeParts, ...]:
+    """Parts as they are, those that are alike together."""
+    runs = groupby(parts, key=lambda part: (part.pool, part.num_rows))
+    return tuple(AlikeParts(pool, sum(1 for _ in run), num_rows) for (pool, num_rows), run in runs)
+
+
+def num_groups(parts: Iterable[AlikeParts], *, rows: int) -> int:
+    """How many groups `make_groups` cuts parts into."""
+    counted, left = 0, list[float]()
+    for alike in parts:
+        size, num = alike.num_rows, alike.num_parts if alike.num_rows else min(alike.num_parts, 1)
+        if not num:
+            continue
+        of_group = len(next(batches(repeat(size, num), size=float, least=rows)))
+        # Alike parts make alike groups: but for the two at either end, which may hold others, none is cut.
+        whole = max(0, num // of_group - 2)
+        counted += whole
+        left += [size] * (num - whole * of_group)
+    return counted + len(make_groups(left, left, rows=rows))

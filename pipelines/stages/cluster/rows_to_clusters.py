@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int32, Int64
 
 from curation import storage
-from curation.cluster.config import default_num_clusters
 from curation.cluster.kmeans import assign, kmeans, training_rows
 from pipelines.engine.step import Attempt, Work
 from pipelines.rows.parts import Part, gather_vectors, read_array, roles, vector_blocks
@@ -41,7 +40,7 @@ def _choose_rows(task: ClusterTask | ClusterRowsTask, settings: ClusterSettings)
     alive = survivors(task.parts, task.copies, task.leaks)
     pool = np.flatnonzero(alive & roles(task.parts, "uncurated"))
     candidates = pool if len(pool) else np.flatnonzero(alive)
-    k = min(rule.num_clusters or default_num_clusters(len(candidates)), len(candidates))
+    k = rule.clusters_of(len(candidates))
     chosen = training_rows(
         len(candidates), k, max_points_per_centroid=rule.max_points_per_centroid, seed=settings.seed
     )

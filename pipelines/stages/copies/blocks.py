@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 from jaxtyping import Int64
 
 from pipelines.engine.digest import digest_of
 from pipelines.engine.step import FileRef
+from pipelines.rows.groups import AlikeParts, make_groups, num_groups
 from pipelines.rows.parts import FilesOf, Part, read_array
 
 HASHES_AND_VECTORS = ("described", "copy_vectors")  # names of the parts' files that are joined, as a rule
@@ -108,7 +110,7 @@ def make_blocks(
     block_rows: int,
     files: Sequence[str] = HASHES_AND_VECTORS,
 ) -> list[Block]:
-    """Cut parts into runs of about `block_rows` rows.
+    """Cut the parts of each pool into runs of about `block_rows` rows.
 
     Args:
         parts: in order.
@@ -116,16 +118,14 @@ def make_blocks(
         block_rows: a run closes once it has so many.
         files: names of the parts' files that are joined.
     """
-    blocks: list[Block] = []
-    run: list[JoinedPart] = []
-    num_rows = 0
-    for one in parts:
-        if run and (num_rows >= block_rows or one.part.pool != run[-1].part.pool):
-            blocks.append(Block.of(run, rows, files))
-            run, num_rows = [], 0
-        run.append(one)
-        num_rows += one.num_rows
-    return [*blocks, Block.of(run, rows, files)] if run else blocks
+    pools = [list(own) for _, own in groupby(parts, key=lambda one: one.part.pool)]
+    runs = [make_groups(own, [one.num_rows for one in own], rows=block_rows) for own in pools]
+    return [Block.of(run, rows, files) for of_pool in runs for run in of_pool]
+
+
+def num_blocks(parts: Sequence[AlikeParts], *, block_rows: int) -> int:
+    """How many blocks `make_blocks` cuts parts into."""
+    return sum(num_groups(own, rows=block_rows) for _, own in groupby(parts, key=lambda alike: alike.pool))
 
 
 def row_digests(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> list[str]:

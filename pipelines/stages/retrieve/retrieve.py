@@ -91,13 +91,14 @@ def _ivf_search(
     if rule.method != "sample" or rule.search != "ivf" or not runner.has_to_do(step, item):
         return None
     parts, alive = item.task.parts, item.task.alive
-    cuts = _cuts(len(query_rows(parts, alive, pool)))
+    cuts = cut_queries(len(query_rows(parts, alive, pool)))
     if not cuts or not np.any(read_array(alive) & roles(parts, "uncurated")):
         return None
     return IvfSearch(pool, rule, cuts, parts, alive, seed, step.threads)
 
 
-def _cuts(num_queries: int) -> Cuts:
+def cut_queries(num_queries: int) -> Cuts:
+    """Blocks of queries."""
     return tuple((start, min(start + QUERY_ROWS, num_queries)) for start in range(0, num_queries, QUERY_ROWS))
 
 
@@ -114,7 +115,7 @@ def _search(runner: Runner, step: RetrieveStep, item: Item[RetrieveTask]) -> Rec
         return runner.run_one(step, item)
     parts = item.task.parts
     queries = query_rows(parts, item.task.alive, step.settings.pool)
-    cuts = _cuts(len(queries))
+    cuts = cut_queries(len(queries))
     searched = [part for part in parts if part.role == "uncurated"]
     groups = make_groups(searched, [part.num_rows for part in searched], rows=TARGET_ROWS)
     num_gpus = int(rule.device == "cuda")

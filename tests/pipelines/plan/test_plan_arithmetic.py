@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from pipelines.engine.step import Receipt
 from pipelines.plan.answer import Plan, PlanQuestion, images_of, make_plan
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
 from pipelines.plan.how_far import steps_to_come
-from pipelines.plan.rates import Known, Rate, given_rates, rates_of, read_rates, with_drawn
-from pipelines.plan.sizes import Shares, Sizes
+from pipelines.plan.rates import Rate, given_rates, rates_of, read_rates, with_drawn
 from pipelines.plan.words import duration, plan_report
 from pipelines.plan.work import forecast
+from pipelines.rows.groups import AlikeParts
+from pipelines.stages.forecast import Shares, Sizes
+from pipelines.stages.retrieve.forecast import num_kept
+from pipelines.stages.shard.forecast import kept_bytes
 
 SHARES = Shares(
     joined=0.9, alive_curated=1.0, alive_pool=0.5, unique_hits=0.5, image_bytes=1000, embedding_dim=8
@@ -55,11 +59,10 @@ def test_sizes_by_hand() -> None:
     assert some.total == 1250
     assert some.num_parts == 2 + 10 + 1
     assert some.joined == 1080  # 0.9 of trusted and web
-    assert some.num_blocks == 1 + 3
     assert (some.pool, some.alive) == (500, 700)
     # 200 curated images, and 4 neighbours of each, of which a half are the same as another's.
-    assert some.kept == 200 + 400
-    assert some.kept_bytes == 600_000
+    assert num_kept(some) == 200 + 400
+    assert kept_bytes(some) == 600_000
 
 
 def test_the_work_by_hand() -> None:
@@ -72,7 +75,7 @@ def test_the_work_by_hand() -> None:
     assert works["dedup_edges"].units == 1080**2 / 2
     assert works["dedup_edges"].num_items == 4 * 5 / 2
     assert works["decontaminate_edges"].units == 1200 * 50
-    assert works["decontaminate_edges"].num_items == 3
+    assert works["decontaminate_edges"].num_items == 1 + 3  # a block has images of one pool
     assert works["cluster"].units == (500 * 21 + 700) * 10
     assert works["retrieve"].units == 200 * 500
     assert works["shard"].units == 600
@@ -126,9 +129,9 @@ def test_pictures_of_poor_hash_are_joined_where_there_are_any() -> None:
     shares = SHARES.model_copy(update={"joined_pixels": 0.5, "searched_pixels": 0.25, "holdout_pixels": 0.1})
     some = sizes(dedup={"block_rows": 400})
     works = {work.name: work for work in forecast(Sizes(some.config, some.images, shares))}
-    assert (works["dedup_pixel_edges"].units, works["dedup_pixel_edges"].num_items) == (540**2 / 2, 3)
+    assert (works["dedup_pixel_edges"].units, works["dedup_pixel_edges"].num_items) == (540**2 / 2, 3 * 4 / 2)
     leaks = works["decontaminate_pixel_edges"]
-    assert (leaks.units, leaks.num_items) == (300 * 5, 1)
+    assert (leaks.units, leaks.num_items) == (300 * 5, 2)
     names = list(works)
     assert names.index("dedup_pixel_edges") + 1 == names.index("dedup_components")
     assert names.index("decontaminate_pixel_edges") + 1 == names.index("decontaminate_leaks")
@@ -185,7 +188,7 @@ def test_pieces_are_done_with_their_step() -> None:
 
 
 def test_rates_of_made_up_receipts() -> None:
-    some = sizes()
+    some = replace(sizes(), listed=(AlikeParts("trusted", 2, 100), AlikeParts("web", 1, 1050)))
     receipts = {
         "judge": [receipt("judge", 2.0, num_bytes=500), receipt("judge", 3.0, num_bytes=750)],
         "shard": [receipt("shard", 6.0, num_bytes=60_000)],
@@ -196,7 +199,7 @@ def test_rates_of_made_up_receipts() -> None:
             receipt("describe", 12.0, num_rows=400),
         ],
     }
-    rates = rates_of(Known(some, ["trusted", "trusted", "web"], receipts, "a test"))
+    rates = rates_of(some, receipts, source="a test")
     assert rates["judge"].unit_s == 5 / 1250
     assert rates["judge"].cpu_s == 10 / 1250
     assert rates["judge"].written_bytes == 1.0
@@ -209,9 +212,8 @@ def test_rates_of_made_up_receipts() -> None:
 
 def test_a_small_join_is_overhead() -> None:
     some = sizes()  # 1,080 images: 583,200 pairs
-    known = Known(some, [], {"dedup_edges": [receipt("dedup_edges", 5.0)]}, "a test")
-    measured, drawn = rates_of(known), {"dedup_edges": Rate(1e-9, source="drawn")}
-    rate = with_drawn(measured, drawn, known)["dedup_edges"]
+    measured = rates_of(some, {"dedup_edges": [receipt("dedup_edges", 5.0)]}, source="a test")
+    rate = with_drawn(measured, {"dedup_edges": Rate(1e-9, source="drawn")}, some)["dedup_edges"]
     assert rate.unit_s == 1e-9
     items = next(work.num_items for work in forecast(some) if work.name == "dedup_edges")
     assert rate.item_s * items == pytest.approx(5.0, rel=1e-3)
@@ -230,9 +232,8 @@ def test_a_billion_images_after_a_run_of_sixty_are_within_reason() -> None:
         if work.unit not in ("images", "images written")
     }
     assert {"dedup_edges", "dedup_pixel_edges", "decontaminate_pixel_edges", "cluster"} <= names.keys()
-    known = Known(few, [], names, "a test")
     drawn = {name: Rate(1e-7, source="drawn") for name in names}
-    rates = with_drawn(rates_of(known), drawn, known)
+    rates = with_drawn(rates_of(few, names, source="a test"), drawn, few)
     many = Sizes(few.config, {"web": 10**9, "exam": 10**4}, poor)
     steps = {step.work.name: step for step in estimate(many, rates, Workers(1, "of a test"))}
     for name in names:
@@ -247,7 +248,7 @@ def test_what_joins_find_grows_with_the_images() -> None:
     some = sizes()
     items = next(work.num_items for work in forecast(some) if work.name == "dedup_edges")
     receipts = [receipt("dedup_edges", 5.0, 5000 if i else 10_096) for i in range(items)]
-    rate = rates_of(Known(some, [], {"dedup_edges": receipts}, "a test"))["dedup_edges"]
+    rate = rates_of(some, {"dedup_edges": receipts}, source="a test")["dedup_edges"]
     assert (rate.written_bytes, rate.item_bytes) == (0.0, 4096)
     assert rate.image_bytes == (6000 + 904 * (items - 1)) / 1250
     [step] = [
