@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.engine.runner import StepState
-from pipelines.plan.rates import Rate
+from pipelines.plan.rates import Rate, Spent
 from pipelines.plan.work import forecast
 from pipelines.stages.forecast import Sizes, StepForecast
 
@@ -33,14 +33,22 @@ class StepEstimate:
     work: StepForecast
     num_items: int
     num_done: int | None  # None: a run that is imagined
-    share_to_do: float
-    work_s: float | None  # of all workers together
+    spent: Spent | None  # by all workers together
     wall_s: float | None
-    cpu_s: float | None
     read_bytes: float
     written_bytes: float | None
     worker_bytes: float  # memory of one worker
     rate: Rate | None
+
+    @property
+    def work_s(self) -> float | None:
+        """Seconds of all workers together."""
+        return None if self.spent is None else self.spent.wall_s
+
+    @property
+    def cpu_s(self) -> float | None:
+        """Seconds of all their cores; None where a rate knows nothing of them."""
+        return None if self.spent is None or math.isnan(self.spent.cpu_s) else self.spent.cpu_s
 
 
 def estimate(
@@ -91,29 +99,24 @@ def _step(
     items = work.num_items if state is None else state.num_items
     done = None if state is None else state.num_done
     share = 1.0 if done is None or not items else (items - done) / items
-    work_s = wall_s = written = cpu_s = None
+    spent, wall_s, written = None, None, None
     if rate is not None:
         to_do = math.ceil(items * share)
         at_once = max(1, min(num, to_do))
-        starts = at_once if to_do else 0
-        one_s = share * work.units * _unit(sizes, rate.unit_s, rate.by_pool) / max(to_do, 1) + rate.item_s
-        work_s = to_do * one_s + starts * rate.start_s
+        one = _of_unit(sizes, rate) * (share * work.units / max(to_do, 1)) + rate.item
+        spent = one * to_do + rate.start * min(at_once, to_do)
         # The last wave is as long as a full one: an item is not shared.
-        wall_s = math.ceil(to_do / at_once) * one_s + (rate.start_s if to_do else 0.0)
+        wall_s = math.ceil(to_do / at_once) * one.wall_s + (rate.start.wall_s if to_do else 0.0)
         by_unit = work.units * rate.written_bytes + sizes.total * rate.image_bytes
         written = share * by_unit + to_do * rate.item_bytes
-        if rate.cpu_s is not None:
-            unit_cpu = _unit(sizes, rate.cpu_s, rate.by_pool_cpu)
-            cpu_s = share * work.units * unit_cpu + to_do * rate.item_cpu_s + starts * rate.start_cpu_s
     return StepEstimate(
-        work, items, done, share, work_s, wall_s, cpu_s, share * work.read_bytes, written,
-        base_bytes + work.held_bytes, rate,
-    )  # fmt: skip
+        work, items, done, spent, wall_s, share * work.read_bytes, written, base_bytes + work.held_bytes, rate
+    )
 
 
-def _unit(sizes: Sizes, mean: float, by_pool: Mapping[str, float] | None) -> float:
-    """Seconds for a unit, over pools whose images differ as they do."""
-    if not by_pool or not sizes.total:
-        return mean
-    weighed = sum(n * by_pool.get(pool, mean) for pool, n in sizes.images.items())
-    return weighed / sizes.total
+def _of_unit(sizes: Sizes, rate: Rate) -> Spent:
+    """For a unit, over pools whose images differ as they do."""
+    if not rate.by_pool or not sizes.total:
+        return rate.unit
+    every = (rate.by_pool.get(pool, rate.unit) * (n / sizes.total) for pool, n in sizes.images.items())
+    return sum(every, Spent())

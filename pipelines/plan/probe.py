@@ -104,7 +104,9 @@ def probe(
     if listed is not None and listed.made is not None:
         rates |= rates_of(sizes, listed.runner.receipts, source="this run's receipts")
     if sampled.listing is not None:
-        rates["ingest"] = sampled.listing.over(max(sizes.total, 1), f"a listing of {sizes.total:,} images")
+        rates["ingest"] = Rate(
+            sampled.listing / max(sizes.total, 1), source=f"a listing of {sizes.total:,} images"
+        )
     return Probed(rates, sizes, sampled.counted, held_bytes())
 
 

@@ -1,8 +1,9 @@
 """What one unit of each step's work costs: from the receipts of a run, or from a file with its reasons."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,37 +28,8 @@ _EMPTY_FILE_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Rate:
-    """What one unit costs one worker.
-
-    Args:
-        unit_s: seconds for a unit.
-        cpu_s: seconds of all its cores; None: not known.
-        item_s, item_cpu_s: seconds for an item besides.
-        start_s, start_cpu_s: seconds that the first item of a worker takes besides: models that warm up.
-        written_bytes: for a unit.
-        image_bytes, item_bytes: written for an image of the run, and for an item, besides.
-        by_pool, by_pool_cpu: seconds for a unit in single pools, whose images differ.
-        source: where it comes from, in words.
-    """
-
-    unit_s: float
-    cpu_s: float | None = None
-    item_s: float = 0.0
-    item_cpu_s: float = 0.0
-    start_s: float = 0.0
-    start_cpu_s: float = 0.0
-    written_bytes: float = 0.0
-    image_bytes: float = 0.0
-    item_bytes: float = 0.0
-    by_pool: Mapping[str, float] | None = None
-    by_pool_cpu: Mapping[str, float] | None = None
-    source: str = ""
-
-
-@dataclass(frozen=True)
 class Spent:
-    """Seconds on the clock, and of all cores."""
+    """Seconds on the clock, and of all cores; NaN where these are not known."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
@@ -65,9 +37,39 @@ class Spent:
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
 
-    def over(self, units: float, source: str) -> Rate:
-        """The rate that it makes with so many units."""
-        return Rate(self.wall_s / units, self.cpu_s / units, source=source)
+    def __mul__(self, number: float) -> "Spent":
+        return Spent(self.wall_s * number, self.cpu_s * number)
+
+    def __truediv__(self, number: float) -> "Spent":
+        return Spent(self.wall_s / number, self.cpu_s / number)
+
+    def beyond(self, other: "Spent") -> "Spent":
+        """What of it is more than another."""
+        return Spent(max(0.0, self.wall_s - other.wall_s), max(0.0, self.cpu_s - other.cpu_s))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What one unit costs one worker.
+
+    Args:
+        unit: for a unit.
+        item: for an item besides.
+        start: that the first item of a worker takes besides: models that warm up.
+        written_bytes: for a unit.
+        image_bytes, item_bytes: written for an image of the run, and for an item, besides.
+        by_pool: for a unit in single pools, whose images differ.
+        source: where it comes from, in words.
+    """
+
+    unit: Spent
+    item: Spent = Spent()
+    start: Spent = Spent()
+    written_bytes: float = 0.0
+    image_bytes: float = 0.0
+    item_bytes: float = 0.0
+    by_pool: Mapping[str, Spent] = field(default_factory=dict)
+    source: str = ""
 
 
 def rates_of(sizes: Sizes, receipts: Mapping[str, Sequence[Receipt]], *, source: str) -> dict[str, Rate]:
@@ -100,20 +102,14 @@ def rates_of(sizes: Sizes, receipts: Mapping[str, Sequence[Receipt]], *, source:
         if of_step[0].loads_model:
             rates[name] = _with_model(sizes, pieces[name], source)
             continue
-        seconds = sum(_seconds(receipt) for receipt in pieces[name])
-        rate = Rate(unit_s=seconds / units, cpu_s=_cpu(pieces[name], units), source=source)
+        rate = Rate(_spent(pieces[name]) / units, source=source)
         rates[name] = _with_written(rate, pieces[name], of_step, num_images=sizes.total)
     return rates
 
 
-def _seconds(receipt: Receipt) -> float:
-    return receipt.timings.get("work_s", 0.0) + receipt.timings.get("publish_s", 0.0)
-
-
-def _cpu(receipts: Sequence[Receipt], units: float) -> float | None:
-    if any("cpu_s" not in receipt.timings for receipt in receipts):
-        return None
-    return sum(receipt.timings["cpu_s"] for receipt in receipts) / units
+def _spent(receipts: Sequence[Receipt]) -> Spent:
+    times = [receipt.timings for receipt in receipts]
+    return Spent(sum(one["work_s"] + one["publish_s"] for one in times), sum(one["cpu_s"] for one in times))
 
 
 def _written(receipts: Sequence[Receipt]) -> int:
@@ -133,36 +129,24 @@ def _with_written(
 
 def _with_model(sizes: Sizes, receipts: Sequence[Receipt], source: str) -> Rate:
     """Images of different pools cost differently, and the first part of a worker warms its model up."""
-    first = min(receipts, key=lambda receipt: receipt.timings.get("ended", 0.0))
+    first = min(receipts, key=lambda receipt: receipt.timings["ended"])
     pools = [alike.pool for alike in sizes.listed for _ in range(alike.num_parts)]
-    warm = [
-        (pool, receipt)
-        for pool, receipt in zip(pools, receipts, strict=True)
-        if receipt is not first or len(receipts) == 1
-    ]
     by_pool: dict[str, list[Receipt]] = {}
-    for pool, receipt in warm:
-        by_pool.setdefault(pool, []).append(receipt)
-    every = [receipt for _, receipt in warm]
-    unit_s, cpu_s = sum(map(_seconds, every)) / _rows(every), _cpu(every, _rows(every))
-    start_s = start_cpu_s = 0.0
-    if len(receipts) > 1:
-        start_s = max(0.0, _seconds(first) - unit_s * _rows([first]))
-        if cpu_s is not None:
-            start_cpu_s = max(0.0, first.timings["cpu_s"] - cpu_s * _rows([first]))
-    pools_cpu = None
-    if cpu_s is not None:
-        pools_cpu = {pool: _cpu(own, _rows(own)) or 0.0 for pool, own in by_pool.items()}
+    for pool, receipt in zip(pools, receipts, strict=True):
+        if receipt is not first or len(receipts) == 1:
+            by_pool.setdefault(pool, []).append(receipt)
+    unit = _of_row([receipt for own in by_pool.values() for receipt in own])
     return Rate(
-        unit_s,
-        cpu_s,
-        start_s=start_s,
-        start_cpu_s=start_cpu_s,
+        unit,
+        start=_spent([first]).beyond(unit * _rows([first])),
         written_bytes=_written(receipts) / _rows(receipts),
-        by_pool={pool: sum(map(_seconds, own)) / _rows(own) for pool, own in by_pool.items()},
-        by_pool_cpu=pools_cpu,
+        by_pool={pool: _of_row(own) for pool, own in by_pool.items()},
         source=source,
     )
+
+
+def _of_row(receipts: Sequence[Receipt]) -> Spent:
+    return _spent(receipts) / _rows(receipts)
 
 
 def _rows(receipts: Sequence[Receipt]) -> int:
@@ -185,21 +169,12 @@ def with_drawn(rates: Mapping[str, Rate], drawn: Mapping[str, Rate], sizes: Size
         work, measured = works.get(name), rates.get(name)
         if work is None or (measured is not None and not is_small(work)):
             continue
+        found[name] = rate
         if measured is not None:
-            over = max(0.0, (measured.unit_s - rate.unit_s) * work.units) / work.num_items
-            over_cpu = 0.0
-            if measured.cpu_s is not None and rate.cpu_s is not None:
-                over_cpu = max(0.0, (measured.cpu_s - rate.cpu_s) * work.units) / work.num_items
-            rate_here = replace(
-                rate,
-                item_s=over,
-                item_cpu_s=over_cpu,
-                image_bytes=measured.image_bytes,
-                item_bytes=measured.item_bytes,
+            over = measured.unit.beyond(rate.unit) * (work.units / work.num_items)
+            found[name] = replace(
+                rate, item=over, image_bytes=measured.image_bytes, item_bytes=measured.item_bytes
             )
-        else:
-            rate_here = rate
-        found[name] = rate_here
     return found
 
 
@@ -277,7 +252,11 @@ def given_rates(file: RatesFile, config: RunConfig, path: str) -> dict[str, Rate
                 expected=" or ".join(units[name]),
             )
     return {
-        name: Rate(1 / given.per_s, written_bytes=given.written_bytes, source=f"{path} ({file.kind})")
+        name: Rate(
+            Spent(1 / given.per_s, math.nan),
+            written_bytes=given.written_bytes,
+            source=f"{path} ({file.kind})",
+        )
         for name, given in file.rates.items()
         if name in units
     }

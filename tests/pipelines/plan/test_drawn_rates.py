@@ -41,7 +41,7 @@ def test_each_kind_of_edge_has_a_rate(configure: Configure, part: Part, tmp_path
     every = configure(tmp_path, "dedup.pca_radius=2", "decontaminate.pca_radius=2")
     rates = drawn.drawn_rates(every, part)
     assert joins(rates) == {f"{stage}_{kind}edges" for stage in ("dedup", "decontaminate") for kind in KINDS}
-    assert all(rate.unit_s > 0 for rate in rates.values())
+    assert all(rate.unit.wall_s > 0 for rate in rates.values())
     assert rates["cluster"].source == "k-means of 256 vectors drawn around the sample's"
     # Their names are those of steps.
     shares = Shares(image_bytes=1, embedding_dim=16, joined_pixels=1, searched_pixels=1, holdout_pixels=1)

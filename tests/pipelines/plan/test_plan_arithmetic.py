@@ -17,7 +17,7 @@ from pipelines.engine.step import Receipt
 from pipelines.plan.answer import Plan, PlanQuestion, images_of, make_plan
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
 from pipelines.plan.how_far import steps_to_come
-from pipelines.plan.rates import Rate, given_rates, rates_of, read_rates, with_drawn
+from pipelines.plan.rates import Rate, Spent, given_rates, rates_of, read_rates, with_drawn
 from pipelines.plan.words import duration, plan_report
 from pipelines.plan.work import forecast
 from pipelines.rows.groups import AlikeParts
@@ -176,7 +176,7 @@ def test_inverted_lists_are_priced_as_such() -> None:
 
 
 def test_pieces_are_done_with_their_step() -> None:
-    rates = dict.fromkeys(("retrieve_index", "retrieve_shards"), Rate(0.1))
+    rates = dict.fromkeys(("retrieve_index", "retrieve_shards"), Rate(Spent(0.1)))
     for done in (0, 1):
         states = [StepState("retrieve", "retrieve", 1, done, 0)]
         steps = estimate(inverted_lists(), rates, Workers(1, ""), states=states)
@@ -200,23 +200,26 @@ def test_rates_of_made_up_receipts() -> None:
         ],
     }
     rates = rates_of(some, receipts, source="a test")
-    assert rates["judge"].unit_s == 5 / 1250
-    assert rates["judge"].cpu_s == 10 / 1250
+    assert rates["judge"].unit.wall_s == 5 / 1250
+    assert rates["judge"].unit.cpu_s == 10 / 1250
     assert rates["judge"].written_bytes == 1.0
-    assert rates["shard"].unit_s == 6 / 600
-    assert rates["describe"].unit_s == 23 / 1400
-    assert rates["describe"].by_pool == {"trusted": 11 / 1000, "web": 12 / 400}
-    assert rates["describe"].start_s == pytest.approx(10 - 100 * 23 / 1400)
+    assert rates["shard"].unit.wall_s == 6 / 600
+    assert rates["describe"].unit.wall_s == 23 / 1400
+    assert rates["describe"].by_pool == {
+        "trusted": Spent(11 / 1000, 22 / 1000),
+        "web": Spent(12 / 400, 24 / 400),
+    }
+    assert rates["describe"].start.wall_s == pytest.approx(10 - 100 * 23 / 1400)
     assert "select" not in rates
 
 
 def test_a_small_join_is_overhead() -> None:
     some = sizes()  # 1,080 images: 583,200 pairs
     measured = rates_of(some, {"dedup_edges": [receipt("dedup_edges", 5.0)]}, source="a test")
-    rate = with_drawn(measured, {"dedup_edges": Rate(1e-9, source="drawn")}, some)["dedup_edges"]
-    assert rate.unit_s == 1e-9
+    rate = with_drawn(measured, {"dedup_edges": Rate(Spent(1e-9), source="drawn")}, some)["dedup_edges"]
+    assert rate.unit.wall_s == 1e-9
     items = next(work.num_items for work in forecast(some) if work.name == "dedup_edges")
-    assert rate.item_s * items == pytest.approx(5.0, rel=1e-3)
+    assert rate.item.wall_s * items == pytest.approx(5.0, rel=1e-3)
 
 
 def test_a_billion_images_after_a_run_of_sixty_are_within_reason() -> None:
@@ -232,7 +235,7 @@ def test_a_billion_images_after_a_run_of_sixty_are_within_reason() -> None:
         if work.unit not in ("images", "images written")
     }
     assert {"dedup_edges", "dedup_pixel_edges", "decontaminate_pixel_edges", "cluster"} <= names.keys()
-    drawn = {name: Rate(1e-7, source="drawn") for name in names}
+    drawn = {name: Rate(Spent(1e-7), source="drawn") for name in names}
     rates = with_drawn(rates_of(few, names, source="a test"), drawn, few)
     many = Sizes(few.config, {"web": 10**9, "exam": 10**4}, poor)
     steps = {step.work.name: step for step in estimate(many, rates, Workers(1, "of a test"))}
@@ -259,9 +262,9 @@ def test_what_joins_find_grows_with_the_images() -> None:
 
 def test_hours_on_workers_by_hand() -> None:
     rates = {
-        "describe": Rate(0.1, start_s=5.0, written_bytes=16.0),
-        "select": Rate(0.01),
-        "judge": Rate(0.001, item_s=1.0),
+        "describe": Rate(Spent(0.1), start=Spent(5.0), written_bytes=16.0),
+        "select": Rate(Spent(0.01)),
+        "judge": Rate(Spent(0.001), item=Spent(1.0)),
     }
     one, four = (estimate(sizes(), rates, Workers(num, "of a test")) for num in (1, 4))
     assert of(one, "describe").work_s == of(one, "describe").wall_s == 125 + 5
@@ -276,7 +279,7 @@ def test_hours_on_workers_by_hand() -> None:
 
 def test_what_is_done_costs_nothing() -> None:
     states = [StepState("describe", "describe", 13, 13, 0), StepState("judge", "judge", 13, 10, 300)]
-    rates = {"describe": Rate(0.1, start_s=5.0), "judge": Rate(0.01)}
+    rates = {"describe": Rate(Spent(0.1), start=Spent(5.0)), "judge": Rate(Spent(0.01))}
     steps = estimate(sizes(), rates, Workers(1, ""), states=states)
     assert of(steps, "describe").wall_s == 0
     assert of(steps, "judge").wall_s == pytest.approx(12.5 * 3 / 13)
@@ -285,7 +288,7 @@ def test_what_is_done_costs_nothing() -> None:
 
 
 def test_given_workers_do_what_the_file_rates() -> None:
-    rates = {"describe": Rate(0.1), "select": Rate(0.01)}
+    rates = {"describe": Rate(Spent(0.1)), "select": Rate(Spent(0.01))}
     workers = Workers(1, "here", num_given=13, given_kind="GPU")
     steps = estimate(sizes(), rates, workers, given=frozenset(["describe"]))
     assert of(steps, "describe").wall_s == pytest.approx(125 / 13)

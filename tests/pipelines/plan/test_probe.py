@@ -30,7 +30,7 @@ def test_a_sample_gives_every_rate(configure: Callable[..., Any], tmp_path: Path
     unknown = {work.name for work in works if work.key not in found.rates}
     assert unknown <= {"ingest_units"}
     for name, rate in found.rates.items():
-        assert rate.unit_s > 0, name
+        assert rate.unit.wall_s > 0, name
     assert found.counted
     assert found.sizes.shares.embedding_dim == 664
     assert 0 < found.sizes.shares.alive_pool <= 1
