@@ -16,7 +16,6 @@ from pipelines.plan.how_far import steps_to_come
 from pipelines.plan.known import KnownRun, known_run
 from pipelines.plan.probe import Probed, held_bytes, probe, worker_bytes
 from pipelines.plan.rates import (
-    Rate,
     RatesFile,
     given_rates,
     is_small,
@@ -26,7 +25,6 @@ from pipelines.plan.rates import (
 )
 from pipelines.plan.work import forecast
 from pipelines.stages.forecast import Sizes
-from pipelines.stages.ingest.ingest import ingest
 
 
 @dataclass(frozen=True)
@@ -82,23 +80,15 @@ def make_plan(config: RunConfig, asked: PlanQuestion) -> Plan:
     dry = dry_run(absolute(config), curate) if images is None else None
     measured, notes = _measure(config, asked, dry, may_fail=file is not None and images is not None)
     rates = dict(measured.rates) if measured else {}
-    given: dict[str, Rate] = {}
     if file is not None:
-        given = given_rates(file, config, str(asked.rates))
-        rates |= given
+        rates |= given_rates(file, config, str(asked.rates))
     states = dry.runner.states if dry else []
     to_come, workers = steps_to_come(states, config), _workers(config, asked, file)
     sizes = _sizes(config, images, measured, file)
     if sizes is None:
         return Plan(states, to_come, [], None, workers, file, notes)
-    steps = estimate(
-        sizes,
-        rates,
-        workers,
-        given=frozenset(given),
-        states=states,
-        base_bytes=measured.worker_bytes if measured else held_bytes(),
-    )
+    base_bytes = measured.worker_bytes if measured else held_bytes()
+    steps = estimate(sizes, rates, workers, states=states, base_bytes=base_bytes)
     return Plan(states, to_come, steps, sizes, workers, file, notes)
 
 
@@ -157,8 +147,7 @@ def _measure(
     progress = Progress()
     progress.say("measuring each step on a small sample of the sources (--no-probe leaves that out) …")
     try:
-        there = absolute(config)
-        sampled = probe(there, listed=dry_run(there, ingest), progress=progress)
+        sampled = probe(absolute(config), progress=progress)
     except (LvdError, OSError) as error:
         if not may_fail:
             raise

@@ -56,7 +56,6 @@ def estimate(
     rates: Mapping[str, Rate],
     workers: Workers,
     *,
-    given: frozenset[str] = frozenset(),
     states: Sequence[StepState] = (),
     base_bytes: float = 0.0,
 ) -> list[StepEstimate]:
@@ -66,7 +65,6 @@ def estimate(
         sizes: of the run.
         rates: by step.
         workers: who does it.
-        given: steps whose rates are those of the other kind of worker.
         states: how far each step is; empty for a run that is imagined.
         base_bytes: memory of a worker that has done nothing yet.
     """
@@ -80,10 +78,9 @@ def estimate(
         if work.within and (outer := state_of.get(work.within)):
             is_done = outer[0].num_done == outer[0].num_items
             state = StepState(work.name, work.stage, work.num_items, work.num_items * is_done, 0)
-        num = workers.num_given if work.key in given else workers.num
         if state is None and states:  # nobody can count yet what it has done; its part of the flow is ahead
             state = StepState(work.name, work.stage, work.num_items, 0, 0)
-        found.append(_step(sizes, work, rates.get(work.key), num=num, state=state, base_bytes=base_bytes))
+        found.append(_step(sizes, work, rates.get(work.key), workers, state=state, base_bytes=base_bytes))
     return found
 
 
@@ -91,8 +88,8 @@ def _step(
     sizes: Sizes,
     work: StepForecast,
     rate: Rate | None,
+    workers: Workers,
     *,
-    num: int,
     state: StepState | None,
     base_bytes: float,
 ) -> StepEstimate:
@@ -102,7 +99,7 @@ def _step(
     spent, wall_s, written = None, None, None
     if rate is not None:
         to_do = math.ceil(items * share)
-        at_once = max(1, min(num, to_do))
+        at_once = max(1, min(workers.num_given if rate.is_given else workers.num, to_do))
         one = _of_unit(sizes, rate) * (share * work.units / max(to_do, 1)) + rate.item
         spent = one * to_do + rate.start * min(at_once, to_do)
         # The last wave is as long as a full one: an item is not shared.

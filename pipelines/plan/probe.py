@@ -27,12 +27,13 @@ from pipelines.engine.progress import Progress
 from pipelines.engine.runner import Runner
 from pipelines.engine.step import FileRef
 from pipelines.lvd import curate_parts
-from pipelines.plan.dry_run import DryRun
+from pipelines.plan.dry_run import dry_run
 from pipelines.plan.known import known_sizes
 from pipelines.plan.rates import Rate, Spent, rates_of, with_drawn
 from pipelines.rows.groups import AlikeParts, alike_parts
 from pipelines.rows.parts import Part, read
 from pipelines.stages.forecast import Sizes
+from pipelines.stages.ingest.ingest import ingest
 from pipelines.stages.retrieve.forecast import LIST_STEPS
 
 SAMPLE_IMAGES = 384
@@ -45,21 +46,13 @@ LIST_S = 60.0
 
 @dataclass(frozen=True)
 class SampledSources:
-    """The first images of some sources.
+    """The first images of some sources."""
 
-    Args:
-        tables: rows of `schema.IMAGES`, each with its pool.
-        images: by pool, as far as they were counted.
-        listed: the parts that ingest has cut, if it is done.
-        listing: what it took to list the sources here, if it did.
-        counted: whether that came to its end.
-    """
-
-    tables: list[tuple[str, pa.Table]]
-    images: Mapping[str, int]
-    listed: tuple[AlikeParts, ...] = ()
-    listing: Spent | None = None
-    counted: bool = True
+    tables: list[tuple[str, pa.Table]]  # rows of `schema.IMAGES`, each with its pool
+    images: Mapping[str, int]  # by pool, as far as they were counted
+    listed: tuple[AlikeParts, ...] = ()  # the parts that ingest has cut, if it is done
+    listing: Spent | None = None  # what it took to list the sources here, if it was not
+    counted: bool = True  # whether that came to its end
 
 
 @dataclass(frozen=True)
@@ -72,18 +65,13 @@ class Probed:
     worker_bytes: float  # memory of a process with models and libraries loaded
 
 
-def probe(
-    config: RunConfig,
-    *,
-    listed: DryRun[tuple[Part, ...]] | None = None,
-    num_images: int = SAMPLE_IMAGES,
-    progress: Progress | None = None,
-) -> Probed:
+def probe(config: RunConfig, *, num_images: int = SAMPLE_IMAGES, progress: Progress | None = None) -> Probed:
     """Time every step on a sample of the sources, in a folder of its own that is removed afterwards.
+
+    Where ingest has work to do, the sources are listed here.
 
     Args:
         config: with absolute paths.
-        listed: what ingest has made; where it has work to do, the sources are listed here.
         num_images: of the sample, about.
         progress: shows the steps that are measured; None: nothing is shown.
 
@@ -91,8 +79,8 @@ def probe(
         ConfigError: a source cannot be sampled before it is staged, or has nothing to sample.
         LvdError: as the stages say.
     """
-    shown = progress or Progress(quiet=True)
-    if listed is not None and listed.made is not None:
+    shown, listed = progress or Progress(quiet=True), dry_run(config, ingest)
+    if listed.made is not None:
         sampled = _sample_listed(config, listed.made, num_images)
     else:
         shown.say("listing the sources …")
@@ -101,12 +89,11 @@ def probe(
         raise ConfigError("The sources have no image to sample", remedy="Give `--like` or `--no-probe`")
     rates, sizes = _time(config, sampled.tables, shown, source=f"a sample of {num_images} images")
     sizes = replace(sizes, config=config, images=sampled.images, listed=sampled.listed)
-    if listed is not None and listed.made is not None:
+    if sampled.listing is None:
         rates |= rates_of(sizes, listed.runner.receipts, source="this run's receipts")
-    if sampled.listing is not None:
-        rates["ingest"] = Rate(
-            sampled.listing / max(sizes.total, 1), source=f"a listing of {sizes.total:,} images"
-        )
+    else:
+        source = f"a listing of {sizes.total:,} images"
+        rates["ingest"] = Rate(sampled.listing / max(sizes.total, 1), source=source)
     return Probed(rates, sizes, sampled.counted, held_bytes())
 
 

@@ -59,6 +59,7 @@ class Rate:
         written_bytes: for a unit.
         image_bytes, item_bytes: written for an image of the run, and for an item, besides.
         by_pool: for a unit in single pools, whose images differ.
+        is_given: whether it is of the kind of worker that a file of rates is about.
         source: where it comes from, in words.
     """
 
@@ -69,6 +70,7 @@ class Rate:
     image_bytes: float = 0.0
     item_bytes: float = 0.0
     by_pool: Mapping[str, Spent] = field(default_factory=dict)
+    is_given: bool = False
     source: str = ""
 
 
@@ -241,22 +243,14 @@ def given_rates(file: RatesFile, config: RunConfig, path: str) -> dict[str, Rate
     """
     shares = file.shares or Shares(image_bytes=1, embedding_dim=1)
     sizes = Sizes(config, dict.fromkeys(config.pools, 1), shares)
-    units: dict[str, set[str]] = {}
-    for work in forecast(sizes):
-        units.setdefault(work.key, set()).add(work.unit)
+    units = {work.key: work.unit for work in forecast(sizes)}
+    found = {}
     for name, given in file.rates.items():
-        if name in units and given.unit not in units[name]:
-            raise ConfigError(
-                f"{path}: the rate of {name} is in other units",
-                got=given.unit,
-                expected=" or ".join(units[name]),
-            )
-    return {
-        name: Rate(
-            Spent(1 / given.per_s, math.nan),
-            written_bytes=given.written_bytes,
-            source=f"{path} ({file.kind})",
-        )
-        for name, given in file.rates.items()
-        if name in units
-    }
+        if name not in units:
+            continue
+        if given.unit != units[name]:
+            where = f"{path}: the rate of {name} is in other units"
+            raise ConfigError(where, got=given.unit, expected=units[name])
+        spent, source = Spent(1 / given.per_s, math.nan), f"{path} ({file.kind})"
+        found[name] = Rate(spent, written_bytes=given.written_bytes, is_given=True, source=source)
+    return found

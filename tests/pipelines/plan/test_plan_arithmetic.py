@@ -288,9 +288,9 @@ def test_what_is_done_costs_nothing() -> None:
 
 
 def test_given_workers_do_what_the_file_rates() -> None:
-    rates = {"describe": Rate(Spent(0.1)), "select": Rate(Spent(0.01))}
+    rates = {"describe": Rate(Spent(0.1), is_given=True), "select": Rate(Spent(0.01))}
     workers = Workers(1, "here", num_given=13, given_kind="GPU")
-    steps = estimate(sizes(), rates, workers, given=frozenset(["describe"]))
+    steps = estimate(sizes(), rates, workers)
     assert of(steps, "describe").wall_s == pytest.approx(125 / 13)
     assert of(steps, "select").wall_s == 12.5
 
