@@ -100,16 +100,13 @@ class Sizes:
         """The parts of some pools, with a share of their rows."""
         return [alike.counting(share) for alike in self.parts if takes(alike.pool)]
 
+    def may_enter(self, pool: str) -> bool:
+        """Whether a pool's images may enter the dataset."""
+        return self.config.pools[pool].may_enter_dataset
+
     def is_uncurated(self, pool: str) -> bool:
         """Whether a pool is one to be searched."""
         return self.config.pools[pool].role == "uncurated"
-
-    @property
-    def joined(self) -> int:
-        """Images compared with one another as copies."""
-        pools = self.config.pools
-        candidates = sum(n for name, n in self.images.items() if pools[name].may_enter_dataset)
-        return round(candidates * self.shares.joined)
 
     @property
     def pool(self) -> int:

@@ -15,28 +15,24 @@ _HASHES_BYTES, _PIXELS_BYTES = 48, 1024
 
 @dataclass(frozen=True)
 class JoinSide:
-    """Blocks to be joined with one another, or with those of another side.
-
-    Args:
-        num_blocks: how many.
-        num_rows: that take part, of all of them.
-        block_rows: that take part, of one of them.
-    """
+    """Blocks to be joined with one another, or with those of another side."""
 
     num_blocks: int
-    num_rows: float
-    block_rows: float
+    num_rows: float  # that take part, of all blocks
+    block_rows: float  # that take part, of one block
+    row_bytes: int  # beside a vector
 
     @classmethod
     def of(
-        cls, sizes: Sizes, takes: Callable[[str], bool], *, share: float, is_few: bool = False
+        cls, sizes: Sizes, takes: Callable[[str], bool], *, share: float, by_pixels: bool = False
     ) -> "JoinSide":
-        """Of some pools, of whose rows a share takes part; of few rows a block is cut by these alone."""
-        block_rows = sizes.config.dedup.block_rows
-        taken = sizes.parts_of(takes, share=share)
+        """Of a share of some pools' rows; of the few that are compared by pixels, blocks are cut by these."""
+        block_rows, taken = sizes.config.dedup.block_rows, sizes.parts_of(takes, share=share)
         num_rows = sum(alike.total for alike in taken)
-        num = num_blocks(taken if is_few else sizes.parts_of(takes), block_rows=block_rows)
-        return cls(0 if is_few and not num_rows else num, num_rows, min(block_rows, num_rows))
+        num = num_blocks(taken if by_pixels else sizes.parts_of(takes), block_rows=block_rows)
+        if by_pixels:
+            return cls(num if num_rows else 0, num_rows, min(block_rows, num_rows), _PIXELS_BYTES)
+        return cls(num, num_rows, min(block_rows, num_rows), _HASHES_BYTES)
 
 
 def forecast_pca_hashes(sizes: Sizes) -> Iterator[StepForecast]:
@@ -55,11 +51,7 @@ def forecast_pca_hashes(sizes: Sizes) -> Iterator[StepForecast]:
 
 def forecast_dedup(sizes: Sizes) -> Iterator[StepForecast]:
     """The rows that take part, every kind of edge in use, and the components."""
-    config, rule, n = sizes.config, sizes.config.dedup, sizes.total
-
-    def takes(pool: str) -> bool:
-        return config.pools[pool].may_enter_dataset
-
+    rule, takes, n = sizes.config.dedup, sizes.may_enter, sizes.total
     yield sizes.in_one_item("dedup_rows", "dedup", read=48.0 * n, held=120.0 * n)
     every = JoinSide.of(sizes, takes, share=sizes.shares.joined)
     by_vectors = rule.saved_from is not None
@@ -74,9 +66,9 @@ def forecast_dedup(sizes: Sizes) -> Iterator[StepForecast]:
         yield _forecast_join("dedup_pca_edges", "dedup", [every], what=what)
     if "pixels" in rule.thresholds:
         share = sizes.shares.joined * sizes.shares.joined_pixels
-        yield from _forecast_pixels("dedup", [JoinSide.of(sizes, takes, share=share, is_few=True)])
+        yield from _forecast_pixels("dedup", [JoinSide.of(sizes, takes, share=share, by_pixels=True)])
     components = sizes.in_one_item("dedup_components", "dedup", read=60.0 * n, held=100.0 * n)
-    yield replace(components, units=sizes.joined)
+    yield replace(components, units=every.num_rows)
 
 
 def forecast_decontaminate(sizes: Sizes) -> Iterator[StepForecast]:
@@ -93,7 +85,7 @@ def forecast_decontaminate(sizes: Sizes) -> Iterator[StepForecast]:
     if "pixels" in rule.thresholds:
         few = zip(asked, (shares.searched_pixels, shares.holdout_pixels), strict=True)
         yield from _forecast_pixels(
-            stage, [JoinSide.of(sizes, takes, share=share, is_few=True) for takes, share in few]
+            stage, [JoinSide.of(sizes, takes, share=share, by_pixels=True) for takes, share in few]
         )
     yield sizes.in_one_item("decontaminate_leaks", stage, read=48.0 * n, held=120.0 * n)
 
@@ -101,9 +93,7 @@ def forecast_decontaminate(sizes: Sizes) -> Iterator[StepForecast]:
 def _forecast_pixels(stage: str, sides: Sequence[JoinSide]) -> Iterator[StepForecast]:
     """The pictures of poor hash, few of all; none where a side has none of them."""
     if all(side.num_blocks for side in sides):
-        step = _forecast_join(f"{stage}_pixel_edges", stage, sides, what="images of poor hash")
-        read = step.read_bytes * _PIXELS_BYTES / _HASHES_BYTES
-        yield replace(step, read_bytes=read, held_bytes=step.held_bytes * _PIXELS_BYTES / _HASHES_BYTES)
+        yield _forecast_join(f"{stage}_pixel_edges", stage, sides, what="images of poor hash")
 
 
 def _forecast_join(
@@ -119,8 +109,8 @@ def _forecast_join(
     if len(sides) == 1:
         num_items, pairs = math.comb(left.num_blocks + 1, 2), pairs / 2
         rows_read = left.num_rows * (left.num_blocks + 1)
-    read = rows_read * (_HASHES_BYTES + 2 * dim)
-    held = (left.block_rows + right.block_rows) * (_HASHES_BYTES + 7 * dim)
+    read = rows_read * (left.row_bytes + 2 * dim)
+    held = (left.block_rows + right.block_rows) * (left.row_bytes + 7 * dim)
     grows = f"per pair of {what}, by pair of blocks"
     return StepForecast(name, stage, num_items, "pairs", pairs, read, held, grows)
 

@@ -18,7 +18,7 @@ def kept_bytes(sizes: Sizes) -> int:
 def forecast_shard(sizes: Sizes) -> Iterator[StepForecast]:
     """The bytes of the dataset are taken to lie evenly in the pools that may enter it."""
     config, num_bytes = sizes.config, kept_bytes(sizes)
-    parts = sizes.parts_of(lambda pool: config.pools[pool].may_enter_dataset)
+    parts = sizes.parts_of(sizes.may_enter)
     each = num_bytes / max(sum(alike.total for alike in parts), 1)
     at_once = -(-sizes.num_parts // _DEALT_PARTS) or 1
     part_bytes: list[int] = []

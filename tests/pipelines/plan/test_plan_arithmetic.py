@@ -58,7 +58,6 @@ def test_sizes_by_hand() -> None:
     some = sizes(dedup={"block_rows": 400}, cluster={"num_clusters": 10})
     assert some.total == 1250
     assert some.num_parts == 2 + 10 + 1
-    assert some.joined == 1080  # 0.9 of trusted and web
     assert (some.pool, some.alive) == (500, 700)
     # 200 curated images, and 4 neighbours of each, of which a half are the same as another's.
     assert num_kept(some) == 200 + 400
@@ -306,7 +305,7 @@ def test_the_papers_run() -> None:
     images = 1_200_000_000 + sum(n for name, n in plan.sizes.images.items() if name != "web")
     describe = of(plan.steps, "describe")
     assert describe.wall_s == pytest.approx(images / 158 / 160, rel=0.01)
-    joined = plan.sizes.joined
+    joined = images * plan.sizes.shares.joined
     assert of(plan.steps, "dedup_edges").wall_s == pytest.approx(joined**2 / 2 / 4.9e10 / 160, rel=0.01)
     assert plan.sizes.pool == 744_000_000
     lines = "\n".join(plan_report(plan, explain=True))
