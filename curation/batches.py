@@ -6,7 +6,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def batches(items: Iterable[T], *, size: Callable[[T], float], least: int) -> Iterator[list[T]]:
+def batches(items: Iterable[T], *, size: Callable[[T], int], least: int) -> Iterator[list[T]]:
     """Cut items into runs that each close once they have a size of `least`; the last may have less.
 
     Args:
@@ -15,7 +15,7 @@ def batches(items: Iterable[T], *, size: Callable[[T], float], least: int) -> It
         least: of a run.
     """
     held: list[T] = []
-    total: float = 0
+    total = 0
     for item in items:
         held.append(item)
         total += size(item)

@@ -1,7 +1,8 @@
 """Runs of parts, where a single one is too little work for a step's item."""
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby, repeat
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from pipelines.rows.parts import Part
 P = TypeVar("P")
 
 
-def make_groups(parts: Sequence[P], part_rows: Sequence[float], *, rows: int) -> list[tuple[P, ...]]:
+def make_groups(parts: Sequence[P], part_rows: Sequence[int], *, rows: int) -> list[tuple[P, ...]]:
     """Cut parts into runs of at least `rows` rows; the last may have fewer.
 
     Args:
@@ -29,16 +30,7 @@ class AlikeParts:
 
     pool: str
     num_parts: int
-    num_rows: float  # of each, as far as they count
-
-    @property
-    def total(self) -> float:
-        """Rows of all of them."""
-        return self.num_parts * self.num_rows
-
-    def counting(self, share: float) -> "AlikeParts":
-        """With that share of the rows."""
-        return replace(self, num_rows=share * self.num_rows)
+    num_rows: int  # of each
 
 
 def alike_parts(parts: Iterable[Part]) -> tuple[AlikeParts, ...]:
@@ -47,16 +39,21 @@ def alike_parts(parts: Iterable[Part]) -> tuple[AlikeParts, ...]:
     return tuple(AlikeParts(pool, sum(1 for _ in run), num_rows) for (pool, num_rows), run in runs)
 
 
-def num_groups(parts: Iterable[AlikeParts], *, rows: int) -> int:
-    """How many groups `make_groups` cuts parts into."""
-    counted, left = 0, list[float]()
+def num_rows_of(parts: Iterable[AlikeParts]) -> int:
+    """Rows of all parts."""
+    return sum(alike.num_parts * alike.num_rows for alike in parts)
+
+
+def num_groups(parts: Iterable[AlikeParts], *, rows: float) -> int:
+    """How many groups `make_groups` cuts parts into; where a share of the rows counts, `rows` of all do."""
+    counted, left, least = 0, list[int](), math.ceil(rows)
     for alike in parts:
         size, num = alike.num_rows, alike.num_parts if alike.num_rows else min(alike.num_parts, 1)
         if not num:
             continue
-        of_group = len(next(batches(repeat(size, num), size=float, least=rows)))
+        of_group = len(next(batches(repeat(size, num), size=int, least=least)))
         # Alike parts make alike groups: but for the two at either end, which may hold others, none is cut.
         whole = max(0, num // of_group - 2)
         counted += whole
         left += [size] * (num - whole * of_group)
-    return counted + len(make_groups(left, left, rows=rows))
+    return counted + len(make_groups(left, left, rows=least))

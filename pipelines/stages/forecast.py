@@ -96,9 +96,9 @@ class Sizes:
         """Parts, each of at most `ingest.part_rows` images of one source."""
         return sum(alike.num_parts for alike in self.parts)
 
-    def parts_of(self, takes: Callable[[str], bool], *, share: float = 1.0) -> Sequence[AlikeParts]:
-        """The parts of some pools, with a share of their rows."""
-        return [alike.counting(share) for alike in self.parts if takes(alike.pool)]
+    def parts_of(self, takes: Callable[[str], bool]) -> Sequence[AlikeParts]:
+        """The parts of some pools."""
+        return [alike for alike in self.parts if takes(alike.pool)]
 
     def may_enter(self, pool: str) -> bool:
         """Whether a pool's images may enter the dataset."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from curation.cluster.config import HierarchyConfig, LevelConfig
-from pipelines.rows.groups import AlikeParts, num_groups
+from pipelines.rows.groups import AlikeParts, num_groups, num_rows_of
 from pipelines.stages.cluster.hierarchy import GROUP_ROWS, group_clusters
 from pipelines.stages.cluster.level import POINT_ROWS, LevelPlan
 from pipelines.stages.forecast import Sizes, StepForecast
@@ -25,8 +25,7 @@ def forecast_cluster(sizes: Sizes) -> Iterator[StepForecast]:
     in_steps, group_rows, groups = rule.is_large(sizes.total, k), rule.rows_of_group(k), 1
     if in_steps:
         parts = sizes.parts_of(sizes.is_uncurated) or sizes.parts
-        share = trained / max(sum(alike.total for alike in parts), 1)
-        groups = max(1, num_groups([alike.counting(share) for alike in parts], rows=group_rows))
+        groups = max(1, num_groups(parts, rows=group_rows * num_rows_of(parts) / max(trained, 1)))
     rows = trained * (rule.iterations + 1) + sizes.alive
     held = (min(trained, group_rows) if groups > 1 else trained) * dim * 3 + k * dim * 16
     yield StepForecast(
@@ -63,11 +62,10 @@ def _forecast_level(sizes: Sizes, settings: HierarchyConfig, level: LevelConfig,
     # All points once, and what is kept of them for every resampling; after each, all points once more.
     rounds = rule.iterations * (points + again * kept) + points * (1 + again)
     whole, rest = divmod(points, POINT_ROWS)
-    files = [AlikeParts("", whole, POINT_ROWS), AlikeParts("", 1, rest)]
-    kept_of_files = [file.counting(kept / points) for file in files if file.total]
-    group_rows = rule.rows_of_group(k)
+    files, group_rows = [AlikeParts("", whole, POINT_ROWS), AlikeParts("", 1, rest)], rule.rows_of_group(k)
+    groups = num_groups(files[: 2 if rest else 1], rows=group_rows * points / kept)
     return StepForecast(
-        "cluster_level", "cluster", num_groups(kept_of_files, rows=group_rows) if plan.is_large else 1,
+        "cluster_level", "cluster", groups if plan.is_large else 1,
         "row × cluster × iteration", k * rounds, 4.0 * dim * points,
         12.0 * dim * min(points, group_rows) + 16.0 * dim * k,
         "per cluster below (or as many as a resampling keeps), cluster and iteration, by group of them",

@@ -123,7 +123,7 @@ def make_blocks(
     return [Block.of(run, rows, files) for of_pool in runs for run in of_pool]
 
 
-def num_blocks(parts: Sequence[AlikeParts], *, block_rows: int) -> int:
+def num_blocks(parts: Sequence[AlikeParts], *, block_rows: float) -> int:
     """How many blocks `make_blocks` cuts parts into."""
     return sum(num_groups(own, rows=block_rows) for _, own in groupby(parts, key=lambda alike: alike.pool))
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from curation.search.cells_config import MAX_PROBES
+from pipelines.rows.groups import num_rows_of
 from pipelines.stages.copies.blocks import num_blocks
 from pipelines.stages.copies.cell_join import RECALL_SUFFIX
 from pipelines.stages.forecast import Sizes, StepForecast
@@ -27,12 +28,13 @@ class JoinSide:
         cls, sizes: Sizes, takes: Callable[[str], bool], *, share: float, by_pixels: bool = False
     ) -> "JoinSide":
         """Of a share of some pools' rows; of the few that are compared by pixels, blocks are cut by these."""
-        block_rows, taken = sizes.config.dedup.block_rows, sizes.parts_of(takes, share=share)
-        num_rows = sum(alike.total for alike in taken)
-        num = num_blocks(taken if by_pixels else sizes.parts_of(takes), block_rows=block_rows)
-        if by_pixels:
-            return cls(num if num_rows else 0, num_rows, min(block_rows, num_rows), _PIXELS_BYTES)
-        return cls(num, num_rows, min(block_rows, num_rows), _HASHES_BYTES)
+        parts, block_rows = sizes.parts_of(takes), sizes.config.dedup.block_rows
+        num_rows = share * num_rows_of(parts)
+        if not by_pixels:
+            num = num_blocks(parts, block_rows=block_rows)
+            return cls(num, num_rows, min(block_rows, num_rows), _HASHES_BYTES)
+        num = num_blocks(parts, block_rows=block_rows / share) if num_rows else 0
+        return cls(num, num_rows, min(block_rows, num_rows), _PIXELS_BYTES)
 
 
 def forecast_pca_hashes(sizes: Sizes) -> Iterator[StepForecast]:

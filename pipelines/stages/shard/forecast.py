@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from curation.shard.layout import plan_buckets
+from pipelines.rows.groups import num_rows_of
 from pipelines.stages.forecast import Sizes, StepForecast
 from pipelines.stages.retrieve.forecast import num_kept
 
 # Parts of a larger run are dealt into buckets several at a time.
-_DEALT_PARTS = 1 << 15
+_DEALT_PARTS = 1 << 14
 
 
 def kept_bytes(sizes: Sizes) -> int:
@@ -19,12 +20,12 @@ def forecast_shard(sizes: Sizes) -> Iterator[StepForecast]:
     """The bytes of the dataset are taken to lie evenly in the pools that may enter it."""
     config, num_bytes = sizes.config, kept_bytes(sizes)
     parts = sizes.parts_of(sizes.may_enter)
-    each = num_bytes / max(sum(alike.total for alike in parts), 1)
+    each = num_bytes / max(num_rows_of(parts), 1)
     at_once = -(-sizes.num_parts // _DEALT_PARTS) or 1
     part_bytes: list[int] = []
     for alike in parts:
         num = -(-alike.num_parts // at_once)
-        part_bytes += [round(each * alike.total / num)] * num
+        part_bytes += [round(each * num_rows_of([alike]) / num)] * num
     numbers, bucket_bytes = range(len(part_bytes)), config.shard.bucket_bytes
     buckets = plan_buckets(numbers, part_bytes, seed=config.seed, bucket_bytes=bucket_bytes)
     yield StepForecast(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipelines.engine.step import FileRef
-from pipelines.rows.groups import AlikeParts, alike_parts, make_groups, num_groups
+from pipelines.rows.groups import AlikeParts, alike_parts, make_groups, num_groups, num_rows_of
 from pipelines.rows.parts import Part
 from pipelines.stages.copies.blocks import JoinedPart, make_blocks, num_blocks
 
@@ -29,6 +29,8 @@ def test_alike_parts_are_counted_as_they_are_cut() -> None:
 
 def test_a_billion_parts_are_counted_at_once() -> None:
     assert num_groups([AlikeParts("web", 10**9, 10)], rows=100) == 10**8
+    # Of which a seventh counts.
+    assert num_groups([AlikeParts("web", 10**9, 10)], rows=10 / (1 / 7)) == -(-(10**9) // 7)
 
 
 def parts(*sizes: tuple[str, int]) -> list[Part]:
@@ -38,8 +40,7 @@ def parts(*sizes: tuple[str, int]) -> list[Part]:
 def test_listed_parts_are_alike_where_they_are() -> None:
     listed = parts(("a", 5), ("a", 5), ("a", 2), ("b", 2))
     assert alike_parts(listed) == (AlikeParts("a", 2, 5), AlikeParts("a", 1, 2), AlikeParts("b", 1, 2))
-    assert [alike.total for alike in alike_parts(listed)] == [10, 2, 2]
-    assert AlikeParts("a", 2, 5).counting(0.5) == AlikeParts("a", 2, 2.5)
+    assert num_rows_of(alike_parts(listed)) == 14
 
 
 def test_blocks_are_counted_as_they_are_cut() -> None:
