@@ -8,7 +8,7 @@ from pipelines.stages.forecast import Sizes, StepForecast
 from pipelines.stages.retrieve.forecast import num_kept
 
 # Parts of a larger run are dealt into buckets several at a time.
-_DEALT_PARTS = 1 << 14
+_DEALT_PARTS = 1 << 15
 
 
 def kept_bytes(sizes: Sizes) -> int:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from curation.errors import ConfigError
-from curation.retrieve import SampleRetrieval
+from curation.retrieve import ClusterRetrieval, SampleRetrieval
 from pipelines.config.run_config import RunConfig, load_config, validate
 from pipelines.engine.runner import StepState
 from pipelines.engine.step import Receipt
@@ -210,6 +210,20 @@ def test_rates_of_made_up_receipts() -> None:
     }
     assert rates["describe"].start.wall_s == pytest.approx(10 - 100 * 23 / 1400)
     assert "select" not in rates
+
+
+def test_steps_of_one_name_have_a_receipt_each() -> None:
+    """A curated pool retrieves in one way or another."""
+    made = sizes()
+    trusted = made.config.pools["trusted"]
+    by_cluster = trusted.model_copy(update={"retrieve": ClusterRetrieval()})
+    pools = {"shapes": by_cluster, **made.config.pools, "colours": trusted}
+    images = {**made.images, "shapes": 30, "colours": 20}
+    some = Sizes(made.config.model_copy(update={"pools": pools}), images, SHARES)
+    receipts = {"retrieve": [receipt("retrieve", float(seconds)) for seconds in (1, 10, 100)]}
+    rates = rates_of(some, receipts, source="a test")
+    assert rates["retrieve_by_cluster"].unit == Spent(1 / 1300, 2 / 1300)
+    assert rates["retrieve"].unit.wall_s == pytest.approx(110 / (220 * 500))
 
 
 def test_a_small_join_is_overhead() -> None:

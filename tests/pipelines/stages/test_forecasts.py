@@ -1,26 +1,30 @@
 """What stages say that they have to do, against what a run has done: the same steps, of as many items."""
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pipelines.stages
 from pipelines.config.run_config import RunConfig
 from pipelines.lvd import curate
 from pipelines.plan.dry_run import dry_run
 from pipelines.plan.known import known_run
 from pipelines.plan.work import forecast
 from pipelines.rows.groups import AlikeParts
+from pipelines.rows.staged import STAGED_STEP
 from pipelines.stages.cluster.forecast import forecast_cluster, num_clusters
 from pipelines.stages.copies.forecast import forecast_decontaminate, forecast_dedup, forecast_pca_hashes
 from pipelines.stages.describe.forecast import forecast_describe
 from pipelines.stages.forecast import Shares, Sizes
 from pipelines.stages.ingest.forecast import forecast_ingest
-from pipelines.stages.retrieve.forecast import forecast_retrieve, forecast_select
+from pipelines.stages.retrieve.forecast import LIST_STEPS, forecast_retrieve, forecast_select
 from pipelines.stages.shard.forecast import forecast_shard, kept_bytes
 
 Configure = Callable[..., RunConfig]
+STAGES = Path(pipelines.stages.__path__[0])
 IN_BLOCKS = ("dedup.block_rows=60", "dedup.pca_radius=1", "decontaminate.pca_radius=1")
 BY_CELLS = (
     "dedup.block_rows=60",
@@ -100,3 +104,12 @@ def test_each_stage_by_hand(configure: Configure) -> None:
     assert kept_bytes(some) == 1_040_000
     assert buckets.num_items == 6
     assert lineage.num_items == 1
+
+
+@pytest.mark.parametrize("name", ["score", "ingest_stage", *LIST_STEPS])
+def test_steps_that_no_run_here_has_are_named_as_their_stage_names_them(name: str) -> None:
+    """They need weights, compressed tars, or so many images that lists are trained."""
+    files = [path for path in STAGES.rglob("*.py") if path.name != "forecast.py"]
+    nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text())))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    assert name in texts | {STAGED_STEP}
