@@ -19,7 +19,7 @@ FLOORS = (
     "cli", "demo", "run", "report", "answers", "plan", "lvd", "training", "stages", "config", "rows",
     "models", "engine", "words",
 )  # fmt: skip
-STAGE_FLOORS = ("shard", "retrieve", "cluster", "copies", "ingest", "describe")
+STAGE_FLOORS = ("shard", "retrieve", "cluster", "copies", "ingest", "describe", "forecast")
 # What touches the world: files, the environment, clocks, processes, networks, logs, other machines.
 IMPURE = {
     "os", "pathlib", "shutil", "tempfile", "glob", "time", "datetime", "logging", "subprocess", "socket",

@@ -45,6 +45,19 @@ class ClusterConfig(BaseModel):
         "too small for steps of its own stays on the CPU",
     )
 
+    def clusters_of(self, num_rows: int) -> int:
+        """Into how many clusters so many rows are divided."""
+        return min(self.num_clusters or default_num_clusters(num_rows), num_rows)
+
+    def of_level(self, num_clusters: int, *, iterations: int) -> "ClusterConfig":
+        """How a level above is clustered: in such units of work, on such a device."""
+        return ClusterConfig(
+            num_clusters=num_clusters,
+            iterations=iterations,
+            group_rows=self.group_rows,
+            device=self.device,
+        )
+
     def rows_of_group(self, num_clusters: int) -> int:
         """Rows of a unit of work, at least, where there are so many clusters."""
         in_minutes = max(_MAX_PRODUCTS // max(num_clusters, 1), _FEWEST_ROWS_PER_CENTROID * num_clusters)

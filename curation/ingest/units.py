@@ -52,9 +52,9 @@ def has_units(source: Source) -> bool:
     return not isinstance(source, FolderSource)
 
 
-def is_staged(source: Source, unit: Unit) -> bool:
-    """Whether the bytes of a unit must be staged: those of a plain tar have ranges of their own."""
-    return not isinstance(source, TarSource) or unit.file.key.lower().endswith(COMPRESSED_TAR_SUFFIXES)
+def is_staged(source: Source, name: str) -> bool:
+    """Whether the bytes of a file so named must be staged: those of a plain tar have ranges of their own."""
+    return not isinstance(source, TarSource) or name.lower().endswith(COMPRESSED_TAR_SUFFIXES)
 
 
 def cut_units(

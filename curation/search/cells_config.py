@@ -34,6 +34,14 @@ class CellsConfig(BaseModel):
         description="rows of a group of cells, the unit of work and resume; 2 kB of memory each",
     )
 
+    def cells_of(self, num_rows: int) -> int:
+        """Cells of a pool of so many rows."""
+        return self.num_cells or default_num_cells(num_rows)
+
+    def groups_of(self, num_rows: int) -> int:
+        """Groups of the cells of a pool of so many rows, at most."""
+        return -(-num_rows // self.group_rows) or 1
+
 
 def default_num_cells(num_rows: int) -> int:
     """Cells for a pool: 4·√N, at least 8 rows each."""

@@ -15,7 +15,6 @@ from jaxtyping import Float16, Float64, Int64, UInt8
 from numpy import ndarray
 
 from curation.errors import ConfigError
-from curation.search.cells_config import default_num_cells
 from curation.search.installed import load_faiss
 from curation.search.ivf_config import FaissDevice, IvfConfig, IvfSpec
 from curation.search.product import exact_scores, nonzero_rows
@@ -58,7 +57,7 @@ def choose_index(config: IvfConfig, *, num_rows: int, dim: int) -> IvfSpec:
             got=f"pq_bytes={config.pq_bytes} for {dim} dimensions",
             expected=f"a divisor of {dim}",
         )
-    num_lists = config.num_lists or default_num_cells(rows)
+    num_lists = config.lists_of(num_rows)
     refine = 1 if codes == "flat" else config.refine
     return IvfSpec(codes, num_lists, min(config.num_probes, num_lists), config.pq_bytes, refine)
 

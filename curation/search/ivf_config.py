@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from curation.search.cells_config import default_num_cells
+
 Codes = Literal["flat", "sq8", "pq"]
 FaissDevice = Literal["cpu", "gpu"]
 
@@ -41,6 +43,10 @@ class IvfConfig(BaseModel):
         "whole pool; a run that finds less is refused",
     )
     recall_rows: int = Field(512, ge=2, le=1 << 20, description="queries sampled to measure recall")
+
+    def lists_of(self, num_rows: int) -> int:
+        """Lists of the index of a pool of so many rows."""
+        return self.num_lists or default_num_cells(min(self.shard_rows, num_rows))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """`lvd plan`: how far each step is, and what is left of it will take."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from curation.errors import ConfigError, LvdError
@@ -9,16 +8,14 @@ from pipelines.config.paths import absolute
 from pipelines.config.run_config import RunConfig
 from pipelines.config.run_dir import read_run_config
 from pipelines.engine.progress import Progress
-from pipelines.engine.runner import Runner, StepState, StopHereError
-from pipelines.engine.step import Receipt
-from pipelines.lvd import curate
+from pipelines.engine.runner import StepState
+from pipelines.lvd import Curated, curate
+from pipelines.plan.dry_run import DryRun, dry_run
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
 from pipelines.plan.how_far import steps_to_come
-from pipelines.plan.known import known_run
-from pipelines.plan.probe import Listed, Probed, held_bytes, probe, worker_bytes
+from pipelines.plan.known import KnownRun, known_run
+from pipelines.plan.probe import Probed, held_bytes, probe, worker_bytes
 from pipelines.plan.rates import (
-    Known,
-    Rate,
     RatesFile,
     given_rates,
     is_small,
@@ -26,11 +23,8 @@ from pipelines.plan.rates import (
     read_rates,
     with_drawn,
 )
-from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import forecast
-from pipelines.rows.parts import Part
-from pipelines.stages.describe.describe import describe_parts
-from pipelines.stages.ingest.ingest import ingest
+from pipelines.stages.forecast import Sizes
 
 
 @dataclass(frozen=True)
@@ -83,39 +77,33 @@ def make_plan(config: RunConfig, asked: PlanQuestion) -> Plan:
     file = read_rates(asked.rates) if asked.rates is not None else None
     images = _asked_images(config, asked, file)
     # An imagined run has its sources and weights elsewhere, or nowhere yet.
-    dry = _dry_run(config) if images is None else None
-    measured, notes = _measure(config, asked, dry, imagined=file is not None and images is not None)
+    dry = dry_run(absolute(config), curate) if images is None else None
+    measured, notes = _measure(config, asked, dry, may_fail=file is not None and images is not None)
     rates = dict(measured.rates) if measured else {}
-    given: dict[str, Rate] = {}
     if file is not None:
-        given = given_rates(file, config, str(asked.rates))
-        rates |= given
-    shares = measured.shares if measured else None
+        rates |= given_rates(file, config, str(asked.rates))
+    states = dry.runner.states if dry else []
+    to_come, workers = steps_to_come(states, config), _workers(config, asked, file)
+    sizes = _sizes(config, images, measured, file)
+    if sizes is None:
+        return Plan(states, to_come, [], None, workers, file, notes)
+    base_bytes = measured.worker_bytes if measured else held_bytes()
+    steps = estimate(sizes, rates, workers, states=states, base_bytes=base_bytes)
+    return Plan(states, to_come, steps, sizes, workers, file, notes)
+
+
+def _sizes(
+    config: RunConfig, images: Mapping[str, int] | None, measured: Probed | None, file: RatesFile | None
+) -> Sizes | None:
+    """The sizes of the run that is planned; None where nobody knows what is left on the way."""
+    shares = measured.sizes.shares if measured else None
     if file is not None and file.shares is not None:
         shares = file.shares
-    workers = _workers(config, asked, file)
-    states = dry.states if dry else []
     if shares is None:
-        return Plan(states, steps_to_come(states, config), [], None, workers, file, notes)
-    sizes = Sizes(config, _scaled(images, config, measured), shares)
-    steps = estimate(
-        sizes,
-        rates,
-        workers,
-        given=frozenset(given),
-        states=states,
-        base_bytes=measured.worker_bytes if measured else held_bytes(),
-    )
-    return Plan(states, steps_to_come(states, config), steps, sizes, workers, file, notes)
-
-
-@dataclass(frozen=True)
-class _Dry:
-    """A run as far as it is done."""
-
-    states: Sequence[StepState]
-    parts: Sequence[Part]  # with embeddings, if describe is done
-    receipts: Mapping[str, Sequence[Receipt]]  # of steps that are done
+        return None
+    if images is None and measured and measured.sizes.config is config:  # its parts are known, too
+        return replace(measured.sizes, shares=shares)
+    return Sizes(config, _scaled(images, config, measured.sizes.images if measured else {}), shares)
 
 
 def images_of(texts: Sequence[str]) -> dict[str, int] | None:
@@ -138,70 +126,36 @@ def images_of(texts: Sequence[str]) -> dict[str, int] | None:
     return found or None
 
 
-def _dry_run(config: RunConfig) -> _Dry:
-    config = absolute(config)
-    runner = Runner(config.run_dir, None, Progress(quiet=True))
-    parts: tuple[Part, ...] = ()
-    with suppress(StopHereError):
-        curate(runner, config, refresh=False)
-    if "describe" in runner.receipts and all(
-        state.num_done == state.num_items for state in runner.states if state.name == "describe"
-    ):
-        parts = _parts_of(config)
-    whole = {state.name for state in runner.states} - {
-        state.name for state in runner.states if state.num_done < state.num_items
-    }
-    receipts = {name: found for name, found in runner.receipts.items() if name in whole}
-    return _Dry(runner.states, parts, receipts)
-
-
-def _parts_of(config: RunConfig) -> tuple[Part, ...]:
-    """The described parts of a run."""
-    runner = Runner(config.run_dir, None, Progress(quiet=True))
-    return describe_parts(runner, config, ingest(runner, config, refresh=False), refresh=False)
-
-
 def _measure(
-    config: RunConfig, asked: PlanQuestion, dry: _Dry | None, *, imagined: bool
+    config: RunConfig, asked: PlanQuestion, dry: DryRun[Curated] | None, *, may_fail: bool
 ) -> tuple[Probed | None, list[str]]:
     """Rates and shares: of a run like it, of this run's own receipts, or of a sample of its sources."""
     if asked.like is not None:
         like = read_run_config(asked.like)
-        found = _dry_run(like)
-        if not found.parts:
+        known = known_run(like, dry_run(absolute(like), curate))
+        if known is None:
             raise ConfigError(
                 f"{asked.like} tells no rates",
                 got="no described images that this version of lvd finds again",
                 remedy="Run its config, with `--until describe` at least, or plan without --like",
-            )  # fmt: skip
-        known = known_run(like, found.parts, found.receipts, source=f"receipts of {asked.like}")
-        return _of_known(known, config, asked, part=found.parts[-1])
-    if dry is not None and dry.parts:
-        known = known_run(config, dry.parts, dry.receipts, source="this run's receipts")
-        return _of_known(known, config, asked, part=dry.parts[-1])
+            )
+        return _of_run(known, config, asked)
+    if dry is not None and (known := known_run(config, dry)) is not None:
+        return _of_run(known, config, asked)
     if not asked.measure:
         return None, []
     progress = Progress()
     progress.say("measuring each step on a small sample of the sources (--no-probe leaves that out) …")
     try:
-        sampled = probe(absolute(config), listed=_listed(config), progress=progress)
-        return sampled, [] if sampled.counted else ["the sources are larger: their counting was cut short"]
+        sampled = probe(absolute(config), progress=progress)
     except (LvdError, OSError) as error:
-        if not imagined:
+        if not may_fail:
             raise
         return None, [
             f"nothing was measured here, so steps that the file does not rate have no hours: {error}"
         ]
-
-
-def _listed(config: RunConfig) -> Listed | None:
-    """What ingest has listed; None where it is not done."""
-    config = absolute(config)
-    runner = Runner(config.run_dir, None, Progress(quiet=True))
-    try:
-        return Listed(ingest(runner, config, refresh=False), runner.receipts)
-    except StopHereError:
-        return None
+    notes = [] if sampled.counted else ["the sources are larger: their counting was cut short"]
+    return replace(sampled, sizes=replace(sampled.sizes, config=config)), notes
 
 
 def _base(config: RunConfig, asked: PlanQuestion) -> tuple[float, list[str]]:
@@ -214,21 +168,21 @@ def _base(config: RunConfig, asked: PlanQuestion) -> tuple[float, list[str]]:
         return held_bytes(), [f"memory is without that of the models, which cannot be loaded here: {error}"]
 
 
-def _of_known(
-    known: Known, config: RunConfig, asked: PlanQuestion, *, part: Part
-) -> tuple[Probed, list[str]]:
+def _of_run(known: KnownRun, config: RunConfig, asked: PlanQuestion) -> tuple[Probed, list[str]]:
     """What a run's receipts tell; of another size, what its smallest joins cannot tell is measured here."""
-    rates = rates_of(known)
+    source = "this run's receipts" if asked.like is None else f"receipts of {asked.like}"
+    rates = rates_of(known.sizes, known.receipts, source=source)
     small = {work.key for work in forecast(known.sizes) if is_small(work)}
     if small and asked.measure and asked.like is not None:
         from pipelines.plan.drawn_rates import drawn_rates
 
-        rates = with_drawn(rates, drawn_rates(known.sizes.config, part), known)
+        drawn = drawn_rates(known.sizes.config, known.parts[-1])
+        rates = with_drawn(rates, drawn, known.sizes)
     else:
         few = small & rates.keys()
         rates |= {name: replace(rates[name], source=f"{rates[name].source} (few)") for name in few}
     base_bytes, words = _base(config, asked)
-    return Probed(rates, known.sizes.shares, known.sizes.images, True, base_bytes), words
+    return Probed(rates, known.sizes, True, base_bytes), words
 
 
 def _asked_images(config: RunConfig, asked: PlanQuestion, file: RatesFile | None) -> dict[str, int] | None:
@@ -246,11 +200,11 @@ def _asked_images(config: RunConfig, asked: PlanQuestion, file: RatesFile | None
     return images
 
 
-def _scaled(images: Mapping[str, int] | None, config: RunConfig, measured: Probed | None) -> dict[str, int]:
-    """Images of every pool. A number alone is for uncurated pools, shared out as they are now."""
-    counted = dict(measured.images) if measured else dict.fromkeys(config.pools, 0)
-    if images is None:
-        return counted
+def _scaled(
+    images: Mapping[str, int] | None, config: RunConfig, counted: Mapping[str, int]
+) -> dict[str, int]:
+    """Images of every pool, asked for or counted. A number alone is for uncurated pools, as they are now."""
+    images = images or {}
     found = {name: images.get(name, counted.get(name, 0)) for name in config.pools}
     if "" in images:
         open_pools = [n for n, pool in config.pools.items() if pool.role == "uncurated" and n not in images]

@@ -21,8 +21,8 @@ from curation.search.topk import top_k
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.threads import set_threads
 from pipelines.plan.rates import Rate, Spent
-from pipelines.plan.work import IVF_STEPS
 from pipelines.rows.parts import Part, read_array
+from pipelines.stages.retrieve.forecast import LIST_STEPS
 
 JOIN_ROWS = 8192
 QUERY_ROWS = 2048
@@ -55,7 +55,7 @@ def drawn_rates(config: RunConfig, part: Part) -> dict[str, Rate]:
         spent = hashing if radius is not None else Spent()
         if threshold is not None:
             spent += _join_vectors(rng, descriptors.shape[1], threshold, config)
-        found[name] = spent.over(JOIN_ROWS**2 / 2, source)
+        found[name] = Rate(spent / (JOIN_ROWS**2 / 2), source=source)
     stages = {"dedup": config.dedup.thresholds, "decontaminate": config.decontaminate.thresholds}
     if by_pixels := [stage for stage, thresholds in stages.items() if "pixels" in thresholds]:
         rate = _pixel_rate(rng)
@@ -63,9 +63,9 @@ def drawn_rates(config: RunConfig, part: Part) -> dict[str, Rate]:
     vectors = _drawn(rng, JOIN_ROWS, embeddings.shape[1])
     blocks = [(np.arange(JOIN_ROWS), vectors)]
     searched = _timed(lambda: top_k(vectors[:QUERY_ROWS], blocks, k=4))
-    found["retrieve"] = searched.over(QUERY_ROWS * JOIN_ROWS, source)
+    found["retrieve"] = Rate(searched / (QUERY_ROWS * JOIN_ROWS), source=source)
     # FAISS is not asked: a product is a product, in lists or not.
-    for name in IVF_STEPS:
+    for name in LIST_STEPS:
         found[name] = replace(found["retrieve"], source=f"exact search of {source}, for inverted lists")
     found["cluster"] = _kmeans_rate(config, embeddings, rng)
     return found
@@ -91,7 +91,7 @@ def _pixel_rate(rng: np.random.Generator) -> Rate:
     made = [make_miniature(np.tile(colour, (MIN_SIDE_PX, MIN_SIDE_PX, 1))) for colour in colours]
     plain = np.frombuffer(b"".join(made), np.uint8).reshape(PIXEL_ROWS, -1)
     spent = _timed(lambda: miniature_pairs(plain, plain, same=True))
-    return spent.over(PIXEL_ROWS**2 / 2, f"{PIXEL_ROWS:,} plain pictures drawn by lot")
+    return Rate(spent / (PIXEL_ROWS**2 / 2), source=f"{PIXEL_ROWS:,} plain pictures drawn by lot")
 
 
 def _join_hashes(rng: np.random.Generator, radius: int) -> None:
@@ -130,4 +130,4 @@ def _kmeans_rate(config: RunConfig, embeddings: np.ndarray, rng: np.random.Gener
         )
     )
     units = KMEANS_ROWS * k * (len(found[0].inertia) + 1)
-    return spent.over(units, f"k-means of {KMEANS_ROWS:,} vectors drawn around the sample's")
+    return Rate(spent / units, source=f"k-means of {KMEANS_ROWS:,} vectors drawn around the sample's")

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.engine.runner import StepState
-from pipelines.plan.rates import Rate
-from pipelines.plan.sizes import Sizes
-from pipelines.plan.work import StepWork, forecast
+from pipelines.plan.rates import Rate, Spent
+from pipelines.plan.work import forecast
+from pipelines.stages.forecast import Sizes, StepForecast
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,25 @@ class Workers:
 class StepEstimate:
     """What a step will take; None where its rate is not known. Seconds and bytes are of what is to do."""
 
-    work: StepWork
+    work: StepForecast
     num_items: int
     num_done: int | None  # None: a run that is imagined
-    share_to_do: float
-    work_s: float | None  # of all workers together
+    spent: Spent | None  # by all workers together
     wall_s: float | None
-    cpu_s: float | None
     read_bytes: float
     written_bytes: float | None
     worker_bytes: float  # memory of one worker
     rate: Rate | None
+
+    @property
+    def work_s(self) -> float | None:
+        """Seconds of all workers together."""
+        return None if self.spent is None else self.spent.wall_s
+
+    @property
+    def cpu_s(self) -> float | None:
+        """Seconds of all their cores; None where a rate knows nothing of them."""
+        return None if self.spent is None or math.isnan(self.spent.cpu_s) else self.spent.cpu_s
 
 
 def estimate(
@@ -48,7 +56,6 @@ def estimate(
     rates: Mapping[str, Rate],
     workers: Workers,
     *,
-    given: frozenset[str] = frozenset(),
     states: Sequence[StepState] = (),
     base_bytes: float = 0.0,
 ) -> list[StepEstimate]:
@@ -58,7 +65,6 @@ def estimate(
         sizes: of the run.
         rates: by step.
         workers: who does it.
-        given: steps whose rates are those of the other kind of worker.
         states: how far each step is; empty for a run that is imagined.
         base_bytes: memory of a worker that has done nothing yet.
     """
@@ -72,44 +78,42 @@ def estimate(
         if work.within and (outer := state_of.get(work.within)):
             is_done = outer[0].num_done == outer[0].num_items
             state = StepState(work.name, work.stage, work.num_items, work.num_items * is_done, 0)
-        num = workers.num_given if work.key in given else workers.num
         if state is None and states:  # nobody can count yet what it has done; its part of the flow is ahead
             state = StepState(work.name, work.stage, work.num_items, 0, 0)
-        found.append(_step(sizes, work, rates.get(work.key), num=num, state=state, base_bytes=base_bytes))
+        found.append(_step(sizes, work, rates.get(work.key), workers, state=state, base_bytes=base_bytes))
     return found
 
 
 def _step(
-    sizes: Sizes, work: StepWork, rate: Rate | None, *, num: int, state: StepState | None, base_bytes: float
+    sizes: Sizes,
+    work: StepForecast,
+    rate: Rate | None,
+    workers: Workers,
+    *,
+    state: StepState | None,
+    base_bytes: float,
 ) -> StepEstimate:
     items = work.num_items if state is None else state.num_items
     done = None if state is None else state.num_done
     share = 1.0 if done is None or not items else (items - done) / items
-    work_s = wall_s = written = cpu_s = None
+    spent, wall_s, written = None, None, None
     if rate is not None:
         to_do = math.ceil(items * share)
-        at_once = max(1, min(num, to_do))
-        starts = at_once if to_do else 0
-        one_s = (
-            share * work.units * _unit(sizes, work, rate.unit_s, rate.by_pool) / max(to_do, 1) + rate.item_s
-        )
-        work_s = to_do * one_s + starts * rate.start_s
+        at_once = max(1, min(workers.num_given if rate.is_given else workers.num, to_do))
+        one = _of_unit(sizes, rate) * (share * work.units / max(to_do, 1)) + rate.item
+        spent = one * to_do + rate.start * min(at_once, to_do)
         # The last wave is as long as a full one: an item is not shared.
-        wall_s = math.ceil(to_do / at_once) * one_s + (rate.start_s if to_do else 0.0)
+        wall_s = math.ceil(to_do / at_once) * one.wall_s + (rate.start.wall_s if to_do else 0.0)
         by_unit = work.units * rate.written_bytes + sizes.total * rate.image_bytes
         written = share * by_unit + to_do * rate.item_bytes
-        if rate.cpu_s is not None:
-            unit_cpu = _unit(sizes, work, rate.cpu_s, rate.by_pool_cpu)
-            cpu_s = share * work.units * unit_cpu + to_do * rate.item_cpu_s + starts * rate.start_cpu_s
     return StepEstimate(
-        work, items, done, share, work_s, wall_s, cpu_s, share * work.read_bytes, written,
-        base_bytes + work.held_bytes, rate,
-    )  # fmt: skip
+        work, items, done, spent, wall_s, share * work.read_bytes, written, base_bytes + work.held_bytes, rate
+    )
 
 
-def _unit(sizes: Sizes, work: StepWork, mean: float, by_pool: Mapping[str, float] | None) -> float:
-    """Seconds for a unit, over pools whose images differ as they do."""
-    if not by_pool or work.name != "describe" or not sizes.total:
-        return mean
-    weighed = sum(n * by_pool.get(pool, mean) for pool, n in sizes.images.items())
-    return weighed / sizes.total
+def _of_unit(sizes: Sizes, rate: Rate) -> Spent:
+    """For a unit, over pools whose images differ as they do."""
+    if not rate.by_pool or not sizes.total:
+        return rate.unit
+    every = (rate.by_pool.get(pool, rate.unit) * (n / sizes.total) for pool, n in sizes.images.items())
+    return sum(every, Spent())

@@ -8,8 +8,8 @@ from pipelines.config.run_config import RunConfig
 from pipelines.engine.progress import Progress
 from pipelines.engine.runner import Runner, StepState, StopHereError
 from pipelines.lvd import curate
-from pipelines.plan.sizes import Shares, Sizes
 from pipelines.plan.work import forecast
+from pipelines.stages.forecast import Shares, Sizes
 from pipelines.words import table_lines
 
 

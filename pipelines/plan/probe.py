@@ -8,7 +8,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,13 +25,16 @@ from pipelines.config.run_config import RunConfig
 from pipelines.engine.local import LocalExecutor
 from pipelines.engine.progress import Progress
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import FileRef, Receipt
+from pipelines.engine.step import FileRef
 from pipelines.lvd import curate_parts
-from pipelines.plan.known import known_run
-from pipelines.plan.rates import Known, Rate, Spent, rates_of, with_drawn
-from pipelines.plan.sizes import Shares, Sizes
-from pipelines.plan.work import IVF_STEPS
+from pipelines.plan.dry_run import dry_run
+from pipelines.plan.known import known_sizes
+from pipelines.plan.rates import Rate, Spent, rates_of, with_drawn
+from pipelines.rows.groups import AlikeParts, alike_parts
 from pipelines.rows.parts import Part, read
+from pipelines.stages.forecast import Sizes
+from pipelines.stages.ingest.ingest import ingest
+from pipelines.stages.retrieve.forecast import LIST_STEPS
 
 SAMPLE_IMAGES = 384
 WARM_IMAGES = 32
@@ -42,36 +45,33 @@ LIST_S = 60.0
 
 
 @dataclass(frozen=True)
+class SampledSources:
+    """The first images of some sources."""
+
+    tables: list[tuple[str, pa.Table]]  # rows of `schema.IMAGES`, each with its pool
+    images: Mapping[str, int]  # by pool, as far as they were counted
+    listed: tuple[AlikeParts, ...] = ()  # the parts that ingest has cut, if it is done
+    listing: Spent | None = None  # what it took to list the sources here, if it was not
+    counted: bool = True  # whether that came to its end
+
+
+@dataclass(frozen=True)
 class Probed:
     """What a probe has found."""
 
     rates: Mapping[str, Rate]
-    shares: Shares
-    images: Mapping[str, int]  # by pool, as far as they were counted
+    sizes: Sizes  # images as far as they were counted
     counted: bool  # whether the listing came to its end
     worker_bytes: float  # memory of a process with models and libraries loaded
 
 
-@dataclass(frozen=True)
-class Listed:
-    """What ingest has listed, and staged, already."""
-
-    parts: Sequence[Part] = ()
-    receipts: Mapping[str, Sequence[Receipt]] = field(default_factory=dict)  # of its steps
-
-
-def probe(
-    config: RunConfig,
-    *,
-    listed: Listed | None = None,
-    num_images: int = SAMPLE_IMAGES,
-    progress: Progress | None = None,
-) -> Probed:
+def probe(config: RunConfig, *, num_images: int = SAMPLE_IMAGES, progress: Progress | None = None) -> Probed:
     """Time every step on a sample of the sources, in a folder of its own that is removed afterwards.
+
+    Where ingest has work to do, the sources are listed here.
 
     Args:
         config: with absolute paths.
-        listed: what ingest has listed; None: the sources are listed here.
         num_images: of the sample, about.
         progress: shows the steps that are measured; None: nothing is shown.
 
@@ -79,33 +79,39 @@ def probe(
         ConfigError: a source cannot be sampled before it is staged, or has nothing to sample.
         LvdError: as the stages say.
     """
+    shown, listed = progress or Progress(quiet=True), dry_run(config, ingest)
+    if listed.made is not None:
+        sampled = _sample_listed(config, listed.made, num_images)
+    else:
+        shown.say("listing the sources …")
+        sampled = _sample(config, num_images)
+    if not sampled.tables:
+        raise ConfigError("The sources have no image to sample", remedy="Give `--like` or `--no-probe`")
+    rates, sizes = _time(config, sampled.tables, shown, source=f"a sample of {num_images} images")
+    sizes = replace(sizes, config=config, images=sampled.images, listed=sampled.listed)
+    if sampled.listing is None:
+        rates |= rates_of(sizes, listed.runner.receipts, source="this run's receipts")
+    else:
+        source = f"a listing of {sizes.total:,} images"
+        rates["ingest"] = Rate(sampled.listing / max(sizes.total, 1), source=source)
+    return Probed(rates, sizes, sampled.counted, held_bytes())
+
+
+def _time(
+    config: RunConfig, tables: Sequence[tuple[str, pa.Table]], progress: Progress, *, source: str
+) -> tuple[dict[str, Rate], Sizes]:
+    """The rates of a sample's steps, and how large it was."""
     from pipelines.plan.drawn_rates import drawn_rates
 
     with tempfile.TemporaryDirectory(prefix="lvd-plan-") as folder:
-        counted, listing = True, None
-        shown = progress or Progress(quiet=True)
-        if listed is None:
-            shown.say("listing the sources …")
-            tables, images, counted, listing = _sample(config, num_images)
-        else:
-            tables, images = _sample_listed(config, listed.parts, num_images)
-        if not tables:
-            raise ConfigError("The sources have no image to sample", remedy="Give `--like` or `--no-probe`")
         small = _config_of_sample(config, folder)
-        runner = Runner(folder, LocalExecutor(), shown)
+        runner = Runner(folder, LocalExecutor(), progress)
         made = curate_parts(runner, small, _parts(small, tables, folder), refresh=False)
-        known = known_run(small, made.parts, runner.receipts, source=f"a sample of {num_images} images")
-        shown.say("measuring searches on vectors drawn by lot …")
+        sizes = known_sizes(small, made.parts, runner.receipts)
+        progress.say("measuring searches on vectors drawn by lot …")
         drawn = drawn_rates(config, made.parts[-1])
-        rates = with_drawn(rates_of(known), drawn, known)
-        rates |= {name: drawn[name] for name in IVF_STEPS}  # the sample is searched exactly
-        if listed is not None:
-            sizes = Sizes(config, images, known.sizes.shares)
-            rates |= rates_of(Known(sizes, [], listed.receipts, "this run's receipts"))
-        if listing is not None:
-            num_listed = sum(images.values())
-            rates["ingest"] = listing.over(max(num_listed, 1), f"a listing of {num_listed:,} images")
-        return Probed(rates, known.sizes.shares, images, counted, held_bytes())
+    rates = with_drawn(rates_of(sizes, runner.receipts, source=source), drawn, sizes)
+    return rates | {name: drawn[name] for name in LIST_STEPS}, sizes  # the sample is searched exactly
 
 
 def held_bytes() -> float:
@@ -154,10 +160,8 @@ def _rows_of_each(config: RunConfig, num_images: int, *, num_sources: int) -> in
     return -(-rows // batch) * batch
 
 
-def _sample_listed(
-    config: RunConfig, parts: Sequence[Part], num_images: int
-) -> tuple[list[tuple[str, pa.Table]], dict[str, int]]:
-    """The first images of some parts of every pool, and how many images there are of each pool."""
+def _sample_listed(config: RunConfig, parts: Sequence[Part], num_images: int) -> SampledSources:
+    """The first images of some parts of every pool."""
     images, chosen = dict.fromkeys(config.pools, 0), list[Part]()
     for name in config.pools:
         own = [part for part in parts if part.pool == name]
@@ -165,7 +169,8 @@ def _sample_listed(
         num = min(len(own), max(1, MAX_SOURCES // len(config.pools)))
         chosen += [own[i * len(own) // num] for i in range(num)]
     rows = _rows_of_each(config, num_images, num_sources=len(chosen))
-    return [(part.pool, read(part.images).slice(0, rows)) for part in chosen], images
+    tables = [(part.pool, read(part.images).slice(0, rows)) for part in chosen]
+    return SampledSources(tables, images, alike_parts(parts))
 
 
 def _only_plain(index: IndexTar, files: Iterable[storage.FileInfo]) -> Iterator[TarIndex]:
@@ -190,10 +195,8 @@ def _list(source: Source, part_rows: int, run_dir: str) -> Iterator[ListedPart]:
     return list_parts(source, part_rows=part_rows, run_dir=run_dir, map_units=_only_plain)
 
 
-def _sample(
-    config: RunConfig, num_images: int
-) -> tuple[list[tuple[str, pa.Table]], dict[str, int], bool, Spent]:
-    """The first images of each pool's first sources, and how many there are of each pool."""
+def _sample(config: RunConfig, num_images: int) -> SampledSources:
+    """The first images of each pool's first sources."""
     sources = [(name, s) for name, pool in config.pools.items() for s in pool.sources]
     per_source = _rows_of_each(config, num_images, num_sources=len(sources))
     tables, images = [], dict.fromkeys(config.pools, 0)
@@ -211,7 +214,7 @@ def _sample(
                 counted = False
                 break
     spent = Spent(time.monotonic() - started, time.process_time() - cpu)
-    return tables, images, counted, spent
+    return SampledSources(tables, images, listing=spent, counted=counted)
 
 
 def _parts(config: RunConfig, tables: Sequence[tuple[str, pa.Table]], folder: str) -> tuple[Part, ...]:

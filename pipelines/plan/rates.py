@@ -1,7 +1,9 @@
 """What one unit of each step's work costs: from the receipts of a run, or from a file with its reasons."""
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,12 +13,14 @@ from pipelines.config.faults import fault_lines
 from pipelines.config.run_config import RunConfig
 from pipelines.config.strict_yaml import parse_yaml
 from pipelines.engine.step import Receipt
-from pipelines.plan.sizes import Shares, Sizes
-from pipelines.plan.work import StepWork, forecast
+from pipelines.plan.work import forecast
+from pipelines.stages.forecast import Shares, Sizes, StepForecast, Unit
 
 MAX_FILE_BYTES = 1 << 20
 # Fewer pairs than this are mostly overhead, so they say little of a larger join: 6,000 images.
-MIN_UNITS = {"pairs": 2e7, "query × row": 2e7, "row × cluster × iteration": 2e7, "row × cell": 2e7}
+MIN_UNITS: dict[Unit, float] = dict.fromkeys(
+    ("pairs", "query × row", "row × cluster × iteration", "row × cell"), 2e7
+)
 # A step whose cost grows with such units writes what it has found of each image: bytes grow with the images.
 PRODUCTS = frozenset((*MIN_UNITS, "row × list", "products of vectors"))
 # A file without a row has so many bytes at most: what an item writes that finds nothing.
@@ -24,37 +28,8 @@ _EMPTY_FILE_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Rate:
-    """What one unit costs one worker.
-
-    Args:
-        unit_s: seconds for a unit.
-        cpu_s: seconds of all its cores; None: not known.
-        item_s, item_cpu_s: seconds for an item besides.
-        start_s, start_cpu_s: seconds that the first item of a worker takes besides: models that warm up.
-        written_bytes: for a unit.
-        image_bytes, item_bytes: written for an image of the run, and for an item, besides.
-        by_pool, by_pool_cpu: seconds for a unit in single pools, whose images differ.
-        source: where it comes from, in words.
-    """
-
-    unit_s: float
-    cpu_s: float | None = None
-    item_s: float = 0.0
-    item_cpu_s: float = 0.0
-    start_s: float = 0.0
-    start_cpu_s: float = 0.0
-    written_bytes: float = 0.0
-    image_bytes: float = 0.0
-    item_bytes: float = 0.0
-    by_pool: Mapping[str, float] | None = None
-    by_pool_cpu: Mapping[str, float] | None = None
-    source: str = ""
-
-
-@dataclass(frozen=True)
 class Spent:
-    """Seconds on the clock, and of all cores."""
+    """Seconds on the clock, and of all cores; NaN where these are not known."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
@@ -62,59 +37,81 @@ class Spent:
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
 
-    def over(self, units: float, source: str) -> Rate:
-        """The rate that it makes with so many units."""
-        return Rate(self.wall_s / units, self.cpu_s / units, source=source)
+    def __mul__(self, number: float) -> "Spent":
+        return Spent(self.wall_s * number, self.cpu_s * number)
+
+    def __truediv__(self, number: float) -> "Spent":
+        return Spent(self.wall_s / number, self.cpu_s / number)
+
+    def beyond(self, other: "Spent") -> "Spent":
+        """What of it is more than another."""
+        return Spent(max(0.0, self.wall_s - other.wall_s), max(0.0, self.cpu_s - other.cpu_s))
 
 
 @dataclass(frozen=True)
-class Known:
-    """A run that has been timed: all of it, or a sample."""
+class Rate:
+    """What one unit costs one worker.
 
-    sizes: Sizes
-    part_pools: Sequence[str]  # the pool of every part, in order
-    receipts: Mapping[str, Sequence[Receipt]]  # by step
-    source: str  # in words
+    Args:
+        unit: for a unit.
+        item: for an item besides.
+        start: that the first item of a worker takes besides: models that warm up.
+        written_bytes: for a unit.
+        image_bytes, item_bytes: written for an image of the run, and for an item, besides.
+        by_pool: for a unit in single pools, whose images differ.
+        is_given: whether it is of the kind of worker that a file of rates is about.
+        source: where it comes from, in words.
+    """
+
+    unit: Spent
+    item: Spent = Spent()
+    start: Spent = Spent()
+    written_bytes: float = 0.0
+    image_bytes: float = 0.0
+    item_bytes: float = 0.0
+    by_pool: Mapping[str, Spent] = field(default_factory=dict)
+    is_given: bool = False
+    source: str = ""
 
 
-def rates_of(known: Known) -> dict[str, Rate]:
-    """The rate of every step that the run's receipts tell.
+def rates_of(sizes: Sizes, receipts: Mapping[str, Sequence[Receipt]], *, source: str) -> dict[str, Rate]:
+    """The rate of every step that the receipts of a run, or of a sample, tell.
 
     A step that was done in inner steps (k-means, levels and retrieval of many rows) has a receipt of its last
     piece alone, and so no rate.
+
+    Args:
+        sizes: of the run; where models were used, with its parts as they are listed.
+        receipts: by step.
+        source: what was timed, in words.
     """
     rates: dict[str, Rate] = {}
-    works: dict[str, list[StepWork]] = {}
+    works: dict[str, list[StepForecast]] = {}
     pieces: dict[str, list[Receipt]] = {}
-    for work in forecast(known.sizes):
-        # A curated pool retrieves in one way or another, each in a step of its own.
-        number = sum(one.name == work.name for of_key in works.values() for one in of_key)
+    left = {name: list(found) for name, found in receipts.items()}
+    every = forecast(sizes)
+    of_name = Counter(work.name for work in every)
+    for work in every:
+        # Steps of one name, such as those of curated pools that retrieve, are of one item.
+        num = 1 if of_name[work.name] > 1 else len(left.get(work.name, ()))
         works.setdefault(work.key, []).append(work)
-        receipts = list(known.receipts.get(work.name, []))
-        own = receipts[number : number + 1] if work.name == "retrieve" else receipts * (number == 0)
-        pieces.setdefault(work.key, []).extend(own)
+        pieces.setdefault(work.key, []).extend(left.get(work.name, [])[:num])
+        left[work.name] = left.get(work.name, [])[num:]
     for name, of_step in works.items():
-        receipts = pieces[name]
         units = sum(work.units for work in of_step)
-        if not receipts or not units or any(work.in_steps for work in of_step):
+        if not pieces[name] or not units or any(work.in_steps for work in of_step):
             continue
-        if name == "describe":
-            rates[name] = _describe(known, receipts)
+        if of_step[0].loads_model:
+            rates[name] = _with_model(sizes, pieces[name], source)
             continue
-        seconds = sum(_seconds(receipt) for receipt in receipts)
-        rate = Rate(unit_s=seconds / units, cpu_s=_cpu(receipts, units), source=known.source)
-        rates[name] = _with_written(rate, receipts, of_step, num_images=known.sizes.total)
+        rate = Rate(_spent(pieces[name]) / units, source=source)
+        rates[name] = _with_written(rate, pieces[name], of_step, num_images=sizes.total)
     return rates
 
 
-def _seconds(receipt: Receipt) -> float:
-    return receipt.timings.get("work_s", 0.0) + receipt.timings.get("publish_s", 0.0)
-
-
-def _cpu(receipts: Sequence[Receipt], units: float) -> float | None:
-    if any("cpu_s" not in receipt.timings for receipt in receipts):
-        return None
-    return sum(receipt.timings["cpu_s"] for receipt in receipts) / units
+def _spent(receipts: Sequence[Receipt]) -> Spent:
+    times = [receipt.timings for receipt in receipts]
+    return Spent(sum(one["work_s"] + one["publish_s"] for one in times), sum(one["cpu_s"] for one in times))
 
 
 def _written(receipts: Sequence[Receipt]) -> int:
@@ -122,7 +119,7 @@ def _written(receipts: Sequence[Receipt]) -> int:
 
 
 def _with_written(
-    rate: Rate, receipts: Sequence[Receipt], works: Sequence[StepWork], *, num_images: int
+    rate: Rate, receipts: Sequence[Receipt], works: Sequence[StepForecast], *, num_images: int
 ) -> Rate:
     written = _written(receipts)
     if works[0].unit not in PRODUCTS:
@@ -132,74 +129,54 @@ def _with_written(
     return replace(rate, item_bytes=of_item, image_bytes=found / max(num_images, 1))
 
 
-def _describe(known: Known, receipts: Sequence[Receipt]) -> Rate:
+def _with_model(sizes: Sizes, receipts: Sequence[Receipt], source: str) -> Rate:
     """Images of different pools cost differently, and the first part of a worker warms its model up."""
-    first = min(receipts, key=lambda receipt: receipt.timings.get("ended", 0.0))
-    warm = [
-        (pool, receipt)
-        for pool, receipt in zip(known.part_pools, receipts, strict=True)
-        if receipt is not first or len(receipts) == 1
-    ]
+    first = min(receipts, key=lambda receipt: receipt.timings["ended"])
+    pools = [alike.pool for alike in sizes.listed for _ in range(alike.num_parts)]
     by_pool: dict[str, list[Receipt]] = {}
-    for pool, receipt in warm:
-        by_pool.setdefault(pool, []).append(receipt)
-    every = [receipt for _, receipt in warm]
-    unit_s, cpu_s = sum(map(_seconds, every)) / _rows(every), _cpu(every, _rows(every))
-    start_s = start_cpu_s = 0.0
-    if len(receipts) > 1:
-        start_s = max(0.0, _seconds(first) - unit_s * _rows([first]))
-        if cpu_s is not None:
-            start_cpu_s = max(0.0, first.timings["cpu_s"] - cpu_s * _rows([first]))
-    pools_cpu = None
-    if cpu_s is not None:
-        pools_cpu = {pool: _cpu(own, _rows(own)) or 0.0 for pool, own in by_pool.items()}
+    for pool, receipt in zip(pools, receipts, strict=True):
+        if receipt is not first or len(receipts) == 1:
+            by_pool.setdefault(pool, []).append(receipt)
+    unit = _of_row([receipt for own in by_pool.values() for receipt in own])
     return Rate(
-        unit_s,
-        cpu_s,
-        start_s=start_s,
-        start_cpu_s=start_cpu_s,
+        unit,
+        start=_spent([first]).beyond(unit * _rows([first])),
         written_bytes=_written(receipts) / _rows(receipts),
-        by_pool={pool: sum(map(_seconds, own)) / _rows(own) for pool, own in by_pool.items()},
-        by_pool_cpu=pools_cpu,
-        source=known.source,
+        by_pool={pool: _of_row(own) for pool, own in by_pool.items()},
+        source=source,
     )
+
+
+def _of_row(receipts: Sequence[Receipt]) -> Spent:
+    return _spent(receipts) / _rows(receipts)
 
 
 def _rows(receipts: Sequence[Receipt]) -> int:
     return max(sum(int(receipt.facts["num_rows"]) for receipt in receipts), 1)
 
 
-def is_small(work: StepWork) -> bool:
+def is_small(work: StepForecast) -> bool:
     """Whether so little work tells overhead rather than a rate."""
     return work.units < MIN_UNITS.get(work.unit, 0)
 
 
-def with_drawn(rates: Mapping[str, Rate], drawn: Mapping[str, Rate], known: Known) -> dict[str, Rate]:
+def with_drawn(rates: Mapping[str, Rate], drawn: Mapping[str, Rate], sizes: Sizes) -> dict[str, Rate]:
     """Rates where steps that were too small to tell have that of drawn vectors.
 
     What the small step took beyond it is overhead, for each of its items.
     """
     found = dict(rates)
-    works = {work.key: work for work in forecast(known.sizes)}
+    works = {work.key: work for work in forecast(sizes)}
     for name, rate in drawn.items():
         work, measured = works.get(name), rates.get(name)
         if work is None or (measured is not None and not is_small(work)):
             continue
+        found[name] = rate
         if measured is not None:
-            over = max(0.0, (measured.unit_s - rate.unit_s) * work.units) / work.num_items
-            over_cpu = 0.0
-            if measured.cpu_s is not None and rate.cpu_s is not None:
-                over_cpu = max(0.0, (measured.cpu_s - rate.cpu_s) * work.units) / work.num_items
-            rate_here = replace(
-                rate,
-                item_s=over,
-                item_cpu_s=over_cpu,
-                image_bytes=measured.image_bytes,
-                item_bytes=measured.item_bytes,
+            over = measured.unit.beyond(rate.unit) * (work.units / work.num_items)
+            found[name] = replace(
+                rate, item=over, image_bytes=measured.image_bytes, item_bytes=measured.item_bytes
             )
-        else:
-            rate_here = rate
-        found[name] = rate_here
     return found
 
 
@@ -266,18 +243,14 @@ def given_rates(file: RatesFile, config: RunConfig, path: str) -> dict[str, Rate
     """
     shares = file.shares or Shares(image_bytes=1, embedding_dim=1)
     sizes = Sizes(config, dict.fromkeys(config.pools, 1), shares)
-    units: dict[str, set[str]] = {}
-    for work in forecast(sizes):
-        units.setdefault(work.key, set()).add(work.unit)
+    units = {work.key: work.unit for work in forecast(sizes)}
+    found = {}
     for name, given in file.rates.items():
-        if name in units and given.unit not in units[name]:
-            raise ConfigError(
-                f"{path}: the rate of {name} is in other units",
-                got=given.unit,
-                expected=" or ".join(units[name]),
-            )
-    return {
-        name: Rate(1 / given.per_s, written_bytes=given.written_bytes, source=f"{path} ({file.kind})")
-        for name, given in file.rates.items()
-        if name in units
-    }
+        if name not in units:
+            continue
+        if given.unit != units[name]:
+            where = f"{path}: the rate of {name} is in other units"
+            raise ConfigError(where, got=given.unit, expected=units[name])
+        spent, source = Spent(1 / given.per_s, math.nan), f"{path} ({file.kind})"
+        found[name] = Rate(spent, written_bytes=given.written_bytes, is_given=True, source=source)
+    return found

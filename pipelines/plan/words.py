@@ -7,6 +7,9 @@ from typing import Any
 from pipelines.plan.answer import Plan
 from pipelines.plan.estimate import StepEstimate
 from pipelines.plan.how_far import plan_lines
+from pipelines.plan.rates import Spent
+from pipelines.stages.retrieve.forecast import num_kept
+from pipelines.stages.shard.forecast import kept_bytes
 from pipelines.words import size, table_lines
 
 # The clock runs so many times as long as the cores work on a machine that is not shared, at most.
@@ -51,7 +54,7 @@ def _merged(steps: Sequence[StepEstimate]) -> list[StepEstimate]:
             before,
             num_items=before.num_items + step.num_items,
             num_done=done,
-            work_s=_sum(before.work_s, step.work_s),
+            spent=before.spent + step.spent if before.spent and step.spent else None,
             wall_s=_sum(before.wall_s, step.wall_s),
             read_bytes=before.read_bytes + step.read_bytes,
             written_bytes=_sum(before.written_bytes, step.written_bytes),
@@ -86,7 +89,7 @@ def _totals(plan: Plan) -> Iterator[str]:
     read = sum(step.read_bytes for step in plan.steps)
     yield (
         f"reads {size(round(read))}, writes {size(round(written))} to the run directory; "
-        f"the dataset has about {sizes.kept:,} images, {size(sizes.kept_bytes)}"
+        f"the dataset has about {num_kept(sizes):,} images, {size(kept_bytes(sizes))}"
     )
     slow = max(_merged(plan.steps), key=lambda step: step.wall_s or 0)
     alone = sum(step.wall_s or 0 for step in plan.steps if step.num_items == 1)
@@ -106,11 +109,11 @@ def _totals(plan: Plan) -> Iterator[str]:
 
 def _busy(steps: Sequence[StepEstimate]) -> Iterator[str]:
     """A word on a machine that was doing other things while it was measured."""
-    both = [(step.work_s, step.cpu_s) for step in steps if step.work_s and step.cpu_s]
-    clock, cores = sum(one for one, _ in both), sum(other for _, other in both)
-    if cores and clock > BUSY * cores:
+    known = (step.spent for step in steps if step.spent is not None and step.spent.cpu_s > 0)
+    both = sum(known, Spent())
+    if both.cpu_s and (longer := both.wall_s / both.cpu_s) > BUSY:
         yield (
-            f"hours are of the clock, which ran {clock / cores:.1f} times as long as the cores worked while "
+            f"hours are of the clock, which ran {longer:.1f} times as long as the cores worked while "
             "this was measured: the machine was shared, or waited for files"
         )
 
@@ -130,42 +133,43 @@ def _sources(plan: Plan) -> Iterator[str]:
 def _how(steps: Sequence[StepEstimate]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("step", "units", "of", "a worker does", "cost")]
     for step in {step.work.key: step for step in steps}.values():
-        per_s = "" if step.rate is None else f"{1 / max(step.rate.unit_s, 1e-18):,.3g}/s"
+        per_s = "" if step.rate is None else f"{1 / max(step.rate.unit.wall_s, 1e-18):,.3g}/s"
         rows.append((step.work.key, f"{step.work.units:,.3g}", step.work.unit, per_s, step.work.grows))
     return rows
 
 
+def _step_data(step: StepEstimate) -> dict[str, Any]:
+    work = step.work
+    return {
+        "stage": work.stage,
+        "name": work.name,
+        "num_items": step.num_items,
+        "num_done": step.num_done,
+        "unit": work.unit,
+        "units": work.units,
+        "grows": work.grows,
+        "work_s": step.work_s,
+        "wall_s": step.wall_s,
+        "cpu_s": step.cpu_s,
+        "read_bytes": step.read_bytes,
+        "written_bytes": step.written_bytes,
+        "worker_bytes": step.worker_bytes,
+        "rate_source": step.rate and step.rate.source,
+    }
+
+
 def plan_data(plan: Plan) -> dict[str, Any]:
     """The plan as plain data; seconds and bytes are of what is to do."""
-    steps = [
-        {
-            "stage": step.work.stage,
-            "name": step.work.name,
-            "num_items": step.num_items,
-            "num_done": step.num_done,
-            "unit": step.work.unit,
-            "units": step.work.units,
-            "grows": step.work.grows,
-            "work_s": step.work_s,
-            "wall_s": step.wall_s,
-            "cpu_s": step.cpu_s,
-            "read_bytes": step.read_bytes,
-            "written_bytes": step.written_bytes,
-            "worker_bytes": step.worker_bytes,
-            "rate_source": step.rate and step.rate.source,
-        }
-        for step in plan.steps
-    ]
     sizes = plan.sizes
     return {
         "states": [vars(state) for state in plan.states],
         "to_come": list(plan.to_come),
-        "steps": steps,
+        "steps": [_step_data(step) for step in plan.steps],
         "images": dict(sizes.images) if sizes else None,
         "shares": sizes.shares.model_dump() if sizes else None,
         "workers": vars(plan.workers),
         "wall_s": plan.wall_s if plan.steps else None,
-        "dataset": {"images": sizes.kept, "bytes": sizes.kept_bytes} if sizes else None,
+        "dataset": {"images": num_kept(sizes), "bytes": kept_bytes(sizes)} if sizes else None,
         "beside": plan.file.beside.model_dump() if plan.file and plan.file.beside else None,
         "notes": list(plan.notes),
     }

@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Bool, Float16, Int64
 
 from curation import storage
-from curation.cluster.config import default_num_clusters
 from curation.cluster.schedule import training_rows
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Unhashed
@@ -37,9 +36,8 @@ from pipelines.stages.cluster.labels import (
     labels_step,
 )
 from pipelines.stages.cluster.training_set import ClusterSettings, KMeansSettings, Training
-from pipelines.stages.copies.decontaminate import Leaks
+from pipelines.stages.copies.decontaminate import Leaks, survivors
 from pipelines.stages.copies.dedup import Copies
-from pipelines.stages.copies.decontaminate import survivors
 
 
 class ClusterFile(StrEnum):
@@ -107,7 +105,7 @@ def cluster(
     step = Step("cluster", 3, ClusterSettings(rule, config.seed), load_clusters, "task", "cluster", threads)
     item = Item(ClusterTask(tuple(parts), copies.copies, leaks.leaks))
     num_rows = sum(part.num_rows for part in parts)
-    most = rule.num_clusters or default_num_clusters(num_rows)  # fewer where few rows survive
+    most = rule.clusters_of(num_rows)  # fewer where few rows survive
 
     def make(inner: InnerSteps) -> Item[ClusterTask]:
         return replace(item, task=replace(item.task, made=_make_in_steps(inner, step, item.task)))
@@ -152,7 +150,7 @@ def _choose_rows(task: ClusterTask | ClusterRowsTask, settings: ClusterSettings)
     alive = survivors(task.parts, task.copies, task.leaks)
     pool = np.flatnonzero(alive & roles(task.parts, "uncurated"))
     candidates = pool if len(pool) else np.flatnonzero(alive)
-    k = min(rule.num_clusters or default_num_clusters(len(candidates)), len(candidates))
+    k = rule.clusters_of(len(candidates))
     chosen = training_rows(
         len(candidates), k, max_points_per_centroid=rule.max_points_per_centroid, seed=settings.seed
     )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curation.cluster.config import ClusterConfig
 from curation.cluster.resampling import seed_of
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import digest_of
@@ -54,12 +53,7 @@ def build_hierarchy(
     parents = []
     levels = settings.levels if below.num_clusters else ()  # where nothing of the pool survives, nothing
     for number, level in enumerate(levels):
-        each = ClusterConfig(
-            num_clusters=level.num_clusters,
-            iterations=settings.iterations,
-            group_rows=config.cluster.group_rows,
-            device=config.cluster.device,
-        )
+        each = config.cluster.of_level(level.num_clusters, iterations=settings.iterations)
         seed = seed_of(config.seed, 1 + number)
         plan = LevelPlan(below.num_clusters, level, each, settings.resampling_steps, seed)
         receipt = cluster_level(runner, plan, below.centroids, threads=threads)

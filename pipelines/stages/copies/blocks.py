@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import Float16, Int64, UInt32
 from curation import storage
 from pipelines.engine.digest import digest_of
 from pipelines.engine.step import FileRef, Receipt
+from pipelines.rows.groups import AlikeParts, make_groups, num_groups
 from pipelines.rows.parts import FilesOf, Part, gather_vectors, read_array
 from pipelines.stages.copies.poor_pictures import has_miniature, is_poor
 
@@ -87,17 +89,22 @@ def make_blocks(
     block_rows: int,
     files: Sequence[str],
 ) -> list[Block]:
-    """Cut parts into runs of one pool, which close once they have `block_rows` rows."""
-    blocks: list[Block] = []
-    run: list[JoinedPart] = []
-    num_rows = 0
-    for one in parts:
-        if run and (num_rows >= block_rows or one.part.pool != run[-1].part.pool):
-            blocks.append(Block.of(run, rows, files))
-            run, num_rows = [], 0
-        run.append(one)
-        num_rows += one.num_rows
-    return [*blocks, Block.of(run, rows, files)] if run else blocks
+    """Cut the parts of each pool into runs of about `block_rows` rows.
+
+    Args:
+        parts: in order.
+        rows: the rows that take part.
+        block_rows: a run closes once it has so many.
+        files: names of the parts' files that are joined.
+    """
+    pools = [list(own) for _, own in groupby(parts, key=lambda one: one.part.pool)]
+    runs = [make_groups(own, [one.num_rows for one in own], rows=block_rows) for own in pools]
+    return [Block.of(run, rows, files) for of_pool in runs for run in of_pool]
+
+
+def num_blocks(parts: Sequence[AlikeParts], *, block_rows: float) -> int:
+    """How many blocks `make_blocks` cuts parts into."""
+    return sum(num_groups(own, rows=block_rows) for _, own in groupby(parts, key=lambda alike: alike.pool))
 
 
 class JoinedFile(StrEnum):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float16, Int64
 
 from curation import storage
-from curation.search.cells_config import CellsConfig, default_num_cells
+from curation.search.cells_config import CellsConfig
 from pipelines.engine.digest import Without
 from pipelines.engine.step import Attempt, FileRef, Work
 from pipelines.rows.parts import read_array
@@ -88,7 +88,7 @@ def load_train(settings: TrainSettings) -> Work[TrainTask]:
         blocks = attempt.task.blocks
         ends = np.cumsum([len(joined_rows(block)) for block in blocks])
         num_rows = int(ends[-1]) if len(ends) else 0
-        num_cells = search.num_cells or default_num_cells(num_rows)
+        num_cells = search.cells_of(num_rows)
         rng = np.random.default_rng(seed)
         vectors = _sample(blocks, ends, search.sample_rows_per_cell * num_cells, rng=rng)
         sample = _sample(blocks, ends, search.recall_rows, rng=rng)
@@ -97,7 +97,7 @@ def load_train(settings: TrainSettings) -> Work[TrainTask]:
         num_cells = min(num_cells, len(vectors))
         centroids = train_cells(vectors, num_cells, seed=seed)
         sizes = np.bincount(nearest_cells(vectors, centroids, num_probes=1)[:, 0], minlength=num_cells)
-        groups = group_cells(sizes, num_groups=-(-num_rows // search.group_rows) or 1)
+        groups = group_cells(sizes, num_groups=search.groups_of(num_rows))
         storage.write_vectors(attempt.out / TrainedFile.CENTROIDS, centroids)
         storage.write_vectors(attempt.out / TrainedFile.SAMPLE, sample)
         return {

@@ -90,7 +90,7 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
     items: list[Item[StageTask]] = []
     for number, (source, ref) in enumerate(zip(listed, refs, strict=True)):
         for position, unit in enumerate(read_units(read(ref)) if ref else []):
-            if source and is_staged(source, unit):
+            if source and is_staged(source, unit.file.key):
                 places.append((number, position))
                 items.append(_item(runner, step, source, unit, refresh=refresh))
     receipts = runner.run(step, items) if items else []

@@ -93,13 +93,14 @@ def _ivf_search(
     if rule.method != "sample" or rule.search != "ivf" or not runner.has_to_do(step, item):
         return None
     parts, alive = item.task.parts, item.task.alive
-    cuts = _cuts(len(query_rows(parts, alive, pool)))
+    cuts = cut_queries(len(query_rows(parts, alive, pool)))
     if not cuts or not np.any(read_array(alive) & roles(parts, "uncurated")):
         return None
     return IvfSearch(pool, rule, cuts, parts, alive, seed, step.threads)
 
 
-def _cuts(num_queries: int) -> Cuts:
+def cut_queries(num_queries: int) -> Cuts:
+    """Blocks of queries."""
     return tuple((start, min(start + QUERY_ROWS, num_queries)) for start in range(0, num_queries, QUERY_ROWS))
 
 
@@ -115,7 +116,7 @@ def _search(runner: Runner, step: RetrieveStep, item: Item[RetrieveTask]) -> Rec
     if rule.method != "sample" or not runner.has_to_do(step, item):
         return runner.run_one(step, item)
     queries = query_rows(task.parts, task.alive, step.settings.pool)
-    cuts = _cuts(len(queries))
+    cuts = cut_queries(len(queries))
     searched = [part for part in task.parts if part.role == "uncurated"]
     groups = make_groups(searched, [part.num_rows for part in searched], rows=TARGET_ROWS)
     num_gpus = int(rule.device == "cuda")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,20 @@ import pytest
 import yaml
 
 from curation.errors import ConfigError
-from curation.retrieve import SampleRetrieval
+from curation.retrieve import ClusterRetrieval, SampleRetrieval
 from pipelines.config.run_config import RunConfig, load_config, validate
 from pipelines.engine.runner import StepState
 from pipelines.engine.step import Receipt
 from pipelines.plan.answer import Plan, PlanQuestion, images_of, make_plan
 from pipelines.plan.estimate import StepEstimate, Workers, estimate
 from pipelines.plan.how_far import steps_to_come
-from pipelines.plan.rates import Known, Rate, given_rates, rates_of, read_rates, with_drawn
-from pipelines.plan.sizes import Shares, Sizes
+from pipelines.plan.rates import Rate, Spent, given_rates, rates_of, read_rates, with_drawn
 from pipelines.plan.words import duration, plan_report
 from pipelines.plan.work import forecast
+from pipelines.rows.groups import AlikeParts
+from pipelines.stages.forecast import Shares, Sizes
+from pipelines.stages.retrieve.forecast import num_kept
+from pipelines.stages.shard.forecast import kept_bytes
 
 SHARES = Shares(
     joined=0.9, alive_curated=1.0, alive_pool=0.5, unique_hits=0.5, image_bytes=1000, embedding_dim=8
@@ -54,12 +58,10 @@ def test_sizes_by_hand() -> None:
     some = sizes(dedup={"block_rows": 400}, cluster={"num_clusters": 10})
     assert some.total == 1250
     assert some.num_parts == 2 + 10 + 1
-    assert some.joined == 1080  # 0.9 of trusted and web
-    assert some.num_blocks == 1 + 3
     assert (some.pool, some.alive) == (500, 700)
     # 200 curated images, and 4 neighbours of each, of which a half are the same as another's.
-    assert some.kept == 200 + 400
-    assert some.kept_bytes == 600_000
+    assert num_kept(some) == 200 + 400
+    assert kept_bytes(some) == 600_000
 
 
 def test_the_work_by_hand() -> None:
@@ -72,7 +74,7 @@ def test_the_work_by_hand() -> None:
     assert works["dedup_edges"].units == 1080**2 / 2
     assert works["dedup_edges"].num_items == 4 * 5 / 2
     assert works["decontaminate_edges"].units == 1200 * 50
-    assert works["decontaminate_edges"].num_items == 3
+    assert works["decontaminate_edges"].num_items == 1 + 3  # a block has images of one pool
     assert works["cluster"].units == (500 * 21 + 700) * 10
     assert works["retrieve"].units == 200 * 500
     assert works["shard"].units == 600
@@ -126,9 +128,9 @@ def test_pictures_of_poor_hash_are_joined_where_there_are_any() -> None:
     shares = SHARES.model_copy(update={"joined_pixels": 0.5, "searched_pixels": 0.25, "holdout_pixels": 0.1})
     some = sizes(dedup={"block_rows": 400})
     works = {work.name: work for work in forecast(Sizes(some.config, some.images, shares))}
-    assert (works["dedup_pixel_edges"].units, works["dedup_pixel_edges"].num_items) == (540**2 / 2, 3)
+    assert (works["dedup_pixel_edges"].units, works["dedup_pixel_edges"].num_items) == (540**2 / 2, 3 * 4 / 2)
     leaks = works["decontaminate_pixel_edges"]
-    assert (leaks.units, leaks.num_items) == (300 * 5, 1)
+    assert (leaks.units, leaks.num_items) == (300 * 5, 2)
     names = list(works)
     assert names.index("dedup_pixel_edges") + 1 == names.index("dedup_components")
     assert names.index("decontaminate_pixel_edges") + 1 == names.index("decontaminate_leaks")
@@ -173,7 +175,7 @@ def test_inverted_lists_are_priced_as_such() -> None:
 
 
 def test_pieces_are_done_with_their_step() -> None:
-    rates = dict.fromkeys(("retrieve_index", "retrieve_shards"), Rate(0.1))
+    rates = dict.fromkeys(("retrieve_index", "retrieve_shards"), Rate(Spent(0.1)))
     for done in (0, 1):
         states = [StepState("retrieve", "retrieve", 1, done, 0)]
         steps = estimate(inverted_lists(), rates, Workers(1, ""), states=states)
@@ -185,7 +187,7 @@ def test_pieces_are_done_with_their_step() -> None:
 
 
 def test_rates_of_made_up_receipts() -> None:
-    some = sizes()
+    some = replace(sizes(), listed=(AlikeParts("trusted", 2, 100), AlikeParts("web", 1, 1050)))
     receipts = {
         "judge": [receipt("judge", 2.0, num_bytes=500), receipt("judge", 3.0, num_bytes=750)],
         "shard": [receipt("shard", 6.0, num_bytes=60_000)],
@@ -196,25 +198,41 @@ def test_rates_of_made_up_receipts() -> None:
             receipt("describe", 12.0, num_rows=400),
         ],
     }
-    rates = rates_of(Known(some, ["trusted", "trusted", "web"], receipts, "a test"))
-    assert rates["judge"].unit_s == 5 / 1250
-    assert rates["judge"].cpu_s == 10 / 1250
+    rates = rates_of(some, receipts, source="a test")
+    assert rates["judge"].unit.wall_s == 5 / 1250
+    assert rates["judge"].unit.cpu_s == 10 / 1250
     assert rates["judge"].written_bytes == 1.0
-    assert rates["shard"].unit_s == 6 / 600
-    assert rates["describe"].unit_s == 23 / 1400
-    assert rates["describe"].by_pool == {"trusted": 11 / 1000, "web": 12 / 400}
-    assert rates["describe"].start_s == pytest.approx(10 - 100 * 23 / 1400)
+    assert rates["shard"].unit.wall_s == 6 / 600
+    assert rates["describe"].unit.wall_s == 23 / 1400
+    assert rates["describe"].by_pool == {
+        "trusted": Spent(11 / 1000, 22 / 1000),
+        "web": Spent(12 / 400, 24 / 400),
+    }
+    assert rates["describe"].start.wall_s == pytest.approx(10 - 100 * 23 / 1400)
     assert "select" not in rates
+
+
+def test_steps_of_one_name_have_a_receipt_each() -> None:
+    """A curated pool retrieves in one way or another."""
+    made = sizes()
+    trusted = made.config.pools["trusted"]
+    by_cluster = trusted.model_copy(update={"retrieve": ClusterRetrieval()})
+    pools = {"shapes": by_cluster, **made.config.pools, "colours": trusted}
+    images = {**made.images, "shapes": 30, "colours": 20}
+    some = Sizes(made.config.model_copy(update={"pools": pools}), images, SHARES)
+    receipts = {"retrieve": [receipt("retrieve", float(seconds)) for seconds in (1, 10, 100)]}
+    rates = rates_of(some, receipts, source="a test")
+    assert rates["retrieve_by_cluster"].unit == Spent(1 / 1300, 2 / 1300)
+    assert rates["retrieve"].unit.wall_s == pytest.approx(110 / (220 * 500))
 
 
 def test_a_small_join_is_overhead() -> None:
     some = sizes()  # 1,080 images: 583,200 pairs
-    known = Known(some, [], {"dedup_edges": [receipt("dedup_edges", 5.0)]}, "a test")
-    measured, drawn = rates_of(known), {"dedup_edges": Rate(1e-9, source="drawn")}
-    rate = with_drawn(measured, drawn, known)["dedup_edges"]
-    assert rate.unit_s == 1e-9
+    measured = rates_of(some, {"dedup_edges": [receipt("dedup_edges", 5.0)]}, source="a test")
+    rate = with_drawn(measured, {"dedup_edges": Rate(Spent(1e-9), source="drawn")}, some)["dedup_edges"]
+    assert rate.unit.wall_s == 1e-9
     items = next(work.num_items for work in forecast(some) if work.name == "dedup_edges")
-    assert rate.item_s * items == pytest.approx(5.0, rel=1e-3)
+    assert rate.item.wall_s * items == pytest.approx(5.0, rel=1e-3)
 
 
 def test_a_billion_images_after_a_run_of_sixty_are_within_reason() -> None:
@@ -230,9 +248,8 @@ def test_a_billion_images_after_a_run_of_sixty_are_within_reason() -> None:
         if work.unit not in ("images", "images written")
     }
     assert {"dedup_edges", "dedup_pixel_edges", "decontaminate_pixel_edges", "cluster"} <= names.keys()
-    known = Known(few, [], names, "a test")
-    drawn = {name: Rate(1e-7, source="drawn") for name in names}
-    rates = with_drawn(rates_of(known), drawn, known)
+    drawn = {name: Rate(Spent(1e-7), source="drawn") for name in names}
+    rates = with_drawn(rates_of(few, names, source="a test"), drawn, few)
     many = Sizes(few.config, {"web": 10**9, "exam": 10**4}, poor)
     steps = {step.work.name: step for step in estimate(many, rates, Workers(1, "of a test"))}
     for name in names:
@@ -247,7 +264,7 @@ def test_what_joins_find_grows_with_the_images() -> None:
     some = sizes()
     items = next(work.num_items for work in forecast(some) if work.name == "dedup_edges")
     receipts = [receipt("dedup_edges", 5.0, 5000 if i else 10_096) for i in range(items)]
-    rate = rates_of(Known(some, [], {"dedup_edges": receipts}, "a test"))["dedup_edges"]
+    rate = rates_of(some, {"dedup_edges": receipts}, source="a test")["dedup_edges"]
     assert (rate.written_bytes, rate.item_bytes) == (0.0, 4096)
     assert rate.image_bytes == (6000 + 904 * (items - 1)) / 1250
     [step] = [
@@ -258,9 +275,9 @@ def test_what_joins_find_grows_with_the_images() -> None:
 
 def test_hours_on_workers_by_hand() -> None:
     rates = {
-        "describe": Rate(0.1, start_s=5.0, written_bytes=16.0),
-        "select": Rate(0.01),
-        "judge": Rate(0.001, item_s=1.0),
+        "describe": Rate(Spent(0.1), start=Spent(5.0), written_bytes=16.0),
+        "select": Rate(Spent(0.01)),
+        "judge": Rate(Spent(0.001), item=Spent(1.0)),
     }
     one, four = (estimate(sizes(), rates, Workers(num, "of a test")) for num in (1, 4))
     assert of(one, "describe").work_s == of(one, "describe").wall_s == 125 + 5
@@ -275,7 +292,7 @@ def test_hours_on_workers_by_hand() -> None:
 
 def test_what_is_done_costs_nothing() -> None:
     states = [StepState("describe", "describe", 13, 13, 0), StepState("judge", "judge", 13, 10, 300)]
-    rates = {"describe": Rate(0.1, start_s=5.0), "judge": Rate(0.01)}
+    rates = {"describe": Rate(Spent(0.1), start=Spent(5.0)), "judge": Rate(Spent(0.01))}
     steps = estimate(sizes(), rates, Workers(1, ""), states=states)
     assert of(steps, "describe").wall_s == 0
     assert of(steps, "judge").wall_s == pytest.approx(12.5 * 3 / 13)
@@ -284,9 +301,9 @@ def test_what_is_done_costs_nothing() -> None:
 
 
 def test_given_workers_do_what_the_file_rates() -> None:
-    rates = {"describe": Rate(0.1), "select": Rate(0.01)}
+    rates = {"describe": Rate(Spent(0.1), is_given=True), "select": Rate(Spent(0.01))}
     workers = Workers(1, "here", num_given=13, given_kind="GPU")
-    steps = estimate(sizes(), rates, workers, given=frozenset(["describe"]))
+    steps = estimate(sizes(), rates, workers)
     assert of(steps, "describe").wall_s == pytest.approx(125 / 13)
     assert of(steps, "select").wall_s == 12.5
 
@@ -302,7 +319,7 @@ def test_the_papers_run() -> None:
     images = 1_200_000_000 + sum(n for name, n in plan.sizes.images.items() if name != "web")
     describe = of(plan.steps, "describe")
     assert describe.wall_s == pytest.approx(images / 158 / 160, rel=0.01)
-    joined = plan.sizes.joined
+    joined = images * plan.sizes.shares.joined
     assert of(plan.steps, "dedup_edges").wall_s == pytest.approx(joined**2 / 2 / 4.9e10 / 160, rel=0.01)
     assert plan.sizes.pool == 744_000_000
     lines = "\n".join(plan_report(plan, explain=True))

@@ -18,7 +18,6 @@ from pipelines.config.run_config import validate
 from pipelines.engine.progress import Progress
 from pipelines.plan.answer import PlanQuestion, make_plan
 from pipelines.plan.probe import probe
-from pipelines.plan.sizes import Sizes
 from pipelines.plan.work import forecast
 
 
@@ -27,15 +26,15 @@ def test_a_sample_gives_every_rate(configure: Callable[..., Any], tmp_path: Path
     config = absolute(configure(tmp_path / "run"))
     found = probe(config, num_images=96)
     assert not (tmp_path / "run").exists()
-    works = forecast(Sizes(config, found.images, found.shares))
+    works = forecast(found.sizes)
     unknown = {work.name for work in works if work.key not in found.rates}
     assert unknown <= {"ingest_units"}
     for name, rate in found.rates.items():
-        assert rate.unit_s > 0, name
+        assert rate.unit.wall_s > 0, name
     assert found.counted
-    assert found.shares.embedding_dim == 664
-    assert 0 < found.shares.alive_pool <= 1
-    assert sum(found.images.values()) > 200
+    assert found.sizes.shares.embedding_dim == 664
+    assert 0 < found.sizes.shares.alive_pool <= 1
+    assert found.sizes.total > 200
 
 
 @pytest.fixture
