@@ -6,8 +6,8 @@ import numpy as np
 
 from curation.cluster.config import HierarchyConfig, LevelConfig
 from pipelines.rows.groups import AlikeParts, num_groups, num_rows_of
-from pipelines.stages.cluster.hierarchy import GROUP_ROWS, group_clusters
 from pipelines.stages.cluster.level import POINT_ROWS, LevelPlan
+from pipelines.stages.cluster.split_leaves import GROUP_ROWS, group_clusters
 from pipelines.stages.forecast import Sizes, StepForecast
 
 
