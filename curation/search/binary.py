@@ -10,11 +10,7 @@ from numpy import ndarray
 from curation.errors import ConfigError
 from curation.search.collapse import equal_codes, with_stars
 from curation.search.edges import EdgeCollector, Pairs
-from curation.search.installed import load_faiss
-
-# At most 4 M results (48 MB) a tile, however many codes are near each other.
-_TILE_ROWS = 256
-_TILE_COLUMNS = 16_384
+from curation.search.installed import load_faiss, range_search
 
 
 def hamming_pairs(
@@ -77,19 +73,17 @@ def _search(
     if not radius:
         yield _equal(codes_a, codes_b, same=same)
         return
+    faiss = load_faiss()
     bytes_a, bytes_b = (np.ascontiguousarray(x).view(np.uint8).reshape(-1, 8) for x in (codes_a, codes_b))
-    for column in range(0, len(bytes_b), _TILE_COLUMNS):
-        index = load_faiss().IndexBinaryFlat(64)
-        index.add(bytes_b[column : column + _TILE_COLUMNS])
-        last_row = min(len(bytes_a), column + _TILE_COLUMNS) if same else len(bytes_a)
-        for row in range(0, last_row, _TILE_ROWS):
-            queries = bytes_a[row : min(row + _TILE_ROWS, last_row)]
-            # FAISS keeps distance < radius.
-            ends, distance, found = index.range_search(queries, radius + 1)
-            i = np.repeat(np.arange(len(queries)), np.diff(ends).astype(np.int64)) + row
-            j = found.astype(np.int64) + column
-            keep = i < j if same else slice(None)
-            yield i[keep], j[keep], distance[keep].astype(np.float64)
+    found = range_search(
+        # FAISS keeps distance < radius.
+        *(bytes_a, bytes_b),
+        make_index=lambda: faiss.IndexBinaryFlat(64),
+        radius=radius + 1,
+        same=same,
+    )
+    for i, j, distance in found:
+        yield i, j, distance.astype(np.float64)
 
 
 def _equal(

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float16, Int64, UInt16
 from numpy import ndarray
 
+from curation.search.codes import Codes, encode
 from curation.search.collapse import Groups, equal_vectors, fingerprints
 from curation.search.edges import EdgeCollector, Pairs
 from curation.search.exact import TILE_COLUMNS, TILE_ROWS, propose
-from curation.search.product import Codes, ProposeDtype, buffer_for, encode, exact_scores, fastest_dtype
+from curation.search.product import ProposeDtype, buffer_for, exact_scores, fastest_dtype
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,6 @@ class Visitors:
     def __getitem__(self, places: Int64[ndarray, " k"]) -> "Visitors":
         """Return some of them."""
         return Visitors(self.rows[places], self.vectors[places], self.cells[places])
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Who visits a cell: places among the members of the cell, and among its visitors."""
-
-    cell: int
-    visitors: Int64[ndarray, " v"]
 
 
 def join_cells(
@@ -121,7 +114,7 @@ class _Join:
         codes = encode(self._residents.vectors, dtype=self._dtype)
         for cell in range(len(self._cells)):
             own = self._of_cell(cell)
-            for i, j in self._propose(codes.take(own), cell, upper=True):
+            for i, j in self._propose(codes[own], cell, upper=True):
                 upper = own[i] < own[j]
                 self._keep(self._residents, own[i][upper], own[j][upper])
 
@@ -139,7 +132,7 @@ class _Join:
             own = self._of_cell(cell)
             if not len(guests) or not len(own):
                 continue
-            for i, j in self._propose(codes.take(guests), cell):
+            for i, j in self._propose(codes[guests], cell):
                 guest, resident = guests[i], own[j]
                 # Where each visits the other, the smaller cell has the pair.
                 home = visitors.cells[guest, :1]

@@ -9,23 +9,19 @@ from numpy import ndarray
 
 from curation.batches import batches
 from curation.errors import ConfigError
-from curation.search.backend import Backend
+from curation.search.backend import Backend, Device
+from curation.search.codes import Codes, encode, error_bound, tail_norms
 from curation.search.edges import EdgeCollector, Pairs
-from curation.search.installed import load_faiss
+from curation.search.installed import load_faiss, range_search
 from curation.search.product import (
-    Codes,
-    Device,
     ProposeDtype,
     buffer_for,
-    encode,
-    error_bound,
     exact_scores,
     fastest_dtype,
     multiply,
     nonzero_rows,
     round_down,
     sums_in_fp32,
-    tail_norms,
 )
 
 Proposals = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -36,7 +32,6 @@ TILE_COLUMNS = 1024
 # 1 GB of fp16 products: enough work between two questions of the CPU to a GPU.
 _GPU_TILE_ROWS = 16_384
 _GPU_TILE_COLUMNS = 32_768
-_FAISS_TILE_COLUMNS = 16_384
 _BATCH_PAIRS = 16_384
 # Fewer products than this take less time than a look at what they need.
 _MIN_PAIRS_TO_ASK = 10**9
@@ -59,7 +54,7 @@ def cosine_pairs(
     """Find all pairs of rows with score >= threshold.
 
     The score is the fp64 inner product of the stored fp16 vectors (`exact_scores`). A product in a cheaper
-    arithmetic only proposes: every pair within the error bound (1) of `curation.search.product` of the
+    arithmetic only proposes: every pair within the error bound (1) of `curation.search.codes` of the
     threshold is scored again. So the result does not depend on `backend`, `dtype` or tiles, and the results
     of pairs of blocks together are the result of the whole. With `max_edges_per_row` they are once
     `limit_edges` was applied to their union. Rows of zeros match nothing. Memory: one tile of products, its
@@ -133,7 +128,7 @@ def _propose_tiles(
     # Columns whose tails are of like length share a tile, and the longest of a tile is near each one's own.
     by_tail = None if num_leading is None else np.argsort(tail_norms(b, num_leading), kind="stable")
     if same and by_tail is not None:
-        left = left.take(by_tail)
+        left = left[by_tail]
     buffer = buffer_for(dtype, num_products=min(num_rows, len(a)) * min(num_columns, len(b)), device=device)
     for column in range(0, len(b), num_columns):
         places = slice(column, column + num_columns)
@@ -244,22 +239,16 @@ def _reaching(products: torch.Tensor, cut: torch.Tensor, rows: torch.Tensor) -> 
 
 def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Proposals:
     faiss = load_faiss()
-
-    left = encode(a, dtype="fp32")
-    for column in range(0, len(b), _FAISS_TILE_COLUMNS):
-        columns = encode(b[column : column + _FAISS_TILE_COLUMNS], dtype="fp32")
-        index = faiss.IndexFlatIP(columns.values.shape[1])
-        index.add(columns.values.numpy())
-        last_row = min(len(a), column + len(columns)) if same else len(a)
-        for row in range(0, last_row, TILE_ROWS):
-            rows = left[row : min(row + TILE_ROWS, last_row)]
-            # range_search keeps similarity > radius, so the radius must lie below every proposal.
-            reach = np.float32(threshold - error_bound(rows, columns).max(initial=0))
-            radius = float(np.nextafter(reach, np.float32(-np.inf)))
-            ends, _, found = index.range_search(rows.values.numpy(), radius)
-            i = np.repeat(np.arange(len(rows)), np.diff(ends).astype(np.int64)) + row
-            j = found.astype(np.int64) + column
-            yield _upper(i, j) if same else (i, j)
+    rows, columns = encode(a, dtype="fp32"), encode(b, dtype="fp32")
+    reach = np.float32(threshold - error_bound(rows, columns).max(initial=0))
+    found = range_search(
+        *(rows.values.numpy(), columns.values.numpy()),
+        make_index=lambda: faiss.IndexFlatIP(rows.values.shape[1]),
+        # FAISS keeps similarity > radius, so the radius must lie below every proposal.
+        radius=float(np.nextafter(reach, np.float32(-np.inf))),
+        same=same,
+    )
+    return ((i, j) for i, j, _ in found)
 
 
 def _upper(i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,14 +10,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from curation.errors import ConfigError
-from curation.search.device import Device
+from curation.search.backend import Device
+from curation.search.codes import Codes, encode, error_bound
 from curation.search.product import (
-    ROUNDING,
-    Codes,
     ProposeDtype,
     buffer_for,
-    encode,
-    error_bound,
     exact_scores,
     fastest_dtype,
     multiply,
@@ -32,7 +29,6 @@ _TILE_ROWS = 4096
 _GPU_TILE_QUERIES = 16_384
 _GPU_TILE_ROWS = 32_768
 _MAX_PROPOSED = _TILE_QUERIES * _TILE_ROWS  # scored and merged at once
-_SMALLEST = 2.0**-25  # what a product in 16 bits is rounded by near zero, at most
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def top_k(
 
     Order: higher score, then smaller `tie_rank`, then smaller row. The score is the fp64 inner product of the
     stored fp16 vectors; the cheap product only proposes. Let s' be a cheap score and e the bound (1) of
-    `curation.search.product` for a query and a tile of rows, with what a product in 16 bits is rounded by.
+    `curation.search.codes` for a query and a tile of rows, with what a product in 16 bits is rounded by.
     If v is the k-th largest s' of the tile, k rows have scores of at least v - e, so a row among the k best
     has s' >= v - 2e; and if L is the k-th best exact score so far, it has s' >= L - e. Whatever passes both
     is scored exactly. The result is that of a full sort, whatever the blocks, their order, the dtype and the
@@ -161,9 +157,7 @@ class _Search:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if not len(codes) or not len(columns):
             return
-        bound = error_bound(codes, columns)
-        if rounding := ROUNDING.get(self._buffer.dtype):
-            bound += rounding * (codes.code_norm * columns.code_norm.max(initial=0) + bound) + _SMALLEST
+        bound = error_bound(codes, columns, held=self._buffer.dtype)
         scale = codes.scale * columns.scale[0]
         products = multiply(codes.values, columns.values, out=self._buffer)
         reach = (floor - bound) / scale

@@ -5,7 +5,7 @@ def set_threads(threads: int) -> None:
     """Use so many threads for torch and FAISS in this process."""
     import torch
 
-    from curation.search.threads import set_search_threads
+    from curation.search.installed import set_search_threads
 
     torch.set_num_threads(threads)
     set_search_threads(threads)

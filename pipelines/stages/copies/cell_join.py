@@ -65,7 +65,7 @@ class CellJoin:
         self, suffix: str, settings: Settings, load: Callable[[Settings], Work[Task]]
     ) -> Step[Settings, Task]:
         """One of the steps."""
-        return Step(f"{self.name}{suffix}", 3, settings, load, "task", self.stage, self.rule.threads)
+        return Step(f"{self.name}{suffix}", 4, settings, load, "task", self.stage, self.rule.threads)
 
 
 def cell_join(runner: Runner, join: CellJoin, blocks: Sequence[Block]) -> tuple[EdgeFile, ...]:

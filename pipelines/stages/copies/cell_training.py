@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float16, Int64
 
 from curation import storage
-from curation.search.cells import group_cells, nearest_cells, train_cells
+from curation.cluster.train_cells import train_cells
+from curation.search.cells import group_cells, nearest_cells
 from curation.search.cells_config import default_num_cells
 from curation.search.product import nonzero_rows
 from curation.search.recall import Truth, choose_probes, exact_truth, measured_recall, require_recall

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from curation.errors import ConfigError, IntegrityError
 from curation.search import exact, product
+from curation.search.codes import encode
 from curation.search.edges import Pairs, limit_edges
 from curation.search.exact import enough_leading
-from curation.search.product import encode, multiply
+from curation.search.product import multiply
 
 ENGINES = [("torch", "int8"), ("torch", "bf16"), ("torch", "fp16"), ("torch", "fp32"), ("faiss", None)]
 
