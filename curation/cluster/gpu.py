@@ -15,10 +15,9 @@ from torch import Tensor
 
 from curation.cluster.assignment import search_for, settle
 from curation.cluster.sums import PartSums
-from curation.errors import ConfigError
 from curation.search.backend import Device
 from curation.search.codes import Codes, encode
-from curation.search.product import buffer_for, multiply, sums_in_fp32
+from curation.search.product import buffer_for, multiply, require_gpu, sums_in_fp32
 
 BLOCK_ROWS = 65_536
 TILE_CENTROIDS = 8192  # with as many rows as a block 1 GB of products
@@ -36,10 +35,8 @@ class GpuDesk:
     """
 
     def __init__(self, centroids: Float32[np.ndarray, "k d"], *, device: Device = "cuda") -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
-                "No GPU to cluster on", got="cuda", expected="cpu where torch sees no CUDA device"
-            )
+        if device == "cuda":
+            require_gpu("cluster", instead="cpu")
         self._device: Device = device
         self._search = search_for(centroids, dtype="fp16", device=device)
         width = min(TILE_CENTROIDS, len(centroids))

@@ -41,6 +41,17 @@ def fastest_dtype(device: Device = "cpu") -> ProposeDtype:
     return "bf16" if has_bf16() else "fp32"
 
 
+def require_gpu(to: str, *, instead: str) -> None:
+    """See that there is a GPU to search, join or cluster on.
+
+    Raises:
+        ConfigError: torch sees none.
+    """
+    if not torch.cuda.is_available():
+        expected = f"{instead} where torch sees no CUDA device"
+        raise ConfigError(f"No GPU to {to} on", got="cuda", expected=expected)
+
+
 @contextmanager
 def sums_in_fp32() -> Iterator[None]:
     """Keep a GPU from adding the pieces of a 16-bit product in 16 bits, which no bound on it knows of."""
