@@ -24,8 +24,8 @@ from curation.cluster.sampling import balanced_sample as draw
 from curation.cluster.seeding import to_unit_length
 from curation.dedup.components import choose_representatives, components
 from curation.errors import ConfigError
+from curation.search.backend import Device
 from curation.search.collapse import collapsed_pairs
-from curation.search.device import Device
 from curation.search.edges import Pairs
 from curation.search.exact import cosine_pairs
 from curation.search.topk import TopK, top_k

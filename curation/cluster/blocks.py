@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float16
 
-from curation.search.threads import set_search_threads
+from curation.search.installed import set_search_threads
 
 # Called with the place of a block's rows, counted over all arrays, and its vectors.
 BlockWork = Callable[[slice, Float16[np.ndarray, "b d"]], None]

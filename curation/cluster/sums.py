@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Float64, Int32, Int64
 
-from curation.cluster.assignment import MAX_NORM, Desk, RowCodes, mean_of, search_for
+from curation.cluster.assignment import MAX_NORM, Desk, mean_of, search_for
 from curation.cluster.blocks import BlockWork, for_each_block
+from curation.search.codes import Codes
 
 # What `RunningSums` keeps of codes, which have half the bytes of the vectors.
 CODES_BYTES = 1 << 30
@@ -30,27 +31,17 @@ class PartSums:
     counts: Int64[np.ndarray, "k"]
 
 
-def partial_sums(vectors: Float16[np.ndarray, "m d"], centroids: Float32[np.ndarray, "k d"]) -> PartSums:
-    """Sums and counts of one part under `centroids`; all that an iteration needs of it.
-
-    Args:
-        vectors: unit length, no zeros.
-        centroids: unit length.
-
-    Returns:
-        fp64 sums without rounding, so that adding parts is exact too.
-    """
-    return sum_arrays([vectors], centroids)
-
-
 def sum_arrays(
     arrays: Iterable[Float16[np.ndarray, "_ d"]], centroids: Float32[np.ndarray, "k d"]
 ) -> PartSums:
-    """`partial_sums` of many arrays together, of which few are open at a time.
+    """Sums and counts of all vectors under `centroids`; all that an iteration needs of them.
 
     Args:
-        arrays: vectors of unit length, no zeros.
+        arrays: vectors of unit length, no zeros; few are open at a time.
         centroids: unit length.
+
+    Returns:
+        fp64 sums without rounding, so that adding those of parts is exact too.
     """
     total = _Total(*centroids.shape)
     search = search_for(centroids)
@@ -105,7 +96,7 @@ class RunningSums:
     ) -> None:
         self._open_arrays = open_arrays
         self._codes_bytes = codes_bytes
-        self._codes: dict[int, RowCodes] = {}  # by the first row of their block
+        self._codes: dict[int, Codes] = {}  # by the first row of their block
         self._cluster = np.full(num_rows, -1, np.int32)
         self._lead, self._low = np.zeros((2, num_rows), np.float32)
         self._num_done = 0
@@ -151,7 +142,7 @@ class RunningSums:
         self._before, self._total, self._num_done = centroids, total, self._num_done + 1
         return total.sums()
 
-    def _codes_of(self, rows: slice, vectors: Float16[np.ndarray, "a d"], desk: Desk) -> RowCodes:
+    def _codes_of(self, rows: slice, vectors: Float16[np.ndarray, "a d"], desk: Desk) -> Codes:
         codes = self._codes.get(rows.start)
         if codes is None:
             codes = desk.encode(vectors)

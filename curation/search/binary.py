@@ -1,7 +1,15 @@
-"""Exact range search over 64-bit perceptual hashes."""
+"""Exact range search over 64-bit perceptual hashes.
+
+Equal hashes are collapsed before the search, so that a million rows with the hash of one placeholder cost a
+million edges and not their square: the first row of each group of equal hashes stands for its group, and
+within one side every other row is linked to it alone (a star, score 1). Between groups only their first rows
+are linked. Components are those of all pairs; edges are all pairs where hashes are distinct. Together the
+results of pairs of blocks span the same components as the result of the whole.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import UInt64
@@ -10,11 +18,7 @@ from numpy import ndarray
 from curation.errors import ConfigError
 from curation.search.collapse import equal_codes, with_stars
 from curation.search.edges import EdgeCollector, Pairs
-from curation.search.installed import load_faiss
-
-# At most 4 M results (48 MB) a tile, however many codes are near each other.
-_TILE_ROWS = 256
-_TILE_COLUMNS = 16_384
+from curation.search.installed import load_faiss, range_search
 
 
 def hamming_pairs(
@@ -28,21 +32,14 @@ def hamming_pairs(
 ) -> Pairs:
     """Find the pairs of hashes within a Hamming radius; score = 1 - distance / 64.
 
-    Equal hashes are collapsed before the search, so that a million rows with the hash of one placeholder
-    cost a million edges and not their square: the first row of each group of equal hashes stands for its
-    group, and within `same` every other row is linked to it alone (a star, score 1). Between groups only
-    their first rows are linked. Components are those of all pairs; edges are all pairs where hashes are
-    distinct. Together the results of pairs of blocks span the same components as the result of the whole.
-
     Args:
         a: uint64 (n,), hashes.
         b: uint64 (m,), likewise.
         radius: largest distance of a pair, bits, 0 to 64.
         same: `b` is `a`: each pair once, a < b.
-        every_a: with same=False, link every row of `a` (not just the first of its group) to the first
-            rows of `b`'s groups: what is asked when each row of `a` needs a verdict of its own.
-        max_edges_per_row: see `curation.search.edges.limit_edges`; None for all. It limits the edges
-            between groups and those of `every_a`; a star is linear already and never limited.
+        every_a: with same=False, link every row of `a` to the first rows of `b`'s groups, for where each
+            needs a verdict of its own.
+        max_edges_per_row: see `curation.search.edges.limit_edges`; None for all. A star is never limited.
 
     Returns:
         Pairs, sorted by (a, b).
@@ -50,17 +47,12 @@ def hamming_pairs(
     Raises:
         ConfigError: a radius that is no number of bits, or every_a with same.
     """
-    if not 0 <= radius <= 64:
-        raise ConfigError("The Hamming radius is no distance of two hashes", got=radius, expected="0 to 64")
-    if same and every_a:
-        raise ConfigError("every_a asks for every row of one side, and same=True has only one side")
+    _check(radius, same=same, every_a=every_a)
     groups_a = equal_codes(a)
     groups_b = groups_a if same else equal_codes(b)
-    codes_a, codes_b = a[groups_a.first], b[groups_b.first]
     collector = EdgeCollector(len(a), len(b), same, max_edges_per_row)
-    for i, j, distance in _search(codes_a, codes_b, radius=radius, same=same):
-        score = 1 - distance / 64
-        rows, columns = groups_a.first[i], groups_b.first[j]
+    for i, j, apart in _search(a[groups_a.first], b[groups_b.first], radius=radius, same=same):
+        rows, columns, score = groups_a.first[i], groups_b.first[j], 1 - apart / 64
         if every_a:
             rows, repeats = groups_a.expand(i)
             columns, score = np.repeat(columns, repeats), np.repeat(score, repeats)
@@ -71,6 +63,13 @@ def hamming_pairs(
     return replace(pairs, largest_group=max(groups_a.largest, groups_b.largest))
 
 
+def _check(radius: int, *, same: bool, every_a: bool) -> None:
+    if not 0 <= radius <= 64:
+        raise ConfigError("The Hamming radius is no distance of two hashes", got=radius, expected="0 to 64")
+    if same and every_a:
+        raise ConfigError("every_a asks for every row of one side, and same=True has only one side")
+
+
 def _search(
     codes_a: np.ndarray, codes_b: np.ndarray, *, radius: int, same: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -78,18 +77,11 @@ def _search(
         yield _equal(codes_a, codes_b, same=same)
         return
     bytes_a, bytes_b = (np.ascontiguousarray(x).view(np.uint8).reshape(-1, 8) for x in (codes_a, codes_b))
-    for column in range(0, len(bytes_b), _TILE_COLUMNS):
-        index = load_faiss().IndexBinaryFlat(64)
-        index.add(bytes_b[column : column + _TILE_COLUMNS])
-        last_row = min(len(bytes_a), column + _TILE_COLUMNS) if same else len(bytes_a)
-        for row in range(0, last_row, _TILE_ROWS):
-            queries = bytes_a[row : min(row + _TILE_ROWS, last_row)]
-            # FAISS keeps distance < radius.
-            ends, distance, found = index.range_search(queries, radius + 1)
-            i = np.repeat(np.arange(len(queries)), np.diff(ends).astype(np.int64)) + row
-            j = found.astype(np.int64) + column
-            keep = i < j if same else slice(None)
-            yield i[keep], j[keep], distance[keep].astype(np.float64)
+    new_index = partial(load_faiss().IndexBinaryFlat, 64)
+    # FAISS keeps distance < radius.
+    found = range_search(bytes_a, bytes_b, make_index=new_index, radius=radius + 1, same=same)
+    for i, j, distance in found:
+        yield i, j, distance.astype(np.float64)
 
 
 def _equal(

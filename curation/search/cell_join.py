@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float16, Int64, UInt16
 from numpy import ndarray
 
+from curation.search.codes import Codes, encode
 from curation.search.collapse import Groups, equal_vectors, fingerprints
 from curation.search.edges import EdgeCollector, Pairs
 from curation.search.exact import TILE_COLUMNS, TILE_ROWS, propose
-from curation.search.product import Codes, ProposeDtype, buffer_for, encode, exact_scores, fastest_dtype
+from curation.search.product import ProposeDtype, buffer_for, exact_scores, fastest_dtype
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ def join_cells(
 ) -> Pairs:
     """Find the pairs with score >= threshold that meet in a run of cells.
 
-    Every pair comes once, whatever the runs, from all runs together: two rows that visit each other's homes
-    are joined in the cell of smaller number. Of equal vectors the first resident stands for all, the others
-    are linked to it by score 1 (equal vectors have one home, so its run knows all of them); of equal visitors
-    the first stands for all, or they would fill the places that a limit leaves.
+    From all runs together every pair comes once: two rows that visit each other's homes are joined in the
+    cell of smaller number. Of equal vectors the first resident stands for all, and the others, who are at
+    home in its run, are linked to it by score 1; of equal visitors the first stands for all, or they would
+    fill the places that a limit leaves.
 
     Args:
         residents: the rows at home in the run, all of them.
-        visitors: rows that visit a cell of the run that is not their home, ascending, in any chunks.
+        visitors: rows that visit a cell of the run which is not their home, ascending, in any chunks.
         cells: the run.
         rows: int64 (n,), ascending: the global rows of all residents and visitors.
         threshold: smallest score of a pair, -1 to 1.
@@ -64,14 +65,8 @@ def join_cells(
         Pairs of global rows, a < b, sorted.
     """
     groups = equal_vectors(residents.vectors)
-    join = _Join(
-        residents[groups.first],
-        cells,
-        threshold=threshold,
-        dtype=dtype or fastest_dtype(),
-        edges=EdgeCollector(len(rows), len(rows), True, max_edges_per_row),
-        rows=rows,
-    )
+    edges = EdgeCollector(len(rows), len(rows), True, max_edges_per_row)
+    join = _Join(residents[groups.first], cells, threshold=threshold, dtype=dtype, edges=edges, rows=rows)
     join.at_home()
     for chunk in visitors:
         join.add(chunk)
@@ -87,12 +82,12 @@ class _Join:
         cells: range,
         *,
         threshold: float,
-        dtype: ProposeDtype,
+        dtype: ProposeDtype | None,
         edges: EdgeCollector,
         rows: np.ndarray,
     ) -> None:
         self._residents, self._cells = residents, cells
-        self._threshold, self._dtype = threshold, dtype
+        self._threshold, self._dtype = threshold, dtype or fastest_dtype()
         self.edges, self._rows = edges, rows
         self._order, self._starts = _by_cell(residents.cells[:, 0], np.arange(len(residents.rows)), cells)
         self._columns: list[list[Codes]] = []
@@ -100,9 +95,9 @@ class _Join:
             vectors = residents.vectors[self._of_cell(cell)]
             starts = range(0, len(vectors), TILE_COLUMNS)
             self._columns.append(
-                [encode(vectors[s : s + TILE_COLUMNS], dtype=dtype, one_scale=True) for s in starts]
+                [encode(vectors[s : s + TILE_COLUMNS], dtype=self._dtype, one_scale=True) for s in starts]
             )
-        self._buffer = buffer_for(dtype, num_products=TILE_ROWS * TILE_COLUMNS)
+        self._buffer = buffer_for(self._dtype, num_products=TILE_ROWS * TILE_COLUMNS)
         self._were_here: set[bytes] = set()
 
     def _of_cell(self, cell: int) -> Int64[ndarray, " k"]:
@@ -113,7 +108,7 @@ class _Join:
         codes = encode(self._residents.vectors, dtype=self._dtype)
         for cell in range(len(self._cells)):
             own = self._of_cell(cell)
-            for i, j in self._propose(codes.take(own), cell, upper=True):
+            for i, j in self._propose(codes[own], cell, upper=True):
                 upper = own[i] < own[j]
                 self._keep(self._residents, own[i][upper], own[j][upper])
 
@@ -131,7 +126,7 @@ class _Join:
             own = self._of_cell(cell)
             if not len(guests) or not len(own):
                 continue
-            for i, j in self._propose(codes.take(guests), cell):
+            for i, j in self._propose(codes[guests], cell):
                 guest, resident = guests[i], own[j]
                 # Where each visits the other, the smaller cell has the pair.
                 home = visitors.cells[guest, :1]

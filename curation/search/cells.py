@@ -9,48 +9,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Float64, Int32, Int64, UInt16
+from jaxtyping import Float16, Int32, Int64, UInt16
 from numpy import ndarray
 
 from curation.errors import ConfigError
 from curation.search.cells_config import MAX_CELLS
-from curation.search.product import buffer_for, fastest_dtype, multiply
+from curation.search.codes import encode
+from curation.search.product import fastest_dtype, multiply
 
 _TILE_ROWS = 1024
 _TILE_PRODUCTS = 1 << 20  # 4 MB in int32: still in the cache when the largest are looked for
 _SPAN = 8  # products of which only the largest is looked at before the probes of a row are chosen
-_ITERATIONS = 5  # of Lloyd: with twice as many, the probes that 99 % of pairs need do not change
-
-
-def train_cells(
-    sample: Float16[ndarray, "s d"], num_cells: int, *, seed: int
-) -> Float16[ndarray, "num_cells d"]:
-    """Train centroids by spherical k-means, and number them so that near cells get near numbers.
-
-    Args:
-        sample: fp16 (s, d), unit vectors, no zeros; 64 a cell are plenty.
-        num_cells: cells, at most `MAX_CELLS`.
-        seed: of the first centroids, and of those that replace empty ones.
-
-    Returns:
-        fp16 (num_cells, d) of unit length. The same for a sample and seed on every machine: sums are exact.
-
-    Raises:
-        ConfigError: more cells than vectors, or than can be numbered.
-    """
-    if not 1 <= num_cells <= min(len(sample), MAX_CELLS):
-        raise ConfigError(
-            "The number of cells does not fit the vectors to train on",
-            got=f"{num_cells} cells for {len(sample)} vectors",
-            expected=f"1 to {min(len(sample), MAX_CELLS)}",
-            remedy="Lower num_cells, or leave it null to have it follow from the number of rows",
-        )
-    centroids = _lloyd(sample, num_cells, rng=np.random.default_rng(seed))
-    if num_cells < 4:
-        return centroids
-    # Cells of one coarser cell come one after another, so that a run of cells has few visitors from outside.
-    coarse = _lloyd(centroids, round(num_cells**0.5), rng=np.random.default_rng(seed))
-    return centroids[np.argsort(nearest_cells(centroids, coarse, num_probes=1)[:, 0], kind="stable")]
 
 
 def nearest_cells(
@@ -60,7 +29,7 @@ def nearest_cells(
 
     Args:
         vectors: fp16 (m, d), unit rows.
-        centroids: fp16 (c, d), of `train_cells`.
+        centroids: fp16 (c, d), of `curation.cluster.train_cells.train_cells`.
         num_probes: cells a vector, 1 to c.
 
     Returns:
@@ -90,31 +59,16 @@ def cell_products(
     Yields:
         rows, and int32 (or fp32, fp64 without VNNI: the same numbers) (t, c), valid until the next tile.
     """
-    columns = _codes(centroids, one_scale=True)
+    held, products = torch.int8, torch.int32
+    if fastest_dtype() != "int8":  # sums of whole numbers below 2^24 are exact in fp32 too
+        held = products = torch.float32 if 127 * 127 * vectors.shape[1] < 1 << 24 else torch.float64
+    columns = encode(centroids, dtype="int8", one_scale=True).values.to(held)
     num_rows = min(_TILE_ROWS, max(_TILE_PRODUCTS // max(len(centroids), 1), 64), len(vectors))
-    in_int8 = fastest_dtype() == "int8"
-    out = buffer_for("int8" if in_int8 else "fp32", num_products=num_rows * len(centroids))
+    out = torch.empty(num_rows * len(centroids), dtype=products)
     for start in range(0, len(vectors), max(num_rows, 1)):
         rows = slice(start, min(start + num_rows, len(vectors)))
-        codes = _codes(vectors[rows], one_scale=False)
-        if in_int8:
-            yield rows, multiply(codes, columns, out=out).numpy()
-        else:
-            # Sums of whole numbers below 2^24 are exact in fp32 too.
-            wide = torch.float32 if 127 * 127 * vectors.shape[1] < 1 << 24 else torch.float64
-            yield rows, codes.to(wide).numpy() @ columns.to(wide).numpy().T
-
-
-def _codes(vectors: np.ndarray, *, one_scale: bool) -> torch.Tensor:
-    """Vectors in int8; a scale a row does not change which cell is nearer to it."""
-    num_rows, dim = vectors.shape
-    exact = torch.from_numpy(np.array(vectors)).float()
-    largest = exact.abs().amax(dim=1, keepdim=True)
-    if one_scale and num_rows:
-        largest = largest.amax().expand(num_rows, 1)
-    codes = exact.mul_(127 / largest.clamp(min=2.0**-24)).round_().to(torch.int8)
-    # At least two dimensions: torch 2.14's int8 product of width 1 is wrong.
-    return codes if dim > 1 else torch.nn.functional.pad(codes, (0, 1))
+        codes = encode(vectors[rows], dtype="int8").values.to(held)
+        yield rows, multiply(codes, columns, out=out).numpy()
 
 
 def _best(nearness: np.ndarray, num_probes: int) -> UInt16[ndarray, "t num_probes"]:
@@ -146,34 +100,6 @@ def _best(nearness: np.ndarray, num_probes: int) -> UInt16[ndarray, "t num_probe
 def _key(nearness: np.ndarray, cell: np.ndarray) -> Int64[ndarray, "..."]:
     """One number to sort by: larger nearness first, then smaller cell."""
     return -nearness.astype(np.int64) * MAX_CELLS + cell
-
-
-def _lloyd(sample: np.ndarray, num_cells: int, *, rng: np.random.Generator) -> Float16[ndarray, "c d"]:
-    centroids = sample[np.sort(rng.choice(len(sample), num_cells, replace=False))]
-    for _ in range(_ITERATIONS):
-        home = nearest_cells(sample, centroids, num_probes=1)[:, 0].astype(np.int64)
-        counts = np.bincount(home, minlength=num_cells)
-        # fp16 numbers are whole multiples of 2^-24: their fp64 sums are exact in any order.
-        sums = np.zeros((num_cells, sample.shape[1]))
-        order = np.argsort(home, kind="stable")
-        for start in range(0, len(order), _TILE_ROWS):
-            run = order[start : start + _TILE_ROWS]
-            firsts = np.flatnonzero(np.diff(home[run], prepend=-1))
-            sums[home[run[firsts]]] += np.add.reduceat(sample[run].astype(np.float64), firsts, axis=0)
-        centroids = _unit(sums, instead=centroids)
-        empty = np.flatnonzero(counts == 0)
-        if len(empty):  # a vector out of the largest cells each
-            largest = np.argsort(-counts, kind="stable")[: len(empty)]
-            ends = np.cumsum(counts)[largest]
-            size = np.maximum(counts[largest], 1)
-            chosen = ends - size + (rng.random(len(largest)) * size).astype(np.int64)
-            centroids[empty[: len(largest)]] = sample[order[np.minimum(chosen, len(order) - 1)]]
-    return centroids
-
-
-def _unit(sums: Float64[ndarray, "c d"], *, instead: Float16[ndarray, "c d"]) -> Float16[ndarray, "c d"]:
-    norms = np.sqrt((sums * sums).sum(axis=1, keepdims=True))
-    return np.where(norms > 0, sums / np.where(norms > 0, norms, 1.0), instead).astype(np.float16)
 
 
 def group_cells(sizes: Int64[ndarray, " c"], *, num_groups: int) -> Int64[ndarray, " starts"]:

@@ -1,6 +1,15 @@
-"""Exact range search: every pair of vectors whose score reaches a threshold."""
+"""Exact range search: every pair of vectors whose score reaches a threshold.
+
+The score is the fp64 inner product of the stored fp16 vectors (`exact_scores`). A product in a cheaper
+arithmetic only proposes: every pair within the error bound (1) of `curation.search.codes` of the threshold is
+scored again. So the result does not depend on backend, arithmetic or tiles, and the results of pairs of
+blocks together are the result of the whole. With a limit of edges they are once `limit_edges` was applied to
+their union. Memory: one tile of products, its proposals, and the result.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,23 +18,20 @@ from numpy import ndarray
 
 from curation.batches import batches
 from curation.errors import ConfigError
-from curation.search.backend import Backend
+from curation.search.backend import Backend, Device
+from curation.search.codes import Codes, encode, error_bound, tail_norms
 from curation.search.edges import EdgeCollector, Pairs
-from curation.search.installed import load_faiss
+from curation.search.installed import load_faiss, range_search
 from curation.search.product import (
-    Codes,
-    Device,
     ProposeDtype,
     buffer_for,
-    encode,
-    error_bound,
     exact_scores,
     fastest_dtype,
     multiply,
     nonzero_rows,
+    require_gpu,
     round_down,
     sums_in_fp32,
-    tail_norms,
 )
 
 Proposals = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -36,7 +42,6 @@ TILE_COLUMNS = 1024
 # 1 GB of fp16 products: enough work between two questions of the CPU to a GPU.
 _GPU_TILE_ROWS = 16_384
 _GPU_TILE_COLUMNS = 32_768
-_FAISS_TILE_COLUMNS = 16_384
 _BATCH_PAIRS = 16_384
 # Fewer products than this take less time than a look at what they need.
 _MIN_PAIRS_TO_ASK = 10**9
@@ -56,14 +61,7 @@ def cosine_pairs(
     dtype: ProposeDtype | None = None,
     max_edges_per_row: int | None = None,
 ) -> Pairs:
-    """Find all pairs of rows with score >= threshold.
-
-    The score is the fp64 inner product of the stored fp16 vectors (`exact_scores`). A product in a cheaper
-    arithmetic only proposes: every pair within the error bound (1) of `curation.search.product` of the
-    threshold is scored again. So the result does not depend on `backend`, `dtype` or tiles, and the results
-    of pairs of blocks together are the result of the whole. With `max_edges_per_row` they are once
-    `limit_edges` was applied to their union. Rows of zeros match nothing. Memory: one tile of products, its
-    proposals, and the result.
+    """Find all pairs of rows with score >= threshold, exactly.
 
     Args:
         a: fp16 (n, d), unit rows, or zeros where there is no vector.
@@ -71,8 +69,7 @@ def cosine_pairs(
         threshold: smallest score of a pair, -1 to 1. A fp16 vector's score with itself may be 0.9995.
         same: `b` is `a`: find each pair once, a < b, and multiply the upper half only.
         backend: torch (blocked product), cuda (the same on a GPU), or faiss (IndexFlatIP.range_search, fp32).
-        dtype: arithmetic of the blocked product; None: `fastest_dtype`. Where very many pairs lie just below
-            the threshold, bf16 proposes fewer of them than int8.
+        dtype: None: `fastest_dtype`. Of pairs just below the threshold bf16 proposes fewer than int8.
         max_edges_per_row: a row names its best edges only, see `limit_edges`; None for all.
 
     Returns:
@@ -88,16 +85,8 @@ def cosine_pairs(
     dense_a = a if len(rows_a) == len(a) else a[rows_a]
     dense_b = dense_a if same else (b if len(rows_b) == len(b) else b[rows_b])
     collector = EdgeCollector(len(a), len(b), same, max_edges_per_row)
-    match backend:
-        case "torch":
-            proposals = _propose_tiles(
-                dense_a, dense_b, threshold=threshold, same=same, dtype=dtype or fastest_dtype()
-            )
-        case "cuda":
-            proposals = _propose_on_gpu(dense_a, dense_b, threshold=threshold, same=same, dtype=dtype)
-        case "faiss":
-            proposals = _propose_faiss(dense_a, dense_b, threshold=threshold, same=same)
-    for i, j in _in_batches(proposals):
+    found = _proposals(dense_a, dense_b, threshold=threshold, same=same, tiles=_tiles(backend, dtype))
+    for i, j in _in_batches(found):
         score = exact_scores(dense_a, dense_b, rows=i, columns=j)
         keep = score >= threshold
         collector.add(rows_a[i[keep]], rows_b[j[keep]], score[keep])
@@ -117,24 +106,48 @@ def _in_batches(proposals: Proposals) -> Proposals:
         yield np.concatenate([i for i, _ in held]), np.concatenate([j for _, j in held])
 
 
-def _propose_tiles(
-    a: np.ndarray,
-    b: np.ndarray,
-    *,
-    threshold: float,
-    same: bool,
-    dtype: ProposeDtype,
-    device: Device = "cpu",
-    tile: tuple[int, int] | None = None,
+@dataclass(frozen=True)
+class _Tiles:
+    """What multiplies, and how much at once."""
+
+    dtype: ProposeDtype
+    device: Device
+    num_rows: int
+    num_columns: int
+
+
+def _tiles(backend: Backend, dtype: ProposeDtype | None) -> _Tiles | None:
+    """Of a blocked product; None: FAISS multiplies."""
+    match backend:
+        case "torch":
+            return _Tiles(dtype or fastest_dtype(), "cpu", TILE_ROWS, TILE_COLUMNS)
+        case "cuda":
+            require_gpu("join", instead="torch or faiss")
+            return _Tiles(dtype or fastest_dtype("cuda"), "cuda", _GPU_TILE_ROWS, _GPU_TILE_COLUMNS)
+        case "faiss":
+            return None
+
+
+def _proposals(
+    a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool, tiles: _Tiles | None
 ) -> Proposals:
-    num_rows, num_columns = tile or (TILE_ROWS, TILE_COLUMNS)
+    if tiles is None:
+        yield from _propose_faiss(a, b, threshold=threshold, same=same)
+    else:
+        with sums_in_fp32():
+            yield from _propose_tiles(a, b, threshold=threshold, same=same, tiles=tiles)
+
+
+def _propose_tiles(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool, tiles: _Tiles) -> Proposals:
+    dtype, device, num_columns = tiles.dtype, tiles.device, tiles.num_columns
     num_leading = enough_leading(a, b, threshold=threshold) if device == "cpu" else None
     left = encode(a, dtype=dtype, device=device, num_leading=num_leading)
     # Columns whose tails are of like length share a tile, and the longest of a tile is near each one's own.
     by_tail = None if num_leading is None else np.argsort(tail_norms(b, num_leading), kind="stable")
     if same and by_tail is not None:
-        left = left.take(by_tail)
-    buffer = buffer_for(dtype, num_products=min(num_rows, len(a)) * min(num_columns, len(b)), device=device)
+        left = left[by_tail]
+    num_products = min(tiles.num_rows, len(a)) * min(num_columns, len(b))
+    buffer = buffer_for(dtype, num_products=num_products, device=device)
     for column in range(0, len(b), num_columns):
         places = slice(column, column + num_columns)
         columns = encode(
@@ -146,10 +159,20 @@ def _propose_tiles(
         )
         last_row = min(len(a), column + len(columns)) if same else len(a)
         for i, j in propose(left[:last_row], columns, threshold=threshold, buffer=buffer):
-            if same:
-                yield _ascending(*_upper(i, j + column), by_tail)
-            else:
-                yield i, j + column if by_tail is None else by_tail[j + column]
+            yield _placed(i, j + column, same=same, by_tail=by_tail)
+
+
+def _placed(
+    i: np.ndarray, j: np.ndarray, *, same: bool, by_tail: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of places among rows in the order of tails as pairs of rows; of the same rows each pair once."""
+    if not same:
+        return i, j if by_tail is None else by_tail[j]
+    upper = i < j
+    i, j = i[upper], j[upper]
+    if by_tail is None:
+        return i, j
+    return np.minimum(by_tail[i], by_tail[j]), np.maximum(by_tail[i], by_tail[j])
 
 
 def enough_leading(a: Float16[ndarray, "n d"], b: Float16[ndarray, "m d"], *, threshold: float) -> int | None:
@@ -177,25 +200,6 @@ def enough_leading(a: Float16[ndarray, "n d"], b: Float16[ndarray, "m d"], *, th
         if (differ & (most >= threshold - _INT8_ERROR)).mean() <= _MAX_NEAR:
             return num
     return None
-
-
-def _propose_on_gpu(
-    a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool, dtype: ProposeDtype | None
-) -> Proposals:
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            "No GPU to join on", got="backend cuda", expected="torch or faiss where torch sees no CUDA device"
-        )
-    with sums_in_fp32():
-        yield from _propose_tiles(
-            a,
-            b,
-            threshold=threshold,
-            same=same,
-            dtype=dtype or fastest_dtype("cuda"),
-            device="cuda",
-            tile=(_GPU_TILE_ROWS, _GPU_TILE_COLUMNS),
-        )
 
 
 def propose(rows: Codes, columns: Codes, *, threshold: float, buffer: torch.Tensor) -> Proposals:
@@ -243,32 +247,11 @@ def _reaching(products: torch.Tensor, cut: torch.Tensor, rows: torch.Tensor) -> 
 
 
 def _propose_faiss(a: np.ndarray, b: np.ndarray, *, threshold: float, same: bool) -> Proposals:
-    faiss = load_faiss()
-
-    left = encode(a, dtype="fp32")
-    for column in range(0, len(b), _FAISS_TILE_COLUMNS):
-        columns = encode(b[column : column + _FAISS_TILE_COLUMNS], dtype="fp32")
-        index = faiss.IndexFlatIP(columns.values.shape[1])
-        index.add(columns.values.numpy())
-        last_row = min(len(a), column + len(columns)) if same else len(a)
-        for row in range(0, last_row, TILE_ROWS):
-            rows = left[row : min(row + TILE_ROWS, last_row)]
-            # range_search keeps similarity > radius, so the radius must lie below every proposal.
-            reach = np.float32(threshold - error_bound(rows, columns).max(initial=0))
-            radius = float(np.nextafter(reach, np.float32(-np.inf)))
-            ends, _, found = index.range_search(rows.values.numpy(), radius)
-            i = np.repeat(np.arange(len(rows)), np.diff(ends).astype(np.int64)) + row
-            j = found.astype(np.int64) + column
-            yield _upper(i, j) if same else (i, j)
-
-
-def _upper(i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    keep = i < j
-    return i[keep], j[keep]
-
-
-def _ascending(i: np.ndarray, j: np.ndarray, order: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    if order is None:
-        return i, j
-    i, j = order[i], order[j]
-    return np.minimum(i, j), np.maximum(i, j)
+    rows, columns = encode(a, dtype="fp32"), encode(b, dtype="fp32")
+    # FAISS keeps similarity > radius, so the radius must lie below every proposal.
+    reach = np.float32(threshold - error_bound(rows, columns).max(initial=0))
+    radius = float(np.nextafter(reach, np.float32(-np.inf)))
+    new_index = partial(load_faiss().IndexFlatIP, rows.values.shape[1])
+    both = rows.values.numpy(), columns.values.numpy()
+    found = range_search(*both, make_index=new_index, radius=radius, same=same)
+    return ((i, j) for i, j, _ in found)

@@ -1,4 +1,12 @@
-"""Exact nearest neighbours over vectors that stream by in blocks."""
+"""Exact nearest neighbours over vectors that stream by in blocks.
+
+The score is the fp64 inner product of the stored fp16 vectors; a cheap product only proposes. Let s' be a
+cheap score and e the bound (1) of `curation.search.codes` for a query and a tile of rows, with what a product
+in 16 bits is rounded by. If v is the k-th largest s' of the tile, k rows have scores of at least v - e, so a
+row among the k best has s' >= v - 2e; and if L is the k-th best exact score so far, it has s' >= L - e.
+Whatever passes both is scored exactly. The result is that of a full sort, whatever the blocks, their order,
+the arithmetic and the device.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,18 +18,16 @@ from numpy import ndarray
 from torch import Tensor
 
 from curation.errors import ConfigError
-from curation.search.device import Device
+from curation.search.backend import Device
+from curation.search.codes import Codes, encode, error_bound
 from curation.search.product import (
-    ROUNDING,
-    Codes,
     ProposeDtype,
     buffer_for,
-    encode,
-    error_bound,
     exact_scores,
     fastest_dtype,
     multiply,
     nonzero_rows,
+    require_gpu,
     round_down,
     sums_in_fp32,
 )
@@ -32,7 +38,6 @@ _TILE_ROWS = 4096
 _GPU_TILE_QUERIES = 16_384
 _GPU_TILE_ROWS = 32_768
 _MAX_PROPOSED = _TILE_QUERIES * _TILE_ROWS  # scored and merged at once
-_SMALLEST = 2.0**-25  # what a product in 16 bits is rounded by near zero, at most
 
 
 @dataclass(frozen=True)
@@ -45,33 +50,25 @@ class TopK:
 
 def top_k(
     queries: Float16[ndarray, "q d"],
-    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    blocks: Float16[ndarray, "n d"] | Iterable[tuple[np.ndarray, np.ndarray]],
     *,
     k: int,
     tie_rank: Int64[ndarray, " n"] | None = None,
     dtype: ProposeDtype | None = None,
     device: Device = "cpu",
 ) -> TopK:
-    """Find the k rows of highest score for every query, exactly.
+    """Find the k rows of highest score for every query, exactly, by their global rows.
 
-    Order: higher score, then smaller `tie_rank`, then smaller row. The score is the fp64 inner product of the
-    stored fp16 vectors; the cheap product only proposes. Let s' be a cheap score and e the bound (1) of
-    `curation.search.product` for a query and a tile of rows, with what a product in 16 bits is rounded by.
-    If v is the k-th largest s' of the tile, k rows have scores of at least v - e, so a row among the k best
-    has s' >= v - 2e; and if L is the k-th best exact score so far, it has s' >= L - e. Whatever passes both
-    is scored exactly. The result is that of a full sort, whatever the blocks, their order, the dtype and the
-    device. Rows and queries of zeros match nothing.
+    Order: higher score, then smaller `tie_rank`, then smaller row. Rows and queries of zeros match nothing.
 
     Args:
         queries: fp16 (q, d), unit rows.
-        blocks: pairs of global rows, int64 (m,), and their vectors, fp16 (m, d); each row once.
+        blocks: the rows to search, fp16 (n, d); or of any number of them, each once, pairs of global rows,
+            int64 (m,), and their vectors, fp16 (m, d).
         k: neighbours for each query, at least 1.
         tie_rank: int64 (n,), rank of every global row among equal scores; None: by row.
         dtype: arithmetic of the proposals; None: `fastest_dtype`.
         device: what proposes.
-
-    Returns:
-        TopK with global rows.
 
     Raises:
         ConfigError: k below 1, or no GPU.
@@ -79,21 +76,23 @@ def top_k(
     """
     if k < 1:
         raise ConfigError("A search for no neighbours", got=f"k={k}", expected="k of at least 1")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("No GPU to search on", got="cuda", expected="cpu where torch sees no CUDA device")
+    if isinstance(blocks, ndarray):
+        blocks = [(np.arange(len(blocks)), blocks)]
     asked = np.flatnonzero(nonzero_rows(queries))
+    found = no_neighbours(len(queries), k)
     with sums_in_fp32():
         search = _Search(queries[asked], k=k, dtype=dtype, device=device, tie_rank=tie_rank)
         for rows, vectors in blocks:
             present = nonzero_rows(vectors)
-            if not present.all():
-                search.add(rows[present], vectors[present])
-            else:
-                search.add(rows, vectors)
-    index = np.full((len(queries), k), -1, np.int64)
-    score = np.full((len(queries), k), -np.inf)
-    index[asked], score[asked] = search.index, search.score
-    return TopK(index, score)
+            some = slice(None) if present.all() else present
+            search.add(rows[some], vectors[some])
+    found.index[asked], found.score[asked] = search.best.index, search.best.score
+    return found
+
+
+def no_neighbours(num_queries: int, k: int) -> TopK:
+    """Where a search begins."""
+    return TopK(np.full((num_queries, k), -1, np.int64), np.full((num_queries, k), -np.inf))
 
 
 def merge_top_k(found: Sequence[TopK], *, tie_rank: Int64[ndarray, " n"] | None = None) -> TopK:
@@ -132,6 +131,8 @@ class _Search:
         device: Device,
         tie_rank: np.ndarray | None,
     ) -> None:
+        if device == "cuda":
+            require_gpu("search", instead="cpu")
         self._queries = queries
         self._dtype: ProposeDtype = dtype or fastest_dtype(device)
         self._device: Device = device
@@ -142,8 +143,7 @@ class _Search:
         self._num_rows = _GPU_TILE_ROWS if on_gpu else _TILE_ROWS
         num_products = min(self._num_queries, len(queries)) * self._num_rows
         self._buffer = buffer_for(self._dtype, num_products=num_products, device=device)
-        self.index = np.full((len(queries), k), -1, np.int64)
-        self.score = np.full((len(queries), k), -np.inf)
+        self.best = no_neighbours(len(queries), k)
 
     def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Let every query see one block."""
@@ -152,7 +152,7 @@ class _Search:
             columns = encode(tile, dtype=self._dtype, one_scale=True, device=self._device)
             for first in range(0, len(self._queries), self._num_queries):
                 chunk = slice(first, first + self._num_queries)
-                for i, j in self._propose(self._codes[chunk], columns, floor=self.score[chunk, -1]):
+                for i, j in self._propose(self._codes[chunk], columns, floor=self.best.score[chunk, -1]):
                     score = exact_scores(self._queries, tile, rows=i + first, columns=j)
                     self._merge(i + first, rows[start + j], score)
 
@@ -161,9 +161,7 @@ class _Search:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if not len(codes) or not len(columns):
             return
-        bound = error_bound(codes, columns)
-        if rounding := ROUNDING.get(self._buffer.dtype):
-            bound += rounding * (codes.code_norm * columns.code_norm.max(initial=0) + bound) + _SMALLEST
+        bound = error_bound(codes, columns, held=self._buffer.dtype)
         scale = codes.scale * columns.scale[0]
         products = multiply(codes.values, columns.values, out=self._buffer)
         reach = (floor - bound) / scale
@@ -173,7 +171,7 @@ class _Search:
             return
         scores = products[torch.from_numpy(hit).to(products.device)]
         reach = reach[hit]
-        if scores.shape[1] > (k := self.index.shape[1]):
+        if scores.shape[1] > (k := self.best.index.shape[1]):
             kth = scores.topk(k, dim=1, sorted=False).values.amin(dim=1).cpu().double().numpy()
             reach = np.maximum(reach, kth - 2 * bound[hit] / scale[hit])
         cut = round_down(reach, dtype=scores.dtype).to(scores.device)
@@ -185,9 +183,9 @@ class _Search:
 
     def _merge(self, query: np.ndarray, row: np.ndarray, score: np.ndarray) -> None:
         """Take the best k of what was there and what is new, for the queries that have something new."""
-        k = self.index.shape[1]
+        k = self.best.index.shape[1]
         touched = np.unique(query)
-        old_row, old_score = self.index[touched].ravel(), self.score[touched].ravel()
+        old_row, old_score = self.best.index[touched].ravel(), self.best.score[touched].ravel()
         query = np.concatenate([np.repeat(touched, k), query])
         row, score = np.concatenate([old_row, row]), np.concatenate([old_score, score])
         # Row -1 is a free place: it scores -inf, so its rank is never asked.
@@ -195,4 +193,4 @@ class _Search:
         order = np.lexsort((row, rank, -score, query))
         starts = np.searchsorted(query[order], touched)
         best = order[starts[:, None] + np.arange(k)]
-        self.index[touched], self.score[touched] = row[best], score[best]
+        self.best.index[touched], self.best.score[touched] = row[best], score[best]

@@ -19,8 +19,9 @@ import faiss
 import numpy as np
 import torch
 
+from curation.cluster.train_cells import train_cells
 from curation.search.cell_join import Visitors, join_cells
-from curation.search.cells import nearest_cells, train_cells
+from curation.search.cells import nearest_cells
 from curation.search.cells_config import default_num_cells
 from curation.search.edges import Pairs
 from curation.search.recall import choose_probes, exact_truth, measured_recall

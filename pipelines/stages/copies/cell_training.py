@@ -80,7 +80,8 @@ class RecallTask:
 
 def load_train(settings: TrainSettings) -> Work[TrainTask]:
     """The work of training."""
-    from curation.search.cells import group_cells, nearest_cells, train_cells
+    from curation.cluster.train_cells import train_cells
+    from curation.search.cells import group_cells, nearest_cells
 
     search, seed = settings.search, settings.seed
 

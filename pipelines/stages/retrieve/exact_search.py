@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from curation import storage
-from curation.search.device import Device
+from curation.search.backend import Device
 from curation.search.topk import TopK, top_k
 from pipelines.engine.step import FileRef
 from pipelines.rows.parts import Part, read_array, vector_blocks

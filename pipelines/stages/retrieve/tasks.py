@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from curation.retrieve import Retrieval
-from curation.search.device import Device
+from curation.search.backend import Device
 from curation.search.ivf_config import FaissDevice, IvfConfig, IvfSpec
 from pipelines.engine.digest import Unhashed, Without
 from pipelines.engine.step import FileRef

@@ -48,7 +48,7 @@ def test_few_rows_centroids_and_columns(num_rows: int, num_centroids: int, dim: 
     centroids = centroids.astype(np.float32)
     exact = vectors.astype(np.float64) @ centroids.astype(np.float64).T
     desk = GpuDesk(centroids, device="cpu")
-    np.testing.assert_array_equal(desk.assign(vectors, desk.to_device(vectors)), exact.argmax(axis=1))
+    np.testing.assert_array_equal(desk.assign(vectors, desk.encode(vectors)), exact.argmax(axis=1))
     np.testing.assert_array_equal(assign_on_gpu(vectors, centroids, device="cpu"), exact.argmax(axis=1))
     assert sum_on_gpu([vectors, vectors[:0]], centroids, device="cpu").counts.sum() == num_rows
 
@@ -56,7 +56,8 @@ def test_few_rows_centroids_and_columns(num_rows: int, num_centroids: int, dim: 
 def test_most_rows_are_told_by_the_product_alone() -> None:
     vectors = hard_vectors("round", 2000, 64, seed=6)
     centroids = to_unit(hard_vectors("round", 20, 64, seed=7).astype(np.float32)).astype(np.float32)
-    row, _ = GpuDesk(centroids, device="cpu")._propose(torch.from_numpy(vectors))
+    desk = GpuDesk(centroids, device="cpu")
+    row, _ = desk._propose(desk.encode(vectors))
     assert len(vectors) <= len(row) < 1.1 * len(vectors)
 
 

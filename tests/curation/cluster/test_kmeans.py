@@ -11,7 +11,7 @@ from curation.cluster.kmeans import (
     update_centroids,
 )
 from curation.cluster.seeding import seed_centroids
-from curation.cluster.sums import partial_sums
+from curation.cluster.sums import sum_arrays
 from curation.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -91,7 +91,7 @@ def test_two_clusters_by_hand():
     cluster, score = assign(vectors, centroids)
     assert cluster.tolist() == [0, 0, 1, 1]
     np.testing.assert_allclose(score, [1, 0.8, 1, 0.6], atol=1e-3)
-    part = partial_sums(vectors, centroids)
+    part = sum_arrays([vectors], centroids)
     assert part.counts.tolist() == [2, 2]
     np.testing.assert_allclose(part.sums, [[1.8, 0.6], [-1.6, 0.8]], atol=1e-3)
     updated = update_centroids(centroids, part.sums, counts=part.counts)
@@ -153,7 +153,7 @@ def test_one_iteration_matches_faiss_from_the_same_centroids():
     seeds = seed_centroids(vectors, 16, seed=0)
     reference = faiss.Kmeans(24, 16, niter=1, spherical=True, max_points_per_centroid=10**6)
     reference.train(vectors.astype(np.float32), init_centroids=seeds)
-    part = partial_sums(vectors, seeds)
+    part = sum_arrays([vectors], seeds)
     np.testing.assert_allclose(
         update_centroids(seeds, part.sums, counts=part.counts), reference.centroids, atol=1e-6
     )
@@ -183,7 +183,7 @@ def test_sums_have_no_rounding():
     centroids = seed_centroids(vectors, 3, seed=0)
     order = np.random.default_rng(0).permutation(len(vectors))
     np.testing.assert_array_equal(
-        partial_sums(vectors, centroids).sums, partial_sums(vectors[order], centroids).sums
+        sum_arrays([vectors], centroids).sums, sum_arrays([vectors[order]], centroids).sums
     )
 
 
@@ -210,9 +210,9 @@ def test_empty_clusters_fill_up():
     start = np.concatenate([vectors[:1], -vectors[:1], -vectors[:1]]).astype(np.float32)
     start /= np.linalg.norm(start, axis=1, keepdims=True)
     for _ in range(20):
-        part = partial_sums(vectors, start)
+        part = sum_arrays([vectors], start)
         start = update_centroids(start, part.sums, counts=part.counts)
-    assert (partial_sums(vectors, start).counts > 0).all()
+    assert (sum_arrays([vectors], start).counts > 0).all()
 
 
 def test_fewer_distinct_vectors_than_clusters():

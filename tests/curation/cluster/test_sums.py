@@ -7,7 +7,7 @@ from curation.cluster import blocks
 from curation.cluster.assignment import Desk
 from curation.cluster.kmeans import update_centroids
 from curation.cluster.seeding import seed_centroids
-from curation.cluster.sums import RunningSums, add_sums, partial_sums, sum_arrays
+from curation.cluster.sums import RunningSums, add_sums, sum_arrays
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
@@ -22,7 +22,7 @@ def draw_vectors(num_rows: int, dim: int, *, num_concepts: int, spread: float, s
 
 def test_sums_by_hand() -> None:
     vectors = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float16)
-    found = partial_sums(vectors, np.eye(2, dtype=np.float32))
+    found = sum_arrays([vectors], np.eye(2, dtype=np.float32))
     assert found.counts.tolist() == [1, 2]
     np.testing.assert_array_equal(found.sums, [[1, 0], vectors[1:].astype(np.float64).sum(axis=0)])
 
@@ -74,7 +74,7 @@ def test_centroids_may_jump() -> None:
     centroids = seed_centroids(vectors, 12, seed=0)
     for _ in range(8):
         found = running.under(centroids)
-        np.testing.assert_array_equal(found.sums, partial_sums(vectors, centroids).sums)
+        np.testing.assert_array_equal(found.sums, sum_arrays([vectors], centroids).sums)
         centroids = centroids.copy()
         centroids[rng.integers(12)] = seed_centroids(vectors, 1, seed=int(rng.integers(1000)))[0]
 
@@ -82,8 +82,8 @@ def test_centroids_may_jump() -> None:
 def test_parts_add_up_in_any_cut() -> None:
     vectors = draw_vectors(500, 16, num_concepts=5, spread=0.5, seed=4)
     centroids = seed_centroids(vectors, 6, seed=0)
-    whole = partial_sums(vectors, centroids)
-    added = add_sums(partial_sums(rows, centroids) for rows in np.split(vectors, [1, 77, 400]))
+    whole = sum_arrays([vectors], centroids)
+    added = add_sums(sum_arrays([rows], centroids) for rows in np.split(vectors, [1, 77, 400]))
     np.testing.assert_array_equal(added.sums, whole.sums)
     np.testing.assert_array_equal(added.counts, whole.counts)
 
@@ -95,8 +95,8 @@ def test_few_rows_clusters_and_columns(num_rows: int, dim: int, num_clusters: in
     running = RunningSums(lambda: [nobody, vectors, nobody], num_rows)
     centroids = seed_centroids(vectors, num_clusters, seed=0)
     for _ in range(4):
-        found, expected = running.under(centroids), partial_sums(vectors, centroids)
+        found, expected = running.under(centroids), sum_arrays([vectors], centroids)
         np.testing.assert_array_equal(found.sums, expected.sums)
         np.testing.assert_array_equal(found.counts, expected.counts)
         centroids = update_centroids(centroids, found.sums, counts=found.counts)
-    assert not partial_sums(nobody, centroids).sums.any()
+    assert not sum_arrays([nobody], centroids).sums.any()

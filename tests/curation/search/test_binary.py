@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from curation.errors import ConfigError
-from curation.search import binary
+from curation.search import installed
 from curation.search.binary import hamming_pairs
 
 
@@ -46,8 +46,8 @@ def test_by_hand():
 
 @pytest.mark.parametrize("radius", [0, 1, 6, 20])
 def test_distinct_codes_give_every_pair(radius, monkeypatch):
-    monkeypatch.setattr(binary, "_TILE_ROWS", 32)
-    monkeypatch.setattr(binary, "_TILE_COLUMNS", 80)
+    monkeypatch.setattr(installed, "_TILE_ROWS", 32)
+    monkeypatch.setattr(installed, "_TILE_COLUMNS", 80)
     rng = np.random.default_rng(radius)
     a, b = (np.unique(near_codes(rng, 250, max_flips=8)) for _ in range(2))
     rng.shuffle(a)

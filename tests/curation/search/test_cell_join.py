@@ -8,9 +8,10 @@ from arithmetic import ARITHMETICS, forced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.cluster.train_cells import train_cells
 from curation.search import cell_join
 from curation.search.cell_join import Visitors, join_cells
-from curation.search.cells import nearest_cells, train_cells
+from curation.search.cells import nearest_cells
 from curation.search.edges import Pairs, limit_edges
 from curation.search.exact import cosine_pairs
 

@@ -8,12 +8,7 @@ from hypothesis import strategies as st
 
 from curation.errors import ConfigError
 from curation.search import cells
-from curation.search.cells import (
-    group_cells,
-    nearest_cells,
-    needed_probes,
-    train_cells,
-)
+from curation.search.cells import group_cells, nearest_cells, needed_probes
 from curation.search.cells_config import default_num_cells
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -64,13 +59,13 @@ def test_nearest_are_those_of_a_full_sort(seed, num_cells, num_probes, dim):
 def test_any_cut_and_any_machine_agree(monkeypatch):
     rng = np.random.default_rng(0)
     sample = concepts(rng, 800, num_concepts=20, dim=32)
-    whole = nearest_cells(sample, centroids := train_cells(sample, 40, seed=3), num_probes=5)
+    centroids = concepts(rng, 40, num_concepts=20, dim=32)
+    whole = nearest_cells(sample, centroids, num_probes=5)
     parts = [nearest_cells(sample[i : i + 93], centroids, num_probes=5) for i in range(0, 800, 93)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     monkeypatch.setattr(cells, "_TILE_ROWS", 50)
     for other in ARITHMETICS:
         with forced(other):
-            np.testing.assert_array_equal(train_cells(sample, 40, seed=3), centroids)
             np.testing.assert_array_equal(nearest_cells(sample, centroids, num_probes=5), whole)
 
 
@@ -82,8 +77,6 @@ def test_few_rows_cells_and_columns(num_rows, num_cells, dim):
     order = nearest_cells(vectors, centroids, num_probes=num_cells)
     assert np.sort(order, axis=1).tolist() == [list(range(num_cells))] * num_rows
     assert needed_probes(vectors, centroids, cell=order[:, -1]).tolist() == [num_cells] * num_rows
-    if num_rows >= num_cells:
-        assert train_cells(vectors, num_cells, seed=0).shape == (num_cells, dim)
 
 
 def test_no_cell_is_near():
@@ -91,35 +84,6 @@ def test_no_cell_is_near():
     assert [(rows, found.shape) for rows, found in cells.cell_products(vectors, vectors[:0])] == [
         (slice(0, 3), (3, 0))
     ]
-
-
-def test_training_finds_the_concepts():
-    sample = concepts(np.random.default_rng(1), 2000, num_concepts=10, dim=32)
-    centroids = train_cells(sample, 40, seed=0)
-    assert np.linalg.norm(centroids.astype(np.float64), axis=1) == pytest.approx(1, abs=2e-3)
-    home = nearest_cells(sample, centroids, num_probes=1)[:, 0]
-    assert np.bincount(home, minlength=40).min() > 0
-    for cell in range(40):  # no cell mixes concepts
-        assert len(set(np.flatnonzero(home == cell) % 10)) == 1
-
-
-def test_a_row_visits_few_runs_of_cells():
-    """Near cells have near numbers, so a group of them has few visitors from outside."""
-    rng = np.random.default_rng(2)
-    sample = concepts(rng, 2000, num_concepts=20, dim=32)
-    centroids = train_cells(sample, 100, seed=0)
-
-    def groups_visited(numbered: np.ndarray) -> int:
-        visited = np.sort(nearest_cells(sample, numbered, num_probes=5) // 25, axis=1)
-        return int((np.diff(visited, axis=1) > 0).sum()) + len(sample)
-
-    assert groups_visited(centroids) < 0.7 * groups_visited(rng.permutation(centroids))
-
-
-def test_equal_vectors_fill_one_cell():
-    sample = np.tile(unit(np.ones((1, 8))), (50, 1))
-    centroids = train_cells(sample, 5, seed=0)
-    assert set(nearest_cells(sample, centroids, num_probes=1)[:, 0]) == {0}
 
 
 def test_groups_are_runs_of_cells():
@@ -148,7 +112,5 @@ def test_default_number_of_cells():
 
 def test_refuses_nonsense():
     rows = np.eye(4, dtype=np.float16)
-    with pytest.raises(ConfigError, match="num_cells"):
-        train_cells(rows, 5, seed=0)
     with pytest.raises(ConfigError, match="visit so many"):
         nearest_cells(rows, rows, num_probes=5)

@@ -7,11 +7,10 @@ from arithmetic import ARITHMETICS, forced
 
 from curation.cluster.assignment import Desk, search_for
 from curation.errors import ConfigError
+from curation.search.codes import Codes, encode
 from curation.search.exact import cosine_pairs, propose
 from curation.search.product import (
-    Codes,
     buffer_for,
-    encode,
     fastest_dtype,
     held_in,
     multiply,

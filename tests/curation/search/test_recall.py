@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from curation.cluster.train_cells import train_cells
 from curation.errors import ConfigError
 from curation.search import recall
-from curation.search.cells import nearest_cells, train_cells
+from curation.search.cells import nearest_cells
 from curation.search.recall import (
     Recall,
     Truth,
