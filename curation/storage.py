@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,8 +312,6 @@ def remove_file(path: str) -> None:
 def remove_tree(path: str) -> None:
     """Remove a folder and all below it; nothing where there is none."""
     if is_local(path):
-        import shutil
-
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(local_path(path))
         return

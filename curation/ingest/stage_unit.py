@@ -15,6 +15,7 @@ from curation.ingest.sources import (
     ParquetSource,
     Source,
     TarSource,
+    UrlSource,
     WarcSource,
 )
 from curation.ingest.staging import Place, StagedImage, StagedUnit, stage_images
@@ -31,7 +32,6 @@ from curation.ingest.web.stage_urls import (
     listed_images,
     opt_out_settings,
 )
-from curation.ingest.web.url_source import UrlSource
 from curation.ingest.web.warc_images import warc_images
 
 

@@ -5,17 +5,17 @@ a member for each image and each sidecar, and into rows of `schema.IMAGES` that 
 is then relative to the run directory; ingest puts that in front. Equal images give equal tars.
 """
 
-import io
-import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 
 from curation.ingest.problems import Problem
 from curation.ingest.rows import ImageRow, as_text, rows_table
 from curation.ingest.sidecars import Sidecar, StoredFile
+from curation.tar_headers import BLOCK_BYTES, padded, tar_bytes, tar_header
 
 # A tar is closed at this size (bytes): small enough to fetch, large enough to be few.
 MAX_TAR_BYTES = 1 << 30
@@ -111,7 +111,7 @@ class _Tars:
 
     def __init__(self, place: Place, max_bytes: int) -> None:
         self._place, self._max_bytes = place, max_bytes
-        self._tar: tarfile.TarFile | None = None
+        self._tar: BinaryIO | None = None
         self._num_tars = 0
 
     def __enter__(self) -> "_Tars":
@@ -122,7 +122,8 @@ class _Tars:
 
     def _close(self) -> None:
         if self._tar is not None:
-            self._tar.close()
+            with self._tar as tar:
+                tar.write(bytes(tar_bytes(tar.tell()) - tar.tell()))
             self._tar = None
 
     def write(
@@ -134,7 +135,7 @@ class _Tars:
             (f"{number}.{i}.{_extension(name)}", content)
             for i, (name, content) in enumerate(sorted(sidecars.items()))
         ]
-        tar = self._tar_for(sum(2 * tarfile.BLOCKSIZE + len(content) for _, content in members))
+        tar = self._tar_for(sum(2 * BLOCK_BYTES + len(content) for _, content in members))
         path = f"{self._place.folder}/{self._num_tars - 1:06d}.tar"
         stored = [_add(tar, name, content, path) for name, content in members]
         match data:
@@ -146,23 +147,21 @@ class _Tars:
                 image = StoredFile(number, path, 0, 0)
         return image, list(zip(sorted(sidecars), stored, strict=True))
 
-    def _tar_for(self, num_bytes: int) -> tarfile.TarFile:
-        if self._tar is not None and self._tar.offset and self._tar.offset + num_bytes > self._max_bytes:
+    def _tar_for(self, num_bytes: int) -> BinaryIO:
+        if self._tar is not None and self._tar.tell() and self._tar.tell() + num_bytes > self._max_bytes:
             self._close()
         if self._tar is None:
-            path = self._place.out / f"{self._num_tars:06d}.tar"
-            self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 — closed by _close
+            self._tar = (self._place.out / f"{self._num_tars:06d}.tar").open("wb")
             self._num_tars += 1
         return self._tar
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes, path: str) -> StoredFile:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
-    tar.getmembers().clear()  # tarfile keeps every header that it has written
-    padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    return StoredFile(name, path, tar.offset - padded, len(data))
+def _add(tar: BinaryIO, name: str, data: bytes, path: str) -> StoredFile:
+    tar.write(tar_header(name, len(data)))
+    offset = tar.tell()
+    tar.write(data)
+    tar.write(bytes(padded(len(data)) - len(data)))
+    return StoredFile(name, path, offset, len(data))
 
 
 def _extension(name: str) -> str:

@@ -16,10 +16,10 @@ from curation.ingest.sources import (
     ParquetSource,
     Source,
     TarSource,
+    UrlSource,
 )
 from curation.ingest.tables.parquet_images import cut_parquet
 from curation.ingest.web.url_lists import cut_list
-from curation.ingest.web.url_source import UrlSource
 
 # What is lost when a worker dies, and what one worker writes at a time: files above are cut (bytes).
 UNIT_BYTES = 512 << 20

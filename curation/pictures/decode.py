@@ -9,10 +9,10 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from curation.errors import is_no_memory
-from curation.pictures import deep, formats, jpeg, webp
+from curation.pictures import deep, formats, jpeg
 from curation.pictures.av1 import refuse_avif
 from curation.pictures.colour import orientation_of, to_rgb, turn_upright
-from curation.pictures.costs import refuse_bmp, refuse_png
+from curation.pictures.costs import refuse_bmp, refuse_png, webp_size
 from curation.pictures.frames import first_that_shows
 from curation.pictures.remarks import overheard, remark
 from curation.pictures.tiff import refuse_tiff, without_thumbnails
@@ -205,7 +205,7 @@ def _open_and_load(data: bytes, claimed: str | None, *, heard: list[str], config
 
 def _has_room(data: bytes, claimed: str | None, size: tuple[int, int], *, max_pixels: int) -> bool:
     """Whether memory for a picture could be had: of one without it, libwebp says that it cannot be read."""
-    width, height = webp.size_of(data) if claimed == "WEBP" else size
+    width, height = webp_size(data) if claimed == "WEBP" else size
     try:
         np.empty(_HELD_BYTES * min(width * height, max_pixels), np.uint8)  # is not touched
     except MemoryError:

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float16
 from numpy import ndarray
 
-from curation.batches import batches
 from curation.errors import ConfigError
+from curation.runs import batches
 from curation.search.backend import Backend
 from curation.search.edges import EdgeCollector, Pairs
 from curation.search.installed import load_faiss

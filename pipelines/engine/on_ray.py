@@ -29,7 +29,6 @@ from pipelines.engine.ray_watch import RayCluster, Watch, end_marked, leave_at_e
 from pipelines.engine.row_notes import SCRATCH
 from pipelines.engine.runner import MAX_ATTEMPTS, Death, Outcomes
 from pipelines.engine.step import AnyItem, AnyStep, Receipt, Work, perform
-from pipelines.engine.threads import set_threads
 
 # Parts of one Ray Data execution: bounds what the driver and the scheduler hold at a time.
 WAVE_PARTS = 4_096
@@ -236,7 +235,6 @@ def _do_part(
 ) -> dict[str, Any]:
     outcome: object
     try:
-        set_threads(step.threads)
         outcome = perform((load or step.work)(), step, _load_item(batch), run_dir=run_dir)
     except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
         outcome = _portable(error)
@@ -265,7 +263,6 @@ def _do_whole(step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, r
 
 def _do(step: AnyStep, item: AnyItem, run_dir: str, condemned: dict[int, str], publish: bool) -> bytes:
     try:
-        set_threads(step.threads)
         return _pack(perform(step.work(), step, item, run_dir=run_dir, condemned=condemned, publish=publish))
     except Exception as error:
         return _pack(_portable(error))

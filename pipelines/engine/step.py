@@ -107,8 +107,20 @@ class Step(Generic[Settings, Task]):
         return digest_of(self.name, self.version, self.settings, item.task, item.generation)
 
     def work(self) -> Work[Task]:
-        """The work, loaded."""
+        """The work, loaded, with the threads that it is to use."""
+        set_threads(self.threads)
         return self.load(self.settings)
+
+
+def set_threads(threads: int) -> None:
+    """Use so many threads for torch and FAISS in this process: the order of their sums hangs on it."""
+    # Not at the top: who asks about a run reads receipts, and waits for neither.
+    import torch
+
+    from curation.search.threads import set_search_threads
+
+    torch.set_num_threads(threads)
+    set_search_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from curation.ingest.sources import COMPRESSED_TAR_SUFFIXES, Source, TarSource
+from curation.ingest.sources import COMPRESSED_TAR_SUFFIXES, Source, TarSource, UrlSource
 from curation.ingest.units import UNIT_BYTES, has_units
-from curation.ingest.web.url_source import UrlSource
 from curation.retrieve import SampleRetrieval
 from curation.search.cells_config import MAX_PROBES, default_num_cells
 from pipelines.plan.sizes import Sizes

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from curation.batches import batches
+from curation.runs import batches
 from pipelines.rows.parts import Part
 
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from curation import storage
+from curation.ingest.one_pass import arrow_file
 from curation.ingest.problems import Findings
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
@@ -34,9 +35,7 @@ def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findi
     try:
         with (
             storage.open_stream(info.path) as stream,
-            pa.ipc.open_stream(
-                pa.PythonFile(CheckedMessages(stream.read, info.num_bytes), mode="r")
-            ) as batches,
+            pa.ipc.open_stream(arrow_file(CheckedMessages(stream.read, info.num_bytes).read)) as batches,
         ):
             columns = choose_columns(batches.schema, source, info)
             table = TableRows(info, source, columns, findings)

@@ -5,12 +5,11 @@ import contextlib
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, BinaryIO, cast
 
-import pyarrow as pa
-
 from curation import storage
+from curation.ingest.one_pass import Read, arrow_unpacked
 from curation.ingest.problems import Problem
 from curation.ingest.rows import rows_table
 from curation.ingest.sources import TarSource
@@ -36,9 +35,7 @@ class _CannotReadError(Exception):
 class _Reads:
     """The compressed bytes as a stream of which the start may be looked at first."""
 
-    closed = False
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
         self._start = self._take(_MAGIC_BYTES)
         self.magic = self._start
@@ -53,15 +50,6 @@ class _Reads:
         start = self._start if num_bytes < 0 else self._start[:num_bytes]
         self._start = self._start[len(start) :]
         return start or self._take(num_bytes)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """The file is closed by whoever opened it."""
 
 
 def unpack_tar(file: storage.FileInfo, source: TarSource, place: Place) -> StagedUnit:
@@ -141,7 +129,7 @@ def _chunks(file: storage.FileInfo) -> Iterator[bytes]:
             yield chunk
 
 
-def _decompressor(source: _Reads, stack: contextlib.ExitStack) -> Callable[[int], bytes]:
+def _decompressor(source: _Reads, stack: contextlib.ExitStack) -> Read:
     """Told by the first bytes and not by the name, which may be wrong."""
     stream = cast(BinaryIO, source)
     # `read1`, since `read` forgets what it has when the data end early.
@@ -163,7 +151,7 @@ class _TooMuchMemoryError(Exception):
 class _Xz:
     """The streams of an xz file, one after another, within a limit of memory, which `LZMAFile` has not."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
         self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_BYTES)
 
@@ -196,8 +184,8 @@ class _Xz:
         return data
 
 
-def _zstd(source: _Reads) -> Callable[[int], bytes]:
-    packed = pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd")
+def _zstd(source: _Reads) -> Read:
+    packed = arrow_unpacked(source.read, "zstd")
 
     def read(num_bytes: int) -> bytes:
         try:

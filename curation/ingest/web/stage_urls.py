@@ -15,6 +15,7 @@ from curation.errors import ConfigError
 from curation.ingest.problems import Findings
 from curation.ingest.rows import ImageRow, as_text
 from curation.ingest.sidecars import StoredFile
+from curation.ingest.sources import UrlSource
 from curation.ingest.staging import Place, StagedImage
 from curation.ingest.tables.row_values import name_of, row_sidecars
 from curation.ingest.web.blocked_domains import read_blocked
@@ -22,7 +23,6 @@ from curation.ingest.web.download_config import MAX_UNIT_BYTES, MAX_URL_CHARS, D
 from curation.ingest.web.robots import product_token
 from curation.ingest.web.text_lists import ListRow
 from curation.ingest.web.url_lists import list_rows
-from curation.ingest.web.url_source import UrlSource
 from curation.packages import needing
 from curation.printed import redact_link
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.sources import ListFormat, UrlSource
 from curation.ingest.tables.csv_records import Record, Records
 from curation.ingest.tables.text_lines import MAX_LINE_BYTES, Lines, is_utf8, open_text, without_odd_bytes
-from curation.ingest.web.url_source import ListFormat, UrlSource
 
 _CHUNK_BYTES = 1 << 18
 _MAGIC_BYTES = 6

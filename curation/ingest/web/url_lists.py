@@ -11,6 +11,7 @@ import pyarrow.types as pt
 from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.problems import Findings, Problem
+from curation.ingest.sources import LIST_SUFFIXES, ListFormat, UrlSource
 from curation.ingest.tables.column_types import holds_pictures, is_free_bytes
 from curation.ingest.tables.inflation import InflatesError
 from curation.ingest.tables.parquet_images import BATCH_ROWS, open_parquet
@@ -25,7 +26,6 @@ from curation.ingest.web.text_lists import (
     require_columns,
     text_rows,
 )
-from curation.ingest.web.url_source import LIST_SUFFIXES, ListFormat, UrlSource
 
 
 def format_of(key: str, source: UrlSource) -> ListFormat:

@@ -9,12 +9,11 @@ import pyarrow as pa
 from curation import storage
 from curation.ingest import listing
 from curation.ingest.refresh import merge_listing
-from curation.ingest.sources import Source, TarSource
+from curation.ingest.sources import Source, TarSource, UrlSource
 from curation.ingest.staging import StagedUnit
 from curation.ingest.tars.tar_index import TarIndex, index_tar
 from curation.ingest.unique_names import UniqueNames, with_unique_keys
 from curation.ingest.units import read_units
-from curation.ingest.web.url_source import UrlSource
 from curation.schema import IMAGES
 from pipelines.config.run_config import IngestConfig, RunConfig
 from pipelines.engine.digest import Unhashed

@@ -7,8 +7,7 @@ import pytest
 from curation.errors import SourceError
 from curation.ingest.problems import Findings
 from curation.ingest.source_files import list_units
-from curation.ingest.sources import HuggingFaceSource, ParquetSource, Source, TarSource, WarcSource
-from curation.ingest.web.url_source import UrlSource
+from curation.ingest.sources import HuggingFaceSource, ParquetSource, Source, TarSource, UrlSource, WarcSource
 
 USUAL = [
     "README.md", "README", "LICENSE", "LICENSE.txt", "SHA256SUMS", "0.tar.md5", "index.json",

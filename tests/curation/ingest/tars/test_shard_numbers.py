@@ -6,8 +6,7 @@ import pytest
 
 from curation.ingest.problems import Findings
 from curation.ingest.source_files import list_units
-from curation.ingest.sources import HuggingFaceSource, ParquetSource, TarSource, WarcSource
-from curation.ingest.web.url_source import UrlSource
+from curation.ingest.sources import HuggingFaceSource, ParquetSource, TarSource, UrlSource, WarcSource
 
 
 def gaps(folder: Path, kind: type, *names: str, path: str = "", **options: str) -> list[str]:

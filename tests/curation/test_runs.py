@@ -1,6 +1,6 @@
 """Runs of items that close once they are large enough."""
 
-from curation.batches import batches
+from curation.runs import batches
 
 
 def test_a_run_closes_once_it_is_large_enough():
