@@ -19,9 +19,7 @@ def batches(items: Iterable[T], *, size: Callable[[T], int], least: int) -> Iter
     """Cut items into runs that each close once they have a size of `least`; the last may have less.
 
     Args:
-        items: in order.
         size: of an item; those of size 0 are kept too.
-        least: of a run.
     """
     held: list[T] = []
     total = 0

@@ -242,8 +242,6 @@ def publish_bytes(path: str, data: bytes, *, replace: bool = False) -> bool:
     """Make `data` appear at `path`, whole or not at all.
 
     Args:
-        path: where to.
-        data: what.
         replace: whether a file there is replaced; otherwise it stays as it is (a twin was there first).
 
     Returns:
@@ -260,7 +258,6 @@ def publish_file(temp_path: str | Path, path: str, *, replace: bool = False) -> 
 
     Args:
         temp_path: the file, on the file system of `path` when that is local.
-        path: where to.
         replace: whether a file there is replaced; otherwise both stay as they are.
 
     Returns:

@@ -32,11 +32,6 @@ def list_huggingface(
 ) -> Iterator[storage.FileInfo]:
     """Stream the files of the split in order: Arrow files, parquet files, or the folders of an imagefolder.
 
-    Args:
-        source: the data set.
-        findings: what could not be listed, or was passed over, is added here.
-        run_dir: the run's own folder, which is left out; None: no run asks.
-
     Raises:
         SourceError: when there is nothing of this kind.
         ConfigError: when the split is not there, or several are and none is named.

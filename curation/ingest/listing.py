@@ -35,9 +35,6 @@ def list_parts(
     """Stream a source as parts of `part_rows` rows, in key order; the last part may be smaller.
 
     Args:
-        source: the source.
-        part_rows: rows of a part, at least 1.
-        run_dir: the run's own folder, which is left out; None: no run asks.
         map_units: applies a picklable function to every tar and gives the results in order; `map`, or an
             executor's, which lets tars be indexed side by side. Folders do not use it.
 
@@ -77,12 +74,7 @@ def _folder_parts(source: FolderSource, part_rows: int, run_dir: str | None) -> 
 
 
 def cut_parts(indexes: Iterable[TarIndex | StagedUnit], part_rows: int) -> Iterator[ListedPart]:
-    """Fill parts from the units in turn: a part may hold many small ones, a large unit many parts.
-
-    Args:
-        indexes: what the units of a source hold, in order.
-        part_rows: rows of a part, at least 1.
-    """
+    """Fill parts from the units in turn: a part may hold many small ones, a large unit many parts."""
     held: list[pa.Table] = []
     problems: list[Problem] = []
     notes: list[Problem] = []

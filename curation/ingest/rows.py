@@ -73,7 +73,6 @@ def read_sample(
     """The bytes of an image; a read that fails is tried again.
 
     Args:
-        reader: reads the range.
         row: a row of `schema.IMAGES` whose `reason` is null.
         waits_s: what to wait before each further try.
 
@@ -89,8 +88,6 @@ def read_sidecars(
     """The bytes of an image's sidecars, by their names within the sample; ingest has capped their sizes.
 
     Args:
-        reader: reads the ranges.
-        row: a row of `schema.IMAGES`.
         lost: files of those that cannot be read, and why, are added here: they cost the image nothing.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from curation.ingest.links import LinkConfig
 from curation.ingest.sidecars import DEFAULT_EXTENSIONS, SidecarRule
@@ -26,10 +26,8 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 }
 
 
-class FolderSource(BaseModel):
+class FolderSource(BaseModel, frozen=True, extra="forbid"):
     """A folder of image files, with everything below it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["folder"] = "folder"
     path: str = Field(description="folder: a local path or a URL such as s3://bucket/prefix", min_length=1)
@@ -48,10 +46,8 @@ class FolderSource(BaseModel):
         return SidecarRule(self.sidecars, self.max_sidecar_bytes)
 
 
-class TarSource(BaseModel):
+class TarSource(BaseModel, frozen=True, extra="forbid"):
     """WebDataset tars: a folder that holds them, one tar, or a pattern of braces and wildcards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["tars"] = "tars"
     path: str = Field(
@@ -79,10 +75,8 @@ class TarSource(BaseModel):
         return SidecarRule(self.sidecars, self.max_sidecar_bytes)
 
 
-class TableSource(BaseModel):
+class TableSource(BaseModel, frozen=True, extra="forbid"):
     """What all tables with a column of images share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
     path: str = Field(min_length=1)
@@ -124,10 +118,8 @@ class HuggingFaceSource(TableSource):
     split: str | None = Field(None, description="which split; may be left out where there is one")
 
 
-class WarcSource(BaseModel):
+class WarcSource(BaseModel, frozen=True, extra="forbid"):
     """WARC files of a web crawl, or WAT files of its links; staged as tars."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["warc"] = "warc"
     path: str = Field(
@@ -148,10 +140,8 @@ class WarcSource(BaseModel):
     links: LinkConfig = Field(LinkConfig(), description="where symbolic links may lead")
 
 
-class UrlSource(BaseModel):
+class UrlSource(BaseModel, frozen=True, extra="forbid"):
     """Lists of image URLs, as img2dataset takes them; fetched once, and staged as tars."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["urls"] = "urls"
     path: str = Field(

@@ -39,9 +39,7 @@ def stage_unit(source: Source, unit: Unit, place: Place, *, before: pa.Table | N
     """Write a unit's images into tars, and say where each lies.
 
     Args:
-        source: what the unit belongs to.
         unit: what to read; a file that is no longer the one that was listed is not read.
-        place: where to.
         before: what the unit gave when it was last asked, where that is why it is asked again.
 
     Raises:

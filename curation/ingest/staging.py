@@ -69,7 +69,6 @@ def stage_images(
     Args:
         images: in the order of the rows to be; a row that was staged before (an `ImageRow`) is taken as it
             is. Each is let go once it is written.
-        place: where to.
         version: of the file that the images come from.
         max_image_bytes: a larger image is not kept; its row says `file_too_large`.
         max_tar_bytes: a tar is closed before it would be larger, unless a single sample is.
@@ -84,26 +83,28 @@ def stage_images(
                 place.tell(number)
             if isinstance(image, ImageRow):
                 rows.append(image)
-                continue
-            data, reason = image.data, image.reason
-            num_bytes = data.num_bytes if isinstance(data, StoredFile) else len(data or b"")
-            if num_bytes > max_image_bytes:
-                data, reason = None, "file_too_large"
-            assert (data is None) == (reason is not None), f"{image.key}: bytes or a reason, and not both"
-            stored, sidecars = tars.write(f"{number:08d}", image.key, data, image.sidecars)
-            rows.append(
-                ImageRow(
-                    key=image.key,
-                    uri=image.uri,
-                    path=stored.path,
-                    offset=stored.offset,
-                    num_bytes=stored.num_bytes,
-                    version=image.version or version,
-                    sidecars=sidecars,
-                    reason=reason,
-                )
-            )
+            else:
+                rows.append(_staged(image, number, tars, version=version, max_bytes=max_image_bytes))
     return rows_table(rows)
+
+
+def _staged(image: StagedImage, number: int, tars: "_Tars", *, version: str, max_bytes: int) -> ImageRow:
+    data, reason = image.data, image.reason
+    num_bytes = data.num_bytes if isinstance(data, StoredFile) else len(data or b"")
+    if num_bytes > max_bytes:
+        data, reason = None, "file_too_large"
+    assert (data is None) == (reason is not None), f"{image.key}: bytes or a reason, and not both"
+    stored, sidecars = tars.write(f"{number:08d}", image.key, data, image.sidecars)
+    return ImageRow(
+        key=image.key,
+        uri=image.uri,
+        path=stored.path,
+        offset=stored.offset,
+        num_bytes=stored.num_bytes,
+        version=image.version or version,
+        sidecars=sidecars,
+        reason=reason,
+    )
 
 
 class _Tars:

@@ -41,7 +41,6 @@ def with_unique_keys(unit: StagedUnit, names: UniqueNames, *, path: str) -> Stag
     Args:
         unit: what a unit gave; the units of a source come in order.
         names: that its rows, and those of the units before it, have.
-        path: of its file, for the note that keys come again.
     """
     num_before = names.num_repeated
     keys = pa.array([names.take(key) for key in unit.table["key"].to_pylist()], IMAGES.field("key").type)

@@ -12,9 +12,6 @@ RUN_LENGTHS = (1, 2)  # BI_RLE8, BI_RLE4
 def refuse_png(data: bytes) -> tuple[str, str] | None:
     """Whether a PNG has so many chunks that they are the work.
 
-    Args:
-        data: the file, whole.
-
     Returns:
         A reason and what is wrong, in words; or None.
     """
@@ -29,9 +26,6 @@ def refuse_png(data: bytes) -> tuple[str, str] | None:
 
 def refuse_bmp(data: bytes) -> tuple[str, str] | None:
     """Whether a BMP has more run lengths than can be decoded in some seconds.
-
-    Args:
-        data: the file, whole.
 
     Returns:
         A reason and what is wrong, in words; or None.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from curation.errors import is_no_memory
 from curation.pictures import deep, formats, jpeg
@@ -21,10 +21,8 @@ from curation.pictures.tiff import refuse_tiff, without_thumbnails
 _HELD_BYTES = 16
 
 
-class DecodeConfig(BaseModel):
+class DecodeConfig(BaseModel, frozen=True, extra="forbid"):
     """What a file may cost before it is refused unread."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_file_bytes: int = Field(50_000_000, gt=0, description="largest file that is decoded, bytes")
     max_pixels: int = Field(
@@ -64,10 +62,8 @@ def decode(data: bytes, *, need_side_px: int, config: DecodeConfig) -> Decoded:
     decoders release the GIL.
 
     Args:
-        data: the file, whole.
         need_side_px: short side that the caller will use, px; a larger JPEG may be decoded at 1/2, 1/4 or 1/8
             of its size, never below this.
-        config: the caps.
 
     Returns:
         The picture, or a reason. Bad data never raises.

@@ -19,12 +19,9 @@ def add_command(
     """A command, which answers in lines for people or, with `--json`, for programs.
 
     Args:
-        commands: of the parser.
-        name: of the command.
         work: does it, and gives the exit code.
         does: what it does, in the list of commands.
         text: what it does, in its own help.
-        example: of its use.
     """
     epilog = example and f"example: {example}"
     command = commands.add_parser(name, help=does, description=text, epilog=epilog)

@@ -30,10 +30,10 @@ def add_pretrain(commands: Any) -> None:
         does="train a vision transformer on a dataset (DINOv2)",
         text="Train what CONFIG describes on the shards of a finished run. CONFIG is the config of a "
         "training, or that of a run with a section `pretrain`, which is trained on what the run has "
-        "curated. Stopped or killed, the same command goes on from the last checkpoint; SIGTERM saves one first. "
-        "parallel.processes > 1 starts so many processes on this machine; under torchrun it takes its place "
-        "among those that are there. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 stopped by "
-        "Ctrl-C, 143 by SIGTERM.",
+        "curated. Stopped or killed, the same command goes on from the last checkpoint; SIGTERM saves one "
+        "first. parallel.processes > 1 starts so many processes on this machine; under torchrun it takes its "
+        "place among those that are there. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 stopped "
+        "by Ctrl-C, 143 by SIGTERM.",
         example="lvd pretrain small_gpu.yaml --set data.path=runs/first --set run_dir=runs/vits",
     )  # fmt: skip
     add_config_arguments(pretrain)

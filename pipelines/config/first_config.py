@@ -53,7 +53,6 @@ def first_config(name: str, folders: Mapping[str, Sequence[str]]) -> str:
     """The text of a config.
 
     Args:
-        name: of the dataset.
         folders: of the images to be searched (`images`), of those that are trusted (`trusted`), and of those
             that must not leak (`holdout`).
 

@@ -23,11 +23,6 @@ from curation.ingest.tables.table_images import (
 def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findings) -> Iterator[StagedImage]:
     """Stream the rows of a file, record batch by record batch (as many rows as its writer put into one).
 
-    Args:
-        info: the file, as listed.
-        source: what it belongs to.
-        findings: what could not be read is added here; rows before it have come.
-
     Raises:
         ConfigError: when the columns are not those that the source names.
     """

@@ -63,7 +63,7 @@ class TarWalk:
         self.members: list[Member] = []
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
-        self._path, self._size = path, num_bytes
+        self.path, self._size = path, num_bytes
         self._pax_defaults: dict[str, str] = {}
         self._pax: dict[str, str] = {}  # of the next member
         self._long_name: str | None = None  # likewise, GNU's way
@@ -78,7 +78,6 @@ class TarWalk:
         """Walk to the end, or to what stops the walk.
 
         Args:
-            read: gives bytes.
             skip_hole: leads past bytes that are zero since nobody wrote them; None: all are read.
 
         Raises:
@@ -90,10 +89,10 @@ class TarWalk:
             offset = self._step(offset)
         if self._others:
             kinds = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in sorted(self._others.items()))
-            self.notes.append(Problem(self._path, "not_regular", f"left out: {kinds}"))
+            self.notes.append(Problem(self.path, "not_regular", f"left out: {kinds}"))
         if self._num_long:
             detail = f"{self._num_long} names have more than {MAX_NAME_CHARS} characters: held by a digest"
-            self.notes.append(Problem(self._path, "long_key", detail))
+            self.notes.append(Problem(self.path, "long_key", detail))
         if self._size == 0:
             self._fail("empty_file", "the file has zero bytes", 0)
         elif offset is not None and self._zeros is not None:
@@ -101,11 +100,11 @@ class TarWalk:
         elif offset is not None:
             self._fail("no_end", "the end-of-archive mark is missing; members may be missing too", self._size)
         if self._size and not self.members and not self.problems:
-            self.notes.append(Problem(self._path, "empty_archive", "no regular members"))
+            self.notes.append(Problem(self.path, "empty_archive", "no regular members"))
         return self
 
     def _fail(self, what: Unread, detail: str, offset: int) -> None:
-        self.problems.append(Problem(self._path, what, detail, offset))
+        self.problems.append(Problem(self.path, what, detail, offset))
 
     def _step(self, offset: int) -> int | None:
         """Take the block at `offset`; return where the next header lies, or None where nobody knows."""
@@ -122,7 +121,7 @@ class TarWalk:
         if self._zeros is not None:
             if self._judge_zeros("before members that follow"):
                 detail = "an archive follows the end-of-archive mark; read on"
-                self.notes.append(Problem(self._path, "concatenated", detail, offset))
+                self.notes.append(Problem(self.path, "concatenated", detail, offset))
                 self._archive = offset
             self._zeros = None
         if header.kind in _EXTENSIONS:
@@ -190,7 +189,7 @@ class TarWalk:
             self._fail("zeros", f"{detail} were not read", start)
             return
         detail = f"{left} bytes after the end-of-archive mark are no archive"
-        self.notes.append(Problem(self._path, "trailing_data", detail, offset))
+        self.notes.append(Problem(self.path, "trailing_data", detail, offset))
 
     def _take_extension(self, header: TarHeader, offset: int) -> int | None:
         """Read a pax header or a long name, which describes the next member."""

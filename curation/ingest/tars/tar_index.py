@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from curation.ingest.sidecars import (
 )
 from curation.ingest.sources import TarSource
 from curation.ingest.tars.tar_format import ReadAt, TarWalk
-from curation.ingest.tars.tar_samples import group_samples
+from curation.ingest.tars.tar_samples import Samples, group_samples
 from curation.ingest.tars.zero_runs import skip_hole
 from curation.ingest.unique_names import UniqueNames
 
@@ -64,8 +65,6 @@ def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked |
     `truncated`.
 
     Args:
-        info: the tar, as listed.
-        source: what it belongs to.
         unpacked: its bytes, where the tar itself is compressed; keys, URIs and findings name the tar.
 
     Returns:
@@ -155,26 +154,27 @@ def _index_members(
             name = keys.take(as_text(file.name))
             rows.append(_row(file, sidecars, name, info=info, source=source, reason=reason))
     rows.sort(key=lambda row: row.key.split("/"))
-    notes = findings.notes
-    if num_hidden := len(walk.members) - len(shown):
-        first = next(as_text(m.name) for m in walk.members if is_hidden(m.name))
-        detail = f"{num_hidden} members are passed over, the first {first}"
-        notes.append(Problem(info.path, "hidden", detail))
-    if keys.num_repeated:
-        detail = f"{keys.num_repeated} members have a name that came before; all are kept"
-        notes.append(Problem(info.path, "duplicate_name", detail))
+    notes = _notes(walk, samples, num_shown=len(shown), num_repeated=keys.num_repeated)
+    return rows_table(rows), [*findings.notes, *notes]
+
+
+def _notes(walk: TarWalk, samples: Samples, *, num_shown: int, num_repeated: int) -> Iterator[Problem]:
+    path = walk.path
+    if num_hidden := len(walk.members) - num_shown:
+        first = next(as_text(member.name) for member in walk.members if is_hidden(member.name))
+        yield Problem(path, "hidden", f"{num_hidden} members are passed over, the first {first}")
+    if num_repeated:
+        detail = f"{num_repeated} members have a name that came before; all are kept"
+        yield Problem(path, "duplicate_name", detail)
     if lost := samples.left_out:
         detail = (
             f"{len(lost)} sidecars, the first {lost[0].name[:200]!a}, may be of several images of one name, "
             "and are left out: each image's are to follow it"
         )
-        notes.append(Problem(info.path, "duplicate_name", detail))
-    if samples.num_split:
-        detail = (
-            f"the members of {samples.num_split} samples are not adjacent; webdataset would tear them apart"
-        )
-        notes.append(Problem(info.path, "unsorted", detail))
-    return rows_table(rows), notes
+        yield Problem(path, "duplicate_name", detail)
+    if num_split := samples.num_split:
+        detail = f"the members of {num_split} samples are not adjacent; webdataset would tear them apart"
+        yield Problem(path, "unsorted", detail)
 
 
 def _pair(sample: list[StoredFile], rule: SidecarRule) -> tuple[list[Paired], bool, list[StoredFile]]:

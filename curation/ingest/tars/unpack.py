@@ -60,8 +60,6 @@ def unpack_tar(file: storage.FileInfo, source: TarSource, place: Place) -> Stage
 
     Args:
         file: the tar, as listed; one that is not compressed in spite of its name is copied.
-        source: what it belongs to.
-        place: where to.
     """
     target = place.out / "000000.tar"
     for attempt in range(_ATTEMPTS):

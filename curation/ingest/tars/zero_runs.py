@@ -24,11 +24,6 @@ def is_padding(start: int, end: int, *, archive: int) -> bool:
     """Whether zeros may be an archive's end mark and padding: these fill a record, and no more than one.
 
     Of the usual record (10,240 bytes) any part will do, since not every writer pads.
-
-    Args:
-        start: where the zeros begin, in bytes.
-        end: where they end.
-        archive: where their archive begins.
     """
     if end - start <= RECORD_BYTES + _END_BYTES - BLOCK_BYTES:
         return True

@@ -40,9 +40,6 @@ def decode(read: Read, codings: Sequence[str], write: Callable[[bytes], object],
     to judge.
 
     Args:
-        read: gives the body.
-        codings: of `codings_of`.
-        write: takes what it was.
         limit: no more than this many bytes are written.
 
     Raises:

@@ -64,11 +64,6 @@ def download(urls: Sequence[str], config: DownloadConfig, setting: Downloads) ->
     image would still fit into `max_bytes`; the others are `unit_full`, whatever the pace of the network. The
     bytes pass through a file, so what is held in memory does not grow with the number of URLs.
 
-    Args:
-        urls: as they stand in a list.
-        config: what is sent and honoured, and the limits.
-        setting: where, and what else is needed.
-
     Raises:
         OSError: when the folder cannot be written.
     """

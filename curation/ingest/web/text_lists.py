@@ -122,10 +122,7 @@ def text_rows(
     """Stream the rows of a text list.
 
     Args:
-        stream: of `open_list`.
         kind: its format, `parquet` apart.
-        source: what it belongs to.
-        where: its name, for messages.
         start: number and first byte of the row to begin with; (0, 0) is the start of the list.
 
     Returns:
@@ -204,12 +201,6 @@ def _other_delimiter(header: list[str], delimiter: str) -> str:
 
 def require_columns(names: list[str], source: UrlSource, *, where: str, remedy: str = "") -> None:
     """See that a table has the columns that its source names, each once.
-
-    Args:
-        names: of the columns.
-        source: what names them.
-        where: the table, for the message.
-        remedy: what to do where one is not there, if that is known.
 
     Raises:
         ConfigError: naming the columns that there are.
