@@ -3,11 +3,13 @@
 import errno
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from curation import storage
+from curation.ingest.problems import Problem
 from curation.ingest.sidecars import Sidecar
 from curation.outages import RestingError
 from curation.ranges import RangeReader
@@ -32,6 +34,16 @@ class ImageRow(NamedTuple):
     version: str
     sidecars: list[Sidecar]
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRows:
+    """Rows of a part, a tar or a unit, and what came to light while they were read."""
+
+    table: pa.Table  # schema.IMAGES
+    problems: list[Problem]  # not read: the run ends degraded and names them
+    notes: list[Problem]  # odd, but nothing is missing
+    num_again: int = 0  # rows that may succeed when they are asked for again
 
 
 def rows_table(rows: Sequence[ImageRow]) -> pa.Table:

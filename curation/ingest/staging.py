@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from curation.ingest.problems import Problem
 from curation.ingest.rows import ImageRow, as_text, rows_table
 from curation.ingest.sidecars import Sidecar, StoredFile
 from curation.tar_headers import BLOCK_BYTES, padded, tar_bytes, tar_header
@@ -35,16 +34,6 @@ class StagedImage:
     reason: str | None = None
     sidecars: Mapping[str, bytes] = field(default_factory=dict)  # name within the sample → bytes
     version: str | None = None  # of the file with the bytes; None: as of the unit
-
-
-@dataclass(frozen=True, slots=True)
-class StagedUnit:
-    """What a unit gave; paths of its rows are relative to the run directory."""
-
-    table: pa.Table  # schema.IMAGES
-    problems: list[Problem]  # not read: the run ends degraded and names them
-    notes: list[Problem]  # odd, but nothing is missing
-    num_again: int = 0  # rows that may succeed when they are asked for again
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from curation.ingest.problems import Problem
-from curation.ingest.staging import StagedUnit
+from curation.ingest.rows import FoundRows
 from curation.schema import IMAGES
 
 
@@ -35,7 +35,7 @@ def repeated_keys_note(path: str, num_repeated: int) -> Problem:
     return Problem(path, "duplicate_name", detail)
 
 
-def with_unique_keys(unit: StagedUnit, names: UniqueNames, *, path: str) -> StagedUnit:
+def with_unique_keys(unit: FoundRows, names: UniqueNames, *, path: str) -> FoundRows:
     """The unit, its rows under keys that no other has; what a source is cut into changes none of them.
 
     Args:

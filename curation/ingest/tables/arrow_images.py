@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.types as pt
 
 from curation import storage
 from curation.ingest.one_pass import arrow_file
@@ -11,6 +10,7 @@ from curation.ingest.problems import Findings
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
 from curation.ingest.tables.arrow_messages import CheckedMessages
+from curation.ingest.tables.column_types import is_text
 from curation.ingest.tables.table_images import (
     READING_ERRORS,
     TableRows,
@@ -56,9 +56,5 @@ def _validate(batch: pa.RecordBatch) -> None:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
             # Of text itself the offsets were looked at first; its odd bytes are kept.
-            if not _is_text(column.type) or "UTF8" not in str(error):
+            if not is_text(column.type) or "UTF8" not in str(error):
                 raise
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)

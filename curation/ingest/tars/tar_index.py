@@ -12,10 +12,9 @@ import pyarrow as pa
 from curation import local_reads, storage
 from curation.hidden import is_hidden
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.rows import ImageRow, as_text, rows_table
+from curation.ingest.rows import FoundRows, ImageRow, as_text, rows_table
 from curation.ingest.sidecars import (
     Paired,
-    Sidecar,
     SidecarRule,
     StoredFile,
     left_out_note,
@@ -33,15 +32,6 @@ _ATTEMPTS = 3  # at a tar that cannot be read, before it is reported
 
 
 @dataclass(frozen=True, slots=True)
-class TarIndex:
-    """What a tar holds: its images, what of it could not be read, and what is odd about it."""
-
-    table: pa.Table
-    problems: list[Problem]
-    notes: list[Problem]
-
-
-@dataclass(frozen=True, slots=True)
 class Unpacked:
     """A compressed tar's plain bytes: where they lie now, and the path by which rows are to name them."""
 
@@ -50,7 +40,7 @@ class Unpacked:
     path: str
 
 
-def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked | None = None) -> TarIndex:
+def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked | None = None) -> FoundRows:
     """Index a tar by its headers.
 
     A row's key is `key_prefix`, the tar's key, a slash and the member's name with its extension: nothing is
@@ -85,7 +75,7 @@ def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked |
                 walk.problems.append(Problem(info.path, "unreadable", str(error)))
                 break
     table, notes = _index_members(walk, info, source, plain)
-    return TarIndex(table, walk.problems, walk.notes + notes)
+    return FoundRows(table, walk.problems, walk.notes + notes)
 
 
 def _walk_here(walk: TarWalk, path: Path, size: int) -> None:
@@ -152,7 +142,18 @@ def _index_members(
             missing = is_alone and number == len(paired) - 1
             reason = "missing_image" if missing else _reason(file, source, plain)
             name = keys.take(as_text(file.name))
-            rows.append(_row(file, sidecars, name, info=info, source=source, reason=reason))
+            rows.append(
+                ImageRow(
+                    key=f"{source.key_prefix}{as_text(info.key)}/{name}",
+                    uri=f"{storage.redact(info.path)}#{name}",
+                    path=file.path,
+                    offset=file.offset,
+                    num_bytes=file.num_bytes,
+                    version=info.version,
+                    sidecars=[(as_text(extension), sidecar) for extension, sidecar in sidecars],
+                    reason=reason,
+                )
+            )
     rows.sort(key=lambda row: row.key.split("/"))
     notes = _notes(walk, samples, num_shown=len(shown), num_repeated=keys.num_repeated)
     return rows_table(rows), [*findings.notes, *notes]
@@ -195,24 +196,3 @@ def _reason(file: StoredFile, source: TarSource, plain: Unpacked) -> str | None:
     if file.num_bytes > source.max_member_bytes:
         return "file_too_large"
     return "truncated" if _is_torn(file, plain) else None
-
-
-def _row(
-    file: StoredFile,
-    sidecars: list[Sidecar],
-    name: str,
-    *,
-    info: storage.FileInfo,
-    source: TarSource,
-    reason: str | None,
-) -> ImageRow:
-    return ImageRow(
-        key=f"{source.key_prefix}{as_text(info.key)}/{name}",
-        uri=f"{storage.redact(info.path)}#{name}",
-        path=file.path,
-        offset=file.offset,
-        num_bytes=file.num_bytes,
-        version=info.version,
-        sidecars=[(as_text(extension), sidecar) for extension, sidecar in sidecars],
-        reason=reason,
-    )

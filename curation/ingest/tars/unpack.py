@@ -11,10 +11,10 @@ from typing import IO, BinaryIO, cast
 from curation import storage
 from curation.ingest.one_pass import Read, arrow_unpacked
 from curation.ingest.problems import Problem
-from curation.ingest.rows import rows_table
+from curation.ingest.rows import FoundRows, rows_table
 from curation.ingest.sources import TarSource
-from curation.ingest.staging import Place, StagedUnit
-from curation.ingest.tars.tar_index import TarIndex, Unpacked, index_tar
+from curation.ingest.staging import Place
+from curation.ingest.tars.tar_index import Unpacked, index_tar
 
 _CHUNK_BYTES = 1 << 18
 _ATTEMPTS = 3  # at a file whose reading fails, before it is reported
@@ -52,7 +52,7 @@ class _Reads:
         return start or self._take(num_bytes)
 
 
-def unpack_tar(file: storage.FileInfo, source: TarSource, place: Place) -> StagedUnit:
+def unpack_tar(file: storage.FileInfo, source: TarSource, place: Place) -> FoundRows:
     """Unpack a compressed tar to `000000.tar` and index that.
 
     What was unpacked before the data ended, broke, or came to more than the caps is kept; the rest is named.
@@ -72,19 +72,18 @@ def unpack_tar(file: storage.FileInfo, source: TarSource, place: Place) -> Stage
         if problem is None or problem.what != "unreadable" or attempt + 1 == _ATTEMPTS:
             break
     if problem is None:
-        found = _index(file, source, place, num_bytes)
-        return StagedUnit(found.table, found.problems, found.notes)
+        return _index(file, source, place, num_bytes)
     num_again = int(problem.what == "unreadable")
     if num_bytes == 0:
         target.unlink()
-        return StagedUnit(rows_table([]), [problem], [], num_again)
+        return FoundRows(rows_table([]), [problem], [], num_again)
     found = _index(file, source, place, num_bytes)
     # One cause is told once: that the plain tar ends early follows from what ended the unpacking.
     others = [p for p in found.problems if p.what not in ("truncated", "no_end")]
-    return StagedUnit(found.table, [problem, *others], found.notes, num_again)
+    return FoundRows(found.table, [problem, *others], found.notes, num_again)
 
 
-def _index(file: storage.FileInfo, source: TarSource, place: Place, num_bytes: int) -> TarIndex:
+def _index(file: storage.FileInfo, source: TarSource, place: Place, num_bytes: int) -> FoundRows:
     name = "000000.tar"
     unpacked = Unpacked(str(place.out / name), num_bytes, f"{place.folder}/{name}")
     return index_tar(file, source, unpacked=unpacked)

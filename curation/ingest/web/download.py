@@ -162,7 +162,8 @@ class _Downloader:
             except FetchError as error:
                 wait_s = self._wait_s(text, attempt, error.retry_after_s)
                 is_last = attempt == self._config.num_retries
-                if is_last or not error.may_pass or wait_s > self._longest_wait_s(error):
+                is_too_long = error.retry_after_s and wait_s > self._config.max_retry_after_s
+                if is_last or not error.may_pass or is_too_long:
                     raise
             await asyncio.sleep(wait_s)
         raise AssertionError("unreachable")
@@ -172,9 +173,6 @@ class _Downloader:
         name = f"{self._setting.seed} {attempt} {text}".encode("utf-8", "replace")
         part = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big") / 2**32
         return max(self._config.backoff_s * 2**attempt * (0.5 + part), retry_after_s or 0.0)
-
-    def _longest_wait_s(self, error: FetchError) -> float:
-        return self._config.max_retry_after_s if error.retry_after_s else float("inf")
 
     async def _follow(self, text: str, limit: BodyLimit, *, is_image: bool) -> BinaryIO:
         """Follow redirects to a body; each URL on the way is checked as the first one is."""

@@ -12,7 +12,7 @@ from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.problems import Findings, Problem, Tally
 from curation.ingest.sources import LIST_SUFFIXES, ListFormat, UrlSource
-from curation.ingest.tables.column_types import holds_pictures, is_free_bytes
+from curation.ingest.tables.column_types import holds_pictures, is_free_bytes, is_text
 from curation.ingest.tables.inflation import InflatesError
 from curation.ingest.tables.parquet_images import BATCH_ROWS, open_parquet
 from curation.ingest.tables.row_values import holds_bytes, no_text_note, read_values
@@ -135,7 +135,7 @@ def _parquet_rows(
     with open_parquet(info.path) as file:
         schema = file.schema_arrow
         require_columns(schema.names, source, where=where)
-        if not _is_text(schema.field(source.url).type):
+        if not _may_be_urls(schema.field(source.url).type):
             raise ConfigError(
                 f"{where}: the column {source.url!r} holds no text",
                 got=schema.field(source.url).type,
@@ -179,16 +179,10 @@ def _batch_rows(
         start += len(batch)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _may_be_urls(kind: pa.DataType) -> bool:
     if pt.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return (
-        is_free_bytes(kind)
-        or pt.is_string(kind)
-        or pt.is_large_string(kind)
-        or pt.is_string_view(kind)
-        or pt.is_null(kind)
-    )
+        return _may_be_urls(kind.value_type)
+    return is_text(kind) or is_free_bytes(kind) or pt.is_null(kind)
 
 
 def cut_list(info: storage.FileInfo, source: UrlSource) -> list[tuple[int, int | None, int]]:

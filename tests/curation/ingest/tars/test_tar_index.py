@@ -13,16 +13,16 @@ from peak_memory import risen_mb
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from curation import storage
-from curation.ingest.rows import read_sample, read_sidecars
+from curation.ingest.rows import FoundRows, read_sample, read_sidecars
 from curation.ingest.sidecars import stem
 from curation.ingest.sources import TarSource
 from curation.ingest.tars.tar_format import Member, TarWalk
-from curation.ingest.tars.tar_index import TarIndex, index_tar
+from curation.ingest.tars.tar_index import index_tar
 from curation.ranges import RangeReader
 from curation.tar_headers import BLOCK_BYTES
 
 
-def index_of(path: Path, **options: object) -> TarIndex:
+def index_of(path: Path, **options: object) -> FoundRows:
     return index_tar(storage.stat(str(path)), TarSource(path=str(path), **options))
 
 

@@ -13,9 +13,10 @@ from peak_memory import risen_mb
 
 from curation import storage
 from curation.ingest.problems import Findings
+from curation.ingest.rows import FoundRows
 from curation.ingest.sources import UrlSource
 from curation.ingest.stage_unit import stage_unit, staged_settings
-from curation.ingest.staging import Place, StagedUnit, stage_images
+from curation.ingest.staging import Place, stage_images
 from curation.ingest.unique_names import UniqueNames, with_unique_keys
 from curation.ingest.units import Unit, cut_units, read_units, units_table
 from curation.ingest.web import stage_urls
@@ -27,7 +28,7 @@ LOCAL = DownloadConfig(allow_private=("127.0.0.0/8",), honour_robots=False, num_
 
 def stage(
     source: UrlSource, tmp_path: Path, *, before: pa.Table | None = None, name: str = "out"
-) -> StagedUnit:
+) -> FoundRows:
     out = tmp_path / name
     out.mkdir()
     [unit] = read_units(units_table(cut_units(source)))
