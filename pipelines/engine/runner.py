@@ -1,6 +1,6 @@
 """Runs steps: finds what is done, hands the rest to an executor, and takes care of what kills a worker."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -152,15 +152,11 @@ class Runner:
         return storage.list_names(storage.join(self.run_dir, f"steps/{step.name}"))
 
     def _done(
-        self,
-        step: AnyStep,
-        identities: Sequence[str],
-        there: Collection[str],
-        marked: Mapping[int, Receipt] | None = None,
+        self, step: AnyStep, identities: Sequence[str], there: set[str], marked: Mapping[int, Receipt]
     ) -> dict[int, Receipt]:
         """The receipts of items that are done; a marker may speak of what has been removed since."""
         found = {
-            i: (marked or {}).get(i) or find_receipt(self.run_dir, step, identity)
+            i: marked.get(i) or find_receipt(self.run_dir, step, identity)
             for i, identity in enumerate(identities)
             if identity in there
         }
@@ -231,7 +227,7 @@ class Runner:
         assert self.executor is not None, "inner steps are for runs that do work"
         identities = [step.identity(item) for item in items]
         tell = advance or (lambda _receipt: None)
-        done = self._done(step, identities, self._names(step))
+        done = self._done(step, identities, self._names(step), {})
         for receipt in done.values():
             tell(receipt)
         todo = [i for i in range(len(items)) if i not in done]
