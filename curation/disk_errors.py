@@ -108,7 +108,6 @@ def lack(error: BaseException, path: str | Path) -> ExecutorError | None:
 
     Args:
         error: what was raised; a driver's own errors tell the system's as what they were raised from.
-        path: what was read.
     """
     seen: list[BaseException] = []
     here: BaseException | None = error

@@ -34,19 +34,11 @@ _PACKAGES = frozenset(
 )
 _CREDENTIALS = frozenset(
     (
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "CredentialRetrievalError",
-        "TokenRetrievalError",
-        "UnauthorizedSSOTokenError",
-        "SSOTokenLoadError",
-        "ProfileNotFound",
-        "InvalidConfigError",
-        "DefaultCredentialsError",
-        "RefreshError",
-        "ClientAuthenticationError",
+        "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
+        "UnauthorizedSSOTokenError", "SSOTokenLoadError", "ProfileNotFound", "InvalidConfigError",
+        "DefaultCredentialsError", "RefreshError", "ClientAuthenticationError",
     )
-)
+)  # fmt: skip
 
 
 @contextmanager
@@ -97,12 +89,7 @@ def _is_of_driver(error: BaseException) -> bool:
 
 
 def limit_retries(fs: Any, scheme: str) -> None:
-    """Have a driver repeat what fails for half a minute at most; the caller of it tries again, or rests.
-
-    Args:
-        fs: of fsspec.
-        scheme: of what it reads.
-    """
+    """Have a driver repeat what fails for half a minute at most; the caller of it tries again, or rests."""
     if scheme in ("s3", "s3a"):
         fs.retries = _S3_TRIES
 
@@ -112,7 +99,6 @@ def opening(scheme: str, path: str) -> Iterator[None]:
     """Say what is missing where the driver of `scheme` cannot be set up within.
 
     Args:
-        scheme: of the path.
         path: what is to be read, without credentials.
 
     Raises:

@@ -5,6 +5,7 @@ that says what went wrong, what was found, what was expected and what to do abou
 """
 
 import re
+from typing import Any
 
 from curation.printed import redact, visible
 
@@ -30,20 +31,16 @@ class LvdError(Exception):
         super().__init__(visible(redact(" ".join(parts)), keep="\n\t"))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep the four fields when the error crosses a process border."""
-        return (_rebuild, (type(self), self.what, self.got, self.expected, self.remedy))
+        """Keep the fields when the error crosses a process border."""
+        return (_rebuild, (type(self), vars(self).copy()))
 
 
 def _sentence(text: str) -> str:
     return text if text.rstrip().endswith((".", "?", "\n")) else f"{text}."
 
 
-def _rebuild(kind: type[LvdError], what: str, got: object, expected: object, remedy: str) -> LvdError:
-    return kind(what, got=got, expected=expected, remedy=remedy)
-
-
-def _rebuild_integrity(what: str, got: object, expected: object, remedy: str, path: str) -> "IntegrityError":
-    return IntegrityError(what, got=got, expected=expected, remedy=remedy, path=path)
+def _rebuild(kind: type[LvdError], fields: dict[str, Any]) -> LvdError:
+    return kind(**fields)
 
 
 class ConfigError(LvdError):
@@ -67,10 +64,6 @@ class IntegrityError(LvdError):
     ) -> None:
         super().__init__(what, got=got, expected=expected, remedy=remedy)
         self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        fields = (self.what, self.got, self.expected, self.remedy, self.path)
-        return (_rebuild_integrity, fields)
 
 
 class LockedError(LvdError):

@@ -1,11 +1,22 @@
-"""Files of the operating system that appear whole or not at all: a temporary name, fsync, and rename."""
+"""Files of the operating system that appear whole or not at all: a temporary name, fsync, and rename.
+
+A process that is killed meanwhile leaves the file under its temporary name.
+"""
 
 import contextlib
 import os
+import re
 import uuid
 from pathlib import Path
 
 from curation.disk_errors import naming
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+
+
+def temporary_name(target: Path) -> Path:
+    """Beside the target, a name that nobody else has."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
 
 
 def publish_bytes(target: Path, data: bytes, *, replace: bool) -> bool:
@@ -19,7 +30,7 @@ def publish_bytes(target: Path, data: bytes, *, replace: bool) -> bool:
     """
     with naming(target, num_bytes=len(data)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        temp = temporary_name(target)
         try:
             with temp.open("wb") as out:
                 out.write(data)
@@ -83,3 +94,24 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_temporaries(folder: Path, *, deep: bool, of: str = "") -> None:
+    """Remove the files that were not whole yet; for one who knows that nobody is publishing there now.
+
+    Args:
+        folder: where; nothing is done where there is none.
+        deep: in all folders below it too. Links are not followed.
+        of: of this file alone.
+    """
+    if not folder.is_dir():
+        return
+    below = []
+    with os.scandir(folder) as found:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry.path)
+            elif _TEMPORARY.fullmatch(entry.name) and entry.name.startswith(f".{of}"):
+                Path(entry.path).unlink(missing_ok=True)
+    for path in below if deep else ():
+        remove_temporaries(Path(path), deep=True, of=of)

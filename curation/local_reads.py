@@ -82,7 +82,6 @@ def in_time(path: str | Path, call: Callable[[], T], *, progress: Callable[[], i
     """What `call` returns or raises, if it ends within `DEADLINE_S`.
 
     Args:
-        path: the file or folder that it asks for.
         call: any number of system calls that together take no longer than a moment.
         progress: how far it is; as long as that changes within `DEADLINE_S`, a call may take its time.
 

@@ -39,7 +39,6 @@ def needing(what: str, *, install: str) -> Iterator[None]:
 
     Args:
         what: who needs which package: "describe.faces needs OpenCV".
-        install: how it comes onto a machine.
 
     Raises:
         ConfigError: when it, or what it needs itself, is not installed or cannot be imported.

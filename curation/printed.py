@@ -107,10 +107,6 @@ def visible(text: str, *, keep: str = "") -> str:
 
     That is control, format and private characters, ends of lines and halves of characters: one line stays one
     line. Escaping of HTML is the template's.
-
-    Args:
-        text: any text.
-        keep: characters that stay all the same.
     """
     if text.isprintable():
         return text

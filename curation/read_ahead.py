@@ -51,7 +51,6 @@ class ReadAhead(RangeReader):
         ranges: what will be read, each once, about in this order. One that is announced and never read holds
             its bytes to the end.
         max_bytes: fetched and not read yet, at most; a range that is asked for is fetched all the same.
-        num_requests: under way at once.
     """
 
     def __init__(

@@ -1,7 +1,12 @@
-"""Runs of equal values in sorted arrays."""
+"""Runs: of equal values in sorted arrays, and of items that have enough work in them together."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
+
+T = TypeVar("T")
 
 
 def run_starts(*columns: np.ndarray) -> Bool[np.ndarray, "n"]:
@@ -21,3 +26,21 @@ def places_of_runs(starts: Int64[np.ndarray, "r"], sizes: Int64[np.ndarray, "r"]
     """The places of some runs, one run after another."""
     before = np.cumsum(sizes) - sizes
     return np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
+
+
+def batches(items: Iterable[T], *, size: Callable[[T], int], least: int) -> Iterator[list[T]]:
+    """Cut items into runs that each close once they have a size of `least`; the last may have less.
+
+    Args:
+        size: of an item; those of size 0 are kept too.
+    """
+    held: list[T] = []
+    total = 0
+    for item in items:
+        held.append(item)
+        total += size(item)
+        if total >= least:
+            yield held
+            held, total = [], 0
+    if held:
+        yield held

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,18 +73,18 @@ def join(root: str, *names: str) -> str:
     return "/".join([root.rstrip("/") or "/", *names]).replace("//", "/", 1 if root == "/" else 0)
 
 
-def _remote(path: str) -> tuple[Any, str]:
-    scheme = check_scheme(path)
-    with drivers.opening(scheme, redact(path)):
-        driver = fsspec.get_filesystem_class(scheme)
-        # Not `url_to_fs`: to it `::`, which a key may hold, is a chain of stores.
-        fs = fsspec.filesystem(scheme, **driver._get_kwargs_from_urls(path))
-        drivers.limit_retries(fs, scheme)
-        return fs, str(driver._strip_protocol(path))
-
-
-def _translated(path: str) -> contextlib.AbstractContextManager[None]:
-    return drivers.translated(redact(path))
+@contextlib.contextmanager
+def _remote(path: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a path, whose errors within are those that callers know, and its name there."""
+    scheme, shown = check_scheme(path), redact(path)
+    with drivers.translated(shown):
+        with drivers.opening(scheme, shown):
+            driver = fsspec.get_filesystem_class(scheme)
+            # Not `url_to_fs`: to it `::`, which a key may hold, is a chain of stores.
+            fs = fsspec.filesystem(scheme, **driver._get_kwargs_from_urls(path))
+            drivers.limit_retries(fs, scheme)
+            name = str(driver._strip_protocol(path))
+        yield fs, name
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -100,8 +101,7 @@ def stat(path: str) -> FileInfo:
     if is_local(path):
         found = local_reads.in_time(path, local_path(path).stat)
         return FileInfo(path, Path(path).name, found.st_size, f"{found.st_mtime_ns}-{found.st_size}")
-    with _translated(path):
-        fs, name = _remote(path)
+    with _remote(path) as (fs, name):
         info = fs.info(name)
     return FileInfo(path, name.rsplit("/", 1)[-1], int(info["size"]), _version(info))
 
@@ -110,8 +110,7 @@ def exists(path: str) -> bool:
     """Whether a file or folder lies at `path`."""
     if is_local(path):
         return local_reads.in_time(path, local_path(path).exists)
-    with _translated(path):
-        fs, name = _remote(path)
+    with _remote(path) as (fs, name):
         return bool(fs.exists(name))
 
 
@@ -119,8 +118,7 @@ def is_dir(path: str) -> bool:
     """Whether a folder (on an object store: a prefix with something below it) lies at `path`."""
     if is_local(path):
         return local_reads.in_time(path, local_path(path).is_dir)
-    with _translated(path):
-        fs, name = _remote(path)
+    with _remote(path) as (fs, name):
         return bool(fs.isdir(name))
 
 
@@ -133,9 +131,9 @@ def list_files(root: str, *, deep: bool = True) -> Iterator[FileInfo]:
     if is_local(root):
         yield from _list_local(root.rstrip("/") or "/", local_path(root), "", deep=deep)
         return
-    with _translated(root):
-        fs, name = _remote(root)
-    yield from _list_remote(fs, root.rstrip("/"), name.rstrip("/"), "", deep=deep)
+    with _remote(root) as (fs, name):
+        folder = name.rstrip("/")
+    yield from _list_remote(fs, root.rstrip("/"), folder, "", deep=deep)
 
 
 def list_names(folder: str) -> set[str]:
@@ -145,8 +143,7 @@ def list_names(folder: str) -> set[str]:
             return set(os.listdir(local_path(folder)))  # noqa: PTH208 — a set of names, not of paths
         except FileNotFoundError:
             return set()
-    with _translated(folder):
-        fs, name = _remote(folder)
+    with _remote(folder) as (fs, name):
         try:
             return {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(name, detail=False)}
         except FileNotFoundError:
@@ -167,7 +164,7 @@ def _list_local(root: str, folder: Path, prefix: str, *, deep: bool) -> Iterator
 
 
 def _list_remote(fs: Any, root: str, folder: str, prefix: str, *, deep: bool) -> Iterator[FileInfo]:
-    with _translated(root):
+    with drivers.translated(redact(root)):
         found = fs.ls(folder, detail=True)
     # A store may hold both an object and a folder of one name.
     entries = {(str(e["name"]).rstrip("/").rsplit("/", 1)[-1], e["type"] == "directory"): e for e in found}
@@ -188,10 +185,9 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
         with with_path(path), io.BufferedReader(local_reads.RegularFile(local_path(path)), 1 << 20) as stream:
             yield stream
         return
-    with _translated(path):
-        fs, name = _remote(path)
-        with fs.open(name, "rb", block_size=16 << 20, cache_type="readahead") as stream:
-            yield cast(BinaryIO, stream)
+    large = {"block_size": 16 << 20, "cache_type": "readahead"}
+    with _remote(path) as (fs, name), fs.open(name, "rb", **large) as stream:
+        yield cast(BinaryIO, stream)
 
 
 @contextlib.contextmanager
@@ -201,10 +197,8 @@ def open_seekable(path: str) -> Iterator[BinaryIO]:
         with with_path(path), local_reads.RegularFile(local_path(path)) as raw:
             yield cast(BinaryIO, raw)
         return
-    with _translated(path):
-        fs, name = _remote(path)
-        with fs.open(name, "rb", cache_type="none") as stream:
-            yield cast(BinaryIO, stream)
+    with _remote(path) as (fs, name), fs.open(name, "rb", cache_type="none") as stream:
+        yield cast(BinaryIO, stream)
 
 
 def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> bytes:
@@ -218,8 +212,7 @@ def read_bytes(path: str, offset: int = 0, num_bytes: int | None = None) -> byte
             raw.seek(offset)
             return raw.readall() if num_bytes is None else raw.read(num_bytes) or b""
     end = None if num_bytes is None else offset + num_bytes
-    with _translated(path):
-        fs, name = _remote(path)
+    with _remote(path) as (fs, name):
         return bytes(fs.cat_file(name, start=offset or None, end=end)) if end != offset else b""
 
 
@@ -241,8 +234,6 @@ def publish_bytes(path: str, data: bytes, *, replace: bool = False) -> bool:
     """Make `data` appear at `path`, whole or not at all.
 
     Args:
-        path: where to.
-        data: what.
         replace: whether a file there is replaced; otherwise it stays as it is (a twin was there first).
 
     Returns:
@@ -259,7 +250,6 @@ def publish_file(temp_path: str | Path, path: str, *, replace: bool = False) -> 
 
     Args:
         temp_path: the file, on the file system of `path` when that is local.
-        path: where to.
         replace: whether a file there is replaced; otherwise both stay as they are.
 
     Returns:
@@ -278,8 +268,8 @@ def publish_file(temp_path: str | Path, path: str, *, replace: bool = False) -> 
 def _put(path: str, put: Callable[[Any, str], object]) -> bool:
     """Whether a conditional put has put anything."""
     try:
-        with _translated(path):
-            put(*_remote(path))
+        with _remote(path) as (fs, name):
+            put(fs, name)
     except FileExistsError:
         return False
     return True
@@ -293,9 +283,9 @@ def link_or_copy(path: str, target: str) -> None:
         except OSError:  # another file system, or one without hard links
             publish_bytes(target, read_bytes(path))
         return
-    fs, name = _remote(target)
-    if not fs.exists(name):
-        fs.copy(_remote(path)[1], name)
+    with _remote(path) as (_, source), _remote(target) as (fs, name):
+        if not fs.exists(name):
+            fs.copy(source, name)
 
 
 def remove_file(path: str) -> None:
@@ -303,21 +293,17 @@ def remove_file(path: str) -> None:
     if is_local(path):
         local_path(path).unlink(missing_ok=True)
         return
-    with _translated(path), contextlib.suppress(FileNotFoundError):
-        fs, name = _remote(path)
+    with _remote(path) as (fs, name), contextlib.suppress(FileNotFoundError):
         fs.rm_file(name)
 
 
 def remove_tree(path: str) -> None:
     """Remove a folder and all below it; nothing where there is none."""
     if is_local(path):
-        import shutil
-
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(local_path(path))
         return
-    with _translated(path):
-        fs, name = _remote(path)
+    with _remote(path) as (fs, name):
         if fs.exists(name):
             fs.rm(name, recursive=True)
 

@@ -7,19 +7,19 @@ from typing import Any
 
 from curation import storage
 from curation.errors import IntegrityError, LvdError
+from curation.local_files import remove_temporaries
 from curation.packages import needing
-from curation.temporaries import remove_temporaries
 from pipelines.answers.made import made_of, save_made
 from pipelines.config.paths import absolute
 from pipelines.config.run_config import ExecutorConfig, RunConfig
 from pipelines.config.run_dir import read_manifest, save_config
+from pipelines.engine.around_ray import prepare_ray_environment, terminal_kept
 from pipelines.engine.heal import item_to_heal, set_aside
 from pipelines.engine.lock import lock
 from pipelines.engine.progress import Progress
-from pipelines.engine.ray_environment import prepare_ray_environment
 from pipelines.engine.row_notes import SCRATCH
 from pipelines.engine.runner import Executor, Runner, StepState, StopHereError
-from pipelines.engine.signals import stop_on_sigterm
+from pipelines.engine.signals import sigterm_held, stop_on_sigterm
 from pipelines.engine.step import IN_FLIGHT
 from pipelines.lvd import curate
 from pipelines.models.preflight import require_needed
@@ -153,8 +153,6 @@ def executor_for(config: ExecutorConfig, *, progress: Progress, logs: str) -> It
 
         yield LocalExecutor()
         return
-    from pipelines.engine.around_ray import sigterm_held, terminal_kept
-
     prepare_ray_environment()
     with terminal_kept(progress, logs), ExitStack() as closing:
         with needing("The executor `ray` needs Ray", install="Install ray[data], or use --executor local"):

@@ -50,12 +50,7 @@ class OtherFiles:
             self._count(key)
 
     def note(self, path: str, findings: Findings) -> None:
-        """Say how many there were, once.
-
-        Args:
-            path: of the source.
-            findings: the note is added here.
-        """
+        """Say how many there were, once."""
         for key in self._tables:
             if _plain(key) not in self._taken:
                 self._count(key)

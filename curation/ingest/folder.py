@@ -23,12 +23,6 @@ def folder_rows(
     a folder `a.d` between `a.bmp` and `a.txt`), they come once the last of them has been seen. So no more is
     held than one table and the samples that may still grow.
 
-    Args:
-        source: the folder.
-        max_rows: rows of a table, at least 1.
-        findings: what could not be listed, or was passed over, is added here.
-        run_dir: the run's own folder, which is left out; None: no run asks.
-
     Raises:
         SourceError: when the folder cannot be listed, or is empty.
     """

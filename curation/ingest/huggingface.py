@@ -15,6 +15,9 @@ from curation.ingest.sources import HuggingFaceSource
 from curation.ingest.walk import WalkRules, walk_source
 
 _MAX_JSON_BYTES = 16 << 20
+# Of what `save_to_disk` wrote: of several splits, or of one.
+_SPLITS, _STATE = "dataset_dict.json", "state.json"
+MARKS = (_SPLITS, _STATE, "dataset_info.json")  # a folder with one of them is a data set
 # How `datasets` tells splits by the names of files and folders: these words, between anything but letters.
 _WORDS = {
     "train": "train", "training": "train",
@@ -29,22 +32,17 @@ def list_huggingface(
 ) -> Iterator[storage.FileInfo]:
     """Stream the files of the split in order: Arrow files, parquet files, or the folders of an imagefolder.
 
-    Args:
-        source: the data set.
-        findings: what could not be listed, or was passed over, is added here.
-        run_dir: the run's own folder, which is left out; None: no run asks.
-
     Raises:
         SourceError: when there is nothing of this kind.
         ConfigError: when the split is not there, or several are and none is named.
     """
     storage.require_dir(source.path)
     names = storage.list_names(source.path)
-    if "dataset_dict.json" in names:
-        splits = _read_json(storage.join(source.path, "dataset_dict.json")).get("splits", [])
+    if _SPLITS in names:
+        splits = _read_json(storage.join(source.path, _SPLITS)).get("splits", [])
         split = choose_split(source, [str(name) for name in splits])
         yield from _saved(source, f"{_plain_name(split, source)}/")
-    elif "state.json" in names:
+    elif _STATE in names:
         yield from _saved(source, "")
     else:
         yield from _loose(source, findings, run_dir)
@@ -52,7 +50,7 @@ def list_huggingface(
 
 def _saved(source: HuggingFaceSource, folder: str) -> Iterator[storage.FileInfo]:
     """The Arrow files of a data set that `save_to_disk` wrote, in its order."""
-    state = _read_json(storage.join(source.path, f"{folder}state.json"))
+    state = _read_json(storage.join(source.path, f"{folder}{_STATE}"))
     if not folder and source.split and state.get("_split") not in (None, source.split):
         raise _no_split(source, [str(state["_split"])])
     for entry in state.get("_data_files", []):

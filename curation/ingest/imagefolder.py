@@ -49,34 +49,39 @@ def list_image_folders(
     hashes: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     metadata: dict[str, storage.FileInfo] = {}
-    used: dict[storage.FileInfo, None] = {}
     rules = WalkRules(source.links, run_dir=run_dir)
     for file in walk_source(root, rules, findings=Findings()):
         folder, _, name = file.key.rpartition("/")
-        if name in METADATA and not may_accompany(file, root, source.links):
-            detail = (
-                "metadata that a link brings from out of the source's folder are left out (links.sidecars)"
-            )
-            findings.notes.append(Problem(as_text(file.path), "link_outside", detail))
-        elif name in METADATA and (first := metadata.setdefault(folder, file)) is not file:
-            detail = f"left out: {first.key.rpartition('/')[2]} lies beside it, and is read"
-            findings.notes.append(Problem(file.path, "other_metadata", detail))
-        elif name in METADATA:
-            continue
+        if name in METADATA:
+            _take_metadata(file, metadata, source, findings)
         elif is_image_name(name):
             _take(hashes.setdefault(folder, hashlib.sha256()), file)
             sizes[folder] = sizes.get(folder, 0) + file.num_bytes
-    found = []
+    found, used = [], dict[storage.FileInfo, None]()
     for folder in sorted(hashes, key=lambda name: name.split("/")):
         beside = next((metadata[above] for above in _upwards(folder) if above in metadata), None)
         if beside is not None:
             used[beside] = None
-        version = _version(hashes[folder], beside)
         path = storage.join(root, folder) if folder else root
-        found.append(storage.FileInfo(path, f"{folder}/", sizes[folder], version))
+        found.append(storage.FileInfo(path, f"{folder}/", sizes[folder], _version(hashes[folder], beside)))
     for file in used:
         note_lost_folders(file, hashes.keys(), findings)
     return found
+
+
+def _take_metadata(
+    file: storage.FileInfo,
+    metadata: dict[str, storage.FileInfo],
+    source: HuggingFaceSource,
+    findings: Findings,
+) -> None:
+    """Add a metadata file to those of folders, if it may be read."""
+    if not may_accompany(file, source.path, source.links):
+        detail = "metadata that a link brings from out of the source's folder are left out (links.sidecars)"
+        findings.notes.append(Problem(as_text(file.path), "link_outside", detail))
+    elif (first := metadata.setdefault(file.key.rpartition("/")[0], file)) is not file:
+        detail = f"left out: {first.key.rpartition('/')[2]} lies beside it, and is read"
+        findings.notes.append(Problem(file.path, "other_metadata", detail))
 
 
 def folder_version(source: HuggingFaceSource, folder: storage.FileInfo) -> str:
@@ -136,8 +141,6 @@ def imagefolder_images(
 
     Args:
         folder: as `list_image_folders` has it.
-        source: what it belongs to.
-        findings: what could not be read, or is left out of the metadata, is added here.
 
     Raises:
         ConfigError: when no row of the metadata has a `file_name`.

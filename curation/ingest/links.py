@@ -2,16 +2,14 @@
 
 import os
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from curation import local_reads, storage
 from curation.errors import ConfigError
 
 
-class LinkConfig(BaseModel):
+class LinkConfig(BaseModel, frozen=True, extra="forbid"):
     """Where symbolic links in a source's folder may lead; what is not followed is told."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     within: str | None = Field(
         None, description="folder that links may not leave, the source's own or one above; null: anywhere"
@@ -58,11 +56,6 @@ def may_accompany(file: storage.FileInfo, root: str, links: LinkConfig) -> bool:
     """Whether a file may put its content beside images: none that a link fetches from elsewhere.
 
     The link may be the file, or a folder that it lies in.
-
-    Args:
-        file: in a source's folder.
-        root: that folder.
-        links: where links may lead.
     """
     if not storage.is_local(file.path):
         return True

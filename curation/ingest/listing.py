@@ -1,7 +1,6 @@
 """A source becomes parts: the units of work, resume and retry."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -10,34 +9,21 @@ from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.folder import folder_rows
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.rows import rows_table
+from curation.ingest.rows import FoundRows, rows_table
 from curation.ingest.source_files import list_units, named_in_utf8
 from curation.ingest.sources import FolderSource, Source, TarSource
-from curation.ingest.staging import StagedUnit
-from curation.ingest.tars.tar_index import TarIndex, index_tar
+from curation.ingest.tars.tar_index import index_tar
 
-IndexTar = Callable[[storage.FileInfo], TarIndex]
-MapUnits = Callable[[IndexTar, Iterable[storage.FileInfo]], Iterable[TarIndex]]
-
-
-@dataclass(frozen=True, slots=True)
-class ListedPart:
-    """Rows of one source, and what came to light while they were listed."""
-
-    table: pa.Table  # schema.IMAGES
-    problems: list[Problem]  # not read: the run ends degraded and names them
-    notes: list[Problem]  # odd, but nothing is missing
+IndexTar = Callable[[storage.FileInfo], FoundRows]
+MapUnits = Callable[[IndexTar, Iterable[storage.FileInfo]], Iterable[FoundRows]]
 
 
 def list_parts(
     source: Source, *, part_rows: int, run_dir: str | None = None, map_units: MapUnits = map
-) -> Iterator[ListedPart]:
+) -> Iterator[FoundRows]:
     """Stream a source as parts of `part_rows` rows, in key order; the last part may be smaller.
 
     Args:
-        source: the source.
-        part_rows: rows of a part, at least 1.
-        run_dir: the run's own folder, which is left out; None: no run asks.
         map_units: applies a picklable function to every tar and gives the results in order; `map`, or an
             executor's, which lets tars be indexed side by side. Folders do not use it.
 
@@ -57,7 +43,7 @@ def list_parts(
             files = named_in_utf8(list_units(source, found, run_dir=run_dir), found)
             yield from cut_parts(map_units(partial(index_tar, source=source), files), part_rows)
             if found.problems or found.notes:
-                yield ListedPart(rows_table([]), found.problems, found.notes)
+                yield FoundRows(rows_table([]), found.problems, found.notes)
         case _:
             raise ConfigError(
                 f"Sources of kind {source.kind!r} have no byte ranges to list",
@@ -66,23 +52,18 @@ def list_parts(
             )
 
 
-def _folder_parts(source: FolderSource, part_rows: int, run_dir: str | None) -> Iterator[ListedPart]:
+def _folder_parts(source: FolderSource, part_rows: int, run_dir: str | None) -> Iterator[FoundRows]:
     findings = Findings()
     for table in folder_rows(source, part_rows, findings, run_dir=run_dir):
-        yield ListedPart(table, findings.problems[:], findings.notes[:])
+        yield FoundRows(table, findings.problems[:], findings.notes[:])
         findings.problems.clear()
         findings.notes.clear()
     if findings.problems or findings.notes:
-        yield ListedPart(rows_table([]), findings.problems, findings.notes)
+        yield FoundRows(rows_table([]), findings.problems, findings.notes)
 
 
-def cut_parts(indexes: Iterable[TarIndex | StagedUnit], part_rows: int) -> Iterator[ListedPart]:
-    """Fill parts from the units in turn: a part may hold many small ones, a large unit many parts.
-
-    Args:
-        indexes: what the units of a source hold, in order.
-        part_rows: rows of a part, at least 1.
-    """
+def cut_parts(indexes: Iterable[FoundRows], part_rows: int) -> Iterator[FoundRows]:
+    """Fill parts from the units in turn: a part may hold many small ones, a large unit many parts."""
     held: list[pa.Table] = []
     problems: list[Problem] = []
     notes: list[Problem] = []
@@ -95,9 +76,9 @@ def cut_parts(indexes: Iterable[TarIndex | StagedUnit], part_rows: int) -> Itera
         rows = pa.concat_tables(held)
         num_whole = len(rows) // part_rows * part_rows
         for start in range(0, num_whole, part_rows):
-            yield ListedPart(rows.slice(start, part_rows).combine_chunks(), problems, notes)
+            yield FoundRows(rows.slice(start, part_rows).combine_chunks(), problems, notes)
             problems, notes = [], []
         held = [rows.slice(num_whole)]
     rest = pa.concat_tables(held) if held else None
     if rest is not None and (len(rest) or problems or notes):
-        yield ListedPart(rest.combine_chunks(), problems, notes)
+        yield FoundRows(rest.combine_chunks(), problems, notes)

@@ -77,6 +77,19 @@ class Problem:
         object.__setattr__(self, "detail", redact(self.detail))
 
 
+@dataclass(slots=True)
+class Tally:
+    """How many of something there were, and what is said of the first."""
+
+    num: int = 0
+    first: str = ""
+
+    def add(self, told: str = "") -> None:
+        """One more."""
+        self.first = self.first if self.num else told
+        self.num += 1
+
+
 def finding_line(found: Mapping[str, Any]) -> str:
     """A finding, as receipts and the manifest keep it, in a line for people."""
     where = found.get("path") or found.get("pool")
@@ -86,7 +99,7 @@ def finding_line(found: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What came to light while a unit was read; whoever reads it adds to the lists."""
+    """What came to light while a unit was read; who reads it adds to the lists, and gives what there is."""
 
     problems: list[Problem] = field(default_factory=list)  # not read: the run ends degraded and names them
     notes: list[Problem] = field(default_factory=list)  # odd, but nothing is missing

@@ -2,11 +2,14 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 import pyarrow as pa
 
 from curation.errors import SourceError
 from curation.schema import IMAGES
+
+Fresh = dict[bytes, tuple[int, int]]  # digest of a key → which of the held tables, and row there
 
 
 def merge_listing(old: Sequence[pa.Table], new: Iterable[pa.Table], *, part_rows: int) -> Iterator[pa.Table]:
@@ -29,7 +32,23 @@ def merge_listing(old: Sequence[pa.Table], new: Iterable[pa.Table], *, part_rows
         SourceError: when two rows of the new listing have one key: one would take the other's place.
     """
     unseen = {digest for part in old for _, digest in _row_digests(part)}
-    fresh: dict[bytes, tuple[int, int]] = {}  # key's digest -> (held table, row)
+    fresh, held = _fresh_rows(new, unseen)
+    for part in old:
+        merged = _merge_part(part, unseen, fresh, held)
+        if len(merged):
+            yield merged
+    if not fresh:
+        return
+    # What is left of `fresh` (insertion order is listing order) has keys that the saved listing lacks.
+    offsets = [0, *accumulate(map(len, held))]
+    added = pa.concat_tables(held).take([offsets[table] + row for table, row in fresh.values()])
+    for start in range(0, len(added), part_rows):
+        yield added.slice(start, part_rows).combine_chunks()
+
+
+def _fresh_rows(new: Iterable[pa.Table], unseen: set[bytes]) -> tuple[Fresh, list[pa.Table]]:
+    """The rows that are new or changed, and where they are held; those that are not leave `unseen`."""
+    fresh: Fresh = {}
     held: list[pa.Table] = []
     for table in new:
         rows: list[int] = []
@@ -43,24 +62,10 @@ def merge_listing(old: Sequence[pa.Table], new: Iterable[pa.Table], *, part_rows
                 rows.append(row)
         if rows:
             held.append(table.take(rows))
-    for part in old:
-        merged = _merge_part(part, unseen, fresh, held)
-        if len(merged):
-            yield merged
-    if not fresh:
-        return
-    # What is left of `fresh` (insertion order is listing order) has keys that the saved listing lacks.
-    offsets = [0]
-    for table in held:
-        offsets.append(offsets[-1] + len(table))
-    added = pa.concat_tables(held).take([offsets[table] + row for table, row in fresh.values()])
-    for start in range(0, len(added), part_rows):
-        yield added.slice(start, part_rows).combine_chunks()
+    return fresh, held
 
 
-def _merge_part(
-    part: pa.Table, unseen: set[bytes], fresh: dict[bytes, tuple[int, int]], held: list[pa.Table]
-) -> pa.Table:
+def _merge_part(part: pa.Table, unseen: set[bytes], fresh: Fresh, held: list[pa.Table]) -> pa.Table:
     """The part, or a new one where a row has changed or vanished; takes what it uses out of `fresh`."""
     pieces: list[pa.Table] = []
     start = 0

@@ -3,11 +3,13 @@
 import errno
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from curation import storage
+from curation.ingest.problems import Problem
 from curation.ingest.sidecars import Sidecar
 from curation.outages import RestingError
 from curation.ranges import RangeReader
@@ -32,6 +34,16 @@ class ImageRow(NamedTuple):
     version: str
     sidecars: list[Sidecar]
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRows:
+    """Rows of a part, a tar or a unit, and what came to light while they were read."""
+
+    table: pa.Table  # schema.IMAGES
+    problems: list[Problem]  # not read: the run ends degraded and names them
+    notes: list[Problem]  # odd, but nothing is missing
+    num_again: int = 0  # rows that may succeed when they are asked for again
 
 
 def rows_table(rows: Sequence[ImageRow]) -> pa.Table:
@@ -73,7 +85,6 @@ def read_sample(
     """The bytes of an image; a read that fails is tried again.
 
     Args:
-        reader: reads the range.
         row: a row of `schema.IMAGES` whose `reason` is null.
         waits_s: what to wait before each further try.
 
@@ -89,8 +100,6 @@ def read_sidecars(
     """The bytes of an image's sidecars, by their names within the sample; ingest has capped their sizes.
 
     Args:
-        reader: reads the ranges.
-        row: a row of `schema.IMAGES`.
         lost: files of those that cannot be read, and why, are added here: they cost the image nothing.
 
     Raises:

@@ -95,10 +95,6 @@ def pair_sidecars(files: Sequence[StoredFile], rule: SidecarRule) -> SidecarGrou
     A sidecar goes to the image with the longest stem that it begins with, and to each of them where images
     share that stem (`a.jpg` and `a.png` both take `a.json`).
 
-    Args:
-        files: files of one `sample_key`.
-        rule: what may be a sidecar.
-
     Returns:
         The images, their sidecars and the rest, each in the order of `files`.
     """
@@ -134,11 +130,6 @@ def limit_sidecars(
 ) -> tuple[list[Sidecar], list[StoredFile]]:
     """What images of one stem may have of their sidecars: in the order of names, each that still fits.
 
-    Args:
-        sidecars: of the stem.
-        rule: has the cap of one.
-        num_images: that take them all.
-
     Returns:
         Those that stay, and the files of the others, both in the order given.
     """
@@ -154,13 +145,7 @@ def limit_sidecars(
 
 
 def left_out_note(path: str, left_out: Sequence[StoredFile], rule: SidecarRule) -> Problem:
-    """The note on sidecars beyond what an image may have.
-
-    Args:
-        path: of the source's file, or of the first of them.
-        left_out: at least one.
-        rule: has the cap of one.
-    """
+    """The note on sidecars beyond what an image may have."""
     detail = (
         f"{len(left_out)} sidecars are left out, the first {left_out[0].name[:200]!a}: those of one "
         f"image may be {MAX_SIDECARS} and {_MAX_TIMES_ONE * rule.max_bytes} bytes, images of a stem together"

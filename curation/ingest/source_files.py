@@ -29,11 +29,6 @@ def list_units(
     what commonly lies there (`beside.py`). Numbers that a set of files lacks are noted. A file that the path
     names as it stands is taken whatever its extension.
 
-    Args:
-        source: the source.
-        findings: what could not be listed, or was passed over, is added here.
-        run_dir: the run's own folder, which is left out; None: no run asks.
-
     Raises:
         SourceError: when there is nothing at the path, or nothing of this kind in it.
         ConfigError: for a path that cannot be meant, or lies out of where links may lead.

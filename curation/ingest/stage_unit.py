@@ -8,16 +8,17 @@ import pyarrow as pa
 from curation import storage
 from curation.ingest.imagefolder import folder_version, imagefolder_images
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.rows import rows_table
+from curation.ingest.rows import FoundRows, rows_table
 from curation.ingest.sources import (
     FolderSource,
     HuggingFaceSource,
     ParquetSource,
     Source,
     TarSource,
+    UrlSource,
     WarcSource,
 )
-from curation.ingest.staging import Place, StagedImage, StagedUnit, stage_images
+from curation.ingest.staging import Place, StagedImage, stage_images
 from curation.ingest.tables.arrow_images import arrow_images
 from curation.ingest.tables.parquet_images import parquet_images
 from curation.ingest.tars.unpack import unpack_tar
@@ -31,24 +32,21 @@ from curation.ingest.web.stage_urls import (
     listed_images,
     opt_out_settings,
 )
-from curation.ingest.web.url_source import UrlSource
 from curation.ingest.web.warc_images import warc_images
 
 
-def stage_unit(source: Source, unit: Unit, place: Place, *, before: pa.Table | None) -> StagedUnit:
+def stage_unit(source: Source, unit: Unit, place: Place, *, before: pa.Table | None) -> FoundRows:
     """Write a unit's images into tars, and say where each lies.
 
     Args:
-        source: what the unit belongs to.
         unit: what to read; a file that is no longer the one that was listed is not read.
-        place: where to.
         before: what the unit gave when it was last asked, where that is why it is asked again.
 
     Raises:
         ConfigError: when the unit is not what the source's settings say.
     """
     if problem := _changed(source, unit):
-        return StagedUnit(rows_table([]), [problem], [], count_again([problem]))
+        return FoundRows(rows_table([]), [problem], [], count_again([problem]))
     file, findings = unit.file, Findings()
     images: Iterator[StagedImage]
     match source:
@@ -72,7 +70,7 @@ def stage_unit(source: Source, unit: Unit, place: Place, *, before: pa.Table | N
         case ParquetSource() | HuggingFaceSource():
             images = parquet_images(file, source, first=unit.first, stop=unit.stop, findings=findings)
     table = stage_images(images, place, version=file.version, max_image_bytes=source.max_image_bytes)
-    return StagedUnit(table, findings.problems, findings.notes, count_again(findings.problems))
+    return FoundRows(table, findings.problems, findings.notes, count_again(findings.problems))
 
 
 def _fetched(
@@ -83,13 +81,13 @@ def _fetched(
     *,
     before: pa.Table | None,
     findings: Findings,
-) -> StagedUnit:
+) -> FoundRows:
     """What is fetched from the web; a row that failed may be asked for again."""
     fetched = fetch_images(images, source.download, place, before=before)
     limit = source.download.max_image_bytes
     table = stage_images(fetched, place, version=unit.file.version, max_image_bytes=limit)
     num_again = count_again(findings.problems) + count_failed(table)
-    return StagedUnit(table, findings.problems, findings.notes, num_again)
+    return FoundRows(table, findings.problems, findings.notes, num_again)
 
 
 def staged_settings(source: Source) -> dict[str, Any]:

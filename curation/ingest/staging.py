@@ -5,17 +5,16 @@ a member for each image and each sidecar, and into rows of `schema.IMAGES` that 
 is then relative to the run directory; ingest puts that in front. Equal images give equal tars.
 """
 
-import io
-import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 
-from curation.ingest.problems import Problem
 from curation.ingest.rows import ImageRow, as_text, rows_table
 from curation.ingest.sidecars import Sidecar, StoredFile
+from curation.tar_headers import BLOCK_BYTES, padded, tar_bytes, tar_header
 
 # A tar is closed at this size (bytes): small enough to fetch, large enough to be few.
 MAX_TAR_BYTES = 1 << 30
@@ -35,16 +34,6 @@ class StagedImage:
     reason: str | None = None
     sidecars: Mapping[str, bytes] = field(default_factory=dict)  # name within the sample → bytes
     version: str | None = None  # of the file with the bytes; None: as of the unit
-
-
-@dataclass(frozen=True, slots=True)
-class StagedUnit:
-    """What a unit gave; paths of its rows are relative to the run directory."""
-
-    table: pa.Table  # schema.IMAGES
-    problems: list[Problem]  # not read: the run ends degraded and names them
-    notes: list[Problem]  # odd, but nothing is missing
-    num_again: int = 0  # rows that may succeed when they are asked for again
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +58,6 @@ def stage_images(
     Args:
         images: in the order of the rows to be; a row that was staged before (an `ImageRow`) is taken as it
             is. Each is let go once it is written.
-        place: where to.
         version: of the file that the images come from.
         max_image_bytes: a larger image is not kept; its row says `file_too_large`.
         max_tar_bytes: a tar is closed before it would be larger, unless a single sample is.
@@ -84,26 +72,28 @@ def stage_images(
                 place.tell(number)
             if isinstance(image, ImageRow):
                 rows.append(image)
-                continue
-            data, reason = image.data, image.reason
-            num_bytes = data.num_bytes if isinstance(data, StoredFile) else len(data or b"")
-            if num_bytes > max_image_bytes:
-                data, reason = None, "file_too_large"
-            assert (data is None) == (reason is not None), f"{image.key}: bytes or a reason, and not both"
-            stored, sidecars = tars.write(f"{number:08d}", image.key, data, image.sidecars)
-            rows.append(
-                ImageRow(
-                    key=image.key,
-                    uri=image.uri,
-                    path=stored.path,
-                    offset=stored.offset,
-                    num_bytes=stored.num_bytes,
-                    version=image.version or version,
-                    sidecars=sidecars,
-                    reason=reason,
-                )
-            )
+            else:
+                rows.append(_staged(image, number, tars, version=version, max_bytes=max_image_bytes))
     return rows_table(rows)
+
+
+def _staged(image: StagedImage, number: int, tars: "_Tars", *, version: str, max_bytes: int) -> ImageRow:
+    data, reason = image.data, image.reason
+    num_bytes = data.num_bytes if isinstance(data, StoredFile) else len(data or b"")
+    if num_bytes > max_bytes:
+        data, reason = None, "file_too_large"
+    assert (data is None) == (reason is not None), f"{image.key}: bytes or a reason, and not both"
+    stored, sidecars = tars.write(f"{number:08d}", image.key, data, image.sidecars)
+    return ImageRow(
+        key=image.key,
+        uri=image.uri,
+        path=stored.path,
+        offset=stored.offset,
+        num_bytes=stored.num_bytes,
+        version=image.version or version,
+        sidecars=sidecars,
+        reason=reason,
+    )
 
 
 class _Tars:
@@ -111,7 +101,7 @@ class _Tars:
 
     def __init__(self, place: Place, max_bytes: int) -> None:
         self._place, self._max_bytes = place, max_bytes
-        self._tar: tarfile.TarFile | None = None
+        self._tar: BinaryIO | None = None
         self._num_tars = 0
 
     def __enter__(self) -> "_Tars":
@@ -122,7 +112,8 @@ class _Tars:
 
     def _close(self) -> None:
         if self._tar is not None:
-            self._tar.close()
+            with self._tar as tar:
+                tar.write(bytes(tar_bytes(tar.tell()) - tar.tell()))
             self._tar = None
 
     def write(
@@ -134,7 +125,7 @@ class _Tars:
             (f"{number}.{i}.{_extension(name)}", content)
             for i, (name, content) in enumerate(sorted(sidecars.items()))
         ]
-        tar = self._tar_for(sum(2 * tarfile.BLOCKSIZE + len(content) for _, content in members))
+        tar = self._tar_for(sum(2 * BLOCK_BYTES + len(content) for _, content in members))
         path = f"{self._place.folder}/{self._num_tars - 1:06d}.tar"
         stored = [_add(tar, name, content, path) for name, content in members]
         match data:
@@ -146,23 +137,21 @@ class _Tars:
                 image = StoredFile(number, path, 0, 0)
         return image, list(zip(sorted(sidecars), stored, strict=True))
 
-    def _tar_for(self, num_bytes: int) -> tarfile.TarFile:
-        if self._tar is not None and self._tar.offset and self._tar.offset + num_bytes > self._max_bytes:
+    def _tar_for(self, num_bytes: int) -> BinaryIO:
+        if self._tar is not None and self._tar.tell() and self._tar.tell() + num_bytes > self._max_bytes:
             self._close()
         if self._tar is None:
-            path = self._place.out / f"{self._num_tars:06d}.tar"
-            self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 — closed by _close
+            self._tar = (self._place.out / f"{self._num_tars:06d}.tar").open("wb")
             self._num_tars += 1
         return self._tar
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes, path: str) -> StoredFile:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
-    tar.getmembers().clear()  # tarfile keeps every header that it has written
-    padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    return StoredFile(name, path, tar.offset - padded, len(data))
+def _add(tar: BinaryIO, name: str, data: bytes, path: str) -> StoredFile:
+    tar.write(tar_header(name, len(data)))
+    offset = tar.tell()
+    tar.write(data)
+    tar.write(bytes(padded(len(data)) - len(data)))
+    return StoredFile(name, path, offset, len(data))
 
 
 def _extension(name: str) -> str:

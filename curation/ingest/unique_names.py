@@ -5,7 +5,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from curation.ingest.problems import Problem
-from curation.ingest.staging import StagedUnit
+from curation.ingest.rows import FoundRows
 from curation.schema import IMAGES
 
 
@@ -35,13 +35,12 @@ def repeated_keys_note(path: str, num_repeated: int) -> Problem:
     return Problem(path, "duplicate_name", detail)
 
 
-def with_unique_keys(unit: StagedUnit, names: UniqueNames, *, path: str) -> StagedUnit:
+def with_unique_keys(unit: FoundRows, names: UniqueNames, *, path: str) -> FoundRows:
     """The unit, its rows under keys that no other has; what a source is cut into changes none of them.
 
     Args:
         unit: what a unit gave; the units of a source come in order.
         names: that its rows, and those of the units before it, have.
-        path: of its file, for the note that keys come again.
     """
     num_before = names.num_repeated
     keys = pa.array([names.take(key) for key in unit.table["key"].to_pylist()], IMAGES.field("key").type)

@@ -1,7 +1,7 @@
 """What a source is staged by: its files, and ranges of rows where a file is large."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
@@ -16,10 +16,10 @@ from curation.ingest.sources import (
     ParquetSource,
     Source,
     TarSource,
+    UrlSource,
 )
 from curation.ingest.tables.parquet_images import cut_parquet
 from curation.ingest.web.url_lists import cut_list
-from curation.ingest.web.url_source import UrlSource
 
 # What is lost when a worker dies, and what one worker writes at a time: files above are cut (bytes).
 UNIT_BYTES = 512 << 20
@@ -62,11 +62,6 @@ def cut_units(
 ) -> Iterator[Unit]:
     """Stream the units of a source, in the order of its rows.
 
-    Args:
-        source: the source.
-        findings: what could not be listed, or was passed over, is added here.
-        run_dir: the run's own folder, which is left out; None: no run asks.
-
     Raises:
         SourceError: when there is nothing at the path, or nothing of this kind in it.
         ConfigError: for a path that cannot be meant.
@@ -91,17 +86,13 @@ def is_parquet(file: storage.FileInfo) -> bool:
 
 def units_table(units: Iterable[Unit]) -> pa.Table:
     """The units as a table of `UNITS`."""
-    rows = [
-        (u.file.path, u.file.key, u.file.num_bytes, u.file.version, u.first, u.stop, u.offset) for u in units
-    ]
-    columns = zip(*rows, strict=True) if rows else [[] for _ in UNITS]
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, UNITS, strict=True)], schema=UNITS)
+    rows = [{**asdict(u.file), "first": u.first, "stop": u.stop, "offset": u.offset} for u in units]
+    return pa.Table.from_pylist(rows, schema=UNITS)
 
 
 def read_units(table: pa.Table) -> list[Unit]:
     """The units of a table of `UNITS`."""
-    units = []
-    for row in table.to_pylist():
-        file = storage.FileInfo(row["path"], row["key"], row["num_bytes"], row["version"])
-        units.append(Unit(file, row["first"], row["stop"], row["offset"]))
-    return units
+    return [
+        Unit(storage.FileInfo(path, key, num_bytes, version), *rows)
+        for path, key, num_bytes, version, *rows in zip(*table.to_pydict().values(), strict=True)
+    ]

@@ -80,11 +80,6 @@ class WalkRules:
 def walk_source(root: str, rules: WalkRules, *, findings: Findings) -> Iterator[storage.FileInfo]:
     """Stream the files of a source's folder in key order: depth first, the names of a folder sorted.
 
-    Args:
-        root: local path or URL.
-        rules: what is followed.
-        findings: what is passed over is added here, each kind once a folder.
-
     Raises:
         OSError: when the folder itself cannot be listed.
         ConfigError: when the folder lies outside of where links may lead, or is the run's own.

@@ -19,10 +19,6 @@ def refuse_avif(data: bytes, *, max_pixels: int) -> tuple[str, str] | None:
     libavif checks a frame against its container when it is decoded, and memory taken: a file of 3 kB that
     calls itself 64 x 64 px took 520 MB. So sequence headers are read here, of every item and track.
 
-    Args:
-        data: the file, whole.
-        max_pixels: of a picture.
-
     Returns:
         A reason and what is wrong, in words; or None, also where the container cannot be read.
     """

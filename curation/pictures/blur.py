@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFilter, JpegImagePlugin
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 # The rim of the blurred ellipse fades over this share of the face's longer side, so that no edge is learnt.
 RIM_SHARE = 0.05
@@ -23,10 +23,8 @@ WRITTEN_AS: Mapping[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-class BlurConfig(BaseModel):
+class BlurConfig(BaseModel, frozen=True, extra="forbid"):
     """How faces are made unrecognisable."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     strength: float = Field(
         0.15,
@@ -53,7 +51,6 @@ def blur_faces(
     Args:
         pixels: RGB, 0–255, upright.
         boxes: left, top, width and height (px) of every face in this picture.
-        config: strength and reach.
 
     Source: arXiv:2304.07193, §3 (identifiable faces are blurred); the form follows arXiv:2103.06191, §4:
         boxes enlarged, a Gaussian in proportion to the face, a mask that fades.
@@ -92,7 +89,6 @@ def encode_like(
     write the like, or cannot even open what was decoded, a JPEG has `quality`, and all else becomes a PNG.
 
     Args:
-        original: the file that the pixels were decoded from.
         pixels: RGB, 0–255, upright.
         file_format: of the original, as Pillow names it.
         quality: 1–100, for formats that lose something and do not tell how much they did.

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from curation.errors import is_no_memory
-from curation.pictures import deep, formats, jpeg, webp
+from curation.pictures import deep, formats, jpeg
 from curation.pictures.av1 import refuse_avif
 from curation.pictures.colour import orientation_of, to_rgb, turn_upright
-from curation.pictures.costs import refuse_bmp, refuse_png
+from curation.pictures.costs import refuse_bmp, refuse_png, webp_size
 from curation.pictures.frames import first_that_shows
 from curation.pictures.remarks import overheard, remark
 from curation.pictures.tiff import refuse_tiff, without_thumbnails
@@ -21,10 +21,8 @@ from curation.pictures.tiff import refuse_tiff, without_thumbnails
 _HELD_BYTES = 16
 
 
-class DecodeConfig(BaseModel):
+class DecodeConfig(BaseModel, frozen=True, extra="forbid"):
     """What a file may cost before it is refused unread."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_file_bytes: int = Field(50_000_000, gt=0, description="largest file that is decoded, bytes")
     max_pixels: int = Field(
@@ -64,10 +62,8 @@ def decode(data: bytes, *, need_side_px: int, config: DecodeConfig) -> Decoded:
     decoders release the GIL.
 
     Args:
-        data: the file, whole.
         need_side_px: short side that the caller will use, px; a larger JPEG may be decoded at 1/2, 1/4 or 1/8
             of its size, never below this.
-        config: the caps.
 
     Returns:
         The picture, or a reason. Bad data never raises.
@@ -205,7 +201,7 @@ def _open_and_load(data: bytes, claimed: str | None, *, heard: list[str], config
 
 def _has_room(data: bytes, claimed: str | None, size: tuple[int, int], *, max_pixels: int) -> bool:
     """Whether memory for a picture could be had: of one without it, libwebp says that it cannot be read."""
-    width, height = webp.size_of(data) if claimed == "WEBP" else size
+    width, height = webp_size(data) if claimed == "WEBP" else size
     try:
         np.empty(_HELD_BYTES * min(width * height, max_pixels), np.uint8)  # is not touched
     except MemoryError:

@@ -37,8 +37,6 @@ def to_rgb_of_both_bytes(image: Image.Image, data: bytes, *, formats: tuple[str,
 
     Args:
         image: loaded, and deep.
-        data: its file.
-        formats: that Pillow may open.
 
     Returns:
         Pixels and warnings; None where the high bytes tell enough: not where one colour stands for clear.

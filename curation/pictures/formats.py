@@ -5,96 +5,73 @@ import zlib
 
 ALLOWED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
-# What a file says that it is, by its first bytes (offset, bytes). The first that fits counts.
-SIGNATURES: tuple[tuple[str, int, bytes], ...] = (
-    ("JPEG", 0, b"\xff\xd8"),
-    ("PNG", 0, b"\x89PNG\r\n"),
-    ("WEBP", 8, b"WEBP"),
-    ("GIF", 0, b"GIF8"),
-    ("RAW", 8, b"CR\x02"),  # Canon's, in a TIFF's clothes
-    ("TIFF", 0, b"II*\0"),
-    ("TIFF", 0, b"MM\0*"),
-    ("TIFF", 0, b"II\0*"),  # these two stand in no book, but Pillow reads them
-    ("TIFF", 0, b"MM*\0"),
-    ("TIFF", 0, b"II+\0"),
-    ("TIFF", 0, b"MM\0+"),
-    ("AVIF", 4, b"ftypavif"),
-    ("AVIF", 4, b"ftypavis"),
-    ("HEIF", 4, b"ftyphe"),
-    ("HEIF", 4, b"ftypmif"),
-    ("HEIF", 4, b"ftypmsf1"),
-    ("HEIF", 4, b"ftypmiaf"),
-    ("RAW", 4, b"ftypcrx "),
-    ("MP4", 4, b"ftyp"),
-    ("JXL", 0, b"\xff\x0a"),
-    ("JXL", 4, b"JXL \r\n\x87\n"),
-    ("JPEG2000", 4, b"jP  \r\n\x87\n"),
-    ("JPEG2000", 0, b"\xff\x4f\xff\x51"),
-    ("JXR", 0, b"II\xbc"),
-    ("QOI", 0, b"qoif"),
-    ("PSD", 0, b"8BPS"),
-    ("XCF", 0, b"gimp xcf"),
-    ("PSP", 0, b"Paint Shop Pro Image"),
-    ("EPS", 0, b"%!PS"),
-    ("EPS", 0, b"\xc5\xd0\xd3\xc6"),
-    ("ICNS", 0, b"icns"),
-    ("DDS", 0, b"DDS "),
-    ("KTX", 0, b"\xabKTX "),
-    ("BLP", 0, b"BLP1"),
-    ("BLP", 0, b"BLP2"),
-    ("EXR", 0, b"\x76\x2f\x31\x01"),
-    ("HDR", 0, b"#?RADIANCE"),
-    ("HDR", 0, b"#?RGBE"),
-    ("FITS", 0, b"SIMPLE  ="),
-    ("DICOM", 128, b"DICM"),
-    ("SGI", 0, b"\x01\xda\0\1"),
-    ("SGI", 0, b"\x01\xda\0\2"),
-    ("SGI", 0, b"\x01\xda\1\1"),
-    ("SGI", 0, b"\x01\xda\1\2"),
-    ("SUN", 0, b"\x59\xa6\x6a\x95"),
-    ("MNG", 0, b"\x8aMNG\r\n"),
-    ("JNG", 0, b"\x8bJNG\r\n"),
-    ("BPG", 0, b"BPG\xfb"),
-    ("FLIF", 0, b"FLIF"),
-    ("DPX", 0, b"SDPX"),
-    ("DPX", 0, b"XPDS"),
-    ("CINEON", 0, b"\x80\x2a\x5f\xd7"),
-    ("FARBFELD", 0, b"farbfeld"),
-    ("DJVU", 0, b"AT&TFORM"),
-    ("ILBM", 8, b"ILBM"),
-    ("ILBM", 8, b"PBM "),
-    ("WMF", 0, b"\xd7\xcd\xc6\x9a"),
-    ("EMF", 40, b" EMF"),
-    ("XPM", 0, b"/* XPM */"),
-    ("MSP", 0, b"DanM"),
-    ("MSP", 0, b"LinS"),
-    ("DCX", 0, b"\xb1\x68\xde\x3a"),
-    ("PICT", 522, b"\0\x11\x02\xff"),  # behind 512 bytes of any kind, its size and its frame
-    ("PCD", 2048, b"PCD_IPI"),
-    ("PCD", 0, b"PCD_OPA"),
-    ("PVR", 0, b"PVR\x03"),
-    ("PVR", 0, b"\x03RVP"),
-    ("PVR", 44, b"PVR!"),
-    ("VTF", 0, b"VTF\0"),
-    ("ASTC", 0, b"\x13\xab\xa1\x5c"),
-    ("JBIG2", 0, b"\x97JB2\r\n\x1a\n"),
-    ("MIFF", 0, b"id=ImageMagick"),
-    ("ANI", 8, b"ACON"),
-    ("GBR", 20, b"GIMP"),  # brushes and patterns
-    ("GBR", 20, b"GPAT"),
-    ("MRSID", 0, b"msid"),
-    ("JXS", 0, b"\xff\x10\xff\x50"),
-    ("NRRD", 0, b"NRRD000"),
-    ("ORA", 30, b"mimetypeimage/openraster"),
-    ("KRA", 30, b"mimetypeapplication/x-krita"),
-    ("RAW", 0, b"IIRO"),  # Olympus
-    ("RAW", 0, b"IIRS"),
-    ("RAW", 0, b"MMOR"),
-    ("RAW", 0, b"IIU\0"),  # Panasonic
-    ("RAW", 0, b"FUJIFILMCCD-RAW"),
-    ("RAW", 0, b"FOVb"),
-    ("RAW", 0, b"\0MRM"),
-    ("RAW", 0, b"II\x1a\0\0\0HEAPCCDR"),
+# What a file says that it is, by its first bytes (offset, any of these). The first that fits counts.
+SIGNATURES: tuple[tuple[str, int, tuple[bytes, ...]], ...] = (
+    ("JPEG", 0, (b"\xff\xd8",)),
+    ("PNG", 0, (b"\x89PNG\r\n",)),
+    ("WEBP", 8, (b"WEBP",)),
+    ("GIF", 0, (b"GIF8",)),
+    ("RAW", 8, (b"CR\x02",)),  # Canon's, in a TIFF's clothes
+    ("TIFF", 0, (b"II*\0", b"MM\0*")),
+    ("TIFF", 0, (b"II\0*", b"MM*\0")),  # these two stand in no book, but Pillow reads them
+    ("TIFF", 0, (b"II+\0", b"MM\0+")),
+    ("AVIF", 4, (b"ftypavif", b"ftypavis")),
+    ("HEIF", 4, (b"ftyphe", b"ftypmif", b"ftypmsf1", b"ftypmiaf")),
+    ("RAW", 4, (b"ftypcrx ",)),
+    ("MP4", 4, (b"ftyp",)),
+    ("JXL", 0, (b"\xff\x0a",)),
+    ("JXL", 4, (b"JXL \r\n\x87\n",)),
+    ("JPEG2000", 4, (b"jP  \r\n\x87\n",)),
+    ("JPEG2000", 0, (b"\xff\x4f\xff\x51",)),
+    ("JXR", 0, (b"II\xbc",)),
+    ("QOI", 0, (b"qoif",)),
+    ("PSD", 0, (b"8BPS",)),
+    ("XCF", 0, (b"gimp xcf",)),
+    ("PSP", 0, (b"Paint Shop Pro Image",)),
+    ("EPS", 0, (b"%!PS", b"\xc5\xd0\xd3\xc6")),
+    ("ICNS", 0, (b"icns",)),
+    ("DDS", 0, (b"DDS ",)),
+    ("KTX", 0, (b"\xabKTX ",)),
+    ("BLP", 0, (b"BLP1", b"BLP2")),
+    ("EXR", 0, (b"\x76\x2f\x31\x01",)),
+    ("HDR", 0, (b"#?RADIANCE", b"#?RGBE")),
+    ("FITS", 0, (b"SIMPLE  =",)),
+    ("DICOM", 128, (b"DICM",)),
+    ("SGI", 0, (b"\x01\xda\0\1", b"\x01\xda\0\2", b"\x01\xda\1\1", b"\x01\xda\1\2")),
+    ("SUN", 0, (b"\x59\xa6\x6a\x95",)),
+    ("MNG", 0, (b"\x8aMNG\r\n",)),
+    ("JNG", 0, (b"\x8bJNG\r\n",)),
+    ("BPG", 0, (b"BPG\xfb",)),
+    ("FLIF", 0, (b"FLIF",)),
+    ("DPX", 0, (b"SDPX", b"XPDS")),
+    ("CINEON", 0, (b"\x80\x2a\x5f\xd7",)),
+    ("FARBFELD", 0, (b"farbfeld",)),
+    ("DJVU", 0, (b"AT&TFORM",)),
+    ("ILBM", 8, (b"ILBM", b"PBM ")),
+    ("WMF", 0, (b"\xd7\xcd\xc6\x9a",)),
+    ("EMF", 40, (b" EMF",)),
+    ("XPM", 0, (b"/* XPM */",)),
+    ("MSP", 0, (b"DanM", b"LinS")),
+    ("DCX", 0, (b"\xb1\x68\xde\x3a",)),
+    ("PICT", 522, (b"\0\x11\x02\xff",)),  # behind 512 bytes of any kind, its size and its frame
+    ("PCD", 2048, (b"PCD_IPI",)),
+    ("PCD", 0, (b"PCD_OPA",)),
+    ("PVR", 0, (b"PVR\x03", b"\x03RVP")),
+    ("PVR", 44, (b"PVR!",)),
+    ("VTF", 0, (b"VTF\0",)),
+    ("ASTC", 0, (b"\x13\xab\xa1\x5c",)),
+    ("JBIG2", 0, (b"\x97JB2\r\n\x1a\n",)),
+    ("MIFF", 0, (b"id=ImageMagick",)),
+    ("ANI", 8, (b"ACON",)),
+    ("GBR", 20, (b"GIMP", b"GPAT")),  # brushes and patterns
+    ("MRSID", 0, (b"msid",)),
+    ("JXS", 0, (b"\xff\x10\xff\x50",)),
+    ("NRRD", 0, (b"NRRD000",)),
+    ("ORA", 30, (b"mimetypeimage/openraster",)),
+    ("KRA", 30, (b"mimetypeapplication/x-krita",)),
+    ("RAW", 0, (b"IIRO", b"IIRS", b"MMOR")),  # Olympus
+    ("RAW", 0, (b"IIU\0",)),  # Panasonic
+    ("RAW", 0, (b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")),
 )
 # What stands at the start of formats that have more than a few fixed bytes there.
 NETPBM = re.compile(rb"P(?:[1-6](?:\s|#[^\n]*\n)+\d+\s|7\n(?:#|WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE))")
@@ -109,15 +86,9 @@ XWD = re.compile(
 )  # header bytes, version, kind of pixmap
 WPG = re.compile(rb"\xffWPC.{4}[\0\1][\0\x16]", re.DOTALL)  # by its kind of file: others are texts
 PATTERNS = (
-    ("PPM", NETPBM),
-    ("ICO", ICO),
-    ("CUR", CUR),
-    ("PFM", PFM),
-    ("XBM", XBM),
-    ("PCX", PCX),
-    ("XWD", XWD),
+    ("PPM", NETPBM), ("ICO", ICO), ("CUR", CUR), ("PFM", PFM), ("XBM", XBM), ("PCX", PCX), ("XWD", XWD),
     ("WPG", WPG),
-)
+)  # fmt: skip
 HEAD_BYTES = 4096  # what is looked at
 GZIP = b"\x1f\x8b\x08"
 BMP_HEADER_BYTES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
@@ -159,8 +130,8 @@ def packed_in_gzip(data: bytes) -> str | None:
 
 
 def _sniff_unpacked(data: bytes) -> str | None:
-    for name, offset, signature in SIGNATURES:
-        if data.startswith(signature, offset):
+    for name, offset, starts in SIGNATURES:
+        if data.startswith(starts, offset):
             return "AVIF" if name == "HEIF" and _is_avif_too(data) else name
     head = data[:1024]
     if head.startswith(b"BM") and (len(data) < 18 or _u32(data, 14) in BMP_HEADER_BYTES):
@@ -197,8 +168,6 @@ def reason_of(error: Exception, data: bytes, *, heard: str = "") -> str:
     """The reason behind an exception that a decoder raised on an opened file.
 
     Args:
-        error: what was raised.
-        data: the file.
         heard: what the libraries below said on the way.
     """
     words = str(error).lower()

@@ -22,7 +22,6 @@ def first_that_shows(image: Image.Image, first: Rgb, *, max_pixels: int) -> Rgb:
 
     Args:
         image: loaded, at its first frame.
-        first: what was made of that.
         max_pixels: of all frames together that are looked at.
 
     Returns:

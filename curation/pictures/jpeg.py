@@ -84,9 +84,6 @@ class JpegHeader:
 def read_header(data: bytes) -> JpegHeader | None:
     """Walk the marker segments up to the first scan.
 
-    Args:
-        data: the file, whole.
-
     Returns:
         The header, or None where the segments do not follow one another as they should.
 
@@ -136,9 +133,7 @@ def has_more_scans(data: bytes, start: int, *, limit: int) -> bool:
     """Whether more than `limit` scans follow: each costs a pass over all blocks, however few bytes it has.
 
     Args:
-        data: the file, whole.
         start: offset to count from; scans before an end-of-image marker count, thumbnails before it do not.
-        limit: number of scans allowed.
     """
     if data.count(b"\xff\xda", start) <= limit:  # an upper bound at memory speed, enough for nearly all
         return False

@@ -25,7 +25,6 @@ def resize(
     Args:
         pixels: uint8 (h, w, c).
         size: height and width wanted, px.
-        interpolation: the kernel.
     """
     across = _scaled(pixels.swapaxes(0, 1), size[1], interpolation).swapaxes(0, 1)
     return _scaled(across, size[0], interpolation)

@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 # Numbers of tags, TIFF 6.0 and its supplements.
-SUBFILE_TYPE, OLD_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = (
-    254,
-    255,
-    256,
-    257,
-    258,
-    259,
-    262,
-)
+SUBFILE_TYPE, OLD_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION = range(254, 260)
+PHOTOMETRIC = 262
 STRIP_OFFSETS, SAMPLES, STRIP_COUNTS, PLANAR = 273, 277, 279, 284
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, DNG_VERSION = 322, 323, 324, 325, 330, 50706
 REDUCED, MASK, OLD_REDUCED = 1, 4, 2  # two bits of the new tag, a value of the old one
@@ -23,23 +16,8 @@ MAX_DIRECTORIES = 16  # that are looked at for one that is no thumbnail
 CAMERA_RAW = frozenset((32803, 34892))  # photometric: a colour filter array, linear raw
 
 NUM_BYTES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
+    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
+}  # fmt: skip
 # Types that a size may have.
 NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q"}
 
@@ -101,9 +79,6 @@ def refuse_tiff(data: bytes) -> tuple[str, str] | None:
     """Whether a decoder would be asked for more than the picture is worth, or for what none of ours can.
 
     The size of the picture itself is checked elsewhere. What cannot be read here is left to the decoder.
-
-    Args:
-        data: the file, whole.
 
     Returns:
         A reason and what is wrong, in words; or None.

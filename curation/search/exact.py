@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float16
 from numpy import ndarray
 
-from curation.batches import batches
 from curation.errors import ConfigError
+from curation.runs import batches
 from curation.search.backend import Backend, Device
 from curation.search.codes import Codes, encode, error_bound, tail_norms
 from curation.search.edges import EdgeCollector, Pairs

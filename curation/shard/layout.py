@@ -13,14 +13,11 @@ from jaxtyping import Bool, Int64, UInt8, UInt64
 from pydantic import BaseModel, ConfigDict, Field
 
 from curation.pictures.blur import BlurConfig
-
-TAR_BLOCK_BYTES = 512
-# A tar ends with two zero blocks and is padded to a record, as Python's tarfile and GNU tar do by default.
-TAR_RECORD_BYTES = 10_240
+from curation.tar_headers import BLOCK_BYTES, RECORD_BYTES
 
 _NUM_LEADING = 5
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
@@ -33,7 +30,7 @@ class ShardConfig(BaseModel):
     max_samples: int = Field(default=10_000, ge=1, description="a shard closes at this many samples")
     max_bytes: int = Field(
         default=1_000_000_000,
-        ge=2 * TAR_RECORD_BYTES,
+        ge=2 * RECORD_BYTES,
         description="a shard's tar is at most this large (bytes), unless a single sample is larger",
     )
     max_side_px: int | None = Field(
@@ -55,7 +52,7 @@ def splitmix64(state: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
 
     Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014, Fig. 16 (variant 13).
     """
-    mixed = state + _GOLDEN
+    mixed = state + GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
     return mixed ^ (mixed >> np.uint64(31))
@@ -126,16 +123,6 @@ def plan_buckets(
     return [tuple(sorted(bucket)) for bucket in buckets]
 
 
-def member_bytes(num_bytes: int) -> int:
-    """Bytes that a member of `num_bytes` takes in a tar: its header, and its data in whole blocks."""
-    return TAR_BLOCK_BYTES + -(-num_bytes // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
-
-
-def tar_bytes(samples_bytes: int) -> int:
-    """Bytes of a tar whose samples take `samples_bytes`: with its end, padded to a record."""
-    return -(-(samples_bytes + 2 * TAR_BLOCK_BYTES) // TAR_RECORD_BYTES) * TAR_RECORD_BYTES
-
-
 def cut_shards(sizes: Int64[np.ndarray, "n"], config: ShardConfig) -> list[tuple[int, int]]:
     """Cut a row of samples into shards: each closes at a count or a size, whichever comes first.
 
@@ -147,7 +134,7 @@ def cut_shards(sizes: Int64[np.ndarray, "n"], config: ShardConfig) -> list[tuple
         The (start, stop) of each shard. A sample above the limit has a shard of its own.
     """
     # The largest sum of samples whose tar, padded to a record, is still within the limit.
-    budget = config.max_bytes // TAR_RECORD_BYTES * TAR_RECORD_BYTES - 2 * TAR_BLOCK_BYTES
+    budget = config.max_bytes // RECORD_BYTES * RECORD_BYTES - 2 * BLOCK_BYTES
     ends = np.cumsum(sizes, dtype=np.int64)
     cuts = []
     start = 0

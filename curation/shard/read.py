@@ -6,7 +6,6 @@ member. A shard that is not as long as its index says is an error before its fir
 
 import hashlib
 import json
-import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,11 +16,12 @@ from jaxtyping import Int64
 from curation import storage
 from curation.errors import IntegrityError, SourceError
 from curation.hashes import Hashes, stamp_of
+from curation.local_files import temporary_name
 from curation.ranges import RangeReader
 from curation.shard.index import REMEDY, Shard, ShardIndex, listed_shard, not_written, read_index
-from curation.shard.layout import TAR_BLOCK_BYTES
 from curation.shard.manifest import parse_manifest
 from curation.shard.sample import Sample, decode_members
+from curation.tar_headers import BLOCK_BYTES, padded, parse_header
 
 # What `iterate` reads at once: enough to hide an object store's round trip, little beside a decoded batch.
 _SPAN_BYTES = 8 << 20
@@ -214,15 +214,19 @@ def verify_shard(path: str, *, sha256: str, num_samples: int) -> None:
     keys = set()
     with storage.open_stream(path) as stream:
         while True:
-            header = stream.read(TAR_BLOCK_BYTES)
+            header = stream.read(BLOCK_BYTES)
             digest.update(header)
-            if len(header) < TAR_BLOCK_BYTES:
+            if len(header) < BLOCK_BYTES:
                 raise IntegrityError(f"{path} ends before its end mark", got="a truncated tar", remedy=REMEDY)
             if not any(header):
                 break
-            key, num_bytes = _parse_header(path, header)
-            keys.add(key)
-            left = num_bytes + -num_bytes % TAR_BLOCK_BYTES
+            try:
+                found = parse_header(header)
+            except ValueError as error:
+                start = repr(header[:40])
+                raise IntegrityError(f"{path} has a damaged tar header", got=start, remedy=REMEDY) from error
+            keys.add(found.name.split(".", 1)[0])
+            left = padded(found.num_bytes)
             while left and (block := stream.read(min(left, _SPAN_BYTES))):
                 digest.update(block)
                 left -= len(block)
@@ -236,19 +240,6 @@ def verify_shard(path: str, *, sha256: str, num_samples: int) -> None:
             expected=(sha256, num_samples),
             remedy=REMEDY,
         )
-
-
-def _parse_header(path: str, header: bytes) -> tuple[str, int]:
-    try:
-        checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-        if checksum != int(header[148:154], 8):
-            raise ValueError("checksum")
-        name = header[:100].rstrip(b"\0").decode("ascii")
-        return name.split(".", 1)[0], int(header[124:135], 8)
-    except ValueError as error:
-        raise IntegrityError(
-            f"{path} has a damaged tar header", got=repr(header[:40]), remedy=REMEDY
-        ) from error
 
 
 def open_dataset(path: str) -> tuple[ShardReader, str]:
@@ -305,7 +296,7 @@ def fetch_shard(shard: Shard, target: Path) -> None:
         OSError: when they cannot be read.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temp = temporary_name(target)
     digest = hashlib.sha256()
     try:
         with storage.open_stream(shard.path) as stream, temp.open("wb") as out:

@@ -15,10 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from curation.errors import ConfigError
-from curation.shard.layout import member_bytes
+from curation.tar_headers import MAX_NAME_BYTES, member_bytes
 
 KEY_LENGTH = 32
-MAX_NAME_BYTES = 100  # the name field of a USTAR header; wids reads no other
 META_NAME = "json"
 _MOVED_META_NAME = "source.json"
 

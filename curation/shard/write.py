@@ -1,9 +1,7 @@
 """Write a shard: a tar, its SHA-256, and an index of the byte range of every member.
 
-The headers are made by hand: `tarfile` builds an object, a dict and several strings for every member, which
-takes longer than writing a photograph. The bytes are those of `tarfile` in USTAR format with time and owner
-0, so equal samples give equal tars. A second thread hashes what the first one writes; both work on the
-samples' own buffers, and nothing is copied on the way to the kernel.
+Equal samples give equal tars. A second thread hashes what the first one writes; both work on the samples' own
+buffers, and nothing is copied on the way to the kernel.
 """
 
 import hashlib
@@ -18,20 +16,13 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from curation.errors import ConfigError, IntegrityError
-from curation.shard.layout import TAR_BLOCK_BYTES, tar_bytes
-from curation.shard.sample import INDEX, MAX_NAME_BYTES, Sample, encode_members, index_name
+from curation.errors import IntegrityError
+from curation.shard.sample import INDEX, Sample, encode_members, index_name
+from curation.tar_headers import BLOCK_BYTES, tar_bytes, tar_header
 
 _FLUSH_BYTES = 8 << 20
 _SMALL_BYTES = 4 << 10
 _MAX_PIECES = 1_020  # IOV_MAX is 1,024 on Linux
-_MAX_MEMBER_BYTES = 8**11 - 1
-
-_MODE_AND_OWNER = b"0000644\0" + b"0000000\0" * 2
-_TIME = b"00000000000\0"
-# Type, link, magic and version; names of the owner, device and prefix, all empty.
-_AFTER_CHECKSUM = b"0" + bytes(100) + b"ustar\00000" + bytes(64 + 16 + 155 + 12)
-_FIXED_SUM = sum(_MODE_AND_OWNER + _TIME + _AFTER_CHECKSUM) + 8 * ord(" ")  # the checksum counts as spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +34,6 @@ class ShardReceipt:
     num_bytes: int
     sha256: str
     index: pa.Table  # sample.INDEX; published as `index_name(name)` beside the shards
-
-
-def tar_header(name: str, num_bytes: int) -> bytes:
-    """The 512-byte USTAR header of a regular file: mode 0644, owner 0, time 0.
-
-    Raises:
-        ConfigError: for a name or a size that USTAR has no room for.
-    """
-    raw = name.encode()
-    if len(raw) > MAX_NAME_BYTES or num_bytes > _MAX_MEMBER_BYTES:
-        raise ConfigError(
-            "A file does not fit a tar header",
-            got=f"{name!r} of {num_bytes} bytes",
-            expected=f"a name of at most {MAX_NAME_BYTES} bytes, and at most {_MAX_MEMBER_BYTES} bytes",
-        )
-    size = b"%011o\0" % num_bytes
-    checksum = sum(raw) + sum(size) + _FIXED_SUM
-    return b"%s%s%s%s%06o\0 %s" % (
-        raw.ljust(100, b"\0"), _MODE_AND_OWNER, size, _TIME, checksum, _AFTER_CHECKSUM
-    )  # fmt: skip
 
 
 class _HashedFile:
@@ -153,7 +124,7 @@ def write_shard(
                 out.write(tar_header(f"{sample.key}.{member}", len(data)))
                 rows.append((position, sample.key, member, out.num_bytes, len(data)))
                 out.write(data)
-                if padding := -len(data) % TAR_BLOCK_BYTES:
+                if padding := -len(data) % BLOCK_BYTES:
                     out.write(bytes(padding))
         if not keys:
             raise IntegrityError(f"{name} would be empty", expected="at least one sample")

@@ -1,27 +1,32 @@
-"""The commands of `lvd` that make a dataset: run, plan and demo."""
+"""The commands of `lvd` that make a dataset: init, run, plan and demo.
+
+What a command needs is imported once it is given: of a run that is the whole flow.
+"""
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli.command_parser import count_argument, path_argument
-from pipelines.cli.shared_flags import add_config_arguments, config_arguments, show
+from pipelines.cli.shared_flags import add_command, add_config_arguments, config_arguments, show
 from pipelines.engine.flow import FLOW
 from pipelines.engine.output import print_json, print_lines
 
 if TYPE_CHECKING:
     from pipelines.config.run_config import ExecutorConfig
 
+EXECUTORS = ("auto", "ray", "local")
+
 
 def add_init(commands: Any) -> None:
     """`lvd init`."""
-    init = commands.add_parser(
-        "init",
-        help="write the config of a first run on your own folders",
-        description="Write a config for the images in DIR: what kind of files each folder holds is told by "
-        "their names. With --trust, what resembles your own images is taken from DIR; without, copies are "
-        "removed. It says which embedder to take, and what to run next.",
-        epilog="example: lvd init /data/web --trust /data/mine --holdout /data/evaluation",
-    )
+    init = add_command(
+        commands, "init", _init,
+        does="write the config of a first run on your own folders",
+        text="Write a config for the images in DIR: what kind of files each folder holds is told by their "
+        "names. With --trust, what resembles your own images is taken from DIR; without, copies are removed. "
+        "It says which embedder to take, and what to run next.",
+        example="lvd init /data/web --trust /data/mine --holdout /data/evaluation",
+    )  # fmt: skip
     init.add_argument("folders", nargs="+", metavar="DIR", type=path_argument, help="images to be searched")
     init.add_argument(
         "--trust", action="append", default=[], metavar="DIR", type=path_argument,
@@ -35,92 +40,76 @@ def add_init(commands: Any) -> None:
     init.add_argument(
         "--out", type=path_argument, default="first.yaml", metavar="FILE", help="default: first.yaml"
     )
-    init.add_argument("--json", action="store_true", help="print JSON")
-    init.set_defaults(command=_init)
 
 
 def add_run(commands: Any) -> None:
     """`lvd run`."""
-    run = commands.add_parser(
-        "run",
-        help="curate: from sources to shards, and on to a trained model",
-        description="Curate what CONFIG describes and, where it has a section `pretrain`, train on the "
-        "dataset as `lvd pretrain CONFIG` does. Stopped or killed, the same command goes on where it was. "
-        "Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 done but some source could not be read, "
-        "4 done but the dataset is empty, "
-        "130 stopped by Ctrl-C, 143 by SIGTERM.",
-        epilog="example: lvd run curate.yaml --set pools.web.sources.0.path=/data/web --executor local",
-    )
+    run = add_command(
+        commands, "run", _run,
+        does="curate: from sources to shards, and on to a trained model",
+        text="Curate what CONFIG describes and, where it has a section `pretrain`, train on the dataset as "
+        "`lvd pretrain CONFIG` does. Stopped or killed, the same command goes on where it was. Exit codes: "
+        "0 done, 1 failed, 2 bad usage or config, 3 done but some source could not be read, 4 done but the "
+        "dataset is empty, 130 stopped by Ctrl-C, 143 by SIGTERM.",
+        example="lvd run curate.yaml --set pools.web.sources.0.path=/data/web --executor local",
+    )  # fmt: skip
     add_config_arguments(run)
-    run.add_argument(
-        "--executor", choices=("auto", "ray", "local"), help="where the work is done (executor.kind)"
-    )
+    run.add_argument("--executor", choices=EXECUTORS, help="where the work is done (executor.kind)")
     run.add_argument("--address", help="of a running Ray cluster, such as auto (executor.address)")
     run.add_argument("--workers", type=count_argument, help="at most so many workers (executor.workers)")
     run.add_argument("--until", choices=FLOW, metavar="STAGE", help=f"stop after a stage: {', '.join(FLOW)}")
     run.add_argument(
         "--refresh", action="store_true", help="list the sources anew and retry what could not be read"
     )
-    run.add_argument("--json", action="store_true", help="print the manifest to stdout")
-    run.set_defaults(command=_run)
 
 
 def add_plan(commands: Any) -> None:
     """`lvd plan`."""
-    plan = commands.add_parser(
-        "plan",
-        help="what would run, what is done already, and what the rest would cost",
-        description="Show each step of CONFIG: its items, how many of them are done in the run directory, "
-        "and for those to do the hours, bytes and memory. Rates come from the receipts of this run or of "
-        "another one (--like), from a file (--rates), or from running the steps on a small sample, in a "
-        "folder of its own. Nothing is written to the run directory.",
-        epilog="example: lvd plan lvd142m.yaml --images 1.2e9 --nodes 20 --gpus 8 --rates v100.yaml",
-    )
+    plan = add_command(
+        commands, "plan", _plan,
+        does="what would run, what is done already, and what the rest would cost",
+        text="Show each step of CONFIG: its items, how many of them are done in the run directory, and for "
+        "those to do the hours, bytes and memory. Rates come from the receipts of this run or of another one "
+        "(--like), from a file (--rates), or from running the steps on a small sample, in a folder of its "
+        "own. Nothing is written to the run directory.",
+        example="lvd plan lvd142m.yaml --images 1.2e9 --nodes 20 --gpus 8 --rates v100.yaml",
+    )  # fmt: skip
     add_config_arguments(plan)
     plan.add_argument(
         "--like", type=path_argument, metavar="RUN_DIR", help="take rates from the receipts of this run"
     )
     plan.add_argument(
-        "--rates",
-        type=path_argument,
-        metavar="FILE",
+        "--rates", type=path_argument, metavar="FILE",
         help="take rates of another kind of worker from this file",
-    )
+    )  # fmt: skip
     plan.add_argument(
         "--images", action="append", default=[], metavar="[POOL=]N",
         help="plan for so many images, all to do: of a pool, or of all uncurated pools; may be given again",
     )  # fmt: skip
-    plan.add_argument(
-        "--workers", type=count_argument, metavar="N", help="workers like those of this machine"
-    )
-    plan.add_argument(
-        "--nodes", type=count_argument, default=1, metavar="N", help="machines like this (default: 1)"
-    )
-    plan.add_argument(
-        "--gpus", type=count_argument, default=1, metavar="N", help="of each, for --rates (default: 1)"
-    )
+    for flag, default, what in (
+        ("--workers", None, "workers like those of this machine"),
+        ("--nodes", 1, "machines like this (default: 1)"),
+        ("--gpus", 1, "of each, for --rates (default: 1)"),
+    ):
+        plan.add_argument(flag, type=count_argument, default=default, metavar="N", help=what)
     plan.add_argument("--no-probe", action="store_true", help="measure nothing: only tell how far it is")
     plan.add_argument("--explain", action="store_true", help="say how the cost of each step grows")
-    plan.add_argument("--json", action="store_true", help="print JSON")
-    plan.set_defaults(command=_plan)
 
 
 def add_demo(commands: Any) -> None:
     """`lvd demo`."""
-    demo = commands.add_parser(
-        "demo",
-        help="the whole thing, small: no arguments, no network, no GPU",
-        description="Draw a small synthetic web with known truth, train a ViT on its trusted images, curate "
-        "the web with it, train on the result, and print what was measured against the truth. It takes some "
-        "minutes. Exit code 1 when copies or leaks are missed, or the training taught nothing.",
-    )
+    demo = add_command(
+        commands, "demo", _demo,
+        does="the whole thing, small: no arguments, no network, no GPU",
+        text="Draw a small synthetic web with known truth, train a ViT on its trusted images, curate the web "
+        "with it, train on the result, and print what was measured against the truth. It takes some minutes. "
+        "Exit code 1 when copies or leaks are missed, or the training taught nothing.",
+    )  # fmt: skip
     demo.add_argument(
         "--out", type=path_argument, default="runs/demo", metavar="DIR", help="where to (default: runs/demo)"
     )
-    demo.add_argument("--executor", choices=("auto", "ray", "local"), default="auto", help="default: auto")
+    demo.add_argument("--executor", choices=EXECUTORS, default="auto", help="default: auto")
     demo.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
-    demo.add_argument("--json", action="store_true", help="print JSON")
-    demo.set_defaults(command=_demo)
 
 
 def _init(arguments: argparse.Namespace) -> int:

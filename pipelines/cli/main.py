@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from curation.disk_errors import sentence_of
 from curation.errors import ExecutorError, LvdError, is_no_memory
 from curation.packages import distribution_of, is_of_ours
-from pipelines.cli.answers import add_dedup, add_readers, add_search
+from pipelines.cli.answers import add_dedup, add_readers, add_search, add_verify_and_clean
 from pipelines.cli.command_parser import CommandParser
 from pipelines.cli.curating import add_demo, add_init, add_plan, add_run
-from pipelines.cli.keeping import add_verify_and_clean
 from pipelines.cli.training import add_evaluate, add_export, add_pretrain
 from pipelines.engine.output import print_error
 from pipelines.engine.streams import Streams

@@ -1,9 +1,38 @@
-"""What the commands of `lvd` share: flags, and the two ways in which they answer."""
+"""What the commands of `lvd` share: how one is made, flags, and the two ways in which they answer."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipelines.engine.output import print_json, print_lines
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    work: Callable[[argparse.Namespace], int],
+    *,
+    does: str,
+    text: str,
+    example: str | None = None,
+) -> argparse.ArgumentParser:
+    """A command, which answers in lines for people or, with `--json`, for programs.
+
+    Args:
+        work: does it, and gives the exit code.
+        does: what it does, in the list of commands.
+        text: what it does, in its own help.
+    """
+    epilog = example and f"example: {example}"
+    command = commands.add_parser(name, help=does, description=text, epilog=epilog)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(command=work)
+    return command
+
+
+def add_run_dir(command: argparse.ArgumentParser) -> None:
+    """The run that is asked about."""
+    command.add_argument("run_dir", metavar="RUN_DIR")
 
 
 def add_config_arguments(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,7 @@
-"""The commands of `lvd` that train a model, measure it and hand it on."""
+"""The commands of `lvd` that train a model, measure it and hand it on.
+
+What a command needs is imported once it is given: all of it brings torch.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -7,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation.errors import ConfigError, StoppedError
+from curation.printed import visible
 from pipelines.cli.command_parser import path_argument
-from pipelines.cli.shared_flags import add_config_arguments, config_arguments, show
+from pipelines.cli.shared_flags import add_command, add_config_arguments, config_arguments, show
+from pipelines.words import table_lines
 
 if TYPE_CHECKING:
     from pipelines.config.run_config import RunConfig
@@ -20,82 +25,65 @@ FORMATS = ("huggingface", "timm", "official", "safetensors")
 
 def add_pretrain(commands: Any) -> None:
     """`lvd pretrain`."""
-    pretrain = commands.add_parser(
-        "pretrain",
-        help="train a vision transformer on a dataset (DINOv2)",
-        description="Train what CONFIG describes on the shards of a finished run. CONFIG is the config of a "
-        "training, or that of a run with a section `pretrain`, which is trained on what the run has curated. "
-        "Stopped or killed, the same command goes on from the last checkpoint; SIGTERM saves one first. "
-        "parallel.processes > 1 starts so many processes on this machine; under torchrun it takes its place "
-        "among those that are there. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 stopped by "
-        "Ctrl-C, 143 by SIGTERM.",
-        epilog="example: lvd pretrain small_gpu.yaml --set data.path=runs/first --set run_dir=runs/vits",
-    )
+    pretrain = add_command(
+        commands, "pretrain", _pretrain,
+        does="train a vision transformer on a dataset (DINOv2)",
+        text="Train what CONFIG describes on the shards of a finished run. CONFIG is the config of a "
+        "training, or that of a run with a section `pretrain`, which is trained on what the run has "
+        "curated. Stopped or killed, the same command goes on from the last checkpoint; SIGTERM saves one "
+        "first. parallel.processes > 1 starts so many processes on this machine; under torchrun it takes its "
+        "place among those that are there. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 stopped "
+        "by Ctrl-C, 143 by SIGTERM.",
+        example="lvd pretrain small_gpu.yaml --set data.path=runs/first --set run_dir=runs/vits",
+    )  # fmt: skip
     add_config_arguments(pretrain)
-    pretrain.add_argument("--json", action="store_true", help="print JSON")
-    pretrain.set_defaults(command=_pretrain)
 
 
 def add_evaluate(commands: Any) -> None:
     """`lvd evaluate`."""
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="k-NN accuracy of embedders and trained models on labelled images",
-        description="Classify the images of one folder by their nearest neighbours in another, in the "
-        "vectors of each EMBEDDER, and tell RankMe, the effective number of directions that they fill: 1 "
-        "says that the model has collapsed.",
-        epilog="example: lvd evaluate pixels gist runs/first/pretrain --train data/train --test data/val",
-    )
+    evaluate = add_command(
+        commands, "evaluate", _evaluate,
+        does="k-NN accuracy of embedders and trained models on labelled images",
+        text="Classify the images of one folder by their nearest neighbours in another, in the vectors of "
+        "each EMBEDDER, and tell RankMe, the effective number of directions that they fill: 1 says that the "
+        "model has collapsed.",
+        example="lvd evaluate pixels gist runs/first/pretrain --train data/train --test data/val",
+    )  # fmt: skip
     evaluate.add_argument(
-        "embedders",
-        metavar="EMBEDDER",
-        nargs="+",
+        "embedders", metavar="EMBEDDER", nargs="+",
         help="gist, vit:CHECKPOINT, timm:NAME or any other of describe.embed.embedder; a bare path is a "
         "CHECKPOINT; pixels: the picture itself at 32 px, the floor",
-    )
+    )  # fmt: skip
     for name, what in (("train", "the neighbours"), ("test", "what is classified")):
         evaluate.add_argument(
-            f"--{name}",
-            type=path_argument,
-            required=True,
-            metavar="DIR",
+            f"--{name}", type=path_argument, required=True, metavar="DIR",
             help=f"{what}: a folder with a folder for each class",
-        )
+        )  # fmt: skip
     evaluate.add_argument(
-        "--k",
-        default=(10, 20),
-        type=_neighbours,
-        metavar="K,K",
+        "--k", default=(10, 20), type=_neighbours, metavar="K,K",
         help="numbers of neighbours (default: 10,20)",
-    )
+    )  # fmt: skip
     evaluate.add_argument(
         "--size", type=int, metavar="PX", help="side of a model's input (default: the model's own)"
     )
-    evaluate.add_argument("--json", action="store_true", help="print JSON")
-    evaluate.set_defaults(command=_evaluate)
 
 
 def add_export(commands: Any) -> None:
     """`lvd export`."""
-    export = commands.add_parser(
-        "export",
-        help="write a trained backbone for other programs",
-        description="Write the backbone of CHECKPOINT (a run directory of `lvd pretrain`, one of its "
-        "checkpoints, or a weights file) for Hugging Face's transformers, for timm, under the official names "
-        "as a .pth file, or as one .safetensors file.",
-        epilog="example: lvd export runs/first/pretrain --format huggingface --out vits-hf",
-    )
+    export = add_command(
+        commands, "export", _export,
+        does="write a trained backbone for other programs",
+        text="Write the backbone of CHECKPOINT (a run directory of `lvd pretrain`, one of its checkpoints, "
+        "or a weights file) for Hugging Face's transformers, for timm, under the official names as a .pth "
+        "file, or as one .safetensors file.",
+        example="lvd export runs/first/pretrain --format huggingface --out vits-hf",
+    )  # fmt: skip
     export.add_argument("checkpoint", metavar="CHECKPOINT")
     export.add_argument("--format", required=True, choices=FORMATS, help="for whom")
     export.add_argument(
-        "--out",
-        type=path_argument,
-        required=True,
-        metavar="PATH",
+        "--out", type=path_argument, required=True, metavar="PATH",
         help="a directory (huggingface, timm) or a file to make",
-    )
-    export.add_argument("--json", action="store_true", help="print JSON")
-    export.set_defaults(command=_export)
+    )  # fmt: skip
 
 
 def pretrain_after(config: "RunConfig", arguments: Sequence[str]) -> Path:
@@ -127,14 +115,9 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from pipelines.training.evaluate import evaluate
 
+    folders = {"train": arguments.train, "test": arguments.test}
     found = [
-        evaluate(
-            embedder,
-            train=arguments.train,
-            test=arguments.test,
-            neighbours=arguments.k,
-            size_px=arguments.size,
-        )
+        evaluate(embedder, neighbours=arguments.k, size_px=arguments.size, **folders)
         for embedder in arguments.embedders
     ]
     show(arguments, [asdict(measured) for measured in found], measured_lines(found))
@@ -143,9 +126,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def measured_lines(found: "Sequence[Measured]") -> list[str]:
     """A table of what was measured, and on how many images."""
-    from curation.printed import visible
-    from pipelines.words import table_lines
-
     rows = [("embedder", "dim", *(f"k-NN, k = {k}" for k in found[0].knn), "RankMe")]
     for one in found:
         shares = (f"{share:.1%}" for share in one.knn.values())

@@ -10,20 +10,12 @@ from pydantic import BaseModel, ValidationError
 from curation.printed import HIDDEN, redact_url, redacted
 
 _MAX_FAULTS = 20
-_OF_S3 = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them into ~/.aws/credentials"
-_OF_GOOGLE = "set GOOGLE_APPLICATION_CREDENTIALS to the key file of an account"
-_OF_AZURE = (
-    "set AZURE_STORAGE_ACCOUNT_NAME and one of AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_ACCOUNT_KEY and "
-    "AZURE_STORAGE_CONNECTION_STRING"
-)
-# Where the driver of a scheme looks for credentials.
+# Where the drivers of schemes look for credentials.
 _SECRETS_OF = {
-    "s3": _OF_S3,
-    "s3a": _OF_S3,
-    "gs": _OF_GOOGLE,
-    "gcs": _OF_GOOGLE,
-    "az": _OF_AZURE,
-    "abfs": _OF_AZURE,
+    ("s3", "s3a"): "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them into ~/.aws/credentials",
+    ("gs", "gcs"): "set GOOGLE_APPLICATION_CREDENTIALS to the key file of an account",
+    ("az", "abfs"): "set AZURE_STORAGE_ACCOUNT_NAME and one of AZURE_STORAGE_SAS_TOKEN, "
+    "AZURE_STORAGE_ACCOUNT_KEY and AZURE_STORAGE_CONNECTION_STRING",
 }
 
 Loc = Sequence[int | str]
@@ -37,7 +29,6 @@ def fault_lines(
     Args:
         error: of `root.model_validate(data)`.
         root: the model of the whole config, or of a section of it.
-        data: what was validated.
         at: where the section stands in the config.
     """
     faults = error.errors(include_url=False)
@@ -147,6 +138,7 @@ def secret_lines(data: Any, *, at: str = "") -> list[str]:
 def _instead(url: str) -> str:
     """What to do in place of credentials in a URL, whose driver is told by its scheme."""
     scheme = url.partition("://")[0].rpartition(":")[2].lower()
-    if scheme not in _SECRETS_OF:
-        return "download what it names, and give the path of the file or folder"
-    return f"leave them out, and on every worker {_SECRETS_OF[scheme]}"
+    for schemes, secrets in _SECRETS_OF.items():
+        if scheme in schemes:
+            return f"leave them out, and on every worker {secrets}"
+    return "download what it names, and give the path of the file or folder"

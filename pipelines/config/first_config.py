@@ -10,6 +10,7 @@ from pathlib import Path
 from curation import storage
 from curation.errors import ConfigError
 from curation.hidden import is_hidden
+from curation.ingest.huggingface import MARKS
 from curation.ingest.imagefolder import is_image_name
 from curation.ingest.sources import SUFFIXES
 from pipelines.config.read import read_yaml
@@ -17,7 +18,6 @@ from pipelines.config.run_config import validate
 
 # Files that are looked at to tell what a folder holds.
 MAX_LOOKED_AT = 2_000
-HUGGING_FACE = ("dataset_info.json", "dataset_dict.json", "state.json")
 ROLES = {"trusted": "curated", "images": "uncurated", "holdout": "holdout"}
 COMMENTS = {
     "trusted": "what you trust: what resembles it is taken from the pool",
@@ -53,7 +53,6 @@ def first_config(name: str, folders: Mapping[str, Sequence[str]]) -> str:
     """The text of a config.
 
     Args:
-        name: of the dataset.
         folders: of the images to be searched (`images`), of those that are trusted (`trusted`), and of those
             that must not leak (`holdout`).
 
@@ -85,7 +84,7 @@ def kind_of(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder", expected="folders of images, tars, parquet or WARC files")
-    if any((folder / name).is_file() for name in HUGGING_FACE):
+    if any((folder / name).is_file() for name in MARKS):
         return "huggingface"
     seen: Counter[str] = Counter()
     for name in itertools.islice(_names(folder), MAX_LOOKED_AT):

@@ -34,7 +34,6 @@ def proven(run_dir: str, entry: Mapping[str, Any]) -> str:
     """The path of a listed file, once its bytes are seen to be those that were listed.
 
     Args:
-        run_dir: of the manifest.
         entry: of the manifest, with `path` and `sha256`.
 
     Raises:

@@ -7,8 +7,7 @@ from curation import storage
 from curation.describe.embed import parse_embedder, sscd_spec
 from curation.describe.faces import FacesConfig
 from curation.describe.heads_config import HeadsConfig
-from curation.ingest.sources import Source, WarcSource
-from curation.ingest.web.url_source import UrlSource
+from curation.ingest.sources import Source, UrlSource, WarcSource
 from pipelines.config.run_config import RunConfig
 from pipelines.models.own_weights import weights_file
 

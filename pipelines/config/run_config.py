@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from curation import storage
 from curation.cluster.config import ClusterConfig, HierarchyConfig
@@ -26,10 +26,8 @@ from pipelines.config.read import read_config
 from pipelines.config.strict_yaml import dump_yaml
 
 
-class PoolConfig(BaseModel):
+class PoolConfig(BaseModel, frozen=True, extra="forbid"):
     """A named set of images with a role."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Role = Field(
         description="curated (trusted anchors), uncurated (to be searched) or holdout (must not leak)"
@@ -66,20 +64,16 @@ class PoolConfig(BaseModel):
         return self.role != "holdout" and self.include
 
 
-class IngestConfig(BaseModel):
+class IngestConfig(BaseModel, frozen=True, extra="forbid"):
     """How listings are cut into parts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     part_rows: int = Field(
         10_000, ge=1, le=1 << 20, description="images of a part: the unit of work and resume"
     )
 
 
-class ExecutorConfig(BaseModel):
+class ExecutorConfig(BaseModel, frozen=True, extra="forbid"):
     """Where the work is done. Nothing here changes what comes out, but for `threads` where a model runs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["auto", "ray", "local"] = Field(
         "auto",
@@ -109,10 +103,8 @@ class ExecutorConfig(BaseModel):
         return "local" if self.address is None and self.num_workers == 1 else "ray"
 
 
-class RunConfig(BaseModel):
+class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """One curation run, and the training on what it gives, if there is one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         "dataset", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="of the dataset and its shards"
@@ -259,7 +251,7 @@ def validate(data: dict[str, Any], *, where: str) -> RunConfig:
 
 def _checked_training(section: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The section `pretrain` with every default spelled out, and a line for each field that is wrong."""
-    from pretrain.config import PretrainConfig
+    from pretrain.config import PretrainConfig  # seconds, for which a run without it shall not wait
 
     try:
         return PretrainConfig.model_validate(section).model_dump(mode="json"), []

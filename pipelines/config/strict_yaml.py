@@ -83,10 +83,6 @@ class _Dumper(yaml.SafeDumper):
 def parse_yaml(text: bytes | str, *, where: str) -> Any:
     """The plain data that YAML text stands for.
 
-    Args:
-        text: of one document.
-        where: the file or the flag that it is of.
-
     Raises:
         ConfigError: it is not YAML, stands for too many values, or a key stands twice or is no text; with the
             line.
@@ -175,7 +171,6 @@ def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
     """How many values a node stands for with all aliases and merges written out; of too many, a few too many.
 
     Args:
-        node: of the text.
         known: the counts by node, filled here; a node that is being counted stands for more than any number.
     """
     if id(node) in known:

@@ -12,7 +12,6 @@ from curation.errors import ExecutorError, LvdError
 from curation.orphans import end_with_parent
 from pipelines.engine.runner import Death
 from pipelines.engine.step import Receipt
-from pipelines.engine.threads import set_threads
 
 
 def do_alone(packed: bytes) -> Receipt | Death:
@@ -54,7 +53,6 @@ def _alone(pipe: Connection, packed: bytes) -> None:
     answer: Any
     try:
         perform_it, step = pickle.loads(packed)
-        set_threads(step.threads)
         answer = perform_it(step.work())
     except LvdError as error:
         answer = error

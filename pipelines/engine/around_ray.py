@@ -1,9 +1,7 @@
-"""What is kept from Ray, which runs in this very process: the terminal, and SIGTERM while it starts."""
+"""Around Ray, which runs in this very process: its environment, and the terminal, which is kept from it."""
 
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,21 @@ from typing import IO, cast
 from curation import storage
 from pipelines.engine.progress import Progress
 from pipelines.engine.streams import Stream
+
+
+def prepare_ray_environment() -> None:
+    """Set what Ray reads from the environment while it is imported, where it is not set already."""
+    # Without a token anyone who reaches the node's ports can run code on it (CVE-2023-48022).
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Ray's own default for the future; without it every start warns.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # The default of 15 s is too little for a machine that is busy with something else.
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
+    # Otherwise Ray prints an error line for every restartable actor, of which none is one.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Otherwise a SIGTERM while Ray starts waits half a minute for a node that has nothing to finish.
+    os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
 
 
 @contextmanager
@@ -59,39 +72,3 @@ def _writes_to(file: object, number: int) -> bool:
         return file.fileno() == number  # type: ignore[attr-defined]
     except (OSError, ValueError, AttributeError):  # no file of the operating system
         return False
-
-
-_HOLDING = threading.Event()
-
-
-@contextmanager
-def sigterm_held() -> Iterator[None]:
-    """Let a SIGTERM wait until the end, and meet the handler that was there at the beginning.
-
-    Ray puts handlers of its own in place as it starts; one of them ends the process with a dump.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    noted: list[int] = []  # by a thread that was there before, and blocks nothing
-    handler = signal.signal(signal.SIGTERM, lambda number, _frame: noted.append(number))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    # A process that is started meanwhile would inherit the mask, and never hear that it is to end.
-    os.register_at_fork(after_in_child=_hear_sigterm)
-    _HOLDING.set()
-    try:
-        yield
-    except SystemExit:  # Ray's own answer, where such a thread has met its handler
-        noted.append(signal.SIGTERM)
-        raise
-    finally:
-        _HOLDING.clear()
-        signal.signal(signal.SIGTERM, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if noted:
-            signal.raise_signal(signal.SIGTERM)
-
-
-def _hear_sigterm() -> None:
-    if _HOLDING.is_set():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -39,8 +39,6 @@ def item_to_heal(
     """The folder of the item that can be made anew, since one of its files is damaged.
 
     Args:
-        run_dir: of the run.
-        error: what was found.
         receipts: of the run, as far as it came.
         healed: folders of items that it has made anew already.
 

@@ -9,7 +9,6 @@ from pipelines.engine.alone import do_alone
 from pipelines.engine.row_notes import SCRATCH
 from pipelines.engine.runner import Death, Outcomes
 from pipelines.engine.step import IN_FLIGHT, AnyItem, AnyStep, Receipt, Work, perform
-from pipelines.engine.threads import set_threads
 
 
 class LocalExecutor:
@@ -17,7 +16,6 @@ class LocalExecutor:
 
     def run(self, step: AnyStep, items: Sequence[AnyItem], run_dir: str) -> Outcomes:
         work: Work | None = None
-        set_threads(step.threads)
         for position, item in enumerate(items):
             note = _note(step, item, run_dir)
             if storage.exists(note):

@@ -27,7 +27,6 @@ from pipelines.engine.ray_watch import RayCluster, Watch, end_marked, leave_at_e
 from pipelines.engine.row_notes import SCRATCH
 from pipelines.engine.runner import MAX_ATTEMPTS, Death, Outcomes
 from pipelines.engine.step import AnyItem, AnyStep, Receipt, Work, perform
-from pipelines.engine.threads import set_threads
 
 # Parts of one Ray Data execution: bounds what the driver and the scheduler hold at a time.
 WAVE_PARTS = 4_096
@@ -235,7 +234,6 @@ def _do_whole(
 
 def _do(step: AnyStep, item: AnyItem, run_dir: str, wanted_by: str) -> bytes:
     try:
-        set_threads(step.threads)
         return _pack(perform(_loaded(step, wanted_by), step, item, run_dir=run_dir))
     except Exception as error:  # to Ray an exception is a reason to retry: carry it home as a value
         return _pack(_portable(error))

@@ -56,9 +56,6 @@ class Progress:
         """Show one step; what is yielded is called for every item that gets done.
 
         Args:
-            name: of the step.
-            total: items.
-            done: items that were done before.
             rows: the images of the items, where it can be told how many of an item in work are done.
         """
         count = _Count(name, total, done, rows or RowCount())

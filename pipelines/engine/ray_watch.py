@@ -52,7 +52,6 @@ class Watch:
     """Looks after a cluster from a thread of its own.
 
     Args:
-        cluster: which.
         say: tells people the last words of this process, where nobody waits for Ray who could raise an error.
 
     Attributes:

@@ -83,10 +83,7 @@ class Runner:
     """Runs the steps of one run directory.
 
     Args:
-        run_dir: where everything is written.
         executor: where items are done; None for a dry run, which stops at the first step not done.
-        progress: shows how far a step is.
-        until: the stage to stop after.
         passed: receipts of earlier generations, by which later ones are found; their files are not needed.
         latest: receipts of the latest generations: in use, or what the next generation begins from.
         renewed: identities of the generations that this run has begun on its way so far; it begins no other
@@ -121,14 +118,9 @@ class Runner:
             raise StopHereError
         identities = [step.identity(item) for item in items]
         marker = f"{step.folder}/{MARKERS}/{digest_of(identities)}.json"
-        done = self._read_marker(marker, identities)
-        is_marked = bool(done)
-        there = storage.list_names(storage.join(self.run_dir, step.folder))
-        for i, identity in enumerate(identities):
-            if identity not in there:
-                done.pop(i, None)  # the marker speaks of what has been removed since
-            elif i not in done and (receipt := find_receipt(self.run_dir, step, identity)):
-                done[i] = receipt
+        marked = self._read_marker(marker, identities)
+        there = self._names(step)
+        done = self._done(step, identities, there, marked)
         # Items of one identity have one output: two pools may list the same folder.
         first = {identity: i for i, identity in reversed(list(enumerate(identities)))}
         todo = [i for i, identity in enumerate(identities) if i not in done and first[identity] == i]
@@ -149,11 +141,26 @@ class Runner:
                     done[todo[position]] = receipt
                     advance(receipt)
         receipts = [done[i] if i in done else done[first[identities[i]]] for i in range(len(items))]
-        if (todo or not is_marked) and self.executor is not None:
+        if (todo or not marked) and self.executor is not None:
             self._write_marker(marker, receipts)
         # Several curated pools retrieve in a step each, of one name.
         self.receipts.setdefault(step.name, []).extend(receipts)
         return receipts
+
+    def _names(self, step: AnyStep) -> set[str]:
+        """What lies in the folder of a step now: items, by their identities, and markers."""
+        return storage.list_names(storage.join(self.run_dir, step.folder))
+
+    def _done(
+        self, step: AnyStep, identities: Sequence[str], there: set[str], marked: Mapping[int, Receipt]
+    ) -> dict[int, Receipt]:
+        """The receipts of items that are done; a marker may speak of what has been removed since."""
+        found = {
+            i: marked.get(i) or find_receipt(self.run_dir, step, identity)
+            for i, identity in enumerate(identities)
+            if identity in there
+        }
+        return {i: receipt for i, receipt in found.items() if receipt is not None}
 
     def _rows_in_work(self, num_rows: Mapping[str, int], over: Set[str]) -> int:
         """Rows that are done of items in work.
@@ -204,32 +211,26 @@ class Runner:
         They have no marker and no state; what is done is found by its receipt.
 
         Args:
-            step: the inner step.
             items: its items, each of an identity of its own.
-            advance: called for every item that is done, now or before.
 
         Raises:
             ExecutorError: when an item cannot be done.
         """
         assert self.executor is not None, "inner steps are for runs that do work"
         identities = [step.identity(item) for item in items]
-        there = storage.list_names(storage.join(self.run_dir, step.folder))
-        done: dict[int, Receipt] = {}
-        for i, identity in enumerate(identities):
-            if identity in there and (receipt := find_receipt(self.run_dir, step, identity)):
-                done[i] = receipt
-                if advance is not None:
-                    advance(receipt)
+        tell = advance or (lambda _receipt: None)
+        done = self._done(step, identities, self._names(step), {})
+        for receipt in done.values():
+            tell(receipt)
         todo = [i for i in range(len(items)) if i not in done]
         for position, receipt in self._do(self.executor, step, [items[i] for i in todo]) if todo else ():
             done[todo[position]] = receipt
-            if advance is not None:
-                advance(receipt)
+            tell(receipt)
         return [done[i] for i in range(len(items))]
 
     def forget(self, step: AnyStep, items: Sequence[AnyItem]) -> None:
         """Remove what an inner step's items have put out: receipts first, lest they speak of what is gone."""
-        there = storage.list_names(storage.join(self.run_dir, step.folder))
+        there = self._names(step)
         for identity in there.intersection(step.identity(item) for item in items):
             folder = storage.join(self.run_dir, item_folder(step, identity))
             storage.remove_file(storage.join(folder, RECEIPT))
@@ -246,7 +247,6 @@ class Runner:
         """The latest generation of an item whose outside world may change under it.
 
         Args:
-            step: the item's step.
             item: the item; its generation is set, and the receipt before it where that one is yet to be made.
             again: whether the latest finished generation is to be followed by another, once in a run.
             is_stale: whether it has to be, because what it was made from has changed.
@@ -279,7 +279,7 @@ class Runner:
         """Whether the output of an item was there, and damaged."""
         identity = step.identity(item)
         if step.name not in self._folders:
-            self._folders[step.name] = storage.list_names(storage.join(self.run_dir, step.folder))
+            self._folders[step.name] = self._names(step)
         note = storage.join(self.run_dir, item_folder(step, identity), SET_ASIDE)
         return identity in self._folders[step.name] and storage.exists(note)
 

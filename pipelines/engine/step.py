@@ -5,7 +5,9 @@ Settings and tasks are frozen dataclasses, and an item's identity is the hash of
 output found under an identity is the output, and a changed config never meets an old one.
 """
 
+import os
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -87,7 +89,6 @@ class Step(Generic[Settings, Task]):
         settings: a frozen dataclass, all that the work of every item hangs on; `NoSettings` where it is none.
         load: builds the work from them, once a worker (this is where models are loaded); must pickle.
         kind: `map` for a part in, the same part out; `task` for anything else.
-        stage: the stage of the flow that the step belongs to.
         threads: threads of a worker, the same on every machine.
         loads_model: whether `load` is costly, so that a worker should be kept for many items.
         num_gpus: GPUs that a worker wants for itself.
@@ -117,8 +118,21 @@ class Step(Generic[Settings, Task]):
         return digest_of(name, self.version, self.settings, item.task, item.generation)
 
     def work(self) -> Work[Task]:
-        """The work, loaded."""
+        """The work, loaded, with the threads that it is to use."""
+        set_threads(self.threads)
         return self.load(self.settings)
+
+
+def set_threads(threads: int) -> None:
+    """Use so many threads for torch and FAISS in this process: the order of their sums hangs on it.
+
+    Neither is loaded for that, which takes seconds: one that comes later reads the environment, once.
+    """
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
+    if faiss := sys.modules.get("faiss"):
+        faiss.omp_set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -192,19 +206,17 @@ def perform(
 ) -> Receipt:
     """Do the work of one item and publish it, receipt last; without `publish`, only do it.
 
-    A twin that was faster has left a receipt: then its output stays, and ours goes. Until there is one, a
-    twin may be at work too, and may have other bytes, where the world has changed in between. So no file is
-    ever replaced: see `_publish`.
+    A twin that was faster has left a receipt: then its output stays, and ours goes. Until then a twin may be
+    at work too, with other bytes. So no file is ever replaced: see `_publish`.
 
     Raises:
         ExecutorError: when a file system refuses what the work wants of it.
     """
     identity = step.identity(item)
     folder = item_folder(step, identity)
-    scratch = scratch_dir(run_dir)
-    note = RowNote(run_dir, identity)
+    scratch, note = scratch_dir(run_dir), RowNote(run_dir, identity)
+    started, cpu = time.monotonic(), time.process_time()
     try:
-        started, cpu = time.monotonic(), time.process_time()
         with naming(scratch):
             attempt = Attempt(narrowed(item.task), item.before, scratch, condemned or {}, folder, note.tell)
             facts = work(attempt)
@@ -220,17 +232,21 @@ def perform(
             "publish_s": time.monotonic() - worked,
             "ended": time.time(),
         }
-        receipt = Receipt(step.name, identity, folder, files, facts, timings, aside)
-        path, text = storage.join(run_dir, folder, RECEIPT), receipt.to_json().encode()
-        if storage.publish_bytes(path, text):
-            return receipt
-        if twin := find_receipt(run_dir, step, identity):
-            return twin
-        storage.publish_bytes(path, text, replace=True)  # a pipe was in the way
-        return receipt
+        return _proved(Receipt(step.name, identity, folder, files, facts, timings, aside), step, run_dir)
     finally:
         note.remove()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _proved(receipt: Receipt, step: AnyStep, run_dir: str) -> Receipt:
+    """Publish a receipt; that of a twin that was faster stays, and is returned."""
+    path, text = storage.join(run_dir, receipt.folder, RECEIPT), receipt.to_json().encode()
+    if storage.publish_bytes(path, text):
+        return receipt
+    if twin := find_receipt(run_dir, step, receipt.identity):
+        return twin
+    storage.publish_bytes(path, text, replace=True)  # a pipe was in the way
+    return receipt
 
 
 def _publish(scratch: Path, folder: str) -> tuple[dict[str, tuple[int, str]], str]:

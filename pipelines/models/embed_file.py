@@ -42,7 +42,7 @@ def embed_file(
 
 
 def _load(config: EmbedConfig, threads: int) -> Embedder:
-    from pipelines.engine.threads import set_threads
+    from pipelines.engine.step import set_threads
     from pipelines.models.embedders import load_embedder
 
     set_threads(threads)

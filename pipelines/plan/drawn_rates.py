@@ -19,7 +19,7 @@ from curation.search.exact import cosine_pairs
 from curation.search.miniatures import miniature_pairs
 from curation.search.topk import top_k
 from pipelines.config.run_config import RunConfig
-from pipelines.engine.threads import set_threads
+from pipelines.engine.step import set_threads
 from pipelines.plan.rates import Rate, Spent
 from pipelines.rows.parts import Part, read_array
 from pipelines.stages.retrieve.forecast import LIST_STEPS

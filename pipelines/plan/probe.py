@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from curation import storage
 from curation.errors import ConfigError
-from curation.ingest.listing import IndexTar, ListedPart, list_parts
+from curation.ingest.listing import IndexTar, list_parts
+from curation.ingest.rows import FoundRows
 from curation.ingest.sources import COMPRESSED_TAR_SUFFIXES, Source
-from curation.ingest.tars.tar_index import TarIndex
 from curation.retrieve import SampleRetrieval
 from curation.schema import IMAGES
 from pipelines.config.run_config import RunConfig
@@ -173,7 +173,7 @@ def _sample_listed(config: RunConfig, parts: Sequence[Part], num_images: int) ->
     return SampledSources(tables, images, alike_parts(parts))
 
 
-def _only_plain(index: IndexTar, files: Iterable[storage.FileInfo]) -> Iterator[TarIndex]:
+def _only_plain(index: IndexTar, files: Iterable[storage.FileInfo]) -> Iterator[FoundRows]:
     """The indexes of tars, which have ranges as long as they are not compressed."""
     for file in files:
         if file.key.lower().endswith(COMPRESSED_TAR_SUFFIXES):
@@ -189,7 +189,7 @@ def _to_be_staged(what: str, path: str) -> ConfigError:
     )
 
 
-def _list(source: Source, part_rows: int, run_dir: str) -> Iterator[ListedPart]:
+def _list(source: Source, part_rows: int, run_dir: str) -> Iterator[FoundRows]:
     if source.kind not in ("folder", "tars"):
         raise _to_be_staged(f"A source of kind {source.kind}", source.path)
     return list_parts(source, part_rows=part_rows, run_dir=run_dir, map_units=_only_plain)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt64
 
+from curation.shard.layout import GOLDEN, splitmix64
 from pipelines.config.listed import read_listed
 
 
@@ -86,13 +87,8 @@ def draw(rows: Int64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
     Args:
         rows: int64 (n,), global rows or other numbers.
         seed: of the run.
-
-    Source: the finaliser of SplitMix64 (Steele et al., OOPSLA 2014).
     """
-    z = rows.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    return splitmix64(rows.astype(np.uint64) + np.uint64(seed * int(GOLDEN) % 2**64))
 
 
 def sample(rows: Int64[np.ndarray, " n"], num: int, *, seed: int) -> Int64[np.ndarray, " m"]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby, repeat
 from typing import TypeVar
 
-from curation.batches import batches
+from curation.runs import batches
 from pipelines.rows.parts import Part
 
 P = TypeVar("P")

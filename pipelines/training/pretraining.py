@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.local_files import remove_temporaries
 from curation.printed import redacted
-from curation.temporaries import remove_temporaries
 from pipelines.config.faults import fault_lines, secret_lines
 from pipelines.config.read import ALL_FOLDERS, read_config
 from pipelines.config.run_config import RunConfig

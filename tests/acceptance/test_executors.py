@@ -11,7 +11,7 @@ import pytest
 from lvd_process import LvdProcess, run_lvd, start_lvd
 from outcome import Outcome
 
-from pipelines.engine.ray_environment import prepare_ray_environment
+from pipelines.engine.around_ray import prepare_ray_environment
 
 pytestmark = [pytest.mark.accept, pytest.mark.ray]
 

@@ -14,7 +14,7 @@ from pipelines.demo.web import demo_config, draw_web
 
 NUM_IMAGES, ROUNDS = 2_690, 3
 START = """
-from pipelines.engine.ray_environment import prepare_ray_environment
+from pipelines.engine.around_ray import prepare_ray_environment
 prepare_ray_environment()
 from pipelines.engine.on_ray import RayExecutor
 RayExecutor(None, workers=2, num_cpus=2).close()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from faults.processes import MARK, left_behind, marked, new_mark
 
+from curation import orphans
+
 CHILD = """
 import signal, sys, time
 from curation import orphans
@@ -49,3 +51,10 @@ def test_a_parent_that_has_gone_before_is_noticed() -> None:
         [sys.executable, "-c", CHILD, "SIGKILL", ""], env=environment, check=False
     ).returncode
     assert code == -signal.SIGKILL
+
+
+def test_the_environment_names_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(orphans.PARENT, raising=False)
+    assert orphans.named_parent() is None
+    monkeypatch.setenv(orphans.PARENT, "17")
+    assert orphans.named_parent() == 17

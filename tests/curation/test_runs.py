@@ -1,10 +1,10 @@
-"""Runs of equal values."""
+"""Runs of equal values, and of items that close once they are large enough."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.runs import place_in_run, places_of_runs, run_starts
+from curation.runs import batches, place_in_run, places_of_runs, run_starts
 
 
 def test_by_hand() -> None:
@@ -22,3 +22,9 @@ def test_they_go_together(values: list[int]) -> None:
     sizes = np.diff(starts, append=len(array))
     assert places_of_runs(starts, sizes).tolist() == list(range(len(array)))
     assert place_in_run(array).tolist() == [i for size in sizes.tolist() for i in range(size)]
+
+
+def test_a_run_closes_once_it_is_large_enough():
+    items = ["a", "", "bb", "c", "", "dddd", ""]
+    assert list(batches(items, size=len, least=3)) == [["a", "", "bb"], ["c", "", "dddd"], [""]]
+    assert list(batches([], size=len, least=3)) == []

@@ -311,7 +311,7 @@ def test_what_a_driver_raises_is_an_error_that_callers_know(
 
             return fail
 
-    monkeypatch.setattr(storage, "_remote", lambda path: (Broken(), path))
+    monkeypatch.setattr(fsspec, "filesystem", lambda *_names, **_settings: Broken())
     calls: list[Callable[[str], object]] = [
         storage.stat,
         storage.exists,

@@ -13,7 +13,7 @@ import pytest
 
 from curation import local_files, storage
 from curation.errors import IntegrityError, LvdError
-from curation.temporaries import remove_temporaries
+from curation.local_files import remove_temporaries
 from pipelines.answers.find_image import find_images
 from pipelines.answers.finished_run import open_run
 from pipelines.answers.verify import verify

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.types as pt
 
 from curation import storage
+from curation.ingest.one_pass import arrow_file
 from curation.ingest.problems import Findings
 from curation.ingest.sources import TableSource
 from curation.ingest.staging import StagedImage
 from curation.ingest.tables.arrow_messages import CheckedMessages
+from curation.ingest.tables.column_types import is_text
 from curation.ingest.tables.table_images import (
     READING_ERRORS,
     TableRows,
@@ -22,11 +23,6 @@ from curation.ingest.tables.table_images import (
 def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findings) -> Iterator[StagedImage]:
     """Stream the rows of a file, record batch by record batch (as many rows as its writer put into one).
 
-    Args:
-        info: the file, as listed.
-        source: what it belongs to.
-        findings: what could not be read is added here; rows before it have come.
-
     Raises:
         ConfigError: when the columns are not those that the source names.
     """
@@ -34,9 +30,7 @@ def arrow_images(info: storage.FileInfo, source: TableSource, *, findings: Findi
     try:
         with (
             storage.open_stream(info.path) as stream,
-            pa.ipc.open_stream(
-                pa.PythonFile(CheckedMessages(stream.read, info.num_bytes), mode="r")
-            ) as batches,
+            pa.ipc.open_stream(arrow_file(CheckedMessages(stream.read, info.num_bytes).read)) as batches,
         ):
             columns = choose_columns(batches.schema, source, info)
             table = TableRows(info, source, columns, findings)
@@ -62,9 +56,5 @@ def _validate(batch: pa.RecordBatch) -> None:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
             # Of text itself the offsets were looked at first; its odd bytes are kept.
-            if not _is_text(column.type) or "UTF8" not in str(error):
+            if not is_text(column.type) or "UTF8" not in str(error):
                 raise
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)

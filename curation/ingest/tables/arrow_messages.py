@@ -7,11 +7,12 @@ Source: Arrow columnar format, "IPC Streaming Format", and its flatbuffers `Mess
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from curation.ingest.one_pass import Read
 from curation.ingest.tables.inflation import refuse_bomb
 
 _CONTINUES = 0xFFFFFFFF
@@ -27,29 +28,18 @@ class _Message:
 
 
 class CheckedMessages:
-    """The bytes of an Arrow stream, as a file to be read; each message is checked before any of it is given.
+    """The bytes of an Arrow stream; each message is checked before any of it is given.
 
     Args:
         read: of the file, gone through once.
         num_bytes: of the file: no more is asked for, whatever a message claims.
     """
 
-    closed = False
-
-    def __init__(self, read: Callable[[int], bytes], num_bytes: int) -> None:
+    def __init__(self, read: Read, num_bytes: int) -> None:
         self._read, self._most = read, num_bytes
         self._held: list[bytes] = []
         self._passed = 0  # bytes of a body that is given as it comes
         self._dictionaries = [0, 0]  # all of them are held along: stored, plain
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """The file is closed by whoever opened it."""
 
     def read(self, num_bytes: int) -> bytes:
         """The next bytes.

@@ -26,6 +26,11 @@ def is_free_bytes(kind: pa.DataType) -> bool:
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind)
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether the values are text, and not packed in anything."""
+    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+
+
 def has_free_bytes(kind: pa.DataType) -> bool:
     """Whether there are such bytes in it, at any depth."""
     plain = plain_type(kind)

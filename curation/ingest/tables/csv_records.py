@@ -31,8 +31,6 @@ class Records:
     """The records from some byte of a text on, and the byte at which the next one starts.
 
     Args:
-        lines: of the text.
-        delimiter: between fields.
         header: names of the columns, by which a line within quotes is told from a row; none: this record is
             the header.
         url: the column of URLs, where there is one.

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from curation import storage
 from curation.errors import ConfigError
-from curation.ingest.problems import Findings, Problem
+from curation.ingest.problems import Findings, Problem, Tally
 from curation.ingest.rows import as_text
 from curation.ingest.tables.csv_records import Records
 from curation.ingest.tables.parquet_images import BATCH_ROWS, open_parquet
@@ -37,7 +37,6 @@ def rows_of(metadata: storage.FileInfo, folder: str, *, findings: Findings) -> M
     """The rows of the pictures that lie directly in a folder, by the keys of these.
 
     Args:
-        metadata: the file.
         folder: its key, without a slash at the end.
         findings: what could not be read is added here; the same for each folder of the file.
 
@@ -73,33 +72,30 @@ def _read(file: storage.FileInfo, *, only: str | None = None) -> _Metadata:
     base = file.key[: file.key.rfind("/") + 1]
     found = _Metadata()
     seen: set[bytes] = set()
-    num_named = num_nameless = num_repeated = 0
-    first_nameless, first_repeated = 0, ""
+    nameless, repeated = Tally(), Tally()
     names: Row = {}
     for number, row in _numbered_rows(file, found.findings):
         name = row.get(FILE_NAME)
         if not isinstance(name, str) or not name.strip():
-            first_nameless, names = (first_nameless, names) if num_nameless else (number, row)
-            num_nameless += 1
+            names = names if nameless.num else row
+            nameless.add(str(number))
             continue
-        num_named += 1
         key = posixpath.normpath(base + name)
         digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if digest in seen:
-            first_repeated = first_repeated or name
-            num_repeated += 1
+            repeated.add(name)
         seen.add(digest)
         folder = key.rpartition("/")[0]
         if only is None or folder == only:
             found.folders.setdefault(folder, {})[key] = row
-    if num_nameless and not num_named:
+    if nameless.num and not seen:
         raise _nameless(file, names)
-    if num_nameless:
-        detail = f"{num_nameless} rows have no {FILE_NAME}, the first of them row {first_nameless}"
+    if nameless.num:
+        detail = f"{nameless.num} rows have no {FILE_NAME}, the first of them row {nameless.first}"
         found.findings.notes.append(Problem(file.path, "bad_rows", detail))
-    if num_repeated:
-        example = as_text(first_repeated)
-        detail = f"{num_repeated} rows name a picture again, such as {example}: the last counts"
+    if repeated.num:
+        example = as_text(repeated.first)
+        detail = f"{repeated.num} rows name a picture again, such as {example}: the last counts"
         found.findings.notes.append(Problem(file.path, "duplicate_name", detail))
     return found
 
@@ -119,20 +115,19 @@ def _nameless(file: storage.FileInfo, row: Row) -> ConfigError:
 
 def _numbered_rows(file: storage.FileInfo, findings: Findings) -> Iterator[tuple[int, Row]]:
     """The rows of a metadata file that can be read, and their numbers; damage ends them, and is a finding."""
-    num_rows = num_bad = first_bad = 0
+    num_rows, bad = 0, Tally()
     try:
         for number, row in enumerate(_rows(file.path)):
             num_rows += 1
             if row is not None:
                 yield number, row
             else:
-                first_bad = first_bad if num_bad else number
-                num_bad += 1
+                bad.add(str(number))
     except READING_ERRORS as error:
         findings.problems.append(reading_problem(file, error, num_rows))
-    if num_bad:
+    if bad.num:
         detail = (
-            f"{num_bad} rows cannot be read, the first of them row {first_bad}: a bad quote, too many or too "
+            f"{bad.num} rows cannot be read, the first of them row {bad.first}: a bad quote, too many or too "
             "few fields, or no JSON object"
         )
         findings.notes.append(Problem(file.path, "bad_rows", detail))

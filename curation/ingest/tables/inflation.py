@@ -20,10 +20,6 @@ def is_bomb(*, stored: int, plain: int) -> bool:
 def refuse_bomb(what: str, *, stored: int, plain: int) -> None:
     """Go on only where `stored` bytes may become `plain` ones.
 
-    Args:
-        what: is inflated, for the message.
-        stored, plain: bytes.
-
     Raises:
         InflatesError: where they may not.
     """

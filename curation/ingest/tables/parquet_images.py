@@ -89,10 +89,7 @@ def parquet_images(
     """Stream some rows of a file.
 
     Args:
-        info: the file, as listed.
-        source: what it belongs to.
         first, stop: rows, cut where row groups begin; `stop` None: to the end.
-        findings: what could not be read is added here; rows before it have come.
 
     Raises:
         ConfigError: when the columns are not those that the source names.

@@ -32,7 +32,6 @@ class CheckedParquet(pq.ParquetFile):
         stream: of the file: a binary file that seeks.
         looks_always: whether the pages of every chunk are looked at, and not only of those whose sums are
             striking; each is a small read of its own.
-        settings: as `pq.ParquetFile` takes them.
     """
 
     def __init__(self, stream: Any, *, looks_always: bool, **settings: Any) -> None:

@@ -115,9 +115,6 @@ def name_of(value: Any, row: int, *, place: str, findings: Findings) -> str:
 
     Args:
         value: of the column; bytes are named by their hexadecimal digits.
-        row: the row's number within its file.
-        place: the file, for the note that a name is too long to be one.
-        findings: notes are added here.
     """
     if has_no_name(value):
         return f"{row:08d}"
@@ -150,8 +147,6 @@ def row_sidecars(
     Args:
         values: by the names of their columns; None: of a row that is to have no json.
         place: the file, and where in it the row stands, for the note that its json is left out.
-        max_bytes: a longer json is left out.
-        findings: what is left out is noted here.
     """
     if values is None:
         return {}

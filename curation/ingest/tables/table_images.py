@@ -67,7 +67,7 @@ def choose_columns(schema: pa.Schema, source: TableSource, info: storage.FileInf
     Raises:
         ConfigError: naming the columns that there are.
     """
-    there = ", ".join(f"{f.name} ({f.type})" for f in schema)
+    there = _columns_of(schema)
     where = storage.redact(info.path)
     if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         raise ConfigError(f"{where} has columns of one name", got=there, expected=f"{twice[0]!r} once")
@@ -76,16 +76,7 @@ def choose_columns(schema: pa.Schema, source: TableSource, info: storage.FileInf
     if not found and source.image is None:
         found = _only_image(schema)
     if not found:
-        places = _places_of_bytes(schema)
-        raise ConfigError(
-            f"{where} has no column of image bytes"
-            + (f" named {source.image!r}" if source.image else " that could be told" if places else ""),
-            got=there,
-            expected="a column of binary type, or a struct with a field `bytes`",
-            remedy=f"Name it in the source: image: {' or '.join(places)}"
-            if places
-            else "Write the images' bytes into a column of binary type; lists and text are not decoded",
-        )
+        raise _no_image(schema, source, where)
     image, field = found[0]
     for name in (*([source.key] if source.key else []), *(source.columns or ())):
         if name not in schema.names:
@@ -102,6 +93,23 @@ def choose_columns(schema: pa.Schema, source: TableSource, info: storage.FileInf
         pictures=pictures,
         maybe_pictures=frozenset(name for name, kind in others.items() if is_free_bytes(kind)),
     )
+
+
+def _no_image(schema: pa.Schema, source: TableSource, where: str) -> ConfigError:
+    places = _places_of_bytes(schema)
+    which = f" named {source.image!r}" if source.image else " that could be told" if places else ""
+    return ConfigError(
+        f"{where} has no column of image bytes{which}",
+        got=_columns_of(schema),
+        expected="a column of binary type, or a struct with a field `bytes`",
+        remedy=f"Name it in the source: image: {' or '.join(places)}"
+        if places
+        else "Write the images' bytes into a column of binary type; lists and text are not decoded",
+    )
+
+
+def _columns_of(schema: pa.Schema) -> str:
+    return ", ".join(f"{f.name} ({f.type})" for f in schema)
 
 
 def _image_at(schema: pa.Schema, name: str) -> tuple[str, str | None] | None:
@@ -145,12 +153,6 @@ class TableRows:
     A row's key is `key_prefix`, the file's key, a slash, and the row's name: of the key column, each once in
     the file, or its number. A null image is `missing_image`. The path in the struct of Hugging Face
     `datasets` is never opened: whoever wrote the table would choose the file that is read.
-
-    Args:
-        info: the file.
-        source: what it belongs to.
-        columns: which is what.
-        findings: sidecars that are left out, and the like, are added here.
     """
 
     def __init__(

@@ -49,11 +49,7 @@ def decode_text(data: bytes) -> str:
 
 
 def open_text(stream: io.IOBase) -> io.IOBase:
-    """The bytes of a text as UTF-8 without a mark, lines ended by a newline; seeking counts in these bytes.
-
-    Args:
-        stream: of the text, seekable; read from its start.
-    """
+    """The bytes of a text as UTF-8 without a mark, lines ended by a newline; a place counts in these."""
     start = stream.read(_LOOK_BYTES)
     stream.seek(0)
     encoding, num_mark = encoding_of(start)
@@ -132,10 +128,6 @@ class Lines:
     """The lines of a text from some byte on, and the byte at which the next one starts.
 
     Bytes that are not UTF-8 become lone surrogates, so that the row that has them can be told.
-
-    Args:
-        stream: of `open_text`.
-        offset: where to begin.
     """
 
     def __init__(self, stream: io.IOBase, offset: int = 0) -> None:

@@ -24,8 +24,6 @@ def with_gaps_told(
     more numbers are there than not.
 
     Args:
-        files: of a source.
-        findings: notes are added here.
         are_all: whether these are all the files of a folder: then those too whose names tell no total.
     """
     found: dict[_Name, set[int]] = {}

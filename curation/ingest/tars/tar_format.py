@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from curation.ingest.problems import Problem, Unread
 from curation.ingest.sidecars import sample_key
-from curation.ingest.tars.zero_runs import BLOCK, STRIDE_BYTES, count_zeros, find_magic, is_padding
+from curation.ingest.tars.zero_runs import STRIDE_BYTES, count_zeros, find_magic, is_padding
+from curation.tar_headers import BLOCK_BYTES, TarHeader, has_checksum, padded, parse_header, text_of
 
 # Enough for any name; a forged one must not make us allocate what its header claims.
 MAX_EXTENSION_BYTES = 1 << 20
@@ -27,7 +28,7 @@ _MAX_REST_CHARS = 64  # of what a digest is given to tell the files of a sample 
 _SPARSE = b"GNU.sparse."  # stands for all keywords that begin so
 _KEPT = frozenset((b"path", b"size", b"linkpath", _SPARSE))
 _MAX_DEFAULT_CHARS = 256
-_ZERO = bytes(BLOCK)
+_ZERO = bytes(BLOCK_BYTES)
 _FIRST_STRIDE_BYTES = 32 << 10  # of zeros: the usual padding
 _MAX_LOOKED_AT = 256 << 20  # bytes after zeros, for a header: as many as a member may have
 _REGULAR = frozenset((b"0", b"\0", b"7"))
@@ -55,13 +56,6 @@ class Member:
     num_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    name: str
-    kind: bytes
-    num_bytes: int
-
-
 class TarWalk:
     """One pass over a tar's headers: `members`, `problems` (something was not read) and `notes`."""
 
@@ -69,7 +63,7 @@ class TarWalk:
         self.members: list[Member] = []
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
-        self._path, self._size = path, num_bytes
+        self.path, self._size = path, num_bytes
         self._pax_defaults: dict[str, str] = {}
         self._pax: dict[str, str] = {}  # of the next member
         self._long_name: str | None = None  # likewise, GNU's way
@@ -84,7 +78,6 @@ class TarWalk:
         """Walk to the end, or to what stops the walk.
 
         Args:
-            read: gives bytes.
             skip_hole: leads past bytes that are zero since nobody wrote them; None: all are read.
 
         Raises:
@@ -96,10 +89,10 @@ class TarWalk:
             offset = self._step(offset)
         if self._others:
             kinds = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in sorted(self._others.items()))
-            self.notes.append(Problem(self._path, "not_regular", f"left out: {kinds}"))
+            self.notes.append(Problem(self.path, "not_regular", f"left out: {kinds}"))
         if self._num_long:
             detail = f"{self._num_long} names have more than {MAX_NAME_CHARS} characters: held by a digest"
-            self.notes.append(Problem(self._path, "long_key", detail))
+            self.notes.append(Problem(self.path, "long_key", detail))
         if self._size == 0:
             self._fail("empty_file", "the file has zero bytes", 0)
         elif offset is not None and self._zeros is not None:
@@ -107,28 +100,28 @@ class TarWalk:
         elif offset is not None:
             self._fail("no_end", "the end-of-archive mark is missing; members may be missing too", self._size)
         if self._size and not self.members and not self.problems:
-            self.notes.append(Problem(self._path, "empty_archive", "no regular members"))
+            self.notes.append(Problem(self.path, "empty_archive", "no regular members"))
         return self
 
     def _fail(self, what: Unread, detail: str, offset: int) -> None:
-        self.problems.append(Problem(self._path, what, detail, offset))
+        self.problems.append(Problem(self.path, what, detail, offset))
 
     def _step(self, offset: int) -> int | None:
         """Take the block at `offset`; return where the next header lies, or None where nobody knows."""
-        block = self._read(offset, min(BLOCK, self._size - offset))
+        block = self._read(offset, min(BLOCK_BYTES, self._size - offset))
         if block == _ZERO[: len(block)]:
             end = self._skip_zeros(offset)
             self._zeros = (offset, end)
             return end
         try:
-            header = _parse_header(block)
+            header = parse_header(block)
         except ValueError as error:
             self._stop_at(offset, block, str(error))
             return None
         if self._zeros is not None:
             if self._judge_zeros("before members that follow"):
                 detail = "an archive follows the end-of-archive mark; read on"
-                self.notes.append(Problem(self._path, "concatenated", detail, offset))
+                self.notes.append(Problem(self.path, "concatenated", detail, offset))
                 self._archive = offset
             self._zeros = None
         if header.kind in _EXTENSIONS:
@@ -141,10 +134,10 @@ class TarWalk:
         while offset < self._size:
             chunk = self._read(offset, min(stride, self._size - offset))
             if (num_zeros := count_zeros(chunk)) < len(chunk):
-                return offset + num_zeros // BLOCK * BLOCK
+                return offset + num_zeros // BLOCK_BYTES * BLOCK_BYTES
             offset, stride = offset + len(chunk), STRIDE_BYTES
             if self._skip_hole is not None and offset < self._size:
-                offset = self._skip_hole(offset) // BLOCK * BLOCK
+                offset = self._skip_hole(offset) // BLOCK_BYTES * BLOCK_BYTES
         return self._size
 
     def _judge_zeros(self, where: str) -> bool:
@@ -163,7 +156,9 @@ class TarWalk:
         for start in range(offset, stop, STRIDE_BYTES):
             data = self._read(start, min(STRIDE_BYTES, stop - start))
             if any(
-                _has_checksum(data[at : at + BLOCK]) for at in find_magic(data) if at + BLOCK <= len(data)
+                has_checksum(data[at : at + BLOCK_BYTES])
+                for at in find_magic(data)
+                if at + BLOCK_BYTES <= len(data)
             ):
                 return True
         return False
@@ -176,9 +171,9 @@ class TarWalk:
         elif offset == 0 and packed:
             detail = f"{packed}, and named as a plain tar: name it .tar.gz or the like, and it is unpacked"
             self._fail("compressed", detail, 0)
-        elif offset == 0 and (len(block) < BLOCK or not _has_checksum(block)):
+        elif offset == 0 and (len(block) < BLOCK_BYTES or not has_checksum(block)):
             self._fail("not_a_tar", f"starts with {block[:16]!r}", 0)
-        elif len(block) < BLOCK:
+        elif len(block) < BLOCK_BYTES:
             self._fail("truncated", f"the file ends {len(block)} bytes into a header", offset)
         else:
             self._fail("bad_header", f"{why}; the {left} bytes from here on were not read", offset)
@@ -194,11 +189,11 @@ class TarWalk:
             self._fail("zeros", f"{detail} were not read", start)
             return
         detail = f"{left} bytes after the end-of-archive mark are no archive"
-        self.notes.append(Problem(self._path, "trailing_data", detail, offset))
+        self.notes.append(Problem(self.path, "trailing_data", detail, offset))
 
-    def _take_extension(self, header: _Header, offset: int) -> int | None:
+    def _take_extension(self, header: TarHeader, offset: int) -> int | None:
         """Read a pax header or a long name, which describes the next member."""
-        start, end = offset + BLOCK, offset + BLOCK + header.num_bytes
+        start, end = offset + BLOCK_BYTES, offset + BLOCK_BYTES + header.num_bytes
         if header.num_bytes > MAX_EXTENSION_BYTES:
             self._fail("bad_header", f"an extended header claims {header.num_bytes} bytes", offset)
             return None
@@ -208,13 +203,13 @@ class TarWalk:
         data = self._read(start, header.num_bytes)
         try:
             if header.kind == b"L":
-                self._long_name = _text(data)
+                self._long_name = text_of(data)
             elif header.kind == b"g":
                 # A name, or a link's target, of all members is a mistake, and a long one is held for each.
                 found = {k: v for k, v in _parse_pax(data).items() if len(v) <= _MAX_DEFAULT_CHARS}
                 self._pax_defaults.update(found)
             elif header.kind == b"K":
-                self._long_target = _text(data)
+                self._long_target = text_of(data)
             else:
                 self._pax = _parse_pax(data)
         except ValueError as error:
@@ -222,9 +217,9 @@ class TarWalk:
                 "bad_header", f"an extended header is damaged ({error}); the rest was not read", offset
             )
             return None
-        return _padded(end)
+        return padded(end)
 
-    def _take_member(self, header: _Header, offset: int, block: bytes) -> int | None:
+    def _take_member(self, header: TarHeader, offset: int, block: bytes) -> int | None:
         pax, long_name, long_target = self._pax_defaults | self._pax, self._long_name, self._long_target
         self._pax, self._long_name, self._long_target = {}, None, None
         name = pax.get("path", long_name if long_name is not None else header.name)
@@ -232,15 +227,15 @@ class TarWalk:
         if not (claimed.isascii() and claimed.isdecimal() and len(claimed) < 20):
             self._fail("bad_header", f"a member's size is {claimed[:40]!r}; the rest was not read", offset)
             return None
-        num_bytes, start = int(claimed), offset + BLOCK
+        num_bytes, start = int(claimed), offset + BLOCK_BYTES
         if header.kind == b"S" and block[482]:  # old GNU sparse: the map goes on in blocks of their own
-            while start + BLOCK <= self._size and self._read(start, BLOCK)[504]:
-                start += BLOCK
-            start += BLOCK
+            while start + BLOCK_BYTES <= self._size and self._read(start, BLOCK_BYTES)[504]:
+                start += BLOCK_BYTES
+            start += BLOCK_BYTES
         if header.kind in _REGULAR and not _is_sparse(pax):
             self._add(Member(name, start, num_bytes))
         elif header.kind == b"1":
-            self._add_link(name, pax.get("linkpath", long_target or _text(block[157:257])))
+            self._add_link(name, pax.get("linkpath", long_target or text_of(block[157:257])))
         elif header.kind != b"5":  # a folder holds nothing of its own
             self._others["sparse file" if _is_sparse(pax) else _KINDS.get(header.kind, "unknown member")] += 1
         end = start if header.kind in _WITHOUT_DATA else start + num_bytes
@@ -248,7 +243,7 @@ class TarWalk:
             detail = f"the file ends at byte {self._size}, inside {name[:200]!a}, which reaches to {end}"
             self._fail("truncated", detail, offset)
             return None
-        return _padded(end)
+        return padded(end)
 
     def _add(self, member: Member) -> None:
         if len(member.name) > MAX_NAME_CHARS:
@@ -283,56 +278,8 @@ def _plain_name(name: str) -> str:
     return name.lstrip("/").removeprefix("./")
 
 
-def _padded(offset: int) -> int:
-    return -(-offset // BLOCK) * BLOCK
-
-
-def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
-
-
 def _is_sparse(pax: dict[str, str]) -> bool:
     return _SPARSE.decode() in pax
-
-
-def _has_checksum(block: bytes) -> bool:
-    """Whether the header's checksum holds: its bytes' sum, the checksum's own eight taken as spaces."""
-    try:
-        wanted = _number(block[148:156])
-    except ValueError:
-        return False
-    others = block[:148] + block[156:]
-    unsigned = 256 + sum(others)
-    # Some historic writers summed signed bytes; tarfile takes both, and so do we.
-    return wanted in (
-        unsigned,
-        unsigned - 256 * sum(b > 127 for b in others) if unsigned != wanted else unsigned,
-    )
-
-
-def _number(field: bytes) -> int:
-    """A number field: octal digits, or base 256 where the first byte's high bit is set (GNU)."""
-    if field[0] in (0o200, 0o377):
-        value = int.from_bytes(field[1:], "big")
-        return value if field[0] == 0o200 else value - 256 ** (len(field) - 1)
-    digits = field.split(b"\0", 1)[0].strip()
-    return int(digits, 8) if digits else 0
-
-
-def _parse_header(block: bytes) -> _Header:
-    if len(block) < BLOCK or not _has_checksum(block):
-        raise ValueError("a header's checksum is wrong")
-    num_bytes = _number(block[124:136])
-    if num_bytes < 0:
-        raise ValueError(f"a member's size is negative ({num_bytes})")
-    name = _text(block[:100])
-    # GNU's own format ("ustar  ") keeps other things where POSIX keeps the prefix.
-    if block[257:263] == b"ustar\0" and block[345]:
-        name = f"{_text(block[345:500])}/{name}"
-    kind = block[156:157]
-    if kind == b"\0" and name.endswith("/"):  # how tars before POSIX mark a folder
-        kind = b"5"
-    return _Header(name, kind, num_bytes)
 
 
 def _parse_pax(data: bytes) -> dict[str, str]:

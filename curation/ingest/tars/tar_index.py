@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ import pyarrow as pa
 from curation import local_reads, storage
 from curation.hidden import is_hidden
 from curation.ingest.problems import Findings, Problem
-from curation.ingest.rows import ImageRow, as_text, rows_table
+from curation.ingest.rows import FoundRows, ImageRow, as_text, rows_table
 from curation.ingest.sidecars import (
     Paired,
-    Sidecar,
     SidecarRule,
     StoredFile,
     left_out_note,
@@ -24,20 +24,11 @@ from curation.ingest.sidecars import (
 )
 from curation.ingest.sources import TarSource
 from curation.ingest.tars.tar_format import ReadAt, TarWalk
-from curation.ingest.tars.tar_samples import group_samples
+from curation.ingest.tars.tar_samples import Samples, group_samples
 from curation.ingest.tars.zero_runs import skip_hole
 from curation.ingest.unique_names import UniqueNames
 
 _ATTEMPTS = 3  # at a tar that cannot be read, before it is reported
-
-
-@dataclass(frozen=True, slots=True)
-class TarIndex:
-    """What a tar holds: its images, what of it could not be read, and what is odd about it."""
-
-    table: pa.Table
-    problems: list[Problem]
-    notes: list[Problem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +40,7 @@ class Unpacked:
     path: str
 
 
-def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked | None = None) -> TarIndex:
+def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked | None = None) -> FoundRows:
     """Index a tar by its headers.
 
     A row's key is `key_prefix`, the tar's key, a slash and the member's name with its extension: nothing is
@@ -64,8 +55,6 @@ def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked |
     `truncated`.
 
     Args:
-        info: the tar, as listed.
-        source: what it belongs to.
         unpacked: its bytes, where the tar itself is compressed; keys, URIs and findings name the tar.
 
     Returns:
@@ -86,7 +75,7 @@ def index_tar(info: storage.FileInfo, source: TarSource, *, unpacked: Unpacked |
                 walk.problems.append(Problem(info.path, "unreadable", str(error)))
                 break
     table, notes = _index_members(walk, info, source, plain)
-    return TarIndex(table, walk.problems, walk.notes + notes)
+    return FoundRows(table, walk.problems, walk.notes + notes)
 
 
 def _walk_here(walk: TarWalk, path: Path, size: int) -> None:
@@ -153,28 +142,40 @@ def _index_members(
             missing = is_alone and number == len(paired) - 1
             reason = "missing_image" if missing else _reason(file, source, plain)
             name = keys.take(as_text(file.name))
-            rows.append(_row(file, sidecars, name, info=info, source=source, reason=reason))
+            rows.append(
+                ImageRow(
+                    key=f"{source.key_prefix}{as_text(info.key)}/{name}",
+                    uri=f"{storage.redact(info.path)}#{name}",
+                    path=file.path,
+                    offset=file.offset,
+                    num_bytes=file.num_bytes,
+                    version=info.version,
+                    sidecars=[(as_text(extension), sidecar) for extension, sidecar in sidecars],
+                    reason=reason,
+                )
+            )
     rows.sort(key=lambda row: row.key.split("/"))
-    notes = findings.notes
-    if num_hidden := len(walk.members) - len(shown):
-        first = next(as_text(m.name) for m in walk.members if is_hidden(m.name))
-        detail = f"{num_hidden} members are passed over, the first {first}"
-        notes.append(Problem(info.path, "hidden", detail))
-    if keys.num_repeated:
-        detail = f"{keys.num_repeated} members have a name that came before; all are kept"
-        notes.append(Problem(info.path, "duplicate_name", detail))
+    notes = _notes(walk, samples, num_shown=len(shown), num_repeated=keys.num_repeated)
+    return rows_table(rows), [*findings.notes, *notes]
+
+
+def _notes(walk: TarWalk, samples: Samples, *, num_shown: int, num_repeated: int) -> Iterator[Problem]:
+    path = walk.path
+    if num_hidden := len(walk.members) - num_shown:
+        first = next(as_text(member.name) for member in walk.members if is_hidden(member.name))
+        yield Problem(path, "hidden", f"{num_hidden} members are passed over, the first {first}")
+    if num_repeated:
+        detail = f"{num_repeated} members have a name that came before; all are kept"
+        yield Problem(path, "duplicate_name", detail)
     if lost := samples.left_out:
         detail = (
             f"{len(lost)} sidecars, the first {lost[0].name[:200]!a}, may be of several images of one name, "
             "and are left out: each image's are to follow it"
         )
-        notes.append(Problem(info.path, "duplicate_name", detail))
-    if samples.num_split:
-        detail = (
-            f"the members of {samples.num_split} samples are not adjacent; webdataset would tear them apart"
-        )
-        notes.append(Problem(info.path, "unsorted", detail))
-    return rows_table(rows), notes
+        yield Problem(path, "duplicate_name", detail)
+    if num_split := samples.num_split:
+        detail = f"the members of {num_split} samples are not adjacent; webdataset would tear them apart"
+        yield Problem(path, "unsorted", detail)
 
 
 def _pair(sample: list[StoredFile], rule: SidecarRule) -> tuple[list[Paired], bool, list[StoredFile]]:
@@ -195,24 +196,3 @@ def _reason(file: StoredFile, source: TarSource, plain: Unpacked) -> str | None:
     if file.num_bytes > source.max_member_bytes:
         return "file_too_large"
     return "truncated" if _is_torn(file, plain) else None
-
-
-def _row(
-    file: StoredFile,
-    sidecars: list[Sidecar],
-    name: str,
-    *,
-    info: storage.FileInfo,
-    source: TarSource,
-    reason: str | None,
-) -> ImageRow:
-    return ImageRow(
-        key=f"{source.key_prefix}{as_text(info.key)}/{name}",
-        uri=f"{storage.redact(info.path)}#{name}",
-        path=file.path,
-        offset=file.offset,
-        num_bytes=file.num_bytes,
-        version=info.version,
-        sidecars=[(as_text(extension), sidecar) for extension, sidecar in sidecars],
-        reason=reason,
-    )

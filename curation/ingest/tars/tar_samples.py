@@ -39,12 +39,7 @@ class _Told:
 
 
 def group_samples(files: Sequence[StoredFile], rule: SidecarRule) -> Samples:
-    """Group a tar's members by samples.
-
-    Args:
-        files: in the order of the tar, names with undecodable bytes as surrogates: others differ by them.
-        rule: what may be a sidecar.
-    """
+    """Group a tar's members by samples."""
     by_key: dict[str, list[_Placed]] = {}
     for number, file in enumerate(files):
         by_key.setdefault(sample_key(file.name), []).append((number, file))

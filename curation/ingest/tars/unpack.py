@@ -5,17 +5,16 @@ import contextlib
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, BinaryIO, cast
 
-import pyarrow as pa
-
 from curation import storage
+from curation.ingest.one_pass import Read, arrow_unpacked
 from curation.ingest.problems import Problem
-from curation.ingest.rows import rows_table
+from curation.ingest.rows import FoundRows, rows_table
 from curation.ingest.sources import TarSource
-from curation.ingest.staging import Place, StagedUnit
-from curation.ingest.tars.tar_index import TarIndex, Unpacked, index_tar
+from curation.ingest.staging import Place
+from curation.ingest.tars.tar_index import Unpacked, index_tar
 
 _CHUNK_BYTES = 1 << 18
 _ATTEMPTS = 3  # at a file whose reading fails, before it is reported
@@ -36,9 +35,7 @@ class _CannotReadError(Exception):
 class _Reads:
     """The compressed bytes as a stream of which the start may be looked at first."""
 
-    closed = False
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
         self._start = self._take(_MAGIC_BYTES)
         self.magic = self._start
@@ -54,17 +51,8 @@ class _Reads:
         self._start = self._start[len(start) :]
         return start or self._take(num_bytes)
 
-    def readable(self) -> bool:
-        return True
 
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """The file is closed by whoever opened it."""
-
-
-def unpack_tar(file: storage.FileInfo, source: TarSource, place: Place) -> StagedUnit:
+def unpack_tar(file: storage.FileInfo, source: TarSource, place: Place) -> FoundRows:
     """Unpack a compressed tar to `000000.tar` and index that.
 
     What was unpacked before the data ended, broke, or came to more than the caps is kept; the rest is named.
@@ -72,8 +60,6 @@ def unpack_tar(file: storage.FileInfo, source: TarSource, place: Place) -> Stage
 
     Args:
         file: the tar, as listed; one that is not compressed in spite of its name is copied.
-        source: what it belongs to.
-        place: where to.
     """
     target = place.out / "000000.tar"
     for attempt in range(_ATTEMPTS):
@@ -86,19 +72,18 @@ def unpack_tar(file: storage.FileInfo, source: TarSource, place: Place) -> Stage
         if problem is None or problem.what != "unreadable" or attempt + 1 == _ATTEMPTS:
             break
     if problem is None:
-        found = _index(file, source, place, num_bytes)
-        return StagedUnit(found.table, found.problems, found.notes)
+        return _index(file, source, place, num_bytes)
     num_again = int(problem.what == "unreadable")
     if num_bytes == 0:
         target.unlink()
-        return StagedUnit(rows_table([]), [problem], [], num_again)
+        return FoundRows(rows_table([]), [problem], [], num_again)
     found = _index(file, source, place, num_bytes)
     # One cause is told once: that the plain tar ends early follows from what ended the unpacking.
     others = [p for p in found.problems if p.what not in ("truncated", "no_end")]
-    return StagedUnit(found.table, [problem, *others], found.notes, num_again)
+    return FoundRows(found.table, [problem, *others], found.notes, num_again)
 
 
-def _index(file: storage.FileInfo, source: TarSource, place: Place, num_bytes: int) -> TarIndex:
+def _index(file: storage.FileInfo, source: TarSource, place: Place, num_bytes: int) -> FoundRows:
     name = "000000.tar"
     unpacked = Unpacked(str(place.out / name), num_bytes, f"{place.folder}/{name}")
     return index_tar(file, source, unpacked=unpacked)
@@ -141,7 +126,7 @@ def _chunks(file: storage.FileInfo) -> Iterator[bytes]:
             yield chunk
 
 
-def _decompressor(source: _Reads, stack: contextlib.ExitStack) -> Callable[[int], bytes]:
+def _decompressor(source: _Reads, stack: contextlib.ExitStack) -> Read:
     """Told by the first bytes and not by the name, which may be wrong."""
     stream = cast(BinaryIO, source)
     # `read1`, since `read` forgets what it has when the data end early.
@@ -163,7 +148,7 @@ class _TooMuchMemoryError(Exception):
 class _Xz:
     """The streams of an xz file, one after another, within a limit of memory, which `LZMAFile` has not."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
         self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_BYTES)
 
@@ -196,8 +181,8 @@ class _Xz:
         return data
 
 
-def _zstd(source: _Reads) -> Callable[[int], bytes]:
-    packed = pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd")
+def _zstd(source: _Reads) -> Read:
+    packed = arrow_unpacked(source.read, "zstd")
 
     def read(num_bytes: int) -> bytes:
         try:

@@ -10,11 +10,11 @@ Source: GNU tar manual, "The Blocking Factor of an Archive".
 import errno
 import os
 
-BLOCK = 512
-_END_BYTES = 2 * BLOCK
+from curation.tar_headers import BLOCK_BYTES, RECORD_BYTES
+
+_END_BYTES = 2 * BLOCK_BYTES
 # The records that tars are written in: of `tar -b` up to a megabyte, as disks, tapes and habits have them.
-_RECORDS = tuple(BLOCK * n for n in (*(1 << i for i in range(12)), 10, 20, 40, 100, 126, 200))
-_USUAL_RECORD = 20 * BLOCK
+_RECORDS = tuple(BLOCK_BYTES * n for n in (*(1 << i for i in range(12)), 10, 20, 40, 100, 126, 200))
 STRIDE_BYTES = 1 << 20
 _ZEROS = bytes(STRIDE_BYTES)
 _MAGIC_AT = 257
@@ -24,13 +24,8 @@ def is_padding(start: int, end: int, *, archive: int) -> bool:
     """Whether zeros may be an archive's end mark and padding: these fill a record, and no more than one.
 
     Of the usual record (10,240 bytes) any part will do, since not every writer pads.
-
-    Args:
-        start: where the zeros begin, in bytes.
-        end: where they end.
-        archive: where their archive begins.
     """
-    if end - start <= _USUAL_RECORD + _END_BYTES - BLOCK:
+    if end - start <= RECORD_BYTES + _END_BYTES - BLOCK_BYTES:
         return True
     return any((end - archive) % record == 0 and end - start < record + _END_BYTES for record in _RECORDS)
 
@@ -46,7 +41,7 @@ def find_magic(data: bytes) -> list[int]:
     """Where in data, which begin with a block, a header may lie."""
     found, at = [], data.find(b"ustar")
     while at >= 0:
-        if at % BLOCK == _MAGIC_AT:
+        if at % BLOCK_BYTES == _MAGIC_AT:
             found.append(at - _MAGIC_AT)
         at = data.find(b"ustar", at + 1)
     return found

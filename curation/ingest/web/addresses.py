@@ -72,7 +72,6 @@ def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
     too, since a gateway on the way may lead to it.
 
     Args:
-        address: where a socket would connect to.
         allowed: networks that are allowed though they are not public.
     """
     if isinstance(address, IPv6Address) and address.scope_id is not None:
@@ -108,12 +107,7 @@ def is_private_name(host: str) -> bool:
 
 
 class CheckedResolver(AbstractResolver):
-    """Resolves names, and gives back only addresses that are allowed.
-
-    Args:
-        resolver: does the looking up.
-        allowed: networks that are allowed though they are not public.
-    """
+    """Resolves names, and gives back only addresses that are allowed."""
 
     def __init__(self, resolver: AbstractResolver, allowed: Sequence[Network]) -> None:
         self._resolver = resolver
@@ -143,9 +137,6 @@ def checked_socket(allowed: Sequence[Network]) -> Callable[[tuple], socket.socke
     """What makes the downloader's sockets: none for an address that is not allowed.
 
     The socket that is given out is connected to the very address that was checked.
-
-    Args:
-        allowed: networks that are allowed though they are not public.
     """
     networks = tuple(allowed)
 

@@ -16,9 +16,6 @@ def read_blocked(paths: Sequence[str]) -> tuple[frozenset[str], str]:
     A list has a domain a line, with or without a leading `*.` or dot; `#` starts a comment. Lines of a hosts
     file (`0.0.0.0 evil.example`) are read too. A domain stands for itself and for everything below it.
 
-    Args:
-        paths: of the lists, local or URLs that `storage` reads.
-
     Returns:
         The domains in lower case, and a hash of them in hex.
 

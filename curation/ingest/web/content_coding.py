@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
+from curation.ingest.one_pass import Read, arrow_unpacked
+
 _ZLIB = ("gzip", "x-gzip", "deflate")
 _ARROW = {"br": "brotli", "zstd": "zstd"}
 _ZLIB_OR_GZIP, _RAW_DEFLATE = 47, -15  # window bits of zlib: 15, and 32 for telling the two by their headers
 _CHUNK_BYTES = 1 << 16
 MAX_CODINGS = 3  # one upon another; who sends more means harm
 _MAX_MEMBERS = 1024  # of gzip, one after another
-
-Read = Callable[[int], bytes]  # at most so many bytes; none at the end
 
 
 class CodingError(Exception):
@@ -40,9 +40,6 @@ def decode(read: Read, codings: Sequence[str], write: Callable[[bytes], object],
     to judge.
 
     Args:
-        read: gives the body.
-        codings: of `codings_of`.
-        write: takes what it was.
         limit: no more than this many bytes are written.
 
     Raises:
@@ -95,26 +92,8 @@ class _Inflate:
             raise CodingError(str(error)) from error
 
 
-class _Source:
-    """A reader as the file that Arrow wants."""
-
-    closed = False
-
-    def __init__(self, read: Read) -> None:
-        self.read = read
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """The body is closed by whoever opened it."""
-
-
 def _arrow_reader(read: Read, codec: str) -> Read:
-    packed = pa.CompressedInputStream(pa.PythonFile(_Source(read), mode="r"), codec)
+    packed = arrow_unpacked(read, codec)
 
     def read_plain(num_bytes: int) -> bytes:
         try:

@@ -64,11 +64,6 @@ def download(urls: Sequence[str], config: DownloadConfig, setting: Downloads) ->
     image would still fit into `max_bytes`; the others are `unit_full`, whatever the pace of the network. The
     bytes pass through a file, so what is held in memory does not grow with the number of URLs.
 
-    Args:
-        urls: as they stand in a list.
-        config: what is sent and honoured, and the limits.
-        setting: where, and what else is needed.
-
     Raises:
         OSError: when the folder cannot be written.
     """
@@ -167,7 +162,8 @@ class _Downloader:
             except FetchError as error:
                 wait_s = self._wait_s(text, attempt, error.retry_after_s)
                 is_last = attempt == self._config.num_retries
-                if is_last or not error.may_pass or wait_s > self._longest_wait_s(error):
+                is_too_long = error.retry_after_s and wait_s > self._config.max_retry_after_s
+                if is_last or not error.may_pass or is_too_long:
                     raise
             await asyncio.sleep(wait_s)
         raise AssertionError("unreachable")
@@ -177,9 +173,6 @@ class _Downloader:
         name = f"{self._setting.seed} {attempt} {text}".encode("utf-8", "replace")
         part = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big") / 2**32
         return max(self._config.backoff_s * 2**attempt * (0.5 + part), retry_after_s or 0.0)
-
-    def _longest_wait_s(self, error: FetchError) -> float:
-        return self._config.max_retry_after_s if error.retry_after_s else float("inf")
 
     async def _follow(self, text: str, limit: BodyLimit, *, is_image: bool) -> BinaryIO:
         """Follow redirects to a body; each URL on the way is checked as the first one is."""

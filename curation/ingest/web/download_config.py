@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 MAX_URL_CHARS = 4096  # a longer one is no address of an image
 # Images of one unit, with what lies beside them; while they are staged they are on the disk twice.
@@ -15,10 +15,8 @@ def _network(text: str) -> str:
     return text
 
 
-class DownloadConfig(BaseModel):
+class DownloadConfig(BaseModel, frozen=True, extra="forbid"):
     """How images are fetched from the web, and which are left alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     user_agent: str = Field(
         "lvd-image-downloader/1.0",

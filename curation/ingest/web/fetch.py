@@ -5,9 +5,10 @@ import email.utils
 import ssl
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -30,32 +31,16 @@ _MAX_HEADER_BYTES = 16 << 10
 _RESOLVER_THREADS = 64
 
 
+@dataclass(eq=False)
 class FetchError(Exception):
-    """A request that brought no image.
+    """A request that brought no image."""
 
-    Args:
-        reason: one of those of `describe`.
-        may_pass: whether the same request may succeed a moment later.
-        retry_after_s: after how many seconds the host wants to be asked again.
-        of_host: whether the host could not be reached, whatever was asked of it.
-        status: of the answer, where there was one.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        may_pass: bool = False,
-        retry_after_s: float | None = None,
-        of_host: bool = False,
-        status: int | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.may_pass = may_pass
-        self.retry_after_s = retry_after_s
-        self.of_host = of_host
-        self.status = status
+    reason: str  # one of those of `describe`
+    _: KW_ONLY
+    may_pass: bool = False  # the same request may succeed a moment later
+    retry_after_s: float | None = None  # after so many seconds the host wants to be asked again
+    of_host: bool = False  # the host could not be reached, whatever was asked of it
+    status: int | None = None  # of the answer, where there was one
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +54,7 @@ class HttpAnswer:
 def open_session(
     config: DownloadConfig, allowed: Sequence[Network], resolver: aiohttp.abc.AbstractResolver | None = None
 ) -> aiohttp.ClientSession:
-    """A session that connects to allowed addresses alone, keeps no cookies, and reads no proxy's settings.
-
-    Args:
-        config: the limits, and what requests say.
-        allowed: networks that are allowed though they are not public.
-        resolver: looks names up; None: the system's.
-    """
+    """A session that connects to allowed addresses alone, keeps no cookies, and reads no proxy's settings."""
     if resolver is None:
         pool = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolver")
         asyncio.get_running_loop().set_default_executor(pool)
@@ -110,9 +89,7 @@ class BodyLimit:
     """What is taken of a body.
 
     Args:
-        max_bytes: at most so much.
         cuts: a larger body is cut there; otherwise it is refused as `file_too_large`.
-        spool_dir: for the bodies that are large.
         takes_odd: whether a body that is not in the coding that it claims, or in one that nobody knows, is
             taken as it is; otherwise it is refused as `http_error`.
     """
@@ -129,9 +106,7 @@ async def ask(
     """Make one request and follow no redirect.
 
     Args:
-        session: of `open_session`.
         url: that `read_url` has let through.
-        limit: of the body.
         product: the crawler's product token, where opt-outs in the headers are to be honoured.
 
     Raises:
@@ -139,7 +114,7 @@ async def ask(
         OSError: when the spool cannot be written; that is no fault of the URL.
         ExecutorError: when this process may open no more connections; nor is that.
     """
-    try:
+    with _failures_told(url):
         async with session.get(url, allow_redirects=False) as response:
             if product is not None:
                 tags = response.headers.getall("X-Robots-Tag", ())
@@ -157,6 +132,13 @@ async def ask(
                 raise FetchError("http_error", status=response.status)
             body = await _read_body(response, limit)
             return HttpAnswer(None, _decoded(body, codings, limit) if codings else body)
+
+
+@contextmanager
+def _failures_told(url: URL) -> Iterator[None]:
+    """Turn what aiohttp raises within into a `FetchError`."""
+    try:
+        yield
     except TimeoutError as error:
         raise FetchError("timeout", may_pass=True, of_host=True) from error
     except aiohttp.ClientConnectorError as error:

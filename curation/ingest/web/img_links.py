@@ -1,4 +1,7 @@
-"""Links to images out of a web crawl: WARC files hold its pages, WAT files what was parsed from them."""
+"""Links to images out of a web crawl: WARC files hold its pages, WAT files what was parsed from them.
+
+FastWARC, of the extra `web`, is imported once a file is read.
+"""
 
 import json
 from collections.abc import Iterator
@@ -37,11 +40,6 @@ def linked_images(info: storage.FileInfo, source: WarcSource, *, findings: Findi
     A row's key is `key_prefix`, the file's key, a slash and the number of the link within the file. The json
     beside it has the alternative text and the page. Links of a page that forbids it, in its headers or in a
     `<meta name=robots>`, are rows that are `opted_out`. Of a page, the first `MAX_PAGE_LINKS` are taken.
-
-    Args:
-        info: a WARC or WAT file, as listed.
-        source: what it belongs to.
-        findings: what could not be read is added here; rows before it have come.
     """
     number = num_left_out = 0
     product = product_token(source.download.user_agent)
@@ -96,7 +94,6 @@ def wat_images(data: bytes, url: str, product: str) -> PageImages:
 
     Args:
         data: JSON; what is none, or of another form, shows nothing.
-        url: of the page.
         product: the crawler's product token, to whom headers may be addressed.
     """
     try:

@@ -63,7 +63,6 @@ def page_images(text: str, url: str, *, product: str = "robots") -> PageImages:
     Images within the page itself (`data:`) are none.
 
     Args:
-        text: HTML.
         url: where the page lies; a `<base>` in it goes before.
         product: the crawler's product token in lower case, which a `<meta>` may address.
     """
@@ -210,7 +209,6 @@ def decode_page(data: bytes, content_type: str) -> str:
     """The text of a page: in the encoding of the web that its header or its first kilobytes name, or UTF-8.
 
     Args:
-        data: of the page.
         content_type: of the header, such as `text/html; charset=utf-8`.
     """
     named = re.search(r"charset\s*=\s*[\"']?([A-Za-z0-9_.:-]{1,40})", content_type, re.I)

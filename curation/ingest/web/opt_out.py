@@ -19,7 +19,6 @@ def opts_out(headers: Mapping[str, str], *, robots_tags: Iterable[str], product:
     """Whether an answer's headers forbid what we would do with the image.
 
     Args:
-        headers: of the answer.
         robots_tags: the values of all its `X-Robots-Tag` headers.
         product: the crawler's product token in lower case; tags for other crawlers are not ours.
     """
@@ -34,7 +33,6 @@ def forbids(value: str, product: str) -> bool:
 
     Args:
         value: directives; `agent: directive` holds for that crawler, and so do those after it in the value.
-        product: the crawler's product token in lower case.
     """
     is_ours = True
     for word in _SEPARATORS.split(_AROUND_COLON.sub(":", value.lower())):

@@ -74,9 +74,6 @@ class HostLimits:
         """Wait until a host may be asked, and hold the turn meanwhile.
 
         While a request waits for its host it holds none of the `max_requests`: a slow host keeps nobody up.
-
-        Args:
-            name: of the host.
         """
         host = self._host(name)
         async with host.turns:

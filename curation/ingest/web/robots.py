@@ -28,7 +28,6 @@ class Rule:
 
 Rules = tuple[Rule, ...]
 ALLOW_ALL: Rules = ()
-DISALLOW_ALL: Rules = (Rule(("/",), 1, is_allowed=False, to_end=False),)
 
 
 def product_token(user_agent: str) -> str:
@@ -45,7 +44,6 @@ def parse_robots(data: bytes, product: str) -> Rules:
 
     Args:
         data: the file; what lies beyond `MAX_ROBOTS_BYTES` is ignored.
-        product: the crawler's product token in lower case.
 
     Returns:
         Its rules in the order of the file.
@@ -88,12 +86,7 @@ def _lines(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def may_ask(rules: Rules, path: str) -> bool:
-    """Whether a path may be asked for: the longest rule that matches decides, `allow` among equals (§2.2.2).
-
-    Args:
-        rules: of the crawler.
-        path: of the URL with its query, as it is sent.
-    """
+    """Whether a path may be asked for: the longest rule that matches decides, of equals `allow` (§2.2.2)."""
     if path == "/robots.txt":
         return True
     path = _normalised(path)

@@ -1,4 +1,7 @@
-"""A unit of a list of URLs is fetched, and given out as images to be staged."""
+"""A unit of a list of URLs is fetched, and given out as images to be staged.
+
+What asks, with aiohttp of the extra `web`, is imported once there is something to fetch.
+"""
 
 import contextlib
 import functools
@@ -15,6 +18,7 @@ from curation.errors import ConfigError
 from curation.ingest.problems import Findings
 from curation.ingest.rows import ImageRow, as_text
 from curation.ingest.sidecars import StoredFile
+from curation.ingest.sources import UrlSource
 from curation.ingest.staging import Place, StagedImage
 from curation.ingest.tables.row_values import name_of, row_sidecars
 from curation.ingest.web.blocked_domains import read_blocked
@@ -22,7 +26,6 @@ from curation.ingest.web.download_config import MAX_UNIT_BYTES, MAX_URL_CHARS, D
 from curation.ingest.web.robots import product_token
 from curation.ingest.web.text_lists import ListRow
 from curation.ingest.web.url_lists import list_rows
-from curation.ingest.web.url_source import UrlSource
 from curation.packages import needing
 from curation.printed import redact_link
 
@@ -51,10 +54,7 @@ def listed_images(
     Where a column names the rows, names may come again: `with_unique_keys` tells them apart, over all units.
 
     Args:
-        info: the list.
-        source: what it belongs to.
         rows: the first, the one before which they end (None: to the end), and the byte of the first.
-        findings: what could not be read, and sidecars that are left out, are added here.
     """
     first, stop, offset = rows
     with contextlib.closing(list_rows(info, source, start=(first, offset), findings=findings)) as listed:
@@ -88,8 +88,6 @@ def fetch_images(
     `MAX_UNIT_BYTES` of new images the rest is `unit_full`.
 
     Args:
-        images: what to fetch.
-        config: what is sent and honoured, and the limits.
         place: where the images are staged; beside it lie the files by which workers share the hosts' limits.
         before: what the same images gave when they were last asked, in the same order; rows of
             `schema.IMAGES`.

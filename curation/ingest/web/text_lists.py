@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.sources import ListFormat, UrlSource
 from curation.ingest.tables.csv_records import Record, Records
 from curation.ingest.tables.text_lines import MAX_LINE_BYTES, Lines, is_utf8, open_text, without_odd_bytes
-from curation.ingest.web.url_source import ListFormat, UrlSource
 
 _CHUNK_BYTES = 1 << 18
 _MAGIC_BYTES = 6
@@ -122,10 +122,7 @@ def text_rows(
     """Stream the rows of a text list.
 
     Args:
-        stream: of `open_list`.
         kind: its format, `parquet` apart.
-        source: what it belongs to.
-        where: its name, for messages.
         start: number and first byte of the row to begin with; (0, 0) is the start of the list.
 
     Returns:
@@ -204,12 +201,6 @@ def _other_delimiter(header: list[str], delimiter: str) -> str:
 
 def require_columns(names: list[str], source: UrlSource, *, where: str, remedy: str = "") -> None:
     """See that a table has the columns that its source names, each once.
-
-    Args:
-        names: of the columns.
-        source: what names them.
-        where: the table, for the message.
-        remedy: what to do where one is not there, if that is known.
 
     Raises:
         ConfigError: naming the columns that there are.

@@ -10,8 +10,9 @@ import pyarrow.types as pt
 
 from curation import storage
 from curation.errors import ConfigError
-from curation.ingest.problems import Findings, Problem
-from curation.ingest.tables.column_types import holds_pictures, is_free_bytes
+from curation.ingest.problems import Findings, Problem, Tally
+from curation.ingest.sources import LIST_SUFFIXES, ListFormat, UrlSource
+from curation.ingest.tables.column_types import holds_pictures, is_free_bytes, is_text
 from curation.ingest.tables.inflation import InflatesError
 from curation.ingest.tables.parquet_images import BATCH_ROWS, open_parquet
 from curation.ingest.tables.row_values import holds_bytes, no_text_note, read_values
@@ -25,7 +26,6 @@ from curation.ingest.web.text_lists import (
     require_columns,
     text_rows,
 )
-from curation.ingest.web.url_source import LIST_SUFFIXES, ListFormat, UrlSource
 
 
 def format_of(key: str, source: UrlSource) -> ListFormat:
@@ -58,46 +58,41 @@ def list_rows(
     Blank lines, and lines of a `.txt` that start with `#`, are no rows; they are counted in a note.
 
     Args:
-        info: the list.
-        source: what it belongs to.
         start: number and first byte of the row to begin with, as `cut_list` gave them.
         findings: what stops the reading is added here; the rows before it have come.
 
     Raises:
         ConfigError: when the list has not the columns that the source names.
     """
-    num_rows = num_passed = num_bad = num_odd = 0
-    first_bad = first_odd = ""
-    no_text: set[str] = set()
+    has_rows, passed, bad, odd, no_text = False, Tally(), Tally(), Tally(), set[str]()
     try:
         for row in _any_rows(info, source, start, no_text=no_text):
-            num_rows += row is not None
             if row is None:
-                num_passed += 1
+                passed.add()
                 continue
+            has_rows = True
             if row.fault is not None:
-                num_bad += 1
-                first_bad = first_bad or f"row {row.number}: {row.fault}"
+                bad.add(f"row {row.number}: {row.fault}")
             elif row.has_odd_text:
-                num_odd += 1
-                first_odd = first_odd or f"row {row.number}"
+                odd.add(f"row {row.number}")
             yield row
-        if not num_rows and not start[0]:
+        if not has_rows and not start[0]:
             findings.notes.append(empty_note(info.path))
     except (ListError, *READING_ERRORS, EOFError, zlib.error) as error:
         findings.problems.append(_problem(info, error))
     finally:
         findings.notes.extend(no_text_note(source.path, name) for name in sorted(no_text))
-        if num_passed:
-            detail = f"{num_passed} lines are blank or comments"
-            findings.notes.append(Problem(info.path, "no_rows", detail))
-        if num_bad:
-            detail = f"{num_bad} rows cannot be read, the first of them {first_bad}"
-            findings.notes.append(Problem(info.path, "bad_rows", detail))
-        if num_odd:
-            detail = f"{num_odd} rows, the first of them {first_odd}, have bytes that are no UTF-8"
-            detail += ", replaced by \ufffd; save the list as UTF-8"
-            findings.notes.append(Problem(info.path, "odd_text", detail))
+        findings.notes.extend(_notes(info.path, passed, bad, odd))
+
+
+def _notes(path: str, passed: Tally, bad: Tally, odd: Tally) -> Iterator[Problem]:
+    if passed.num:
+        yield Problem(path, "no_rows", f"{passed.num} lines are blank or comments")
+    if bad.num:
+        yield Problem(path, "bad_rows", f"{bad.num} rows cannot be read, the first of them {bad.first}")
+    if odd.num:
+        detail = f"{odd.num} rows, the first of them {odd.first}, have bytes that are no UTF-8"
+        yield Problem(path, "odd_text", f"{detail}, replaced by \ufffd; save the list as UTF-8")
 
 
 def _any_rows(
@@ -140,7 +135,7 @@ def _parquet_rows(
     with open_parquet(info.path) as file:
         schema = file.schema_arrow
         require_columns(schema.names, source, where=where)
-        if not _is_text(schema.field(source.url).type):
+        if not _may_be_urls(schema.field(source.url).type):
             raise ConfigError(
                 f"{where}: the column {source.url!r} holds no text",
                 got=schema.field(source.url).type,
@@ -184,16 +179,10 @@ def _batch_rows(
         start += len(batch)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _may_be_urls(kind: pa.DataType) -> bool:
     if pt.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return (
-        is_free_bytes(kind)
-        or pt.is_string(kind)
-        or pt.is_large_string(kind)
-        or pt.is_string_view(kind)
-        or pt.is_null(kind)
-    )
+        return _may_be_urls(kind.value_type)
+    return is_text(kind) or is_free_bytes(kind) or pt.is_null(kind)
 
 
 def cut_list(info: storage.FileInfo, source: UrlSource) -> list[tuple[int, int | None, int]]:

@@ -1,4 +1,7 @@
-"""WARC files of a web crawl: the answers that are images."""
+"""WARC files of a web crawl: the answers that are images.
+
+FastWARC, of the extra `web`, is imported once a file is read.
+"""
 
 import io
 import json
@@ -35,10 +38,6 @@ def open_warc(info: storage.FileInfo, findings: Findings) -> Iterator[Iterator[A
     Payloads are as they were sent: one whose encoding is not the one that it claims shall not end the file.
     Damage, wherever it is met while records are gone through and read, ends the block and is a finding.
 
-    Args:
-        info: the file, as listed.
-        findings: what could not be read is added here.
-
     Raises:
         ConfigError: when FastWARC is not installed, or broken.
     """
@@ -72,11 +71,6 @@ def warc_images(info: storage.FileInfo, source: WarcSource, *, findings: Finding
     is the URL. The json beside it has the URL, the time of the crawl and the content type. An answer that the
     crawler cut short is a row with the reason `truncated`, and one whose headers opt out, where that is
     honoured, one with `opted_out`. Images in other records and answers are counted in a note.
-
-    Args:
-        info: the file, as listed.
-        source: what it belongs to.
-        findings: what could not be read is added here; rows before it have come.
     """
     number, left_out = 0, Counter[str]()
     with open_warc(info, findings) as records:
@@ -163,8 +157,6 @@ def decode_payload(sent: bytes, headers: Any, *, limit: int) -> bytes:
     that they claim are taken as they are.
 
     Args:
-        sent: the payload.
-        headers: of the answer.
         limit: no more than one byte beyond it comes back, whatever it inflates to.
     """
     if "chunked" in (headers.get("Transfer-Encoding") or "").lower():

@@ -41,8 +41,6 @@ def read_url(text: str | URL, *, allowed: Sequence[Network], blocked: frozenset[
     Args:
         text: as it stands in a list or in a redirect, spaces around it apart; a `URL` where it was joined
             with another one.
-        allowed: networks that are allowed though they are not public.
-        blocked: domains whose hosts are not asked.
 
     Raises:
         RefusedUrlError: `bad_url` for what is no plain http(s) URL, `blocked_domain`, or `forbidden_address`

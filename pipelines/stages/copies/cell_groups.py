@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from curation import storage
-from curation.batches import batches
 from curation.dedup.edges import Edges
+from curation.runs import batches
 from curation.search.collapse import equal_vectors
 from pipelines.engine.digest import digest_of
 from pipelines.engine.step import Attempt, FileRef, Work

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from curation.batches import batches
 from curation.dedup.edges import Edges
 from curation.dedup.health import Placed, sort_in_memory
 from curation.disk_errors import naming
+from curation.runs import batches
 
 _EDGE = np.dtype([("a", "<i8"), ("b", "<i8"), ("score", "<f8"), ("kind", "i1")])
 # Edges held before they are written, 25 bytes each: a bucket's file is opened once for all of them.

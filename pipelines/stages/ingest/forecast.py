@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator
 
+from curation.ingest.sources import UrlSource
 from curation.ingest.units import UNIT_BYTES, has_units, is_staged
-from curation.ingest.web.url_source import UrlSource
 from pipelines.rows.staged import STAGED_STEP
 from pipelines.stages.forecast import Sizes, StepForecast
 

@@ -9,12 +9,11 @@ import pyarrow as pa
 from curation import storage
 from curation.ingest import listing
 from curation.ingest.refresh import merge_listing
-from curation.ingest.sources import Source, TarSource
-from curation.ingest.staging import StagedUnit
-from curation.ingest.tars.tar_index import TarIndex, index_tar
+from curation.ingest.rows import FoundRows
+from curation.ingest.sources import Source, TarSource, UrlSource
+from curation.ingest.tars.tar_index import index_tar
 from curation.ingest.unique_names import UniqueNames, with_unique_keys
 from curation.ingest.units import read_units
-from curation.ingest.web.url_source import UrlSource
 from curation.schema import IMAGES
 from pipelines.config.run_config import IngestConfig, RunConfig
 from pipelines.engine.digest import Unhashed
@@ -85,7 +84,7 @@ def _item(
     )
 
 
-def _list(task: IngestTask, settings: IngestSettings) -> Iterator[listing.ListedPart]:
+def _list(task: IngestTask, settings: IngestSettings) -> Iterator[listing.FoundRows]:
     """The parts of a source, from itself or from what was staged of it."""
     source, staged = task.source, task.staged
     part_rows, run_dir = settings.config.part_rows, settings.run_dir
@@ -94,7 +93,7 @@ def _list(task: IngestTask, settings: IngestSettings) -> Iterator[listing.Listed
     # A column may name rows of several units alike; keys of every other kind differ by themselves.
     names = UniqueNames() if isinstance(source, UrlSource) and source.key is not None else None
 
-    def indexes() -> Iterator[TarIndex | StagedUnit]:
+    def indexes() -> Iterator[FoundRows]:
         for position, unit in enumerate(read_units(read(staged.units))):
             if position in staged.staged:
                 found = read_staged(staged.staged[position], run_dir)

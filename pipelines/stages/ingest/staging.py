@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from curation import storage
 from curation.ingest.problems import Findings, Problem
+from curation.ingest.rows import FoundRows
 from curation.ingest.sources import Source
 from curation.ingest.stage_unit import stage_unit, staged_settings
-from curation.ingest.staging import Place, StagedUnit
+from curation.ingest.staging import Place
 from curation.ingest.units import Unit, cut_units, has_units, is_staged, read_units, units_table
 from curation.schema import IMAGES
 from pipelines.engine.digest import Unhashed, digest_of
@@ -170,14 +171,14 @@ def is_relative(path: str) -> bool:
     return storage.is_local(path) and not storage.local_path(path).is_absolute()
 
 
-def read_staged(receipt: Receipt, run_dir: str) -> StagedUnit:
+def read_staged(receipt: Receipt, run_dir: str) -> FoundRows:
     """What a unit gave, its paths made absolute."""
     table = read(receipt.file(run_dir, ROWS_FILE))
     receipts = [receipt, *(staged_receipt(run_dir, folder) for folder in receipt.facts["earlier"])]
     folders = {one.folder: one.files_folder for one in receipts}
     problems = [Problem(**problem) for problem in receipt.facts["unread"]]
     notes = [Problem(**note) for note in receipt.facts["notes"]]
-    return StagedUnit(_placed(table, run_dir, folders), problems, notes)
+    return FoundRows(_placed(table, run_dir, folders), problems, notes)
 
 
 def _placed(table: pa.Table, run_dir: str, folders: Mapping[str, str]) -> pa.Table:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from curation.errors import SourceError
+from curation.ingest.beside import OtherFiles
 from curation.ingest.problems import Findings
 from curation.ingest.source_files import list_units
-from curation.ingest.sources import HuggingFaceSource, ParquetSource, Source, TarSource, WarcSource
-from curation.ingest.web.url_source import UrlSource
+from curation.ingest.sources import HuggingFaceSource, ParquetSource, Source, TarSource, UrlSource, WarcSource
 
 USUAL = [
     "README.md", "README", "LICENSE", "LICENSE.txt", "SHA256SUMS", "0.tar.md5", "index.json",
@@ -69,3 +69,19 @@ def test_an_empty_source_says_what_there_is(tmp_path: Path):
     (tmp_path / "0.tar.lz4").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"other_files: 1 files .* not read: 0\.tar\.lz4"):
         list(list_units(TarSource(path=str(tmp_path))))
+
+
+def test_what_is_usual_is_not_counted_and_the_first_are_named() -> None:
+    others, findings = OtherFiles(), Findings()
+    others.take("a/0.tar")
+    for key in ("a/0.parquet", "a/0.json", "README", "LICENSE.txt", "sums.md5.gz"):
+        others.pass_over(key)
+    others.note("/data", findings)
+    assert not findings.notes
+    for key in ("b/1.parquet", "z.mp4", "y.mp4", "x.zip"):
+        others.pass_over(key)
+    others.note("/data", findings)
+    [note] = findings.notes
+    assert (note.what, note.path) == ("other_files", "/data")
+    assert note.detail.startswith("4 files beside the source's own are of other kinds")
+    assert note.detail.endswith("x.zip, y.mp4, z.mp4 and 1 more")

@@ -21,11 +21,11 @@ from curation.ingest.sources import (
     ParquetSource,
     Source,
     TarSource,
+    UrlSource,
     WarcSource,
 )
 from curation.ingest.units import cut_units
 from curation.ingest.walk import WalkRules, walk_source
-from curation.ingest.web.url_source import UrlSource
 
 
 def write(root: Path, *names: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from curation.pictures import webp
+from curation.pictures.costs import webp_size
 from curation.pictures.decode import DecodeConfig, Decoded, decode
 from curation.pictures.jpeg import choose_reduction
 from curation.schema import REASONS
@@ -331,5 +331,5 @@ def test_want_of_memory_is_no_damage(file_format: str, options: str) -> None:
 
 def test_a_webp_tells_its_size() -> None:
     for options in ({}, {"lossless": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0"}):
-        assert webp.size_of(_encode(_picture(131, 77), "WEBP", **options)) == (131, 77)
-    assert webp.size_of(b"RIFF\0\0\0\0WEBPVP8X") == (0, 0)
+        assert webp_size(_encode(_picture(131, 77), "WEBP", **options)) == (131, 77)
+    assert webp_size(b"RIFF\0\0\0\0WEBPVP8X") == (0, 0)

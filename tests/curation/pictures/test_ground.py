@@ -9,6 +9,7 @@ from pictures import png_16
 from PIL import Image, ImageDraw
 
 from curation.pictures.decode import DecodeConfig, Decoded, decode
+from curation.pictures.ground import BLACK, GREYS, WHITE, ground_of
 
 
 def _decode(image: Image.Image, file_format: str = "PNG", **options: object) -> Decoded:
@@ -311,3 +312,23 @@ def test_a_photograph_in_a_ring_of_clear_pixels_has_no_letters_cut_out() -> None
     pixels[abs(rows - 60) / 100 + abs(columns - 80) / 130 > 1, 3] = 0
     pixels[:3, :, 3] = pixels[-3:, :, 3] = 0
     assert _decode(Image.fromarray(pixels)).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("colour", "ground"),
+    [((0, 0, 0), WHITE), ((255, 255, 255), BLACK), ((255, 255, 0), WHITE), ((250, 245, 250), BLACK)],
+)
+def test_the_ground_is_the_one_on_which_most_is_seen(colour: tuple[int, int, int], ground: int) -> None:
+    some = np.zeros((20, 20, 4), np.uint8)
+    some[5:8] = (*colour, 255)
+    assert ground_of(some, num_pixels=400) == ground
+
+
+def test_white_and_black_side_by_side_are_laid_on_grey() -> None:
+    some = np.zeros((20, 20, 4), np.uint8)
+    some[5:8], some[12:15] = (255, 255, 255, 255), (0, 0, 0, 255)
+    assert ground_of(some, num_pixels=400) in GREYS
+
+
+def test_where_nothing_is_drawn_there_is_none() -> None:
+    assert ground_of(np.zeros((4, 4, 4), np.uint8), num_pixels=16) is None

@@ -14,6 +14,7 @@ from pictures import DATA, Tag, rgb_tags, tiff
 from PIL import Image
 
 from curation.pictures.decode import DecodeConfig, Decoded, decode
+from curation.pictures.tiff import MAX_NUMBERS, refuse_tiff, without_thumbnails
 
 MAX_RISE_BYTES = 20_000_000
 
@@ -253,3 +254,41 @@ def test_thumbnails_that_point_at_each_other() -> None:
     decoded = _decode(bytes(looping))
     assert decoded.pixels is not None
     assert np.array_equal(decoded.pixels, _noise(0, 16, 12))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("more", "refusal"),
+    [
+        ({}, None),
+        ({"t262": (3, [32803])}, ("unsupported_format", "raw data of a camera")),
+        ({"t259": (3, [9999])}, ("unsupported_format", "compression 9999")),
+        ({"t277": (3, [9])}, ("unsupported_format", "9 samples a pixel")),
+        ({"t400": (3, [0] * (MAX_NUMBERS + 1))}, ("metadata_bomb", f"{MAX_NUMBERS + 1} numbers in tag 400")),
+        ({"t400": (1, [0] * (MAX_NUMBERS + 1))}, None),  # bytes, which nobody takes apart
+        (
+            {"t322": (4, [4096]), "t323": (4, [4096])},
+            ("too_many_pixels", "a tile of 50331648 bytes for a picture of 768"),
+        ),
+    ],
+)
+def test_what_a_directory_asks_for(order: str, more: dict[str, Tag], refusal: tuple[str, str] | None) -> None:
+    assert (
+        refuse_tiff(tiff(rgb_tags(16, 16) | {int(k[1:]): v for k, v in more.items()}, order=order)) == refusal
+    )
+
+
+def test_what_is_no_directory_is_left_to_the_decoder() -> None:
+    for data in (b"", b"II*\0", b"II*\0\xff\xff\xff\xff", tiff(rgb_tags(8, 8))[:40]):
+        assert refuse_tiff(data) is None
+        assert without_thumbnails(data) == data
+
+
+def test_a_picture_goes_before_its_thumbnail() -> None:
+    thumbnail = tiff(rgb_tags(4, 4) | {254: (4, [1])})
+    picture = tiff(rgb_tags(64, 64))[8:]
+    at = len(thumbnail)
+    end = 8 + 2 + 12 * (len(rgb_tags(4, 4)) + 1)
+    data = thumbnail[:end] + struct.pack("<I", at) + thumbnail[end + 4 :] + picture
+    assert without_thumbnails(data) == data[:4] + struct.pack("<I", at) + data[8:]
+    assert without_thumbnails(tiff(rgb_tags(4, 4))) == tiff(rgb_tags(4, 4))

@@ -1,16 +1,13 @@
-"""Ray's own words do not reach people, and a SIGTERM waits until Ray has started."""
+"""Ray's own words do not reach people, and what is set in its environment stays."""
 
 import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
-from pipelines.engine.around_ray import sigterm_held, terminal_kept
+from pipelines.engine.around_ray import prepare_ray_environment, terminal_kept
 from pipelines.engine.progress import Progress
 
 PROGRAM = """
@@ -58,37 +55,11 @@ def test_a_log_that_cannot_be_had_ends_no_run(tmp_path: Path, capfd: pytest.Capt
     assert "library" not in said
 
 
-def test_sigterm_waits_and_meets_the_handler_that_was_there() -> None:
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        with sigterm_held():
-            # To this thread: another one of the tests' process might meet the handler of the next line.
-            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray's own
-            # As Ray starts its processes; they must hear a SIGTERM.
-            words = ["sh", "-c", "kill -TERM $$; echo deaf"]
-            started = subprocess.run(words, preexec_fn=lambda: None, capture_output=True, check=False)
-            assert started.returncode == -signal.SIGTERM
-            assert not received
-        assert received == [signal.SIGTERM]
-        assert signal.getsignal(signal.SIGTERM) is note
-        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_what_ray_makes_of_a_sigterm_meets_the_handler_too() -> None:
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyError
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with pytest.raises(KeyError), sigterm_held():
-            raise SystemExit(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def test_what_ray_reads_from_the_environment_is_set_where_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "info")
+    with monkeypatch.context() as kept:
+        kept.setattr(os, "environ", dict(os.environ))
+        prepare_ray_environment()
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert os.environ["RAY_BACKEND_LOG_LEVEL"] == "info"

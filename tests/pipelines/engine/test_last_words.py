@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from faults.processes import MARK, left_behind, marked, new_mark
 
+from curation.errors import ExecutorError
+from pipelines.engine.last_words import PASSED_ON, is_lost
+
 # Under `nohup` a SIGHUP is ignored, in whatever it starts too.
 PROGRAM = """
 import os, signal, sys, time
@@ -107,3 +110,11 @@ def test_the_program_ends_with_the_process_that_watches(tmp_path: Path) -> None:
         while marked(mark) and time.monotonic() < end:
             time.sleep(0.05)
         assert not marked(mark)
+
+
+def test_a_cluster_that_is_lost_says_why_and_what_to_do() -> None:
+    error = is_lost("its head does not answer")
+    assert isinstance(error, ExecutorError)
+    assert "its head does not answer" in str(error)
+    assert "run the same command again" in str(error)
+    assert signal.SIGTERM in PASSED_ON

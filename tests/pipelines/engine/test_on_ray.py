@@ -15,9 +15,9 @@ import pytest
 
 from curation.errors import ConfigError, ExecutorError
 from pipelines.engine import progress as progress_module
+from pipelines.engine.around_ray import prepare_ray_environment
 from pipelines.engine.local import LocalExecutor
 from pipelines.engine.progress import Progress
-from pipelines.engine.ray_environment import prepare_ray_environment
 from pipelines.engine.row_notes import SCRATCH
 from pipelines.engine.runner import CONDEMNED_REASON, MAX_ATTEMPTS, Death, Runner
 from pipelines.engine.step import AnyStep, Attempt, Item, NoSettings, Step, Work

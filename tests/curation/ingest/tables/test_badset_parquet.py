@@ -6,9 +6,10 @@ import pytest
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.rows import FoundRows
 from curation.ingest.sources import ParquetSource
 from curation.ingest.stage_unit import stage_unit
-from curation.ingest.staging import Place, StagedUnit
+from curation.ingest.staging import Place
 from curation.ingest.units import Unit
 
 # file: reasons of the rows (None: an image), problems.
@@ -37,7 +38,7 @@ EXCEPTIONS = {
 }
 
 
-def staged(path: Path, out: Path) -> StagedUnit:
+def staged(path: Path, out: Path) -> FoundRows:
     unit = Unit(storage.stat(str(path)))
     return stage_unit(ParquetSource(path=str(path)), unit, Place(out, "f"), before=None)
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from curation import storage
 from curation.ingest.problems import Findings
 from curation.ingest.source_files import list_units
-from curation.ingest.sources import HuggingFaceSource, ParquetSource, TarSource, WarcSource
-from curation.ingest.web.url_source import UrlSource
+from curation.ingest.sources import HuggingFaceSource, ParquetSource, TarSource, UrlSource, WarcSource
+from curation.ingest.tars.shard_numbers import with_gaps_told
 
 
 def gaps(folder: Path, kind: type, *names: str, path: str = "", **options: str) -> list[str]:
@@ -79,3 +80,16 @@ def test_lists_and_splits(tmp_path: Path):
     assert gaps(tmp_path / "h", HuggingFaceSource, *names, split="test") == [
         "of 2 numbered files 1 are not there: 00000"
     ]
+
+
+def test_the_files_pass_and_the_gaps_are_told_behind_them() -> None:
+    files = [
+        storage.FileInfo(f"/d/{name}", name, 1, "v") for name in ("a-0000.tar", "a-0001.tar", "a-0003.tar")
+    ]
+    findings = Findings()
+    assert list(with_gaps_told(iter(files), findings, are_all=True)) == files
+    assert [(note.what, note.path) for note in findings.notes] == [("missing_files", "/d/a-0000.tar")]
+    assert findings.notes[0].detail == "of 4 numbered files 1 are not there: 0002"
+    some = Findings()
+    assert len(list(with_gaps_told(iter(files), some, are_all=False))) == 3
+    assert not some.notes  # whoever names some files may mean these

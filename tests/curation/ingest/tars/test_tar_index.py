@@ -13,15 +13,16 @@ from peak_memory import risen_mb
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from curation import storage
-from curation.ingest.rows import read_sample, read_sidecars
+from curation.ingest.rows import FoundRows, read_sample, read_sidecars
 from curation.ingest.sidecars import stem
 from curation.ingest.sources import TarSource
-from curation.ingest.tars.tar_format import BLOCK, Member, TarWalk
-from curation.ingest.tars.tar_index import TarIndex, index_tar
+from curation.ingest.tars.tar_format import Member, TarWalk
+from curation.ingest.tars.tar_index import index_tar
 from curation.ranges import RangeReader
+from curation.tar_headers import BLOCK_BYTES
 
 
-def index_of(path: Path, **options: object) -> TarIndex:
+def index_of(path: Path, **options: object) -> FoundRows:
     return index_tar(storage.stat(str(path)), TarSource(path=str(path), **options))
 
 
@@ -245,29 +246,29 @@ def test_damage_never_passes_in_silence(
     walk = walk_of(bytes(damaged))
     assert all(0 <= p.offset <= len(damaged) for p in walk.problems)
     end = walk_of(whole).members[-1]
-    if not flips and len(damaged) <= -(-(end.offset + end.num_bytes) // BLOCK) * BLOCK:
+    if not flips and len(damaged) <= -(-(end.offset + end.num_bytes) // BLOCK_BYTES) * BLOCK_BYTES:
         assert [p.what for p in walk.problems if p.what in ("truncated", "no_end", "empty_file", "not_a_tar")]
 
 
 @pytest.mark.parametrize(("lone", "notes"), [(0, []), (1, []), (5, ["concatenated"])])
 def test_archives_one_after_the_other(lone: int, notes: list[str]):
-    first, second = tar_of([("a.jpg", b"a")])[: 2 * BLOCK], tar_of([("b.jpg", b"b")])
-    walk = walk_of(first + bytes(lone * BLOCK) + second)
+    first, second = tar_of([("a.jpg", b"a")])[: 2 * BLOCK_BYTES], tar_of([("b.jpg", b"b")])
+    walk = walk_of(first + bytes(lone * BLOCK_BYTES) + second)
     assert [m.name for m in walk.members] == ["a.jpg", "b.jpg"]
     assert ([n.what for n in walk.notes], walk.problems) == (notes or (["concatenated"] if lone else []), [])
 
 
 PICTURES = [(f"{i}.jpg", bytes([i + 1]) * 30_000) for i in range(10)]
-MEMBER = 30_208 + BLOCK  # of them, each
+MEMBER = 30_208 + BLOCK_BYTES  # of them, each
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 8, 10, 20, 40, 64, 100, 126, 128, 200, 256, 512, 1024, 2048])
 def test_padding_to_a_record_is_no_loss(blocks: int):
     """Of one archive, of an empty one, and of two, the first padded."""
     for members in (PICTURES, []):
-        end = len(members) * MEMBER + 2 * BLOCK
-        record = blocks * BLOCK
-        data = tar_of(members)[: end - 2 * BLOCK].ljust(-(-end // record) * record, b"\0")
+        end = len(members) * MEMBER + 2 * BLOCK_BYTES
+        record = blocks * BLOCK_BYTES
+        data = tar_of(members)[: end - 2 * BLOCK_BYTES].ljust(-(-end // record) * record, b"\0")
         walk = walk_of(data)
         assert ([m.name for m in walk.members], walk.problems) == ([n for n, _ in members], [])
         walk = walk_of(data + tar_of(PICTURES))

@@ -8,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation import storage
-from curation.ingest.rows import read_sample, read_sidecars
+from curation.ingest.rows import FoundRows, read_sample, read_sidecars
 from curation.ingest.sidecars import SidecarRule, StoredFile
 from curation.ingest.sources import TarSource
-from curation.ingest.tars.tar_index import TarIndex, index_tar
+from curation.ingest.tars.tar_index import index_tar
 from curation.ingest.tars.tar_samples import group_samples
 from curation.ranges import RangeReader
 
 
-def index_of(path: Path) -> TarIndex:
+def index_of(path: Path) -> FoundRows:
     return index_tar(storage.stat(str(path)), TarSource(path=str(path)))
 
 
-def captions(index: TarIndex) -> dict[str, str]:
+def captions(index: FoundRows) -> dict[str, str]:
     """Of each image, told by its bytes, what its sidecars hold."""
     with RangeReader() as reader:
         return {

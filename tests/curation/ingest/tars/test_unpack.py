@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from curation import storage
+from curation.ingest.rows import FoundRows
 from curation.ingest.sources import TarSource
-from curation.ingest.staging import Place, StagedUnit
+from curation.ingest.staging import Place
 from curation.ingest.tars import unpack
 from curation.ingest.tars.tar_index import index_tar
 from curation.ingest.tars.unpack import unpack_tar
@@ -25,7 +26,7 @@ def zstd(data: bytes) -> bytes:
     return ZSTD.compress(data, asbytes=True)
 
 
-def unpacked(path: Path, out: Path, **settings: int) -> StagedUnit:
+def unpacked(path: Path, out: Path, **settings: int) -> FoundRows:
     out.mkdir()
     source = TarSource(path=str(path), **settings)
     return unpack_tar(storage.stat(str(path)), source, Place(out, "folder"))

@@ -13,21 +13,22 @@ from peak_memory import risen_mb
 
 from curation import storage
 from curation.ingest.problems import Findings
+from curation.ingest.rows import FoundRows
+from curation.ingest.sources import UrlSource
 from curation.ingest.stage_unit import stage_unit, staged_settings
-from curation.ingest.staging import Place, StagedUnit, stage_images
+from curation.ingest.staging import Place, stage_images
 from curation.ingest.unique_names import UniqueNames, with_unique_keys
 from curation.ingest.units import Unit, cut_units, read_units, units_table
 from curation.ingest.web import stage_urls
 from curation.ingest.web.download_config import DownloadConfig
 from curation.ingest.web.stage_urls import WebImage, fetch_images, listed_images
-from curation.ingest.web.url_source import UrlSource
 
 LOCAL = DownloadConfig(allow_private=("127.0.0.0/8",), honour_robots=False, num_retries=0, backoff_s=0)
 
 
 def stage(
     source: UrlSource, tmp_path: Path, *, before: pa.Table | None = None, name: str = "out"
-) -> StagedUnit:
+) -> FoundRows:
     out = tmp_path / name
     out.mkdir()
     [unit] = read_units(units_table(cut_units(source)))
@@ -283,7 +284,7 @@ def test_a_unit_with_long_captions_is_fetched_in_pieces(tmp_path: Path):
         from curation.ingest.stage_unit import stage_unit
         from curation.ingest.staging import Place
         from curation.ingest.units import cut_units
-        from curation.ingest.web.url_source import UrlSource
+        from curation.ingest.sources import UrlSource
     """
     work = """
         source = UrlSource(path=path)

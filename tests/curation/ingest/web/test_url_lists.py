@@ -17,9 +17,9 @@ from peak_memory import risen_mb
 from curation import storage
 from curation.errors import ConfigError
 from curation.ingest.problems import Findings
+from curation.ingest.sources import UrlSource
 from curation.ingest.web.text_lists import ListRow
 from curation.ingest.web.url_lists import cut_list, list_rows
-from curation.ingest.web.url_source import UrlSource
 
 ROWS = [
     {"url": "http://a.example/1.jpg", "caption": 'one, "quoted"'},
@@ -462,7 +462,7 @@ def test_one_text_repeated_is_not_held_for_every_row(tmp_path: Path):
         from curation import storage
         from curation.ingest.problems import Findings
         from curation.ingest.web.url_lists import list_rows
-        from curation.ingest.web.url_source import UrlSource
+        from curation.ingest.sources import UrlSource
     """
     work = """
         rows = list_rows(storage.stat(path), UrlSource(path=path), findings=Findings())
