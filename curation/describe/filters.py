@@ -67,7 +67,14 @@ class Filter:
         """Where it refuses: booleans, null where the measurement is."""
         column = measured[self.measure]
         compare = pc.less if self.refuses == "below" else pc.greater
-        return compare(column, pa.scalar(self.limit_for(column.type), pa.float64()))
+        # Out of a buffer: what pyarrow makes of Python's own numbers imports pandas.
+        limit = pa.py_buffer(np.array(self.limit_for(column.type)))
+        return compare(column, pa.Array.from_buffers(pa.float64(), 1, [None, limit])[0])
+
+    @property
+    def refuses_unknown(self) -> bool:
+        """Unknown is not harmless: what could not be scored does not pass a threshold on the score."""
+        return self.measure in SCORES.names
 
     def limit_for(self, measured: pa.DataType) -> float:
         """The limit, rounded as a measurement of this type was: 0.98 in fp32 is more than 0.98."""
@@ -160,9 +167,32 @@ def judge(described: pa.Table, config: JudgeConfig, *, scores: pa.Table | None =
     used = [one for one in filters(config) if one.limit is not None]
     tests = [(one.reason, one(measured)) for one in used]
     tests.append(("no_embedding", pc.invert(described["has_embedding"])))
-    # Unknown is not harmless: what could not be scored does not pass a threshold on the score.
-    tests += [("no_score", pc.is_null(measured[one.measure])) for one in used if one.measure in SCORES.names]
+    tests += [("no_score", pc.is_null(measured[one.measure])) for one in used if one.refuses_unknown]
     judged = pc.is_null(described["reason"])
     holds = [pc.fill_null(pc.and_(judged, test), False) for _, test in tests]
     cases = pc.make_struct(*holds, field_names=[str(i) for i in range(len(tests))])
     return pa.table({"reason": pc.case_when(cases, *(pa.scalar(reason) for reason, _ in tests))}, VERDICTS)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound in force beside what was measured of a picture."""
+
+    field: str  # of JudgeConfig
+    limit: float | int
+    measured: float | int | None
+    passes: bool
+
+
+def bounds_of(described: pa.Table, config: JudgeConfig, *, scores: pa.Table | None = None) -> list[Bound]:
+    """All bounds in force on one picture, given as a row; none where describe has refused it."""
+    if described["reason"][0].is_valid:
+        return []
+    measured = measurements(described, scores)
+    bounds = []
+    for one in filters(config):
+        if one.limit is not None:
+            is_refused = one(measured)[0].as_py()
+            passes = not (one.refuses_unknown if is_refused is None else is_refused)
+            bounds.append(Bound(one.field, one.limit, measured[one.measure][0].as_py(), passes))
+    return bounds

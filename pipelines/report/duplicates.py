@@ -10,10 +10,11 @@ import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
 from curation.dedup.config import DedupConfig
+from pipelines.answers.lineage import Lineage
 from pipelines.lvd import Curated
 from pipelines.report.charts import Bar, Chart, Graph, draw_bars, draw_graph
 from pipelines.report.edges import EdgeScores, read_edges
-from pipelines.report.pictures import Lineage, Picture, sample
+from pipelines.report.pictures import Picture, pictures_at, sample
 from pipelines.report.scan import Scan, find_members
 from pipelines.rows.parts import read
 
@@ -98,7 +99,7 @@ def gather_duplicates(
     }
     hubs = read(made.copies.hubs).slice(0, NUM_HUBS).to_pylist() if made is not None else []
     shown = [row for rows in chosen.values() for row in rows] + [hub["row"] for hub in hubs]
-    pictures = lineage.pictures(shown)
+    pictures = pictures_at(lineage, shown)
     components = [
         _component(
             n,

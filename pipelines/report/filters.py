@@ -8,8 +8,9 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 
 from curation.describe.filters import Filter, JudgeConfig, filters, measurements
+from pipelines.answers.lineage import Lineage
 from pipelines.lvd import Curated
-from pipelines.report.pictures import Lineage, Picture
+from pipelines.report.pictures import Picture, pictures_at
 from pipelines.rows.parts import Part, read
 
 NUM_BESIDE = 5  # on either side; ten fill a line
@@ -47,7 +48,7 @@ def gather_filters(lineage: Lineage, made: Curated | None, *, config: JudgeConfi
         for tally in tallies:
             tally.add(part, measured)
     rows = np.concatenate([np.zeros(0, np.int64), *(t.rows for t in tallies)])
-    pictures = lineage.pictures(rows.tolist())
+    pictures = pictures_at(lineage, rows.tolist())
     return [tally.view(pictures) for tally in tallies]
 
 

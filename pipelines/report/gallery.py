@@ -1,10 +1,12 @@
 """The answer of a search as a page: one HTML file with everything in it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from curation import storage
 from curation.errors import SourceError
 from curation.pictures.decode import decode
+from curation.schema import LINEAGE
 from pipelines.answers.nearest import SearchAnswer, read_asked
 from pipelines.report.pictures import Picture
 from pipelines.report.render import render_page
@@ -46,9 +48,8 @@ def write_gallery(answer: SearchAnswer, path: str) -> None:
     made = answer.run.made
     pictures = [gallery.query, *(hit.picture for hit in gallery.hits)]
     of_run = [picture for picture in pictures if picture.row != FILE_ROW]
-    dataset = storage.join(answer.run.run_dir, answer.run.manifest["dataset_dir"])
     config = answer.run.config.describe.decode
-    with Originals(dataset, made.parts if made else None, of_run) as originals:
+    with Originals(answer.run.dataset_dir, made.parts if made else None, of_run) as originals:
         thumbnails = make_thumbnails(of_run, originals, config=config)
     if answer.asked.file is not None:
         data = read_asked(answer.asked.file, config)
@@ -85,28 +86,7 @@ def make_gallery(answer: SearchAnswer) -> Gallery:
 
 
 def _file_picture(query: dict[str, str]) -> Picture:
-    nothing = dict.fromkeys(
-        (
-            "width",
-            "height",
-            "format",
-            "by_pool",
-            "by_key",
-            "score",
-            "component",
-            "cluster",
-            "shard",
-            "shard_index",
-        )
-    )
-    return Picture(
-        row=FILE_ROW,
-        pool="file",
-        key=query["file"],
-        uri=query["file"],
-        image_id=query["image_id"],
-        decision="asked for",
-        stage="",
-        reason="no image of the run",
-        **nothing,
-    )
+    fields: dict[str, Any] = dict.fromkeys(LINEAGE.names)
+    fields |= {"pool": "file", "key": query["file"], "uri": query["file"], "image_id": query["image_id"]}
+    fields |= {"decision": "asked for", "stage": "", "reason": "no image of the run"}
+    return Picture(row=FILE_ROW, **fields)

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int64
 
-from pipelines.report.pictures import Lineage, sample
+from pipelines.answers.lineage import Lineage
+from pipelines.report.pictures import sample
 
 Reason = tuple[str, str]  # stage, reason
 
@@ -35,7 +36,7 @@ def scan(lineage: Lineage, *, num_samples: int, seed: int) -> Scan:
     """
     found = Scan()
     names = ["pool", "decision", "stage", "reason", "component", "cluster"]
-    for offset, table in lineage.columns(names):
+    for offset, table in lineage.tables(names):
         kept = _equal(table["decision"], "kept")
         _tally_reasons(found, table, offset=offset, kept=kept, num_samples=num_samples, seed=seed)
         cluster, has_cluster = _numbers(table["cluster"])
@@ -78,7 +79,7 @@ def find_members(
         seed: of the samples.
     """
     found = {number: np.zeros(0, np.int64) for number in numbers}
-    for offset, table in lineage.columns([column]):
+    for offset, table in lineage.tables([column]):
         values, has_value = _numbers(table[column])
         for number in np.intersect1d(
             np.unique(values[has_value]), np.array(sorted(found), np.int64)

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from curation.search.cells_config import CellsConfig
-from pipelines.engine.digest import Without, digest_of
+from pipelines.engine.digest import OfEveryItem, Without
 from pipelines.engine.step import FileRef
 from pipelines.stages.copies.blocks import AtPlace, Block
 
@@ -107,21 +107,6 @@ class AssignedBlock:
     starts: FileRef
 
 
-class _OfEveryGroup:
-    """Marks what the tasks of all groups share, which is hashed once for all of them."""
-
-    def __init__(self) -> None:
-        self._last: tuple[tuple[AssignedBlock, ...], str] | None = None
-
-    def digest(self, value: tuple[AssignedBlock, ...]) -> str:
-        if self._last is None or self._last[0] is not value:
-            self._last = value, digest_of(value)
-        return self._last[1]
-
-    def narrow(self, value: tuple[AssignedBlock, ...]) -> tuple[AssignedBlock, ...]:
-        return value
-
-
 @dataclass(frozen=True)
 class GroupSettings:
     """What makes an edge."""
@@ -134,6 +119,6 @@ class GroupSettings:
 class GroupTask:
     """A group of cells, and all blocks, some of whose rows visit it."""
 
-    blocks: Annotated[tuple[AssignedBlock, ...], _OfEveryGroup()]
+    blocks: Annotated[tuple[AssignedBlock, ...], OfEveryItem()]
     group: int
     cells: range

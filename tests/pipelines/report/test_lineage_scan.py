@@ -8,7 +8,8 @@ import pytest
 
 from curation import storage
 from curation.schema import LINEAGE
-from pipelines.report.pictures import Lineage, draw, sample
+from pipelines.answers.lineage import Lineage
+from pipelines.report.pictures import draw, pictures_at, sample
 from pipelines.report.scan import find_members, scan
 
 
@@ -67,10 +68,10 @@ def test_scan_counts_like_plain_python(tmp_path: Path, cuts: list[int]) -> None:
 
 def test_pictures_are_found_by_global_row(tmp_path: Path) -> None:
     lineage = write(tmp_path, rows(50), [10, 10, 35])
-    found = lineage.pictures([49, 0, 10, 10])
+    found = pictures_at(lineage, [49, 0, 10, 10])
     assert {row: picture.key for row, picture in found.items()} == {0: "0.jpg", 10: "10.jpg", 49: "49.jpg"}
     assert lineage.num_rows == 50
-    assert lineage.pictures([]) == {}
+    assert pictures_at(lineage, []) == {}
 
 
 def test_draws_are_spread_and_seeded() -> None:
