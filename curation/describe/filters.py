@@ -60,7 +60,7 @@ class Filter:
     reason: str  # one of REASONS["judge"]
     measure: str  # column of `measurements`
     field: str  # of JudgeConfig
-    limit: float | int | None  # None: the filter is off
+    limit: float | int
     refuses: Literal["below", "above"]
 
     def __call__(self, measured: pa.Table) -> pa.ChunkedArray:
@@ -78,24 +78,28 @@ class Filter:
 
     def limit_for(self, measured: pa.DataType) -> float:
         """The limit, rounded as a measurement of this type was: 0.98 in fp32 is more than 0.98."""
-        assert self.limit is not None, "a filter that is off"
         return float(np.float32(self.limit) if pa.types.is_float32(measured) else self.limit)
 
 
 def filters(config: JudgeConfig) -> tuple[Filter, ...]:
-    """Every filter on a measurement, in the order in which their reasons count."""
+    """Every filter that is on, in the order in which their reasons count."""
     c = config
-    return (
-        Filter("too_small", "shorter_px", "min_side_px", c.min_side_px, "below"),
-        Filter("too_large", "longer_px", "max_side_px", c.max_side_px, "above"),
-        Filter("too_large", "num_pixels", "max_pixels", c.max_pixels, "above"),
-        Filter("aspect", "aspect", "max_aspect", c.max_aspect, "above"),
-        Filter("low_information", "pixel_std", "min_pixel_std", c.min_pixel_std, "below"),
-        Filter("near_uniform", "uniform_share", "max_uniform_share", c.max_uniform_share, "above"),
-        Filter("text_only", "stroke_share", "max_stroke_share", c.max_stroke_share, "above"),
-        Filter("nsfw", "nsfw", "max_nsfw", c.max_nsfw, "above"),
-        Filter("low_aesthetic", "aesthetic", "min_aesthetic", c.min_aesthetic, "below"),
-        Filter("watermark", "watermark", "max_watermark", c.max_watermark, "above"),
+    every: tuple[tuple[str, str, str, float | int | None, Literal["below", "above"]], ...] = (
+        ("too_small", "shorter_px", "min_side_px", c.min_side_px, "below"),
+        ("too_large", "longer_px", "max_side_px", c.max_side_px, "above"),
+        ("too_large", "num_pixels", "max_pixels", c.max_pixels, "above"),
+        ("aspect", "aspect", "max_aspect", c.max_aspect, "above"),
+        ("low_information", "pixel_std", "min_pixel_std", c.min_pixel_std, "below"),
+        ("near_uniform", "uniform_share", "max_uniform_share", c.max_uniform_share, "above"),
+        ("text_only", "stroke_share", "max_stroke_share", c.max_stroke_share, "above"),
+        ("nsfw", "nsfw", "max_nsfw", c.max_nsfw, "above"),
+        ("low_aesthetic", "aesthetic", "min_aesthetic", c.min_aesthetic, "below"),
+        ("watermark", "watermark", "max_watermark", c.max_watermark, "above"),
+    )
+    return tuple(
+        Filter(reason, measure, field, limit, refuses)
+        for reason, measure, field, limit, refuses in every
+        if limit is not None
     )
 
 
@@ -164,7 +168,7 @@ def judge(described: pa.Table, config: JudgeConfig, *, scores: pa.Table | None =
     if not len(described):
         return VERDICTS.empty_table()
     measured = measurements(described, scores)
-    used = [one for one in filters(config) if one.limit is not None]
+    used = filters(config)
     tests = [(one.reason, one(measured)) for one in used]
     tests.append(("no_embedding", pc.invert(described["has_embedding"])))
     tests += [("no_score", pc.is_null(measured[one.measure])) for one in used if one.refuses_unknown]
@@ -172,27 +176,3 @@ def judge(described: pa.Table, config: JudgeConfig, *, scores: pa.Table | None =
     holds = [pc.fill_null(pc.and_(judged, test), False) for _, test in tests]
     cases = pc.make_struct(*holds, field_names=[str(i) for i in range(len(tests))])
     return pa.table({"reason": pc.case_when(cases, *(pa.scalar(reason) for reason, _ in tests))}, VERDICTS)
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A bound in force beside what was measured of a picture."""
-
-    field: str  # of JudgeConfig
-    limit: float | int
-    measured: float | int | None
-    passes: bool
-
-
-def bounds_of(described: pa.Table, config: JudgeConfig, *, scores: pa.Table | None = None) -> list[Bound]:
-    """All bounds in force on one picture, given as a row; none where describe has refused it."""
-    if described["reason"][0].is_valid:
-        return []
-    measured = measurements(described, scores)
-    bounds = []
-    for one in filters(config):
-        if one.limit is not None:
-            is_refused = one(measured)[0].as_py()
-            passes = not (one.refuses_unknown if is_refused is None else is_refused)
-            bounds.append(Bound(one.field, one.limit, measured[one.measure][0].as_py(), passes))
-    return bounds

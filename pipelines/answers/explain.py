@@ -5,14 +5,13 @@ how far an image was from being retrieved.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from curation import storage
-from curation.describe.filters import JudgeConfig, bounds_of
+from curation.describe.filters import JudgeConfig, filters, measurements
 from curation.describe.miniature import MAKE_BELOW_BITS
 from curation.describe.phash import MIN_CERTAIN_BITS, NUM_BITS
 from curation.retrieve import ClusterRetrieval, SampleRetrieval
@@ -109,8 +108,16 @@ def judged(config: JudgeConfig, part: Part, local: int) -> dict[str, Any]:
     """Each bound in force beside what was measured, judged as the stage judges a row of a part."""
     described = read(part.described).slice(local, 1)
     scores = read(part.scores).slice(local, 1) if part.scores else None
-    bounds = bounds_of(described, config, scores=scores)
-    return {"bounds": [{**asdict(bound), "field": f"judge.{bound.field}"} for bound in bounds]}
+    if described["reason"][0].is_valid:
+        return {"bounds": []}
+    measured = measurements(described, scores)
+    bounds = []
+    for one in filters(config):
+        value, is_refused = measured[one.measure][0].as_py(), one(measured)[0].as_py()
+        passes = not (one.refuses_unknown if is_refused is None else is_refused)
+        bound = {"field": f"judge.{one.field}", "limit": one.limit, "measured": value, "passes": passes}
+        bounds.append(bound)
+    return {"bounds": bounds}
 
 
 def _compared_by(thresholds: Mapping[str, float], described: Mapping[str, Any]) -> dict[str, float]:

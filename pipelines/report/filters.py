@@ -42,7 +42,7 @@ def gather_filters(lineage: Lineage, made: Curated | None, *, config: JudgeConfi
     """Every filter that is on, in the order of their reasons; None where the measurements are gone."""
     if made is None:
         return None
-    tallies = [_Tally(one, one.limit) for one in filters(config) if one.limit is not None]
+    tallies = [_Tally(one) for one in filters(config)]
     for part in made.parts:
         measured = measurements(read(part.described), read(part.scores) if part.scores else None)
         for tally in tallies:
@@ -60,8 +60,8 @@ def pictures_of(views: Sequence[FilterView]) -> list[Picture]:
 class _Tally:
     """Counts of one filter, and the rows nearest to its threshold so far."""
 
-    def __init__(self, one: Filter, limit: float) -> None:
-        self._filter, self._limit = one, limit
+    def __init__(self, one: Filter) -> None:
+        self._filter = one
         self._num_measured = self._num_refused = 0
         self._beside = {is_refused: _nothing() for is_refused in (False, True)}
 
@@ -81,7 +81,7 @@ class _Tally:
         for is_refused, (rows, old) in self._beside.items():
             mine = np.flatnonzero(there & (refused == is_refused))
             all_rows, all_values = np.append(rows, mine + part.offset), np.append(old, values[mine])
-            nearest = np.lexsort((all_rows, np.abs(all_values - self._limit)))[:NUM_BESIDE]
+            nearest = np.lexsort((all_rows, np.abs(all_values - self._filter.limit)))[:NUM_BESIDE]
             self._beside[is_refused] = all_rows[nearest], all_values[nearest]
 
     def view(self, pictures: dict[int, Picture]) -> FilterView:
@@ -97,7 +97,7 @@ class _Tally:
         return FilterView(
             one.reason,
             one.field,
-            self._limit,
+            one.limit,
             one.refuses,
             self._num_measured,
             self._num_refused,
