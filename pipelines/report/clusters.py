@@ -58,7 +58,7 @@ def gather_clusters(lineage: Lineage, scanned: Scan, *, seed: int) -> ClusterSec
     ):
         for number in some.tolist():
             why.setdefault(number, text)
-    rows = find_members(lineage, "cluster", numbers=why, num_samples=NUM_EXAMPLES, seed=seed)
+    rows = find_members(lineage, "cluster", wanted=why, num_samples=NUM_EXAMPLES, seed=seed)
     pictures = pictures_at(lineage, [row for some in rows.values() for row in some.tolist()])
     shown = [
         ShownCluster(

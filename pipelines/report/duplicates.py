@@ -88,7 +88,7 @@ def gather_duplicates(
     size = scanned.component_size
     health = _Health(made, len(size))
     why = choose_components(size, health.weakest, alarm=health.alarm, seed=seed)
-    candidates = find_members(lineage, "component", numbers=why, num_samples=MAX_CANDIDATES, seed=seed)
+    candidates = find_members(lineage, "component", wanted=why, num_samples=MAX_CANDIDATES, seed=seed)
     leaders = _representatives(made, why)
     looked_at = [*leaders.values(), *(row for n in why for row in health.rows(n))]
     every = np.unique(np.concatenate([np.array(looked_at, np.int64), *candidates.values()]))
@@ -102,13 +102,7 @@ def gather_duplicates(
     pictures = pictures_at(lineage, shown)
     components = [
         _component(
-            n,
-            why[n],
-            [pictures[row] for row in chosen[n]],
-            edges,
-            leader=leaders.get(n),
-            size=int(size[n]),
-            health=health.of(n),
+            n, why[n], [pictures[row] for row in chosen[n]], edges, size=int(size[n]), health=health.of(n)
         )
         for n in sorted(why, key=lambda n: (not health.alarm[n], -size[n], n))
     ]
@@ -226,10 +220,10 @@ def _component(
     members: Sequence[Picture],
     edges: pa.Table,
     *,
-    leader: int | None,
     size: int,
     health: Mapping[str, Any] | None,
 ) -> Component:
+    leader = None if health is None else members[0].row
     # Without knowing the representative: it is among those that dedup did not drop. Then the closest to it.
     ordered = sorted(members, key=lambda m: (m.row != leader, m.stage == "dedup", -(m.score or 0.0), m.row))
     mine = _edges_of(ordered, edges)

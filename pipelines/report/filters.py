@@ -10,18 +10,10 @@ from jaxtyping import Float64, Int64
 from curation.describe.filters import Filter, JudgeConfig, filters, measurements
 from pipelines.answers.lineage import Lineage
 from pipelines.lvd import Curated
-from pipelines.report.pictures import Picture, pictures_at
+from pipelines.report.pictures import Picture, Scored, pictures_at
 from pipelines.rows.parts import Part, read
 
 NUM_BESIDE = 5  # on either side; ten fill a line
-
-
-@dataclass(frozen=True)
-class NearThreshold:
-    """A picture near a threshold, and its measurement."""
-
-    picture: Picture
-    value: float
 
 
 @dataclass(frozen=True)
@@ -34,8 +26,8 @@ class FilterView:
     refuses: str  # below | above
     num_measured: int  # images that have the measurement
     num_refused: int  # of these, also where another filter came first
-    refused: tuple[NearThreshold, ...]  # the nearest to the threshold first
-    passed: tuple[NearThreshold, ...]  # likewise
+    refused: tuple[Scored, ...]  # the nearest to the threshold first
+    passed: tuple[Scored, ...]  # likewise
 
 
 def gather_filters(lineage: Lineage, made: Curated | None, *, config: JudgeConfig) -> list[FilterView] | None:
@@ -88,7 +80,7 @@ class _Tally:
         """What the page shows."""
         passed, refused = (
             tuple(
-                NearThreshold(pictures[row], value)
+                Scored(pictures[row], value)
                 for row, value in zip(rows.tolist(), values.tolist(), strict=True)
             )
             for rows, values in self._beside.values()

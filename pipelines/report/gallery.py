@@ -8,19 +8,11 @@ from curation.errors import SourceError
 from curation.pictures.decode import decode
 from curation.schema import LINEAGE
 from pipelines.answers.nearest import SearchAnswer, read_asked
-from pipelines.report.pictures import Picture
+from pipelines.report.pictures import Picture, Scored
 from pipelines.report.render import render_page
 from pipelines.report.thumbnails import SIDE_PX, Originals, Thumbnail, make_thumbnails, thumbnail_of
 
 FILE_ROW = -1  # the row of a picture that is no image of the run
-
-
-@dataclass(frozen=True)
-class GalleryHit:
-    """One of the nearest images."""
-
-    picture: Picture
-    score: float
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,7 @@ class Gallery:
     by: str
     model: str
     query: Picture
-    hits: tuple[GalleryHit, ...]
+    hits: tuple[Scored, ...]  # nearest first
     code_version: str
     dataset_dir: str
 
@@ -72,7 +64,7 @@ def make_gallery(answer: SearchAnswer) -> Gallery:
     for hit in answer.hits:
         fields = dict(hit)
         value, row = fields.pop("score_with_query"), fields.pop("row")
-        hits.append(GalleryHit(Picture(row=row, **fields), value))
+        hits.append(Scored(Picture(row=row, **fields), value))
     return Gallery(
         title=query.get("file", f"{picture.pool}/{picture.key}"),
         name=manifest["name"],

@@ -39,6 +39,14 @@ class Picture:
         return self.decision == "kept"
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A picture, and the score or the measurement for which it is shown."""
+
+    picture: Picture
+    score: float
+
+
 def pictures_at(lineage: Lineage, rows: Iterable[int]) -> dict[int, Picture]:
     """The pictures at some global rows; only the files that hold one are read."""
     return {row: Picture(row=row, **fields) for row, fields in lineage.at(rows).items()}

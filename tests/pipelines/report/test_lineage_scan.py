@@ -60,7 +60,7 @@ def test_scan_counts_like_plain_python(tmp_path: Path, cuts: list[int]) -> None:
         values = [r[name] for r in table if r[name] is not None]
         assert size.tolist() == [values.count(n) for n in range(max(values) + 1)]
     assert found.cluster_kept.tolist() == found.cluster_size.tolist()
-    members = find_members(lineage, "component", numbers=[3, 7], num_samples=1000, seed=5)
+    members = find_members(lineage, "component", wanted=[3, 7], num_samples=1000, seed=5)
     assert {n: sorted(m.tolist()) for n, m in members.items()} == {
         n: [i for i, r in enumerate(table) if r["component"] == n] for n in (3, 7)
     }

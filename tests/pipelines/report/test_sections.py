@@ -130,7 +130,7 @@ def test_filters_show_what_lies_beside_their_threshold(asked: FinishedRun) -> No
     assert (view.num_measured, view.num_refused, view.limit) == (len(stds), len(below), limit)
     assert [one.picture.row for one in view.refused] == [i for _, i in below[:5]]
     assert [one.picture.row for one in view.passed] == [i for _, i in above[:5]]
-    assert [one.value for one in view.passed] == [stds[i] for _, i in above[:5]]
+    assert [one.score for one in view.passed] == [stds[i] for _, i in above[:5]]
     beside = [one.picture for one in (*reversed(view.passed), *view.refused)]
     assert pictures_of([view]) == beside
     assert gather_filters(asked.lineage, None, config=JudgeConfig()) is None
