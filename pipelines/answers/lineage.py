@@ -38,9 +38,10 @@ class Lineage:
         for entry, offset in zip(self._entries, self._offsets.tolist(), strict=False):
             yield offset, read_listed(self._run_dir, entry, columns)
 
-    def table(self) -> pa.Table:
-        """All of it at once."""
-        return pa.concat_tables([LINEAGE.empty_table(), *(table for _, table in self.tables())])
+    def table(self, columns: list[str] | None = None) -> pa.Table:
+        """All of it at once, or some columns."""
+        none = LINEAGE.empty_table().select(columns or LINEAGE.names)
+        return pa.concat_tables([none, *(table for _, table in self.tables(columns))])
 
     def at(self, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
         """What is known of some global rows, by row; only files that hold one of them are read."""

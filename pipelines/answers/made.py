@@ -34,6 +34,11 @@ class Made:
     cluster: FileRef  # -1: none
     closeness: FileRef  # to the centroid
 
+    @property
+    def num_rows(self) -> int:
+        """Images of the run."""
+        return self.parts[-1].offset + self.parts[-1].num_rows
+
 
 def made_of(curated: "Curated") -> Made:
     """What questions about single images need of what a run has made."""

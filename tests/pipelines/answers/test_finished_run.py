@@ -21,6 +21,7 @@ def test_its_rows_have_parts_and_names(finished: Path, rows_of: Callable[..., An
     assert run.lineage.table().equals(rows)
     assert run.pools == list(run.config.pools)
     assert run.made is not None
+    assert run.made.num_rows == run.lineage.num_rows == len(rows)
     names = run.names(range(len(rows)))
     assert names == {i: f"{row['pool']}/{row['key']}" for i, row in enumerate(rows.to_pylist())}
     assert names_of(run.made.parts, [7, 3, 7]) == {3: names[3], 7: names[7]}

@@ -37,6 +37,7 @@ def test_rows_are_found_by_their_number(tmp_path: Path, cuts: list[int]) -> None
     assert lineage.at([]) == {}
     assert lineage.kept().tolist() == [i for i, row in enumerate(ROWS) if row["decision"] == "kept"]
     assert lineage.table().to_pylist() == ROWS
+    assert lineage.table(["uri", "key"]).to_pylist()[7] == {"uri": "/7", "key": "7.jpg"}
     found = [(offset, table.to_pylist()) for offset, table in lineage.tables(["key"])]
     assert [offset for offset, _ in found] == [0, *cuts]
     assert [row["key"] for _, rows in found for row in rows] == [row["key"] for row in ROWS]
