@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Float16
 
 from curation.cluster.kmeans import update_centroids
-from curation.cluster.seeding import sample_rows, to_unit_length
+from curation.cluster.schedule import sample_rows
+from curation.cluster.seeding import to_unit_length
 from curation.cluster.sums import RunningSums
 from curation.errors import ConfigError
 from curation.search.cells import nearest_cells

@@ -60,35 +60,46 @@ class Filter:
     reason: str  # one of REASONS["judge"]
     measure: str  # column of `measurements`
     field: str  # of JudgeConfig
-    limit: float | int | None  # None: the filter is off
+    limit: float | int
     refuses: Literal["below", "above"]
 
     def __call__(self, measured: pa.Table) -> pa.ChunkedArray:
         """Where it refuses: booleans, null where the measurement is."""
         column = measured[self.measure]
         compare = pc.less if self.refuses == "below" else pc.greater
-        return compare(column, pa.scalar(self.limit_for(column.type), pa.float64()))
+        # Out of a buffer: what pyarrow makes of Python's own numbers imports pandas.
+        limit = pa.py_buffer(np.array(self.limit_for(column.type)))
+        return compare(column, pa.Array.from_buffers(pa.float64(), 1, [None, limit])[0])
+
+    @property
+    def refuses_unknown(self) -> bool:
+        """Unknown is not harmless: what could not be scored does not pass a threshold on the score."""
+        return self.measure in SCORES.names
 
     def limit_for(self, measured: pa.DataType) -> float:
         """The limit, rounded as a measurement of this type was: 0.98 in fp32 is more than 0.98."""
-        assert self.limit is not None, "a filter that is off"
         return float(np.float32(self.limit) if pa.types.is_float32(measured) else self.limit)
 
 
 def filters(config: JudgeConfig) -> tuple[Filter, ...]:
-    """Every filter on a measurement, in the order in which their reasons count."""
+    """Every filter that is on, in the order in which their reasons count."""
     c = config
-    return (
-        Filter("too_small", "shorter_px", "min_side_px", c.min_side_px, "below"),
-        Filter("too_large", "longer_px", "max_side_px", c.max_side_px, "above"),
-        Filter("too_large", "num_pixels", "max_pixels", c.max_pixels, "above"),
-        Filter("aspect", "aspect", "max_aspect", c.max_aspect, "above"),
-        Filter("low_information", "pixel_std", "min_pixel_std", c.min_pixel_std, "below"),
-        Filter("near_uniform", "uniform_share", "max_uniform_share", c.max_uniform_share, "above"),
-        Filter("text_only", "stroke_share", "max_stroke_share", c.max_stroke_share, "above"),
-        Filter("nsfw", "nsfw", "max_nsfw", c.max_nsfw, "above"),
-        Filter("low_aesthetic", "aesthetic", "min_aesthetic", c.min_aesthetic, "below"),
-        Filter("watermark", "watermark", "max_watermark", c.max_watermark, "above"),
+    every: tuple[tuple[str, str, str, float | int | None, Literal["below", "above"]], ...] = (
+        ("too_small", "shorter_px", "min_side_px", c.min_side_px, "below"),
+        ("too_large", "longer_px", "max_side_px", c.max_side_px, "above"),
+        ("too_large", "num_pixels", "max_pixels", c.max_pixels, "above"),
+        ("aspect", "aspect", "max_aspect", c.max_aspect, "above"),
+        ("low_information", "pixel_std", "min_pixel_std", c.min_pixel_std, "below"),
+        ("near_uniform", "uniform_share", "max_uniform_share", c.max_uniform_share, "above"),
+        ("text_only", "stroke_share", "max_stroke_share", c.max_stroke_share, "above"),
+        ("nsfw", "nsfw", "max_nsfw", c.max_nsfw, "above"),
+        ("low_aesthetic", "aesthetic", "min_aesthetic", c.min_aesthetic, "below"),
+        ("watermark", "watermark", "max_watermark", c.max_watermark, "above"),
+    )
+    return tuple(
+        Filter(reason, measure, field, limit, refuses)
+        for reason, measure, field, limit, refuses in every
+        if limit is not None
     )
 
 
@@ -157,11 +168,10 @@ def judge(described: pa.Table, config: JudgeConfig, *, scores: pa.Table | None =
     if not len(described):
         return VERDICTS.empty_table()
     measured = measurements(described, scores)
-    used = [one for one in filters(config) if one.limit is not None]
+    used = filters(config)
     tests = [(one.reason, one(measured)) for one in used]
     tests.append(("no_embedding", pc.invert(described["has_embedding"])))
-    # Unknown is not harmless: what could not be scored does not pass a threshold on the score.
-    tests += [("no_score", pc.is_null(measured[one.measure])) for one in used if one.measure in SCORES.names]
+    tests += [("no_score", pc.is_null(measured[one.measure])) for one in used if one.refuses_unknown]
     judged = pc.is_null(described["reason"])
     holds = [pc.fill_null(pc.and_(judged, test), False) for _, test in tests]
     cases = pc.make_struct(*holds, field_names=[str(i) for i in range(len(tests))])

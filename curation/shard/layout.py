@@ -104,8 +104,6 @@ def plan_buckets(
     Returns:
         The parts of each bucket in ascending order, which is the order in which a worker reads them.
     """
-    if len(part_numbers) != len(bytes_per_part):
-        raise ValueError(f"{len(part_numbers)} parts, but {len(bytes_per_part)} sizes")
     sizes = {part: size for part, size in zip(part_numbers, bytes_per_part, strict=True) if size > 0}
     keys = splitmix64(np.array(list(sizes), dtype=np.int64).view(np.uint64) ^ _seed_state(seed))
     order = sorted(zip(keys.tolist(), sizes, strict=True))

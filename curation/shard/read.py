@@ -257,16 +257,7 @@ def open_dataset(path: str) -> tuple[ShardReader, str]:
     """
     file = path if path.endswith(".json") else storage.join(path, "manifest.json")
     try:
-        manifest = parse_manifest(storage.read_bytes(file), where=file, remedy=REMEDY)
-        root = storage.join(file.rpartition("/")[0] or ".", manifest["dataset_dir"])
-        listed = [(entry["path"].rpartition("/")[2], entry["sha256"]) for entry in manifest["shards"]]
-        # Manifests of earlier versions list no other files.
-        within = f"{manifest['dataset_dir']}/"
-        proof = {
-            entry["path"].removeprefix(within): entry["sha256"]
-            for entry in manifest.get("files", ())
-            if entry["path"].startswith(within)
-        }
+        root, listed, proof = _listed_files(file)
     except FileNotFoundError as error:
         raise SourceError(
             f"There is no dataset at {storage.redact(path)}",
@@ -277,8 +268,7 @@ def open_dataset(path: str) -> tuple[ShardReader, str]:
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{file} is no manifest", got=repr(error), remedy=REMEDY) from error
     reader = ShardReader(root, proof=proof)
-    found = [(shard.name, shard.sha256) for shard in reader.shards]
-    if found != listed:
+    if (found := [(shard.name, shard.sha256) for shard in reader.shards]) != listed:
         raise IntegrityError(
             f"{root}/index.json lists other shards than {file}",
             got=f"{len(found)} shards",
@@ -286,6 +276,17 @@ def open_dataset(path: str) -> tuple[ShardReader, str]:
             remedy=REMEDY,
         )
     return reader, hashlib.sha256("".join(sha256 for _, sha256 in listed).encode()).hexdigest()
+
+
+def _listed_files(file: str) -> tuple[str, list[tuple[str, str]], dict[str, str]]:
+    """The folder of a manifest's dataset; the SHA-256 of its shards, and of its other files by path below."""
+    manifest = parse_manifest(storage.read_bytes(file), where=file, remedy=REMEDY)
+    root = storage.join(file.rpartition("/")[0] or ".", manifest["dataset_dir"])
+    shards = [(entry["path"].rpartition("/")[2], entry["sha256"]) for entry in manifest["shards"]]
+    within = f"{manifest['dataset_dir']}/"
+    others = manifest.get("files", ())  # manifests of earlier versions list none
+    found = ((entry["path"], entry["sha256"]) for entry in others if entry["path"].startswith(within))
+    return root, shards, {path.removeprefix(within): sha256 for path, sha256 in found}
 
 
 def fetch_shard(shard: Shard, target: Path) -> None:

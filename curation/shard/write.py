@@ -130,12 +130,9 @@ def write_shard(
             raise IntegrityError(f"{name} would be empty", expected="at least one sample")
         out.write(bytes(tar_bytes(out.num_bytes) - out.num_bytes))
     proof = {"shard": name, "num_samples": str(len(keys)), "num_bytes": str(out.num_bytes)}
-    proof["sha256"] = out.hexdigest()
-    columns = [
-        pa.array(column, type=field.type)
-        for column, field in zip(zip(*rows, strict=True), INDEX, strict=True)
-    ]
-    index = pa.Table.from_arrays(columns, schema=INDEX.with_metadata(proof))
+    schema = INDEX.with_metadata(proof | {"sha256": out.hexdigest()})
+    columns = zip(zip(*rows, strict=True), INDEX.types, strict=True)
+    index = pa.Table.from_arrays([pa.array(column, kind) for column, kind in columns], schema=schema)
     return ShardReceipt(name, len(keys), out.num_bytes, out.hexdigest(), index)
 
 

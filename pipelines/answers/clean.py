@@ -1,21 +1,19 @@
 """Finds and removes a run's intermediate data. The dataset is linked, not copied, so it stays whole."""
 
-import contextlib
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from curation import storage
 from curation.errors import IntegrityError
-from pipelines.config.run_dir import read_manifest, read_run_config
+from pipelines.answers.finished_run import FinishedRun, open_run
+from pipelines.config.run_dir import read_run_config
 from pipelines.engine.lock import lock
-from pipelines.engine.progress import Progress
 from pipelines.engine.row_notes import SCRATCH
-from pipelines.engine.runner import Runner, StopHereError
 from pipelines.engine.step import RECEIPT
 from pipelines.lvd import curate
+from pipelines.plan.dry_run import dry_run
 
 # What runs name by its identity.
 _DATASET, _ITEM = re.compile("dataset-[0-9a-f]{32}"), re.compile("steps/[^/]+/[0-9a-f]{32}")
@@ -44,29 +42,28 @@ def find_leftovers(run_dir: str, *, keep_current: bool) -> list[Leftover]:
         run_dir: of a finished run.
         keep_current: keep what the config in run.yaml still uses, so that its next run has little to do.
     """
-    manifest = _manifest(run_dir)
-    return _leftovers(run_dir, manifest, _in_use(run_dir) if keep_current else _InUse())
+    run = _whole_run(run_dir)
+    return _leftovers(run, _in_use(run_dir) if keep_current else _InUse())
 
 
-def _manifest(run_dir: str) -> dict[str, Any]:
-    """The manifest of a dataset that is there: all others are taken for old ones."""
-    manifest = read_manifest(run_dir)
-    folder = storage.join(run_dir, manifest["dataset_dir"])
-    if not storage.is_dir(folder):
+def _whole_run(run_dir: str) -> FinishedRun:
+    """The run of a dataset that is there: all others are taken for old ones."""
+    run = open_run(run_dir)
+    if not storage.is_dir(run.dataset_dir):
         raise IntegrityError(
             f"The dataset of {run_dir} is gone",
-            got=f"no {folder}",
+            got=f"no {run.dataset_dir}",
             expected="the folder that manifest.json names",
             remedy="Run the same config again: it is made anew from what is done",
         )
-    return manifest
+    return run
 
 
-def _leftovers(run_dir: str, manifest: Mapping[str, Any], used: _InUse) -> list[Leftover]:
+def _leftovers(run: FinishedRun, used: _InUse) -> list[Leftover]:
     sizes: dict[str, int] = {}
-    for info in storage.list_files(run_dir):
+    for info in storage.list_files(run.run_dir):
         name = info.key.split("/")
-        is_old_dataset = _DATASET.fullmatch(name[0]) is not None and name[0] != manifest["dataset_dir"]
+        is_old_dataset = _DATASET.fullmatch(name[0]) is not None and name[0] != run.manifest["dataset_dir"]
         folder = name[0] if is_old_dataset or name[0] == SCRATCH else "/".join(name[:3])
         if folder in used.folders or info.key in used.receipts or "markers" in name:
             continue
@@ -79,9 +76,7 @@ def _leftovers(run_dir: str, manifest: Mapping[str, Any], used: _InUse) -> list[
 
 
 def _in_use(run_dir: str) -> _InUse:
-    runner = Runner(run_dir, None, Progress(quiet=True))
-    with contextlib.suppress(StopHereError):
-        curate(runner, read_run_config(run_dir), refresh=False)
+    runner = dry_run(read_run_config(run_dir), curate).runner
     found = [*runner.latest, *(one for receipts in runner.receipts.values() for one in receipts)]
     # What an earlier generation has staged is still pointed at.
     earlier = {folder for receipt in found for folder in receipt.facts.get("earlier", [])}
@@ -101,9 +96,9 @@ def by_step(folders: Sequence[Leftover]) -> dict[str, int]:
 def clean(run_dir: str, *, keep_current: bool) -> list[Leftover]:
     """Remove what `find_leftovers` finds, and the markers, which speak of what is gone; returns what went."""
     with lock(run_dir):
-        manifest = _manifest(run_dir)
+        run = _whole_run(run_dir)
         used = _in_use(run_dir) if keep_current else _InUse()
-        folders = _leftovers(run_dir, manifest, used)
+        folders = _leftovers(run, used)
         for folder in folders:
             _remove(run_dir, folder.path, used)
         for info in list(storage.list_files(storage.join(run_dir, "steps"))):

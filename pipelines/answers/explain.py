@@ -15,7 +15,6 @@ from curation.describe.filters import JudgeConfig, filters, measurements
 from curation.describe.miniature import MAKE_BELOW_BITS
 from curation.describe.phash import MIN_CERTAIN_BITS, NUM_BITS
 from curation.retrieve import ClusterRetrieval, SampleRetrieval
-from curation.schema import SCORES
 from curation.shard.sample import index_name
 from pipelines.answers.find_image import Found, find_images
 from pipelines.answers.finished_run import FinishedRun, open_run
@@ -39,8 +38,7 @@ def explain(run_dir: str, image: str, *, pool: str | None) -> dict[str, Any]:
         ConfigError: when there is none; names what comes near.
     """
     run = open_run(run_dir)
-    found = find_images(run_dir, run.manifest, image, pool=pool)
-    return {"images": [_image(run, one) for one in found]}
+    return {"images": [_image(run, one) for one in find_images(run, image, pool=pool)]}
 
 
 def _image(run: FinishedRun, found: Found) -> dict[str, Any]:
@@ -71,8 +69,7 @@ def _members(run: FinishedRun, image: Mapping[str, Any]) -> list[dict[str, Any]]
     if image["component"] is None:
         return members
     columns = ["pool", "key", "decision", "reason", "score", "component"]
-    for entry in run.manifest["lineage"]:
-        table = read_listed(run.run_dir, entry, columns)
+    for _, table in run.lineage.tables(columns):
         places = np.flatnonzero(numbers(table["component"]) == image["component"])
         members += rows_at(table, places[: MAX_MEMBERS - len(members)])
     return members
@@ -110,22 +107,16 @@ def _described(run: FinishedRun, part: Part, local: int) -> dict[str, Any]:
 def judged(config: JudgeConfig, part: Part, local: int) -> dict[str, Any]:
     """Each bound in force beside what was measured, judged as the stage judges a row of a part."""
     described = read(part.described).slice(local, 1)
+    scores = read(part.scores).slice(local, 1) if part.scores else None
     if described["reason"][0].is_valid:
         return {"bounds": []}
-    scores = read(part.scores).slice(local, 1) if part.scores else None
     measured = measurements(described, scores)
     bounds = []
     for one in filters(config):
-        if one.limit is None:
-            continue
-        column = measured[one.measure]
-        value, limit = column[0].as_py(), one.limit_for(column.type)
-        if value is None:
-            is_refused = one.measure in SCORES.names
-        else:
-            is_refused = value < limit if one.refuses == "below" else value > limit
-        bound = {"field": f"judge.{one.field}", "limit": one.limit, "measured": value}
-        bounds.append({**bound, "passes": not is_refused})
+        value, is_refused = measured[one.measure][0].as_py(), one(measured)[0].as_py()
+        passes = not (one.refuses_unknown if is_refused is None else is_refused)
+        bound = {"field": f"judge.{one.field}", "limit": one.limit, "measured": value, "passes": passes}
+        bounds.append(bound)
     return {"bounds": bounds}
 
 
@@ -184,7 +175,7 @@ def _leak(
     leak = None
     if len(place):
         leak = table.slice(int(place[0]), 1).to_pylist()[0]
-        leak["holdout"] = run.name(leak["holdout"])
+        [leak["holdout"]] = run.names([leak["holdout"]]).values()
     is_compared = run.config.is_decontaminated(part.pool)
     return {
         "holdouts": holdouts,
@@ -282,13 +273,14 @@ def _place(run: FinishedRun, image: Mapping[str, Any]) -> dict[str, Any] | None:
     """Where in which tar its bytes lie."""
     if image["shard"] is None:
         return None
-    dataset = storage.join(run.run_dir, run.manifest["dataset_dir"])
     name = index_name(image["shard"])
     entry = entry_of(run.manifest, f"{run.manifest['dataset_dir']}/{name}")
-    index = read_listed(run.run_dir, entry) if entry else storage.read_table(storage.join(dataset, name))
-    places = np.flatnonzero(numbers(index["sample"]) == image["shard_index"])
-    members = rows_at(index, places)
+    if entry:
+        index = read_listed(run.run_dir, entry)
+    else:
+        index = storage.read_table(storage.join(run.dataset_dir, name))
+    members = rows_at(index, np.flatnonzero(numbers(index["sample"]) == image["shard_index"]))
     return {
-        "path": storage.join(dataset, image["shard"]),
+        "path": storage.join(run.dataset_dir, image["shard"]),
         "members": [{key: m[key] for key in ("name", "offset", "num_bytes")} for m in members],
     }

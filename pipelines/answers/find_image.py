@@ -5,21 +5,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.errors import ConfigError
 from curation.ingest.rows import as_text
 from curation.printed import redact_link, redact_url
-from pipelines.config.listed import read_listed
-from pipelines.rows.arrow_columns import places_of, places_with_prefix, rows_at
+from pipelines.answers.finished_run import FinishedRun
+from pipelines.rows.arrow_columns import places_of, places_with_prefix
 
 MAX_MATCHES = 20
 MIN_ID_DIGITS = 6
 # Names are compared letter by letter with so many others at most: 0.2 s.
 MAX_COMPARED = 20_000
 NUM_NEAR = 5
+
+_NAMES = ["pool", "key", "image_id"]
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,18 @@ class Found:
     lineage: Mapping[str, Any]
 
 
-def find_images(
-    run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str | None = None
-) -> list[Found]:
+def find_images(run: FinishedRun, asked: str, *, pool: str | None = None) -> list[Found]:
     """Every image whose key, pool/key or URI is `asked`, or whose id begins with it; at most `MAX_MATCHES`.
 
     Raises:
         ConfigError: there is none; names what comes near.
     """
     asked = as_text(asked)  # a name that is not UTF-8 stands so in the lineage
-    found: list[Found] = []
+    found: list[int] = []
     shown = redact_link(asked.strip())  # as the lineage has what stood in a list of URLs
     is_uri = "://" in asked or asked.startswith("/") or shown != asked
-    for offset, entry, table in _names(run_dir, manifest, with_uris=is_uri):
+    columns = [*_NAMES, "uri"] if is_uri else _NAMES
+    for offset, table in run.lineage.tables(columns):
         if not _is_of(table, pool):
             continue
         match = set(places_of(table["key"], asked))
@@ -54,45 +54,16 @@ def find_images(
             match |= set(places_of(table["key"], key))
         if len(asked) >= MIN_ID_DIGITS and _is_hex(asked):
             match |= set(places_with_prefix(table["image_id"], asked.lower()))
-        places = sorted(match)[: MAX_MATCHES - len(found)]
-        if places:
-            rows = rows_at(read_listed(run_dir, entry), places)
-            found += [Found(offset + place, row) for place, row in zip(places, rows, strict=True)]
+        found += [offset + place for place in sorted(match)[: MAX_MATCHES - len(found)]]
     if not found:
-        raise _nothing(run_dir, manifest, asked, pool=pool)
-    return found
+        raise _nothing(run, asked, pool=pool)
+    return [Found(row, lineage) for row, lineage in run.lineage.at(found).items()]
 
 
-def rows_of_id(run_dir: str, manifest: Mapping[str, Any], image_id: str) -> Iterator[int]:
+def rows_of_id(run: FinishedRun, image_id: str) -> Iterator[int]:
     """Global rows of the images of an id, which have the same bytes."""
-    for offset, _, table in _names(run_dir, manifest):
+    for offset, table in run.lineage.tables(["image_id"]):
         yield from (offset + place for place in places_of(table["image_id"], image_id))
-
-
-def names_of(run_dir: str, manifest: Mapping[str, Any], rows: list[int]) -> dict[int, dict[str, Any]]:
-    """The lineage of some global rows; only files that hold one of them are read."""
-    wanted = np.unique(np.array(rows, np.int64))
-    found: dict[int, dict[str, Any]] = {}
-    offset = 0
-    for entry in manifest["lineage"]:
-        start, stop = np.searchsorted(wanted, [offset, offset + entry["rows"]])
-        if stop > start:
-            table = read_listed(run_dir, entry)
-            mine = wanted[start:stop]
-            found |= dict(zip(mine.tolist(), rows_at(table, mine - offset), strict=True))
-        offset += entry["rows"]
-    return found
-
-
-def _names(
-    run_dir: str, manifest: Mapping[str, Any], *, with_uris: bool = False
-) -> Iterator[tuple[int, Mapping[str, Any], pa.Table]]:
-    """Of every file of the lineage its first global row, its entry, and the names in it."""
-    columns = ["pool", "key", "image_id", *(["uri"] if with_uris else [])]
-    offset = 0
-    for entry in manifest["lineage"]:
-        yield offset, entry, read_listed(run_dir, entry, columns)
-        offset += entry["rows"]
 
 
 def _is_of(table: pa.Table, pool: str | None) -> bool:
@@ -104,29 +75,31 @@ def _is_hex(text: str) -> bool:
     return not set(text.lower()) - set("0123456789abcdef")
 
 
-def _nothing(run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str | None) -> ConfigError:
-    pools = [name for name in manifest["counts"] if name != "dataset"]
-    if pool is not None and pool not in pools:
-        return ConfigError(f"{run_dir} has no pool {pool!r}", expected=f"one of {', '.join(pools)}")
-    near = near_names(run_dir, manifest, asked, pool=pool)
+def _nothing(run: FinishedRun, asked: str, *, pool: str | None) -> ConfigError:
+    if pool is not None and pool not in run.pools:
+        return no_pool(run, pool)
+    near = near_names(run, asked, pool=pool)
     return ConfigError(
-        f"No image {redact_link(asked)!r} in {run_dir}" + (f", pool {pool}" if pool else ""),
+        f"No image {redact_link(asked)!r} in {run.run_dir}" + (f", pool {pool}" if pool else ""),
         expected="a key as in the listing (the path below the source), POOL/KEY, a URL or path, or "
         f"{MIN_ID_DIGITS} digits of an image id",
         remedy=f"Near it: {', '.join(near)}" if near else "",
     )
 
 
-def near_names(
-    run_dir: str, manifest: Mapping[str, Any], asked: str, *, pool: str | None = None
-) -> list[str]:
+def no_pool(run: FinishedRun, pool: str) -> ConfigError:
+    """The error for a pool that the run does not have."""
+    return ConfigError(f"{run.run_dir} has no pool {pool!r}", expected=f"one of {', '.join(run.pools)}")
+
+
+def near_names(run: FinishedRun, asked: str, *, pool: str | None = None) -> list[str]:
     """Names that somebody may have meant: `pool/key` with the same file name in it, or spelled alike; an id
     that begins alike.
     """
     stem = asked.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     alike: list[str] = []
     others: dict[str, str] = {}  # file name → pool/key
-    for _, _, table in _names(run_dir, manifest):
+    for _, table in run.lineage.tables(_NAMES):
         if not _is_of(table, pool):
             continue
         if len(stem) >= 3:

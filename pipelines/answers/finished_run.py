@@ -1,6 +1,6 @@
 """A finished run, as everybody who asks one sees it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from curation import storage
 from curation.errors import IntegrityError, LvdError
-from pipelines.answers.find_image import names_of
+from pipelines.answers.lineage import Lineage
 from pipelines.answers.made import Made, made_of, read_made
 from pipelines.config.run_config import RunConfig
 from pipelines.config.run_dir import dataset_config_file, read_dataset_config, read_manifest
-from pipelines.rows.parts import Part
+from pipelines.rows.parts import Part, names_of
 
 if TYPE_CHECKING:
     from pipelines.engine.step import Receipt
@@ -25,18 +25,36 @@ class FinishedRun:
     Args:
         run_dir: of the run.
         manifest: of its dataset.
-        config: that the dataset was made with, whatever has run since.
     """
 
-    def __init__(self, run_dir: str, manifest: Mapping[str, Any], config: RunConfig) -> None:
+    def __init__(self, run_dir: str, manifest: dict[str, Any]) -> None:
         self.run_dir = run_dir
         self.manifest = manifest
-        self.config = config
 
     @property
     def dataset_dir(self) -> str:
         """The dataset's folder."""
         return storage.join(self.run_dir, self.manifest["dataset_dir"])
+
+    @property
+    def pools(self) -> list[str]:
+        """Names of the pools, in their order."""
+        return [name for name in self.manifest["counts"] if name != "dataset"]
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        """What became of every image, and why."""
+        return Lineage(self.run_dir, self.manifest["lineage"])
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The config that the dataset was made with, whatever has run since.
+
+        Raises:
+            ConfigError: when it is not known any more.
+            IntegrityError: when it is damaged.
+        """
+        return read_dataset_config(self.run_dir, self.manifest)
 
     @cached_property
     def config_text(self) -> str:
@@ -73,23 +91,24 @@ class FinishedRun:
     @cached_property
     def _found(self) -> "tuple[Curated | None, Mapping[str, Sequence[Receipt]]]":
         # Of the flow come all stages, which who asks for a single image has no need of.
-        from pipelines.engine.progress import Progress
-        from pipelines.engine.runner import Runner, StopHereError
         from pipelines.lvd import curate
+        from pipelines.plan.dry_run import dry_run
         from pipelines.stages.shard.lineage import table_file
 
-        runner = Runner(self.run_dir, None, Progress(quiet=True))
+        config = self.config
         try:
-            curated = curate(runner, self.config, refresh=False)
+            found = dry_run(config, curate)
         except IntegrityError:
             raise
-        except (StopHereError, LvdError, OSError):
+        except (LvdError, OSError):
+            return None, {}
+        if (curated := found.made) is None:
             return None, {}
         files = curated.lineage.files
         lineage = [files[table_file("lineage", part.number)][1] for part in curated.parts]
         if lineage != [entry["sha256"] for entry in self.manifest["lineage"]]:
             return None, {}
-        return curated, runner.receipts
+        return curated, found.runner.receipts
 
     def part_of(self, row: int) -> Part:
         """The part that a global row lies in, of a run whose intermediate data is there."""
@@ -97,22 +116,22 @@ class FinishedRun:
         offsets = [part.offset for part in self.made.parts]
         return self.made.parts[int(np.searchsorted(offsets, row, side="right")) - 1]
 
-    def name(self, row: int) -> str:
-        """`pool/key` of a global row."""
-        return self.names([row])[row]
-
-    def names(self, rows: list[int]) -> dict[int, str]:
-        """`pool/key` of some global rows."""
-        found = names_of(self.run_dir, self.manifest, rows)
-        return {row: f"{image['pool']}/{image['key']}" for row, image in found.items()}
+    def names(self, rows: Iterable[int]) -> dict[int, str]:
+        """`pool/key` of some global rows, of a run whose intermediate data is there."""
+        assert self.made is not None, "a run without its parts"
+        return names_of(self.made.parts, rows)
 
 
 def open_run(run_dir: str) -> FinishedRun:
-    """Open a finished run, with the config that its dataset was made with.
+    """Open a finished run.
 
     Raises:
-        ConfigError: when no dataset was finished in `run_dir`, or its config is not known.
-        IntegrityError: when what it says of itself is damaged.
+        ConfigError: when no dataset was finished in `run_dir`.
+        IntegrityError: when its manifest is damaged.
     """
-    manifest = read_manifest(run_dir)
-    return FinishedRun(run_dir, manifest, read_dataset_config(run_dir, manifest))
+    return FinishedRun(run_dir, read_manifest(run_dir))
+
+
+def find_run(run_dir: str) -> FinishedRun | None:
+    """The finished run in `run_dir`; None where no dataset was finished there. Raises as `open_run` does."""
+    return open_run(run_dir) if storage.exists(storage.join(run_dir, "manifest.json")) else None

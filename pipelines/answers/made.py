@@ -1,4 +1,4 @@
-"""What a finished dataset was made of: where each stage left its answer, saved beside the steps.
+"""The saved form of a finished run: where each stage left its answer, written beside the steps.
 
 A run that is asked again goes through the whole flow and finds every receipt, which takes the code of every
 stage, and at a billion images the names of half a million files of edges. A question about one image takes
@@ -6,7 +6,7 @@ this file. It is a marker like those of the steps: `lvd clean` removes it, and t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from curation import storage
@@ -56,16 +56,8 @@ def made_of(curated: "Curated") -> Made:
 
 def save_made(run_dir: str, manifest: Mapping[str, Any], made: Made) -> None:
     """Write what the dataset in `manifest` was made of."""
-    data = {
-        "schema": MADE_SCHEMA,
-        "parts": [_plain_part(part, run_dir) for part in made.parts],
-        "hits": {pool: _plain(file, run_dir) for pool, file in made.hits.items()},
-        **{name: _plain(getattr(made, name), run_dir) for name in _FILES},
-    }
+    data = {"schema": MADE_SCHEMA, **_below(asdict(made), storage.join(run_dir, ""))}
     storage.publish_bytes(_path(run_dir, manifest), seal(data).encode(), replace=True)
-
-
-_FILES = ("copies", "health", "leaks", "alive", "cluster", "closeness")
 
 
 def read_made(run_dir: str, manifest: Mapping[str, Any]) -> Made | None:
@@ -73,37 +65,39 @@ def read_made(run_dir: str, manifest: Mapping[str, Any]) -> Made | None:
     path = _path(run_dir, manifest)
     try:
         data = unseal(storage.read_bytes(path), where=path)
-        if data["schema"] != MADE_SCHEMA:
+        if data.pop("schema") != MADE_SCHEMA:
             return None
-        made = Made(
-            parts=tuple(_part(part, run_dir) for part in data["parts"]),
-            hits={pool: _ref(file, run_dir) for pool, file in data["hits"].items()},
-            **{name: _ref(data[name], run_dir) for name in _FILES},
-        )
+        data = _in(data, run_dir)
+        made = Made(**data | {"parts": tuple(Part(**part) for part in data["parts"])})
     except (FileNotFoundError, IntegrityError, ValueError, KeyError, TypeError):
         return None
-    return made if all(storage.exists(getattr(made, name).path) for name in _FILES) else None
+    files = (made.copies, made.health, made.leaks, made.alive, made.cluster, made.closeness)
+    return made if all(storage.exists(file.path) for file in files) else None
 
 
 def _path(run_dir: str, manifest: Mapping[str, Any]) -> str:
     return storage.join(run_dir, f"steps/dataset/markers/{manifest['dataset_dir']}.json")
 
 
-def _plain(ref: FileRef, run_dir: str) -> list[Any]:
-    # Below the run directory, which may be moved.
-    return [ref.path.removeprefix(run_dir.rstrip("/") + "/"), ref.num_bytes, ref.sha256]
+def _below(value: Any, folder: str) -> Any:
+    """Plain data, with files by their paths below the run directory, which may be moved."""
+    match value:
+        case FileRef():
+            return [value.path.removeprefix(folder), value.num_bytes, value.sha256]
+        case dict():
+            return {name: _below(one, folder) for name, one in value.items()}
+        case tuple():
+            return [_below(one, folder) for one in value]
+    return value
 
 
-def _ref(entry: list[Any], run_dir: str) -> FileRef:
-    path, num_bytes, sha256 = entry
-    return FileRef(storage.join(run_dir, path), num_bytes, sha256)
-
-
-def _plain_part(part: Part, run_dir: str) -> dict[str, Any]:
-    values = {field.name: getattr(part, field.name) for field in fields(part)}
-    return {name: _plain(v, run_dir) if isinstance(v, FileRef) else v for name, v in values.items()}
-
-
-def _part(data: Mapping[str, Any], run_dir: str) -> Part:
-    values: dict[str, Any] = {n: _ref(v, run_dir) if isinstance(v, list) else v for n, v in data.items()}
-    return Part(**values)
+def _in(value: Any, run_dir: str) -> Any:
+    """The inverse of `_below`: three values are a file."""
+    match value:
+        case [str(path), int(num_bytes), str(sha256)]:
+            return FileRef(storage.join(run_dir, path), num_bytes, sha256)
+        case dict():
+            return {name: _in(one, run_dir) for name, one in value.items()}
+        case list():
+            return [_in(one, run_dir) for one in value]
+    return value

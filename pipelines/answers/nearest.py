@@ -14,10 +14,9 @@ from curation.pictures.decode import DecodeConfig
 from curation.printed import visible
 from curation.schema import image_id
 from curation.search.nearest import Nearest, candidates, no_rows, take_best
-from pipelines.answers.find_image import find_images, names_of, rows_of_id
+from pipelines.answers.find_image import find_images, no_pool, rows_of_id
 from pipelines.answers.finished_run import FinishedRun, open_run
 from pipelines.answers.made import Made
-from pipelines.config.listed import read_listed
 from pipelines.rows.parts import Part, read, read_array
 from pipelines.stages.copies.poor_pictures import is_poor
 from pipelines.words import score, spaced, table_lines
@@ -62,21 +61,23 @@ def search(run_dir: str, asked: NearestQuery) -> SearchAnswer:
         raise ConfigError("A search for no neighbours", got=f"-k {asked.k}", expected="1 or more")
     run = open_run(run_dir)
     made = require_vectors(run, asked.by)
-    _check_pool(run, asked.pool)
+    if asked.pool is not None and asked.pool not in run.pools:
+        raise no_pool(run, asked.pool)
     if asked.file is not None:
         vector, query = _of_file(run, asked)
         row = None
     else:
         assert asked.image is not None, "a search for nothing"
         row, vector, query = _of_image(run, asked)
-    kept = _kept_rows(run) if asked.kept else None
+    kept = run.lineage.kept() if asked.kept else None
     found = _nearest(made, vector, asked=asked, leave_out=row, kept=kept)
-    names = names_of(run.run_dir, run.manifest, found.row.tolist())
+    rows = found.row.tolist()
+    known = run.lineage.at(rows)
     hits = tuple(
-        {"score_with_query": value, "row": one, **names[one]}
-        for one, value in zip(found.row.tolist(), found.score.tolist(), strict=True)
+        {"score_with_query": value, "row": one, **known[one]}
+        for one, value in zip(rows, found.score.tolist(), strict=True)
     )
-    return SearchAnswer(run, asked, query, row, hits, tuple(found.row.tolist()))
+    return SearchAnswer(run, asked, query, row, hits, tuple(rows))
 
 
 def require_vectors(run: FinishedRun, by: Vectors) -> Made:
@@ -96,13 +97,6 @@ def require_vectors(run: FinishedRun, by: Vectors) -> Made:
     return run.made
 
 
-def _check_pool(run: FinishedRun, pool: str | None) -> None:
-    if pool is not None and pool not in run.config.pools:
-        raise ConfigError(
-            f"{run.run_dir} has no pool {pool!r}", expected=f"one of {', '.join(run.config.pools)}"
-        )
-
-
 def _vectors_of(part: Part, by: Vectors) -> np.ndarray:
     """The vectors of a part; where one model serves as both, the embeddings are the descriptors."""
     return read_array(part.copy_vectors if by == "descriptors" else part.embeddings)
@@ -112,7 +106,7 @@ def _of_image(
     run: FinishedRun, asked: NearestQuery
 ) -> tuple[int, Float16[np.ndarray, " d"], Mapping[str, Any]]:
     assert asked.image is not None, "an image that has no name"
-    found = find_images(run.run_dir, run.manifest, asked.image)
+    found = find_images(run, asked.image)
     if len({one.lineage["image_id"] for one in found}) > 1:
         names = [f"{one.lineage['pool']}/{one.lineage['key']} {one.lineage['image_id']}" for one in found[:5]]
         raise ConfigError(f"{asked.image!r} names several images", got="; ".join(names), expected="one id")
@@ -147,7 +141,7 @@ def _of_file(run: FinishedRun, asked: NearestQuery) -> tuple[Float16[np.ndarray,
     assert asked.file is not None, "a file that has no name"
     data = read_asked(asked.file, run.config.describe.decode)
     query = {"file": asked.file, "image_id": image_id(hashlib.sha256(data).digest())}
-    for row in rows_of_id(run.run_dir, run.manifest, query["image_id"]):
+    for row in rows_of_id(run, query["image_id"]):
         vector = _vector_at(run, row, by=asked.by)
         if vector.any():
             return vector, query
@@ -175,16 +169,6 @@ def read_asked(file: str, decoding: DecodeConfig) -> bytes:
             expected=f"a picture's file of at most {decoding.max_file_bytes:,} bytes "
             "(describe.decode.max_file_bytes of the run)",
         ) from error
-
-
-def _kept_rows(run: FinishedRun) -> Int64[np.ndarray, " n"]:
-    """Global rows of the dataset."""
-    kept, offset = [], 0
-    for entry in run.manifest["lineage"]:
-        decision = read_listed(run.run_dir, entry, ["decision"])["decision"].to_pylist()
-        kept += [offset + i for i, word in enumerate(decision) if word == "kept"]
-        offset += entry["rows"]
-    return np.array(kept, np.int64)
 
 
 def _nearest(

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from curation import storage
-from curation.errors import ConfigError
 from curation.ingest.problems import finding_line
 from curation.printed import visible
-from pipelines.config.run_dir import config_file, read_manifest, read_run_config
+from pipelines.answers.finished_run import find_run
+from pipelines.config.run_dir import config_file, read_run_config
 from pipelines.engine.lock import owner
 from pipelines.engine.runner import StepState
 from pipelines.plan.how_far import how_far, plan_lines, steps_to_come
@@ -77,10 +77,8 @@ def status(run_dir: str) -> dict[str, Any]:
     config = read_run_config(run_dir)
     states = how_far(config)
     text = storage.read_bytes(str(config_file(run_dir)))
-    try:
-        manifest = read_manifest(run_dir)
-    except ConfigError:
-        manifest = None
+    run = find_run(run_dir)
+    manifest = run and run.manifest
     return {
         "run_dir": run_dir,
         "owner": owner(run_dir),

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,8 @@ from curation.disk_errors import sentence_of
 from curation.errors import IntegrityError, LvdError
 from curation.schema import LINEAGE, REASONS, SELECTION, STAGES
 from curation.shard.read import ShardReader, verify_shard
-from pipelines.config.run_dir import read_manifest
+from pipelines.answers.finished_run import FinishedRun, open_run
+from pipelines.config.listed import proven
 
 # The counts of a pool that sum up what stages dropped.
 COUNTED = {"rejected": ("describe", "judge"), "duplicates": ("dedup",), "contaminated": ("decontaminate",)}
@@ -34,9 +36,9 @@ def verify(run_dir: str) -> list[str]:
         ConfigError: when there is no finished dataset.
         IntegrityError: when the manifest cannot be understood.
     """
-    manifest = read_manifest(run_dir)
+    run = open_run(run_dir)
     try:
-        return _faults(run_dir, manifest)
+        return _faults(run)
     except (KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(
             f"{storage.join(run_dir, 'manifest.json')} is no manifest",
@@ -45,53 +47,50 @@ def verify(run_dir: str) -> list[str]:
         ) from error
 
 
-def _faults(run_dir: str, manifest: dict[str, Any]) -> list[str]:
-    faults: list[str] = []
+def _faults(run: FinishedRun) -> list[str]:
+    manifest, faults = run.manifest, list[str]()
     seen: Counter[tuple[str, ...]] = Counter()
     kept, chosen = [_NO_PLACES], [_NO_PLACES]
-    for table in _tables(run_dir, manifest["lineage"], LINEAGE, faults):
+    for table in _tables(run, "lineage", LINEAGE, faults):
         seen += _tally(table)
         kept.append(_places(table.filter(pc.equal(table["decision"], "kept"))))
-    chosen += (_places(table) for table in _tables(run_dir, manifest["selection"], SELECTION, faults))
+    chosen += (_places(table) for table in _tables(run, "selection", SELECTION, faults))
     if not faults:
         faults += _check_counts(manifest, seen)
-        faults += _check_selection(run_dir, manifest, pa.concat_tables(kept), pa.concat_tables(chosen))
+        faults += _check_selection(run, pa.concat_tables(kept), pa.concat_tables(chosen))
     for shard in manifest["shards"]:
-        path = storage.join(run_dir, shard["path"])
-        try:
+        with _noting(faults):
+            path = storage.join(run.run_dir, shard["path"])
             verify_shard(path, sha256=shard["sha256"], num_samples=shard["num_samples"])
-            if (found := storage.stat(path).num_bytes) != shard["bytes"]:
-                faults.append(f"{path} has {found} bytes, the manifest says {shard['bytes']}")
-        except (LvdError, OSError) as error:
-            faults.append(sentence_of(error))
-    return faults + _check_files(run_dir, manifest)
-
-
-def _check_files(run_dir: str, manifest: dict[str, Any]) -> list[str]:
-    """What is neither table nor shard: indexes, the config, the report. Earlier versions listed none."""
-    faults = []
+            _check_size(path, shard)
+    # Neither table nor shard: indexes, the config, the report. Earlier versions listed none.
     for entry in manifest.get("files", []):
-        path = storage.join(run_dir, entry["path"])
-        try:
-            if (found := storage.sha256_file(path)) != (entry["sha256"], entry["bytes"]):
-                raise IntegrityError(
-                    f"{path} has changed", got=found, expected=(entry["sha256"], entry["bytes"])
-                )
-        except (LvdError, OSError) as error:
-            faults.append(sentence_of(error))
+        with _noting(faults):
+            _check_size(proven(run.run_dir, entry, anew=True), entry)
     return faults
 
 
+@contextmanager
+def _noting(faults: list[str]) -> Iterator[None]:
+    """What is found to be wrong with a file goes to `faults`."""
+    try:
+        yield
+    except (LvdError, OSError) as error:
+        faults.append(sentence_of(error))
+
+
+def _check_size(path: str, entry: dict[str, Any]) -> None:
+    if (found := storage.stat(path).num_bytes) != entry["bytes"]:
+        raise IntegrityError(f"{path} is not as long as listed", got=found, expected=entry["bytes"])
+
+
 def _tables(
-    run_dir: str, entries: list[dict[str, Any]], schema: pa.Schema, faults: list[str]
+    run: FinishedRun, kind: Literal["lineage", "selection"], schema: pa.Schema, faults: list[str]
 ) -> Iterator[pa.Table]:
     """The tables that the manifest lists, one at a time; what is wrong with one goes to `faults`."""
-    for entry in entries:
-        path = storage.join(run_dir, entry["path"])
+    for entry in run.manifest[kind]:
         try:
-            sha256, _ = storage.sha256_file(path)
-            if sha256 != entry["sha256"]:
-                raise IntegrityError(f"{path} has changed", got=sha256, expected=entry["sha256"])
+            path = proven(run.run_dir, entry, anew=True)
             table = storage.read_table(path)
             if table.num_rows != entry["rows"] or table.schema != schema:
                 raise IntegrityError(
@@ -143,22 +142,18 @@ def _check_counts(manifest: dict[str, Any], seen: Counter[tuple[str, ...]]) -> l
     return faults
 
 
-def _check_selection(run_dir: str, manifest: dict[str, Any], kept: pa.Table, chosen: pa.Table) -> list[str]:
+def _check_selection(run: FinishedRun, kept: pa.Table, chosen: pa.Table) -> list[str]:
     """Every kept image stands in the selection and in its shard, at its place, once."""
-    faults = []
+    faults: list[str] = []
     kept, chosen = (table.sort_by([(name, "ascending") for name in _PLACE]) for table in (kept, chosen))
     if not kept.equals(chosen):
         faults.append(f"lineage keeps {kept.num_rows} images, selection has {chosen.num_rows}; they differ")
-    folder = storage.join(run_dir, manifest["dataset_dir"])
-    try:
-        with ShardReader(folder) as reader:
-            listed = [(s.name, s.num_samples, s.num_bytes, s.sha256) for s in reader.shards]
-            named = [(_name(s), s["num_samples"], s["bytes"], s["sha256"]) for s in manifest["shards"]]
-            if listed != named:
-                raise IntegrityError(f"{folder}/index.json lists other shards than manifest.json")
-            faults += _check_shards(reader, chosen)
-    except (LvdError, OSError) as error:
-        faults.append(sentence_of(error))
+    with _noting(faults), ShardReader(run.dataset_dir) as reader:
+        listed = [(s.name, s.num_samples, s.num_bytes, s.sha256) for s in reader.shards]
+        named = [(_name(s), s["num_samples"], s["bytes"], s["sha256"]) for s in run.manifest["shards"]]
+        if listed != named:
+            raise IntegrityError(f"{run.dataset_dir}/index.json lists other shards than manifest.json")
+        faults += _check_shards(reader, chosen)
     return faults
 
 

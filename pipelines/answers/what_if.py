@@ -1,7 +1,8 @@
 """What another threshold would decide: components anew from the saved edges. Nothing is run or written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ from curation.dedup.config import DedupConfig
 from curation.dedup.edges import Edges
 from curation.errors import ConfigError
 from curation.schema import EDGE_KINDS
-from pipelines.answers.finished_run import open_run
+from pipelines.answers.finished_run import find_run
 from pipelines.config.run_config import RunConfig
 from pipelines.config.run_dir import read_run_config
-from pipelines.engine.progress import Progress
-from pipelines.engine.runner import Runner, StopHereError
+from pipelines.engine.runner import Runner
 from pipelines.lvd import find_copies
-from pipelines.rows.parts import Part, read_array, row_table
+from pipelines.plan.dry_run import dry_run
+from pipelines.rows.parts import Part, names_of, read_array
 from pipelines.stages.copies.components import Decision, decide
 from pipelines.stages.copies.dedup import Copies, read_copies, survivor_rank
 from pipelines.stages.copies.saved_edges import DecidingEdges
@@ -27,6 +28,7 @@ from pipelines.stages.shard.dataset import measured_recalls, num_edges_dropped
 from pipelines.words import table_lines
 
 NUM_EXAMPLES = 5
+Names = Callable[[Iterable[int]], Mapping[int, str]]  # `pool/key` of global rows
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,16 @@ def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
     Raises:
         ConfigError: no saved edges, or none for these thresholds.
     """
-    runner = Runner(run_dir, None, Progress(quiet=True))
-    config, parts, copies = _find(runner)
-    rule = _asked_rule(config.dedup, asked)
+    saved, (parts, copies), runner = _find(run_dir)
+    rule = _asked_rule(saved, asked)
     firsts = np.asarray(read_array(copies.firsts))
     found = decide(parts, firsts, copies.edges, rank=survivor_rank(parts), rule=rule)
-    now = read_copies(copies.copies)
-    names = Names(parts)
+    now, names = read_copies(copies.copies), partial(names_of, parts)
     dropped_now, dropped_then = _dropped(now), _dropped(found.copies)
-    newly_dropped, newly_kept = (
-        np.setdiff1d(dropped_then, dropped_now),
-        np.setdiff1d(dropped_now, dropped_then),
-    )
+    newly_dropped = np.setdiff1d(dropped_then, dropped_now)
+    newly_kept = np.setdiff1d(dropped_now, dropped_then)
     return {
-        "thresholds": {"now": config.dedup.thresholds, "then": rule.thresholds},
+        "thresholds": {"now": saved.thresholds, "then": rule.thresholds},
         "images": len(firsts),
         "components": {"now": _num_components(now), "then": found.health.num_rows},
         "dropped": {"now": len(dropped_now), "then": len(dropped_then)},
@@ -73,7 +71,7 @@ def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
         "newly_kept": len(newly_kept),
         "examples_newly_dropped": _copies_named(found.copies, newly_dropped, names),
         "examples_newly_kept": _copies_named(now, newly_kept, names),
-        "edges": _edges_about(parts, copies, config.dedup, rule=rule, names=names),
+        "edges": _edges_about(parts, copies, saved, rule=rule, names=names),
         "edges_dropped": num_edges_dropped(runner, by_joins=True) + found.num_dropped,
         "recall": measured_recalls(runner),
         "num_alarms": int(found.health["alarm"].to_numpy().sum()),
@@ -81,25 +79,27 @@ def what_if(run_dir: str, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _find(runner: Runner) -> tuple[RunConfig, tuple[Part, ...], Copies]:
-    """The run's config, parts and edges, by a dry run of the flow as far as dedup.
+def _find(run_dir: str) -> tuple[DedupConfig, tuple[tuple[Part, ...], Copies], Runner]:
+    """The run's rule, its parts and edges, and the receipts as far as dedup.
 
     The config is that of the dataset, whatever has run since; where there is none yet, that of the run.
     """
-    try:
-        config = open_run(runner.run_dir).config
-    except ConfigError:
-        config = read_run_config(runner.run_dir)
-    try:
-        parts, copies = find_copies(runner, config, ingest(runner, config, refresh=False), refresh=False)
-    except StopHereError as error:
+    run = find_run(run_dir)
+    config = read_run_config(run_dir) if run is None else run.config
+    dry = dry_run(config, _as_far_as_dedup)
+    if dry.made is None:
+        states = dry.runner.states
         raise ConfigError(
-            f"{runner.run_dir} has no saved edges",
-            got=f"a run that has come as far as {runner.states[-1].name}" if runner.states else "no step",
+            f"{run_dir} has no saved edges",
+            got=f"a run that has come as far as {states[-1].name}" if states else "no step",
             expected="a run that has ended, or at least come past dedup",
             remedy="Run its config again, with `--until dedup` if that is all that is wanted",
-        ) from error
-    return config, parts, copies
+        )
+    return config.dedup, dry.made, dry.runner
+
+
+def _as_far_as_dedup(runner: Runner, config: RunConfig, *, refresh: bool) -> tuple[tuple[Part, ...], Copies]:
+    return find_copies(runner, config, ingest(runner, config, refresh=refresh), refresh=refresh)
 
 
 def _asked_rule(rule: DedupConfig, asked: Asked) -> DedupConfig:
@@ -152,20 +152,6 @@ def _nothing_saved(name: str, value: float) -> ConfigError:
     )
 
 
-class Names:
-    """Pools and keys of global rows."""
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._parts = parts
-
-    def of(self, rows: Int64[np.ndarray, " r"]) -> list[str]:
-        """`pool/key` of each row."""
-        ascending, place = np.unique(rows, return_inverse=True)
-        table = row_table(self._parts, ascending)
-        pools, keys = table["pool"].to_pylist(), table["key"].to_pylist()
-        return [f"{pools[i]}/{keys[i]}" for i in place.tolist()]
-
-
 def _dropped(copies: pa.Table) -> Int64[np.ndarray, " r"]:
     return copies["row"].to_numpy()[copies["reason"].is_valid().to_numpy()]
 
@@ -178,13 +164,10 @@ def _copies_named(copies: pa.Table, rows: Int64[np.ndarray, " r"], names: Names)
     """The copies that are least like their representatives."""
     mine = np.flatnonzero(np.isin(copies["row"].to_numpy(), rows))
     score = copies["score"].to_numpy()[mine]
-    mine = mine[np.lexsort((mine, score))][:NUM_EXAMPLES]
-    images = names.of(copies["row"].to_numpy()[mine])
-    representatives = names.of(copies["representative"].to_numpy()[mine])
-    scores = copies["score"].to_numpy()[mine].tolist()
+    shown = copies.take(pa.array(mine[np.lexsort((mine, score))][:NUM_EXAMPLES])).to_pylist()
+    named = names(copy[name] for copy in shown for name in ("row", "representative"))
     return [
-        {"image": image, "copy_of": representative, "score": score}
-        for image, representative, score in zip(images, representatives, scores, strict=True)
+        {"image": named[c["row"]], "copy_of": named[c["representative"]], "score": c["score"]} for c in shown
     ]
 
 
@@ -223,8 +206,12 @@ def _nearest(edges: Edges, *, sign: int) -> Edges:
 
 
 def _edges_named(edges: Edges, names: Names) -> list[dict[str, Any]]:
-    ends = zip(names.of(edges.a), names.of(edges.b), edges.score.tolist(), strict=True)
-    return [{"a": a, "b": b, "score": score} for a, b, score in ends]
+    ends = list(zip(edges.a.tolist(), edges.b.tolist(), edges.score.tolist(), strict=True))
+    named = names(row for a, b, _ in ends for row in (a, b))
+    return [{"a": named[a], "b": named[b], "score": score} for a, b, score in ends]
+
+
+_OF_HEALTH = ("size", "diameter", "diameter_is_exact")
 
 
 def alarms(found: Decision, names: Names) -> list[dict[str, Any]]:
@@ -234,19 +221,15 @@ def alarms(found: Decision, names: Names) -> list[dict[str, Any]]:
     worst = np.minimum(health["ends_score"].to_numpy(), health["least_score"].to_numpy())[number]
     number = number[np.lexsort((number, worst))][:NUM_EXAMPLES]
     rows = health.take(pa.array(number)).to_pylist()
-    pairs = [("weakest_a", "weakest_b"), ("end_a", "end_b")]
-    named = [names.of(np.array([row[name] for row in rows], np.int64)) for pair in pairs for name in pair]
-    return [
-        {
-            "component": component,
-            "size": row["size"],
-            "diameter": row["diameter"],
-            "diameter_is_exact": row["diameter_is_exact"],
-            "weakest_edge": {"a": a, "b": b, "score": row["weakest"], "kind": row["weakest_kind"]},
-            "ends": {"a": end_a, "b": end_b, "score": row["ends_score"]},
-        }
-        for component, row, a, b, end_a, end_b in zip(number.tolist(), rows, *named, strict=True)
-    ]
+    ends = ("weakest_a", "weakest_b", "end_a", "end_b")
+    named = names(row[end] for row in rows for end in ends)
+    found_alarms = []
+    for component, row in zip(number.tolist(), rows, strict=True):
+        a, b, end_a, end_b = (named[row[end]] for end in ends)
+        alarm = {"component": component, **{name: row[name] for name in _OF_HEALTH}}
+        alarm["weakest_edge"] = {"a": a, "b": b, "score": row["weakest"], "kind": row["weakest_kind"]}
+        found_alarms.append(alarm | {"ends": {"a": end_a, "b": end_b, "score": row["ends_score"]}})
+    return found_alarms
 
 
 def what_if_lines(found: dict[str, Any]) -> list[str]:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 
 from curation import storage
 from curation.errors import ConfigError
+from pipelines.answers.finished_run import open_run
 from pipelines.answers.status import summary_lines
 from pipelines.config.run_config import validate
 from pipelines.demo.quality import (
@@ -136,7 +136,7 @@ def _go_round(root: Path, *, seed: int, executor: str, size: Size) -> DemoOutcom
     with _stage(progress, "measuring"):
         labelled = lay_out_labelled(web, truth, root / "labelled")
         return DemoOutcome(
-            manifest, _score(truth, root / "run", manifest), measure(embedders, labelled=labelled, web=web)
+            manifest, _score(truth, root / "run"), measure(embedders, labelled=labelled, web=web)
         )
 
 
@@ -146,9 +146,8 @@ def _curate(settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
     return result.manifest
 
 
-def _score(truth: Truth, run_dir: Path, manifest: dict[str, Any]) -> Scores:
-    paths = [storage.join(str(run_dir), entry["path"]) for entry in manifest["lineage"]]
-    return score(truth, pa.concat_tables([storage.read_table(path) for path in paths]))
+def _score(truth: Truth, run_dir: Path) -> Scores:
+    return score(truth, open_run(str(run_dir)).lineage.table())
 
 
 @contextmanager

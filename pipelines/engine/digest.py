@@ -10,7 +10,7 @@ is what is hashed, and a field that is added changes the hash. What a field coun
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache
@@ -55,6 +55,40 @@ class Reads(Protocol):
     def narrow(self, value: Any) -> Any:
         """The value with what the work may read alone."""
         ...
+
+
+@dataclass(frozen=True)
+class OfEveryItem:
+    """Marks what the items of a step share: all of it counts, and it is hashed once for all of them."""
+
+    def digest(self, value: object) -> str:
+        return hashed_once(value, self, lambda: digest_of(value))
+
+    def narrow(self, value: Any) -> Any:
+        return value
+
+
+# Each value is held beside its digest, so that no other one has its id.
+_ONCE: dict[tuple[int, object], tuple[object, str]] = {}
+_MAX_ONCE = 32
+
+
+def hashed_once(value: object, by: object, make: Callable[[], str]) -> str:
+    """The digest of what stands in every item of a step: `make` is called for the first of them.
+
+    Args:
+        value: told by its identity; it is not to be changed.
+        by: the mark that it is hashed by.
+        make: computes the digest.
+    """
+    key = (id(value), by)
+    held = _ONCE.pop(key, None)
+    if held is None or held[0] is not value:
+        held = value, make()
+        if len(_ONCE) >= _MAX_ONCE:
+            _ONCE.pop(next(iter(_ONCE)), None)
+    _ONCE[key] = held  # at the end: what is asked for again stays
+    return held[1]
 
 
 def digest_of(*parts: object) -> str:

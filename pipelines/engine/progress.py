@@ -5,33 +5,35 @@ import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
+from typing import TYPE_CHECKING
 
 from curation import storage
 from curation.printed import visible
 from pipelines.engine.step import Receipt
 
+if TYPE_CHECKING:  # `rich` takes 0.15 s, and who is quiet, as every answer is, has no need of it
+    from rich.console import Console
+
 PLAIN_LINE_EVERY_S = 10.0
 LOOK_EVERY_S = 1.0
 
 
-@dataclass
 class Progress:
-    """Where progress goes. `quiet` shows nothing."""
+    """Where progress goes: `console`, or else stderr. `quiet` shows nothing."""
 
-    quiet: bool = False
-    console: Console = field(default_factory=lambda: Console(stderr=True))
-    log: Path | None = None
+    def __init__(self, *, quiet: bool = False, console: "Console | None" = None) -> None:
+        self.quiet = quiet
+        self.log: Path | None = None
+        if console is not None:
+            self.console = console
+
+    @cached_property
+    def console(self) -> "Console":
+        from rich.console import Console
+
+        return Console(stderr=True)
 
     def log_to(self, folder: str) -> None:
         """Keep the plain lines of this run in a file of `folder`, named by the time."""
@@ -78,6 +80,9 @@ class Progress:
         if not self.console.is_terminal:
             yield partial(self._line, count)
             return
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
         columns = (
             TextColumn("{task.description:<22}"),
             BarColumn(),

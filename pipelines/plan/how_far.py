@@ -1,13 +1,12 @@
 """How far each step of a run is: what `plan` and `status` list."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from pipelines.config.paths import absolute
 from pipelines.config.run_config import RunConfig
-from pipelines.engine.progress import Progress
-from pipelines.engine.runner import Runner, StepState, StopHereError
+from pipelines.engine.runner import StepState
 from pipelines.lvd import curate
+from pipelines.plan.dry_run import dry_run
 from pipelines.plan.work import forecast
 from pipelines.stages.forecast import Shares, Sizes
 from pipelines.words import table_lines
@@ -15,11 +14,7 @@ from pipelines.words import table_lines
 
 def how_far(config: RunConfig) -> list[StepState]:
     """How far each step is, as far as that can be told: the last one listed is the first with work to do."""
-    config = absolute(config)
-    runner = Runner(config.run_dir, None, Progress(quiet=True))
-    with suppress(StopHereError):
-        curate(runner, config, refresh=False)
-    return runner.states
+    return dry_run(absolute(config), curate).runner.states
 
 
 def plan_lines(states: Sequence[StepState], to_come: Sequence[str]) -> list[str]:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.answers.lineage import Lineage
 from pipelines.report.charts import Chart, draw_bars, rank_bars
-from pipelines.report.pictures import Lineage, Picture
+from pipelines.report.pictures import Picture, pictures_at
 from pipelines.report.scan import Scan, find_members
 
 NUM_SHOWN = 3  # of the largest, the middling and the smallest each
@@ -57,8 +58,8 @@ def gather_clusters(lineage: Lineage, scanned: Scan, *, seed: int) -> ClusterSec
     ):
         for number in some.tolist():
             why.setdefault(number, text)
-    rows = find_members(lineage, "cluster", numbers=why, num_samples=NUM_EXAMPLES, seed=seed)
-    pictures = lineage.pictures([row for some in rows.values() for row in some.tolist()])
+    rows = find_members(lineage, "cluster", wanted=why, num_samples=NUM_EXAMPLES, seed=seed)
+    pictures = pictures_at(lineage, [row for some in rows.values() for row in some.tolist()])
     shown = [
         ShownCluster(
             number,

@@ -13,7 +13,7 @@ from pipelines.report.faces import Faces, gather_faces
 from pipelines.report.filters import FilterView, gather_filters, pictures_of
 from pipelines.report.funnel import Lane, draw_funnel
 from pipelines.report.leaks import LeakSection, gather_leaks
-from pipelines.report.pictures import Lineage, Picture
+from pipelines.report.pictures import Picture
 from pipelines.report.reasons import NUM_EXAMPLES, Reason, gather_reasons
 from pipelines.report.retrieval import Retrieved, gather_retrieval
 from pipelines.report.scan import scan
@@ -60,7 +60,7 @@ def gather(run: FinishedRun) -> Content:
     """Read a finished run into the sections of its page."""
     manifest, config, made = run.manifest, run.config, run.curated
     seed = int(manifest["seed"])
-    lineage = Lineage(run.run_dir, manifest["lineage"])
+    lineage = run.lineage
     scanned = scan(lineage, num_samples=NUM_EXAMPLES, seed=seed)
     counts = {pool: count for pool, count in manifest["counts"].items() if pool in config.pools}
     roles = {pool: config.pools[pool].role for pool in counts}

@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float64, Int64
 from curation.dedup.config import DedupConfig
 from curation.dedup.edges import Edges
 from curation.schema import EDGE_KINDS
+from pipelines.answers.lineage import Lineage
 from pipelines.lvd import Curated
 from pipelines.report.charts import Bar, Chart, Graph, draw_bars, draw_graph
 from pipelines.report.edges import EdgeScores, gather_edges
-from pipelines.report.pictures import Lineage, Picture, sample
+from pipelines.report.pictures import Picture, pictures_at, sample
 from pipelines.report.scan import Scan, find_members
 from pipelines.rows.parts import read
 
@@ -89,7 +90,7 @@ def gather_duplicates(
     size = scanned.component_size
     health = _Health(made, len(size))
     why = choose_components(size, health.weakest, alarm=health.alarm, seed=seed)
-    candidates = find_members(lineage, "component", numbers=why, num_samples=MAX_CANDIDATES, seed=seed)
+    candidates = find_members(lineage, "component", wanted=why, num_samples=MAX_CANDIDATES, seed=seed)
     leaders = _representatives(made, why)
     looked_at = [*leaders.values(), *(row for n in why for row in health.rows(n))]
     every = np.unique(np.concatenate([np.array(looked_at, np.int64), *candidates.values()]))
@@ -100,16 +101,10 @@ def gather_duplicates(
     }
     hubs = read(made.copies.hubs).slice(0, NUM_HUBS).to_pylist() if made is not None else []
     shown = [row for rows in chosen.values() for row in rows] + [hub["row"] for hub in hubs]
-    pictures = lineage.pictures(shown)
+    pictures = pictures_at(lineage, shown)
     components = [
         _component(
-            n,
-            why[n],
-            [pictures[row] for row in chosen[n]],
-            edges,
-            leader=leaders.get(n),
-            size=int(size[n]),
-            health=health.of(n),
+            n, why[n], [pictures[row] for row in chosen[n]], edges, size=int(size[n]), health=health.of(n)
         )
         for n in sorted(why, key=lambda n: (not health.alarm[n], -size[n], n))
     ]
@@ -227,10 +222,10 @@ def _component(
     members: Sequence[Picture],
     edges: Edges,
     *,
-    leader: int | None,
     size: int,
     health: Mapping[str, Any] | None,
 ) -> Component:
+    leader = None if health is None else members[0].row
     # Without knowing the representative: it is among those that dedup did not drop. Then the closest to it.
     ordered = sorted(members, key=lambda m: (m.row != leader, m.stage == "dedup", -(m.score or 0.0), m.row))
     mine = _edges_of(ordered, edges)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
-from jaxtyping import Int64
 
 from curation.shard.layout import ShardConfig
+from pipelines.answers.lineage import Lineage
 from pipelines.lvd import Curated
-from pipelines.report.pictures import Lineage, Picture, sample
+from pipelines.report.pictures import Picture, pictures_at, sample
 from pipelines.rows.parts import read
 
 NUM_EXAMPLES = 11  # as many as a line holds
@@ -40,10 +40,10 @@ def gather_faces(lineage: Lineage, made: Curated | None, *, config: ShardConfig,
         rows.append(mine.astype(np.int64) + part.offset)
         counts.append(num.astype(np.int64))
     images, num_faces = np.concatenate(rows), np.concatenate(counts)
-    kept = np.isin(images, _kept(lineage))
+    kept = np.isin(images, lineage.kept())
     of = dict(zip(images.tolist(), num_faces.tolist(), strict=True))
     shown = sample(images[kept], NUM_EXAMPLES, seed=seed).tolist()
-    pictures = lineage.pictures(shown)
+    pictures = pictures_at(lineage, shown)
     return Faces(
         len(images),
         int(num_faces.sum()),
@@ -52,11 +52,3 @@ def gather_faces(lineage: Lineage, made: Curated | None, *, config: ShardConfig,
         config.blur_faces is not None,
         tuple((pictures[row], of[row]) for row in shown),
     )
-
-
-def _kept(lineage: Lineage) -> Int64[np.ndarray, " k"]:
-    found = [
-        np.flatnonzero(pc.equal(table["decision"], "kept").to_numpy()) + offset
-        for offset, table in lineage.columns(["decision"])
-    ]
-    return np.concatenate([np.zeros(0, np.int64), *found])

@@ -8,19 +8,12 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 
 from curation.describe.filters import Filter, JudgeConfig, filters, measurements
+from pipelines.answers.lineage import Lineage
 from pipelines.lvd import Curated
-from pipelines.report.pictures import Lineage, Picture
+from pipelines.report.pictures import Picture, Scored, pictures_at
 from pipelines.rows.parts import Part, read
 
 NUM_BESIDE = 5  # on either side; ten fill a line
-
-
-@dataclass(frozen=True)
-class NearThreshold:
-    """A picture near a threshold, and its measurement."""
-
-    picture: Picture
-    value: float
 
 
 @dataclass(frozen=True)
@@ -33,21 +26,21 @@ class FilterView:
     refuses: str  # below | above
     num_measured: int  # images that have the measurement
     num_refused: int  # of these, also where another filter came first
-    refused: tuple[NearThreshold, ...]  # the nearest to the threshold first
-    passed: tuple[NearThreshold, ...]  # likewise
+    refused: tuple[Scored, ...]  # the nearest to the threshold first
+    passed: tuple[Scored, ...]  # likewise
 
 
 def gather_filters(lineage: Lineage, made: Curated | None, *, config: JudgeConfig) -> list[FilterView] | None:
     """Every filter that is on, in the order of their reasons; None where the measurements are gone."""
     if made is None:
         return None
-    tallies = [_Tally(one, one.limit) for one in filters(config) if one.limit is not None]
+    tallies = [_Tally(one) for one in filters(config)]
     for part in made.parts:
         measured = measurements(read(part.described), read(part.scores) if part.scores else None)
         for tally in tallies:
             tally.add(part, measured)
     rows = np.concatenate([np.zeros(0, np.int64), *(t.rows for t in tallies)])
-    pictures = lineage.pictures(rows.tolist())
+    pictures = pictures_at(lineage, rows.tolist())
     return [tally.view(pictures) for tally in tallies]
 
 
@@ -59,8 +52,8 @@ def pictures_of(views: Sequence[FilterView]) -> list[Picture]:
 class _Tally:
     """Counts of one filter, and the rows nearest to its threshold so far."""
 
-    def __init__(self, one: Filter, limit: float) -> None:
-        self._filter, self._limit = one, limit
+    def __init__(self, one: Filter) -> None:
+        self._filter = one
         self._num_measured = self._num_refused = 0
         self._beside = {is_refused: _nothing() for is_refused in (False, True)}
 
@@ -80,14 +73,14 @@ class _Tally:
         for is_refused, (rows, old) in self._beside.items():
             mine = np.flatnonzero(there & (refused == is_refused))
             all_rows, all_values = np.append(rows, mine + part.offset), np.append(old, values[mine])
-            nearest = np.lexsort((all_rows, np.abs(all_values - self._limit)))[:NUM_BESIDE]
+            nearest = np.lexsort((all_rows, np.abs(all_values - self._filter.limit)))[:NUM_BESIDE]
             self._beside[is_refused] = all_rows[nearest], all_values[nearest]
 
     def view(self, pictures: dict[int, Picture]) -> FilterView:
         """What the page shows."""
         passed, refused = (
             tuple(
-                NearThreshold(pictures[row], value)
+                Scored(pictures[row], value)
                 for row, value in zip(rows.tolist(), values.tolist(), strict=True)
             )
             for rows, values in self._beside.values()
@@ -96,7 +89,7 @@ class _Tally:
         return FilterView(
             one.reason,
             one.field,
-            self._limit,
+            one.limit,
             one.refuses,
             self._num_measured,
             self._num_refused,

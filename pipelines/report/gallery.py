@@ -1,24 +1,18 @@
 """The answer of a search as a page: one HTML file with everything in it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from curation import storage
 from curation.errors import SourceError
 from curation.pictures.decode import decode
+from curation.schema import LINEAGE
 from pipelines.answers.nearest import SearchAnswer, read_asked
-from pipelines.report.pictures import Picture
+from pipelines.report.pictures import Picture, Scored
 from pipelines.report.render import render_page
 from pipelines.report.thumbnails import SIDE_PX, Originals, Thumbnail, make_thumbnails, thumbnail_of
 
 FILE_ROW = -1  # the row of a picture that is no image of the run
-
-
-@dataclass(frozen=True)
-class GalleryHit:
-    """One of the nearest images."""
-
-    picture: Picture
-    score: float
 
 
 @dataclass(frozen=True)
@@ -30,7 +24,7 @@ class Gallery:
     by: str
     model: str
     query: Picture
-    hits: tuple[GalleryHit, ...]
+    hits: tuple[Scored, ...]  # nearest first
     code_version: str
     dataset_dir: str
 
@@ -46,9 +40,8 @@ def write_gallery(answer: SearchAnswer, path: str) -> None:
     made = answer.run.made
     pictures = [gallery.query, *(hit.picture for hit in gallery.hits)]
     of_run = [picture for picture in pictures if picture.row != FILE_ROW]
-    dataset = storage.join(answer.run.run_dir, answer.run.manifest["dataset_dir"])
     config = answer.run.config.describe.decode
-    with Originals(dataset, made.parts if made else None, of_run) as originals:
+    with Originals(answer.run.dataset_dir, made.parts if made else None, of_run) as originals:
         thumbnails = make_thumbnails(of_run, originals, config=config)
     if answer.asked.file is not None:
         data = read_asked(answer.asked.file, config)
@@ -71,7 +64,7 @@ def make_gallery(answer: SearchAnswer) -> Gallery:
     for hit in answer.hits:
         fields = dict(hit)
         value, row = fields.pop("score_with_query"), fields.pop("row")
-        hits.append(GalleryHit(Picture(row=row, **fields), value))
+        hits.append(Scored(Picture(row=row, **fields), value))
     return Gallery(
         title=query.get("file", f"{picture.pool}/{picture.key}"),
         name=manifest["name"],
@@ -85,28 +78,7 @@ def make_gallery(answer: SearchAnswer) -> Gallery:
 
 
 def _file_picture(query: dict[str, str]) -> Picture:
-    nothing = dict.fromkeys(
-        (
-            "width",
-            "height",
-            "format",
-            "by_pool",
-            "by_key",
-            "score",
-            "component",
-            "cluster",
-            "shard",
-            "shard_index",
-        )
-    )
-    return Picture(
-        row=FILE_ROW,
-        pool="file",
-        key=query["file"],
-        uri=query["file"],
-        image_id=query["image_id"],
-        decision="asked for",
-        stage="",
-        reason="no image of the run",
-        **nothing,
-    )
+    fields: dict[str, Any] = dict.fromkeys(LINEAGE.names)
+    fields |= {"pool": "file", "key": query["file"], "uri": query["file"], "image_id": query["image_id"]}
+    fields |= {"decision": "asked for", "stage": "", "reason": "no image of the run"}
+    return Picture(row=FILE_ROW, **fields)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from pipelines.answers.lineage import Lineage
 from pipelines.lvd import Curated
-from pipelines.report.pictures import Lineage, Picture, sample
+from pipelines.report.pictures import Picture, pictures_at, sample
 from pipelines.rows.parts import read
 
 NUM_CLOSE_CALLS, NUM_BY_LOT = 6, 10
@@ -52,7 +53,7 @@ def gather_leaks(lineage: Lineage, made: Curated | None, *, seed: int) -> LeakSe
     lot = sample(others, NUM_BY_LOT, seed=seed)
     why = ["among the lowest scores"] * len(close) + ["drawn by lot"] * len(lot)
     entries = leaks.take(pa.array(np.concatenate([close, lot]))).to_pylist()
-    pictures = lineage.pictures([row for e in entries for row in (e["row"], e["holdout"])])
+    pictures = pictures_at(lineage, [row for e in entries for row in (e["row"], e["holdout"])])
     pairs = [
         Leak(pictures[e["row"]], pictures[e["holdout"]], e["score"], e["kind"], e["by_component"], reason)
         for e, reason in zip(entries, why, strict=True)

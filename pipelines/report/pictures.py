@@ -1,15 +1,13 @@
-"""Rows of the lineage as pictures that a page can show; the lineage is read file by file."""
+"""Rows of the lineage as pictures that a page can show, and which of many a page shows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int64, UInt64
 
 from curation.shard.layout import GOLDEN, splitmix64
-from pipelines.config.listed import read_listed
+from pipelines.answers.lineage import Lineage
 
 
 @dataclass(frozen=True)
@@ -41,42 +39,17 @@ class Picture:
         return self.decision == "kept"
 
 
-class Lineage:
-    """The lineage of a dataset; never more than one file of it is in memory.
+@dataclass(frozen=True)
+class Scored:
+    """A picture, and the score or the measurement for which it is shown."""
 
-    Args:
-        run_dir: what the paths are relative to.
-        entries: `lineage` of the manifest: path and rows of every file, in the order of parts.
-    """
+    picture: Picture
+    score: float
 
-    def __init__(self, run_dir: str, entries: Sequence[Mapping[str, Any]]) -> None:
-        self._run_dir, self._entries = run_dir, entries
-        self.offsets = np.cumsum([0] + [entry["rows"] for entry in entries])
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of all files: images that ever came in."""
-        return int(self.offsets[-1])
-
-    def columns(self, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Some columns, file by file, each with the global row of its first row."""
-        for entry, offset in zip(self._entries, self.offsets.tolist(), strict=False):
-            yield offset, read_listed(self._run_dir, entry, list(names))
-
-    def pictures(self, rows: Iterator[int] | Sequence[int]) -> dict[int, Picture]:
-        """The pictures at some global rows; only the files that hold one are read."""
-        wanted = np.unique(np.fromiter(rows, np.int64))
-        bounds = np.searchsorted(wanted, self.offsets)
-        found = {}
-        for entry, offset, start, stop in zip(
-            self._entries, self.offsets.tolist(), bounds[:-1], bounds[1:], strict=False
-        ):
-            if stop > start:
-                mine = wanted[start:stop]
-                table = read_listed(self._run_dir, entry).take(pa.array(mine - offset))
-                for row, fields in zip(mine.tolist(), table.to_pylist(), strict=True):
-                    found[row] = Picture(row=row, **fields)
-        return found
+def pictures_at(lineage: Lineage, rows: Iterable[int]) -> dict[int, Picture]:
+    """The pictures at some global rows; only the files that hold one are read."""
+    return {row: Picture(row=row, **fields) for row, fields in lineage.at(rows).items()}
 
 
 def draw(rows: Int64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from curation.schema import REASONS, STAGES
-from pipelines.report.pictures import Lineage, Picture
+from pipelines.answers.lineage import Lineage
+from pipelines.report.pictures import Picture, pictures_at
 from pipelines.report.scan import Scan
 from pipelines.words import MEANING
 
@@ -25,7 +26,7 @@ class Reason:
 
 def gather_reasons(lineage: Lineage, scanned: Scan) -> list[Reason]:
     """Every reason that took an image, in the order of the flow."""
-    pictures = lineage.pictures([row for rows in scanned.reasons.values() for row in rows.tolist()])
+    pictures = pictures_at(lineage, [row for rows in scanned.reasons.values() for row in rows.tolist()])
     return [
         Reason(
             stage,

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
+from pipelines.answers.lineage import Lineage
 from pipelines.config.run_config import PoolConfig
 from pipelines.engine.step import FileRef
 from pipelines.lvd import Curated
-from pipelines.report.pictures import Lineage, Picture, sample
+from pipelines.report.pictures import Picture, Scored, pictures_at, sample
 from pipelines.rows.parts import read
 
 MAX_ROWS = 16  # curated images shown, over all pools
@@ -19,19 +20,11 @@ MAX_HITS = 8
 
 
 @dataclass(frozen=True)
-class Hit:
-    """A pool image that a curated image brought in."""
-
-    picture: Picture
-    score: float
-
-
-@dataclass(frozen=True)
 class QueryRow:
     """A curated image and its hits, nearest first."""
 
     query: Picture
-    hits: tuple[Hit, ...]
+    hits: tuple[Scored, ...]
     num_hits: int
 
 
@@ -121,8 +114,8 @@ def _rows(
         if len(hits[hit["query"]]) < MAX_HITS:
             hits[hit["query"]].append(hit)
     wanted = [int(hit["row"]) for some in hits.values() for hit in some]
-    pictures = lineage.pictures([*hits, *wanted])
+    pictures = pictures_at(lineage, [*hits, *wanted])
     return [
-        QueryRow(pictures[row], tuple(Hit(pictures[int(h["row"])], h["score"]) for h in some), sizes[row])
+        QueryRow(pictures[row], tuple(Scored(pictures[int(h["row"])], h["score"]) for h in some), sizes[row])
         for row, some in hits.items()
     ]

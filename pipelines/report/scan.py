@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int64
 
-from pipelines.report.pictures import Lineage, sample
+from pipelines.answers.lineage import Lineage
+from pipelines.report.pictures import sample
+from pipelines.rows.arrow_columns import numbers
 
 Reason = tuple[str, str]  # stage, reason
 
@@ -35,14 +37,13 @@ def scan(lineage: Lineage, *, num_samples: int, seed: int) -> Scan:
     """
     found = Scan()
     names = ["pool", "decision", "stage", "reason", "component", "cluster"]
-    for offset, table in lineage.columns(names):
-        kept = _equal(table["decision"], "kept")
+    for offset, table in lineage.tables(names):
+        kept = pc.equal(table["decision"], "kept").to_numpy()
         _tally_reasons(found, table, offset=offset, kept=kept, num_samples=num_samples, seed=seed)
-        cluster, has_cluster = _numbers(table["cluster"])
-        found.cluster_size = _add_counts(found.cluster_size, cluster[has_cluster])
-        found.cluster_kept = _add_counts(found.cluster_kept, cluster[has_cluster & kept])
-        component, has_component = _numbers(table["component"])
-        found.component_size = _add_counts(found.component_size, component[has_component])
+        cluster, component = numbers(table["cluster"]), numbers(table["component"])
+        found.cluster_size = _add_counts(found.cluster_size, cluster)
+        found.cluster_kept = _add_counts(found.cluster_kept, cluster[kept])
+        found.component_size = _add_counts(found.component_size, component)
     num_clusters = len(found.cluster_size)
     found.cluster_kept = np.pad(found.cluster_kept, (0, num_clusters - len(found.cluster_kept)))
     return found
@@ -66,38 +67,27 @@ def _tally_reasons(
 
 
 def find_members(
-    lineage: Lineage, column: str, *, numbers: Collection[int], num_samples: int, seed: int
+    lineage: Lineage, column: str, *, wanted: Collection[int], num_samples: int, seed: int
 ) -> dict[int, Int64[np.ndarray, " k"]]:
     """Sampled global rows of some components or clusters.
 
     Args:
         lineage: of the dataset.
         column: `component` or `cluster`.
-        numbers: which of them.
+        wanted: which of them.
         num_samples: rows sampled of each.
         seed: of the samples.
     """
-    found = {number: np.zeros(0, np.int64) for number in numbers}
-    for offset, table in lineage.columns([column]):
-        values, has_value = _numbers(table[column])
-        for number in np.intersect1d(
-            np.unique(values[has_value]), np.array(sorted(found), np.int64)
-        ).tolist():
-            rows = np.flatnonzero(has_value & (values == number)) + offset
+    found = {number: np.zeros(0, np.int64) for number in wanted}
+    for offset, table in lineage.tables([column]):
+        values = numbers(table[column])
+        for number in np.intersect1d(values, np.array(sorted(found), np.int64)).tolist():
+            rows = np.flatnonzero(values == number) + offset
             found[number] = sample(np.concatenate([found[number], rows]), num_samples, seed=seed)
     return found
 
 
-def _equal(column: pa.ChunkedArray, value: str) -> np.ndarray:
-    return pc.equal(column, value).to_numpy()
-
-
-def _numbers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    values = column.fill_null(0).to_numpy().astype(np.int64)
-    return values, column.is_valid().to_numpy()
-
-
 def _add_counts(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    more = np.bincount(values, minlength=len(counts))
+    more = np.bincount(values[values >= 0], minlength=len(counts))
     more[: len(counts)] += counts
     return more

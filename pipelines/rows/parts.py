@@ -12,8 +12,9 @@ from curation import storage
 from curation.errors import IntegrityError
 from curation.hashes import Hashes
 from curation.schema import IMAGES, Role
-from pipelines.engine.digest import digest_of
+from pipelines.engine.digest import digest_of, hashed_once
 from pipelines.engine.step import FileRef
+from pipelines.rows.arrow_columns import rows_at
 
 
 @dataclass(frozen=True)
@@ -89,30 +90,14 @@ class PlacesOf:
         object.__setattr__(self, "names", names)
 
     def digest(self, value: Sequence[Part]) -> str:
-        return _remembered(value, self.names)
+        return hashed_once(value, self, lambda: digest_of([self._place(part) for part in value]))
+
+    def _place(self, part: Part) -> list[object]:
+        files = [getattr(part, name) for name in self.names]
+        return [part.number, part.pool, part.role, part.offset, part.num_rows, *files]
 
     def narrow(self, value: Sequence[Part]) -> tuple[Part, ...]:
         return tuple(part.only(*self.names) for part in value)
-
-
-# Of tuples of all parts, which stand in every item of a step: hashed once.
-_MAX_REMEMBERED = 32
-_REMEMBERED: dict[tuple[int, tuple[str, ...]], tuple[Sequence[Part], str]] = {}
-
-
-def _remembered(parts: Sequence[Part], names: tuple[str, ...]) -> str:
-    key = (id(parts), names)
-    if (found := _REMEMBERED.get(key)) is not None and found[0] is parts:
-        _REMEMBERED[key] = _REMEMBERED.pop(key)  # what is asked for again stays
-        return found[1]
-    places = [
-        [part.number, part.pool, part.role, part.offset, part.num_rows, *(getattr(part, n) for n in names)]
-        for part in parts
-    ]
-    if len(_REMEMBERED) >= _MAX_REMEMBERED:
-        _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
-    _REMEMBERED[key] = (parts, digest_of(places))
-    return _REMEMBERED[key][1]
 
 
 _HASHES = Hashes()  # of this process
@@ -232,3 +217,17 @@ def row_table(
             table = read(part.images, list(names)).take(pa.array(rows[start:stop] - part.offset))
             pieces.append(table.add_column(0, "pool", pa.array([part.pool] * len(table), pa.string())))
     return pa.concat_tables(pieces)
+
+
+def names_of(parts: Sequence[Part], rows: Iterable[int]) -> dict[int, str]:
+    """`pool/key` of some global rows; each part that holds one is read once."""
+    wanted = np.unique(np.fromiter(rows, np.int64))
+    found: dict[int, str] = {}
+    for part in parts:
+        start, stop = np.searchsorted(wanted, [part.offset, part.offset + part.num_rows])
+        if stop > start:
+            mine = wanted[start:stop]
+            images = rows_at(read(part.images, ["key"]), mine - part.offset)
+            keys = [image["key"] for image in images]
+            found |= {row: f"{part.pool}/{key}" for row, key in zip(mine.tolist(), keys, strict=True)}
+    return found

@@ -80,7 +80,7 @@ def test_a_config_is_what_its_name_says(damageable: Path, damage: str) -> None:
             path.write_text(text[: text.index("dedup:")])
     assert path.read_text() != text
     with pytest.raises(LvdError, match=path.name):
-        open_run(str(damageable))
+        _ = open_run(str(damageable)).config
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,9 @@ def test_what_is_damaged_again_is_refused_each_time(
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
 def test_a_table_of_the_dataset_is_not_answered_from(damageable: Path, damage: str) -> None:
     path = pick(damageable, "dataset-*/lineage/*.parquet")
-    manifest = read_manifest(str(damageable))
     flip(path) if damage == "flipped" else path.unlink()
     with pytest.raises(IntegrityError, match=path.name):
-        find_images(str(damageable), manifest, "curated/nothing")
+        find_images(open_run(str(damageable)), "curated/nothing")
     with pytest.raises(IntegrityError, match=path.name):
         write_report(str(damageable))
 

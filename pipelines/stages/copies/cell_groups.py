@@ -15,7 +15,7 @@ from curation import storage
 from curation.dedup.edges import Edges
 from curation.runs import batches
 from curation.search.collapse import equal_vectors
-from pipelines.engine.digest import digest_of
+from pipelines.engine.digest import OfEveryItem
 from pipelines.engine.step import Attempt, FileRef, Work
 from pipelines.rows.parts import gather_vectors, read_array
 from pipelines.stages.copies.blocks import AtPlace, Block, joined_rows, rows_with_vectors
@@ -67,21 +67,6 @@ class AssignedBlock:
 _Places = tuple[AssignedBlock, Int64[np.ndarray, " v"]]
 
 
-class _OfEveryGroup:
-    """Marks what the tasks of all groups share, which is hashed once for all of them."""
-
-    def __init__(self) -> None:
-        self._last: tuple[tuple[AssignedBlock, ...], str] | None = None
-
-    def digest(self, value: tuple[AssignedBlock, ...]) -> str:
-        if self._last is None or self._last[0] is not value:
-            self._last = value, digest_of(value)
-        return self._last[1]
-
-    def narrow(self, value: tuple[AssignedBlock, ...]) -> tuple[AssignedBlock, ...]:
-        return value
-
-
 @dataclass(frozen=True)
 class GroupSettings:
     """What makes an edge."""
@@ -94,7 +79,7 @@ class GroupSettings:
 class GroupTask:
     """A group of cells, and all blocks, some of whose rows visit it."""
 
-    blocks: Annotated[tuple[AssignedBlock, ...], _OfEveryGroup()]
+    blocks: Annotated[tuple[AssignedBlock, ...], OfEveryItem()]
     group: int
     cells: range
 

@@ -8,7 +8,7 @@ from jaxtyping import Float32
 
 from curation.pictures.blur import EDIT, blur_faces, encode_like
 from curation.pictures.decode import DecodeConfig, decode
-from curation.shard.edit import needs_shrink, shrink, shrunk_size
+from curation.shard.edit import shrink, shrunk_size
 from curation.shard.layout import ShardConfig
 from curation.shard.sample import Sample
 from pipelines.rows.parts import Part, read
@@ -22,9 +22,7 @@ def edited(
     file_format: str,
     faces: Float32[np.ndarray, "n 5"] | None,
 ) -> Sample | None:
-    """The sample as it goes into the shard; its key stays that of the original bytes.
-
-    None where its picture cannot be decoded again.
+    """The sample as it goes into the shard, its key unchanged; None where it cannot be decoded again.
 
     Args:
         sample: with the original bytes.
@@ -33,40 +31,28 @@ def edited(
         file_format: of the original, as Pillow names it.
         faces: left, top, width, height (px of the upright original) and score; None where there is none.
     """
-    width, height = size = sample.meta["width"], sample.meta["height"]
-    does_shrink = config.max_side_px is not None and needs_shrink(*size, max_side_px=config.max_side_px)
-    if config.max_side_px is not None and does_shrink:
-        size = shrunk_size(*size, max_side_px=config.max_side_px)
+    width, height = had = sample.meta["width"], sample.meta["height"]
+    size, quality = shrunk_size(*had, max_side_px=config.max_side_px), config.jpeg_quality
     boxes = _to_blur(config, faces)
-    if not does_shrink and boxes is None:
+    if size == had and boxes is None:
         return sample
     pixels = decode(sample.data, need_side_px=min(size), config=decoding).pixels
     if pixels is None:  # describe may have decoded it at a smaller scale
         return None
-    edits: list[str] = []
+    edits = []
     if config.blur_faces is not None and boxes is not None:
         scale = np.array([pixels.shape[1] / width, pixels.shape[0] / height] * 2)
         pixels = blur_faces(pixels, boxes * scale, config.blur_faces)
         edits.append(EDIT)
-    if config.max_side_px is not None and does_shrink:
-        data, extension, done = shrink(
-            pixels,
-            original_size=(width, height),
-            max_side_px=config.max_side_px,
-            jpeg_quality=config.jpeg_quality,
-        )
-        edits += done
+    if size == had:
+        data, extension = encode_like(sample.data, pixels, file_format=file_format, quality=quality)
     else:
-        data, extension = encode_like(
-            sample.data, pixels, file_format=file_format, quality=config.jpeg_quality
-        )
-    meta = sample.meta | {
-        "width": size[0],
-        "height": size[1],
-        "edits": edits,
-        "content_sha256": hashlib.sha256(data).hexdigest(),
-    }
-    return replace(sample, data=data, ext=extension, meta=meta)
+        data, extension = shrink(pixels, size, jpeg_quality=quality), "jpg"
+        resized = f"resized from {width}x{height} to {size[0]}x{size[1]} px"
+        edits += [resized, f"encoded as JPEG of quality {quality}"]
+    changed = {"width": size[0], "height": size[1], "edits": edits}
+    changed["content_sha256"] = hashlib.sha256(data).hexdigest()
+    return replace(sample, data=data, ext=extension, meta=sample.meta | changed)
 
 
 def _to_blur(config: ShardConfig, faces: Float32[np.ndarray, "n 5"] | None) -> np.ndarray | None:

@@ -88,7 +88,9 @@ def test_scores(scores: dict[str, float], bounds: dict[str, float], reason: str 
 
 
 def test_every_filter_tells_its_reason_and_its_field() -> None:
-    config = JudgeConfig()
+    assert {one.field for one in filters(JudgeConfig())} == {"min_side_px", "max_aspect", "min_pixel_std"}
+    config = JudgeConfig(**dict.fromkeys(JudgeConfig.model_fields, 1))
+    assert {one.field for one in filters(config)} == set(JudgeConfig.model_fields)
     for one in filters(config):
         assert one.reason in REASONS["judge"]
         assert getattr(config, one.field) == one.limit

@@ -62,7 +62,7 @@ def test_plan_buckets_by_hand() -> None:
     assert layout.plan_buckets([4, 1, 9], [10, 0, 20], seed=0, bucket_bytes=30) == [(4, 9)]
     assert layout.plan_buckets([], [], seed=0, bucket_bytes=30) == []
     assert sorted(layout.plan_buckets([4, 9], [50, 20], seed=0, bucket_bytes=30)) == [(4,), (9,)]
-    with pytest.raises(ValueError, match="2 parts, but 1 sizes"):
+    with pytest.raises(ValueError, match="shorter"):
         layout.plan_buckets([1, 2], [1], seed=0, bucket_bytes=1)
 
 

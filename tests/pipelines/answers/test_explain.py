@@ -23,7 +23,7 @@ from pipelines.answers.find_image import near_names
 from pipelines.answers.finished_run import open_run
 from pipelines.answers.nearest import NearestQuery, search, search_data
 from pipelines.cli.main import main
-from pipelines.config.run_dir import read_manifest, read_run_config
+from pipelines.config.run_dir import read_run_config
 from pipelines.engine.step import FileRef
 from pipelines.rows.parts import Part, gather_vectors, read, read_array
 
@@ -128,12 +128,11 @@ def test_clusters_and_shards_are_those_of_the_run(finished: Path, rows: list[dic
 
 
 def test_what_comes_near_is_named(finished: Path, rows: list[dict[str, Any]]) -> None:
-    manifest = read_manifest(str(finished))
-    row = rows[3]
+    run, row = open_run(str(finished)), rows[3]
     name = row["key"].rsplit("/", 1)[-1]
-    near = near_names(str(finished), manifest, f"elsewhere/{name}", pool=row["pool"])
+    near = near_names(run, f"elsewhere/{name}", pool=row["pool"])
     assert f"{row['pool']}/{row['key']}" in near
-    assert f"id {row['image_id']}" in near_names(str(finished), manifest, row["image_id"][:5])
+    assert f"id {row['image_id']}" in near_names(run, row["image_id"][:5])
     with pytest.raises(ConfigError, match="has no pool 'moon'"):
         explain(str(finished), row["key"], pool="moon")
 
@@ -215,7 +214,7 @@ def test_a_later_run_of_another_config_changes_no_answer(
     for saved in (damageable / "configs").iterdir():
         saved.unlink()
     with pytest.raises(ConfigError, match="not known any more"):
-        open_run(str(damageable))
+        _ = open_run(str(damageable)).config
 
 
 def test_it_needs_no_heavy_library(finished: Path, rows: list[dict[str, Any]]) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from curation import storage
 from curation.schema import LINEAGE
-from pipelines.report.pictures import Lineage, draw, sample
+from pipelines.answers.lineage import Lineage
+from pipelines.report.pictures import draw, pictures_at, sample
 from pipelines.report.scan import find_members, scan
 
 
@@ -59,7 +60,7 @@ def test_scan_counts_like_plain_python(tmp_path: Path, cuts: list[int]) -> None:
         values = [r[name] for r in table if r[name] is not None]
         assert size.tolist() == [values.count(n) for n in range(max(values) + 1)]
     assert found.cluster_kept.tolist() == found.cluster_size.tolist()
-    members = find_members(lineage, "component", numbers=[3, 7], num_samples=1000, seed=5)
+    members = find_members(lineage, "component", wanted=[3, 7], num_samples=1000, seed=5)
     assert {n: sorted(m.tolist()) for n, m in members.items()} == {
         n: [i for i, r in enumerate(table) if r["component"] == n] for n in (3, 7)
     }
@@ -67,10 +68,10 @@ def test_scan_counts_like_plain_python(tmp_path: Path, cuts: list[int]) -> None:
 
 def test_pictures_are_found_by_global_row(tmp_path: Path) -> None:
     lineage = write(tmp_path, rows(50), [10, 10, 35])
-    found = lineage.pictures([49, 0, 10, 10])
+    found = pictures_at(lineage, [49, 0, 10, 10])
     assert {row: picture.key for row, picture in found.items()} == {0: "0.jpg", 10: "10.jpg", 49: "49.jpg"}
     assert lineage.num_rows == 50
-    assert lineage.pictures([]) == {}
+    assert pictures_at(lineage, []) == {}
 
 
 def test_draws_are_spread_and_seeded() -> None:

@@ -12,7 +12,7 @@ from report_runs import MakeRun, jpeg
 from curation.pictures.decode import DecodeConfig
 from curation.schema import LINEAGE
 from pipelines.answers.finished_run import open_run
-from pipelines.report.pictures import Lineage, Picture
+from pipelines.report.pictures import Picture, pictures_at
 from pipelines.report.thumbnails import Originals, encode_thumbnail, make_thumbnails
 
 
@@ -45,8 +45,7 @@ def test_kept_and_dropped_pictures_are_the_right_ones(make_run: MakeRun, tmp_pat
     files = {f"{i}.jpg": jpeg(i) for i in range(5)} | {"copy.jpg": jpeg(0, 40)}
     run = open_run(str(make_run(tmp_path, {"web": ("uncurated", files)})))
     assert run.curated is not None
-    lineage = Lineage(run.run_dir, run.manifest["lineage"])
-    pictures = list(lineage.pictures(range(lineage.num_rows)).values())
+    pictures = list(pictures_at(run.lineage, range(run.lineage.num_rows)).values())
     assert {p.is_kept for p in pictures} == {True, False}
     with Originals(run.dataset_dir, run.curated.parts, pictures) as originals:
         found = make_thumbnails(pictures, originals, config=DecodeConfig())
