@@ -150,7 +150,8 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """What `training.json` says."""
-    return json.loads((folder / "training.json").read_text())
+    facts: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    return facts
 
 
 def load(folder: Path, *, student: Network, teacher: Network, optimizer: Optimizer) -> Centres:

@@ -74,7 +74,8 @@ class Processes:
 
     def gather(self, x: Float[Tensor, "b dim"]) -> Float[Tensor, "n dim"]:
         """The rows of all ranks, differentiable."""
-        return _Gather.apply(x, self.size, self.rank)
+        rows: Tensor = _Gather.apply(x, self.size, self.rank)
+        return rows
 
 
 class _Gather(torch.autograd.Function):

@@ -35,7 +35,7 @@ def embed_file(
     # A forward has one shape: the other slots stay empty.
     batch = np.zeros((model.batch_rows, model.view.side_px, model.view.side_px, 3), np.uint8)
     batch[0] = render(decoded.pixels, model.view, resize=scale)
-    vector = model.embed(batch)[0]
+    vector: np.ndarray = model.embed(batch)[0]
     if not vector.any():
         raise SourceError(f"{path} gives no vector", got=f"zeros from {config.embedder}")
     return vector

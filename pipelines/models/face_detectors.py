@@ -81,7 +81,8 @@ class FaceDetector:
     def _mine(self) -> Search:
         if not hasattr(self._local, "search"):
             self._local.search = self._new_search()
-        return self._local.search
+        mine: Search = self._local.search
+        return mine
 
 
 def _cascade_search(cv2: Any, config: FacesConfig) -> Search:

@@ -71,7 +71,8 @@ def _read_torchscript(path: str, data: bytes) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             # Deprecated for programs; it is still the only reader of what was published as one.
             warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
-            state = torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
+            program = torch.jit.load(io.BytesIO(data), map_location="cpu")
+            state: dict[str, Tensor] = program.state_dict()
     except READ_ERRORS as error:
         raise ModelError(
             f"The TorchScript archive {path} cannot be read",

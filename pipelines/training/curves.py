@@ -136,4 +136,6 @@ def running_mean(values: Float[np.ndarray, "n"], width: int) -> Float[np.ndarray
     before = np.maximum(np.arange(len(values)) - width, -1)
     total = sums - np.where(before >= 0, sums[before], 0.0)
     num = counts - np.where(before >= 0, counts[before], 0)
-    return np.divide(total, num, out=np.full(len(values), np.nan), where=num > 0)
+    means = np.full(len(values), np.nan)
+    np.divide(total, num, out=means, where=num > 0)
+    return means
