@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from curation.printed import visible
 
 PLAIN_LINE_EVERY_S = 10.0
+Record = dict[str, float]  # what happened in a step: numbers and truth values, by name
 _MAX_STEP = 1 << 53  # what fp64 counts; no training gets there
 
 
@@ -73,7 +74,7 @@ class MetricsLog:
         if num_torn and first_step:
             warn(f"{self._path}: {num_torn} torn lines are left out; only the curves miss them")
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Record) -> None:
         """Append one line; numbers that JSON does not have become null."""
         line = json.dumps({key: _plain(value) for key, value in record.items()})
         try:
@@ -94,8 +95,8 @@ class MetricsLog:
             )
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 @dataclass
@@ -107,7 +108,7 @@ class ProgressLine:
     quiet: bool = False
     _last: float = 0.0
 
-    def show(self, record: dict[str, Any]) -> None:
+    def show(self, record: Record) -> None:
         """Show a step."""
         now = time.monotonic()
         is_terminal = self.out.isatty()

@@ -9,6 +9,7 @@ from curation.errors import ConfigError, SourceError
 from curation.pictures.decode import DecodeConfig, decode
 from curation.pictures.resample import resize
 from curation.pictures.views import by_torch, render
+from pipelines.engine.threads import set_threads
 
 
 def embed_file(
@@ -42,8 +43,7 @@ def embed_file(
 
 
 def _load(config: EmbedConfig, threads: int) -> Embedder:
-    from pipelines.engine.threads import set_threads
-    from pipelines.models.embedders import load_embedder
+    from pipelines.models.embedders import load_embedder  # torch: seconds, which a gist does not wait for
 
     set_threads(threads)
     # One picture: compiling would take longer than the forward. Its last bits may differ from the run's.

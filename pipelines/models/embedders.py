@@ -1,4 +1,7 @@
-"""Models from their specs and weights: everything that touches a library's hub, file or architecture name."""
+"""Models from their specs and weights: everything that touches a library's hub, file or architecture name.
+
+A library is imported where one of its models is asked for: each takes seconds.
+"""
 
 import math
 import pickle

@@ -147,5 +147,5 @@ def _cascade() -> Path:
 
 def _opencv() -> Any:
     with needing("describe.faces needs OpenCV", install="pip install 'lvd[faces]', or leave it out"):
-        import cv2
+        import cv2  # an extra
     return cv2

@@ -50,7 +50,7 @@ def new_trunk(name: str) -> nn.Module:
     Args:
         name: of timm's ResNets, whose tensors have torchvision's names: `resnet50`, `resnext101_32x4d`.
     """
-    import timm
+    import timm  # seconds, for this alone
 
     return timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
 
