@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from curation.printed import visible
 
 PLAIN_LINE_EVERY_S = 10.0
-Record = dict[str, float]  # what happened in a step: numbers and truth values, by name
+Record = dict[str, float | int]  # what happened in a step: numbers and truth values, by name
 _MAX_STEP = 1 << 53  # what fp64 counts; no training gets there
 
 
@@ -95,7 +95,7 @@ class MetricsLog:
             )
 
 
-def _plain(value: float) -> float | None:
+def _plain(value: float | int) -> float | int | None:
     return value if math.isfinite(value) else None
 
 
