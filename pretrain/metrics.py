@@ -12,7 +12,6 @@ from typing import Any, TextIO
 from curation.printed import visible
 
 PLAIN_LINE_EVERY_S = 10.0
-Record = dict[str, float | int]  # what happened in a step: numbers and truth values, by name
 _MAX_STEP = 1 << 53  # what fp64 counts; no training gets there
 
 
@@ -74,7 +73,7 @@ class MetricsLog:
         if num_torn and first_step:
             warn(f"{self._path}: {num_torn} torn lines are left out; only the curves miss them")
 
-    def write(self, record: Record) -> None:
+    def write(self, record: dict[str, Any]) -> None:
         """Append one line; numbers that JSON does not have become null."""
         line = json.dumps({key: _plain(value) for key, value in record.items()})
         try:
@@ -95,8 +94,8 @@ class MetricsLog:
             )
 
 
-def _plain(value: float | int) -> float | int | None:
-    return value if math.isfinite(value) else None
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass
@@ -108,7 +107,7 @@ class ProgressLine:
     quiet: bool = False
     _last: float = 0.0
 
-    def show(self, record: Record) -> None:
+    def show(self, record: dict[str, Any]) -> None:
         """Show a step."""
         now = time.monotonic()
         is_terminal = self.out.isatty()

@@ -23,7 +23,7 @@ from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_o
 from pretrain.data.spool import own_spool
 from pretrain.evaluate.probe import Probe, is_collapsed
 from pretrain.loss.group import Group
-from pretrain.metrics import MetricsLog, ProgressLine, Record
+from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.network import Network
 from pretrain.objective import Batch, Centres, Losses, initial_centres, student_losses, teacher_targets
 from pretrain.optimizer import apply_schedule, build_adamw, clip_gradients, move_teacher
@@ -162,7 +162,7 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
 
 def train_step(
     state: State, crops: CropBatch, config: PretrainConfig, where: Place, *, is_asked_to_stop: bool = False
-) -> Record:
+) -> dict[str, Any]:
     """One iteration: move the student down its gradient and the teacher after it, if all losses are finite.
 
     Returns:
@@ -353,7 +353,7 @@ def _changes(saved: Any, now: Any, name: str = "") -> Iterator[str]:
         yield f"{name}: {json.dumps(saved)} -> {json.dumps(now)}"
 
 
-def _diverged(state: State, record: Record) -> ExecutorError:
+def _diverged(state: State, record: dict[str, Any]) -> ExecutorError:
     return ExecutorError(
         f"{state.num_skipped} steps in a row had no finite loss or gradient; none of them was taken",
         got=f"step {state.step}: "
