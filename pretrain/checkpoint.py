@@ -80,8 +80,20 @@ def save(
     target = step_dir(run_dir, step)
     if not is_writer:
         return target
-    temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     metadata = {"format": "pt", "lvd": "1", "vit": json.dumps(asdict(student.backbone.config))}
+    _write(target, files, metadata, facts={"step": step, **facts})
+    return target
+
+
+def _write(
+    target: Path,
+    files: Mapping[str, dict[str, Tensor]],
+    metadata: dict[str, str],
+    *,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a whole checkpoint beside its place, move it there, and prove it."""
+    temp = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     num_bytes = sum(tensor.nbytes for tensors in files.values() for tensor in tensors.values())
     try:
         with naming(target, num_bytes=num_bytes):
@@ -89,7 +101,7 @@ def save(
             for name, tensors in files.items():
                 save_file(tensors, temp / name, metadata=metadata)
                 _sort_metadata(temp / name)
-            (temp / "training.json").write_text(json.dumps({"step": step, **facts}, indent=1))
+            (temp / "training.json").write_text(json.dumps(facts, indent=1))
             proof = {path.name: proof_of(path) for path in sorted(temp.iterdir())}
             _sync(temp)
             _remove(target)  # a damaged one of this step, or one without its marker
@@ -97,7 +109,6 @@ def save(
             _publish_marker(target, proof)
     finally:
         shutil.rmtree(temp, ignore_errors=True)  # on a full disk, half a checkpoint would keep it full
-    return target
 
 
 def prune(run_dir: Path, config: CheckpointConfig, *, newest: int) -> None:
@@ -150,7 +161,8 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """What `training.json` says."""
-    return json.loads((folder / "training.json").read_text())
+    facts: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    return facts
 
 
 def load(folder: Path, *, student: Network, teacher: Network, optimizer: Optimizer) -> Centres:

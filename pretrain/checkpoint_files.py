@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 MARKER = "COMPLETE.json"
 TEACHER = "teacher.safetensors"
@@ -42,7 +41,7 @@ def _step_of(folder: Path) -> int:
     return int(match[1])
 
 
-def proof_of(path: Path) -> dict[str, Any]:
+def proof_of(path: Path) -> dict[str, str | int]:
     """What the marker says of a file."""
     with path.open("rb") as stream:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": path.stat().st_size}

@@ -132,19 +132,14 @@ def student_losses(
     """
     views, crops = student.backbone([batch.globals_, batch.locals_], [batch.masks, None])
     scores = student.project(torch.cat([views.cls, crops.cls]), _masked(views, batch.masks))
-    num_views = len(batch.globals_)
-    dino = dino_loss(
-        scores.cls[:num_views],
-        scores.cls[num_views:],
-        targets.cls,
-        temperature=config.student_temperature,
-    )
+    num_views, temperature = len(batch.globals_), config.student_temperature
+    dino = dino_loss(scores.cls[:num_views], scores.cls[num_views:], targets.cls, temperature=temperature)
     ibot = ibot_loss(
         scores.patches,
         targets.patches,
         patch_weights(batch.masks),
         num_images=num_views,
-        temperature=config.student_temperature,
+        temperature=temperature,
     )
     neighbours = group if config.koleo_over == "batch" else Alone()
     koleo = torch.stack([koleo_loss(view, group=neighbours) for view in views.cls.chunk(2)]).sum()

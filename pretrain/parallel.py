@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
 
 from curation.cpu import has_bf16
 from curation.errors import ConfigError
@@ -74,7 +75,8 @@ class Processes:
 
     def gather(self, x: Float[Tensor, "b dim"]) -> Float[Tensor, "n dim"]:
         """The rows of all ranks, differentiable."""
-        return _Gather.apply(x, self.size, self.rank)
+        rows: Tensor = _Gather.apply(x, self.size, self.rank)
+        return rows
 
 
 class _Gather(torch.autograd.Function):
@@ -130,20 +132,7 @@ def place(config: ParallelConfig) -> Iterator[Place]:
         yield Place(torch.device(kind), kinds[dtype], Alone(), None)
         return
     _stop_with_launcher()
-    if "LOCAL_RANK" not in os.environ:
-        raise ConfigError(
-            "WORLD_SIZE is set, and there is no LOCAL_RANK",
-            got=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
-            expected="what torchrun sets",
-            remedy="Start the training with torchrun, or unset WORLD_SIZE for a lone process",
-        )
-    local_rank = int(os.environ["LOCAL_RANK"])
-    device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda":
-        torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device, timeout=_TIMEOUT)
-    else:
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
+    device = _join_others(kind)
     try:
         mesh = init_device_mesh(kind, (dist.get_world_size(),))
         with warnings.catch_warnings():
@@ -152,6 +141,24 @@ def place(config: ParallelConfig) -> Iterator[Place]:
             yield Place(device, kinds[dtype], Processes(), mesh)
     finally:
         dist.destroy_process_group()
+
+
+def _join_others(kind: str) -> torch.device:
+    """Meet the other processes that torchrun has started; returns this one's device."""
+    if "LOCAL_RANK" not in os.environ:
+        raise ConfigError(
+            "WORLD_SIZE is set, and there is no LOCAL_RANK",
+            got=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            expected="what torchrun sets",
+            remedy="Start the training with torchrun, or unset WORLD_SIZE for a lone process",
+        )
+    if kind != "cuda":
+        dist.init_process_group("gloo", timeout=_TIMEOUT)
+        return torch.device(kind)
+    device = torch.device(kind, int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", device_id=device, timeout=_TIMEOUT)
+    return device
 
 
 class Placed:
@@ -204,8 +211,6 @@ def _shard(network: Network, mesh: DeviceMesh, dtype: torch.dtype) -> None:
 
 
 def _checkpoint_blocks(network: Network) -> None:
-    from torch.utils.checkpoint import checkpoint
-
     for block in network.backbone.blocks:
         inner = block.forward
         block.forward = lambda groups, inner=inner: checkpoint(inner, groups, use_reentrant=False)

@@ -161,12 +161,7 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
 
 
 def train_step(
-    state: State,
-    crops: CropBatch,
-    config: PretrainConfig,
-    where: Place,
-    *,
-    is_asked_to_stop: bool = False,
+    state: State, crops: CropBatch, config: PretrainConfig, where: Place, *, is_asked_to_stop: bool = False
 ) -> dict[str, Any]:
     """One iteration: move the student down its gradient and the teacher after it, if all losses are finite.
 
@@ -181,15 +176,11 @@ def train_step(
     batch = to_batch(crops, where)
     state.teacher.refresh()
     state.student.refresh()
+    temperature, group = values.teacher_temperature, where.group
     targets, centres = teacher_targets(
-        state.teacher.working,
-        batch,
-        state.centres,
-        config.objective,
-        temperature=values.teacher_temperature,
-        group=where.group,
+        state.teacher.working, batch, state.centres, config.objective, temperature=temperature, group=group
     )
-    losses = student_losses(state.student.working, batch, targets, config.objective, group=where.group)
+    losses = student_losses(state.student.working, batch, targets, config.objective, group=group)
     losses.total.backward()
     state.student.take_gradients()
     norms = clip_gradients(state.student.network, limit=config.optimizer.clip)
@@ -198,13 +189,7 @@ def train_step(
     means = (where.group.sum(shares) / where.group.size).tolist()
     named_norms = {f"grad_norm_{name}": norm.item() for name, norm in norms.items()}
     is_finite = bool(np.isfinite([*means, *named_norms.values()]).all())
-    if is_finite:
-        state.optimizer.step()
-        move_teacher(state.teacher.network, state.student.network, momentum=values.momentum)
-        state.centres = centres
-    state.optimizer.zero_grad()
-    state.step += 1
-    state.num_skipped = 0 if is_finite else state.num_skipped + 1
+    _go_on(state, centres, momentum=values.momentum, is_finite=is_finite)
     *terms, total, unreadable, stopping = means
     return {
         "step": state.step,
@@ -216,6 +201,17 @@ def train_step(
         "unreadable": round(unreadable * where.group.size),
         "is_stopping": stopping > 0,
     }
+
+
+def _go_on(state: State, centres: Centres, *, momentum: float, is_finite: bool) -> None:
+    """Move both networks and the centres, where all is finite; the step is over, whatever it was."""
+    if is_finite:
+        state.optimizer.step()
+        move_teacher(state.teacher.network, state.student.network, momentum=momentum)
+        state.centres = centres
+    state.optimizer.zero_grad()
+    state.step += 1
+    state.num_skipped = 0 if is_finite else state.num_skipped + 1
 
 
 def to_batch(crops: CropBatch, where: Place) -> Batch:

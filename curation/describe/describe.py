@@ -242,4 +242,5 @@ def _measure(
 
 
 def _is_null(column: pa.ChunkedArray) -> Bool[np.ndarray, " n"]:
-    return column.is_null().to_numpy()
+    is_null: np.ndarray = column.is_null().to_numpy()
+    return is_null

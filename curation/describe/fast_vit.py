@@ -53,7 +53,7 @@ def use_bmm_attention(tower: nn.Module) -> int:
     if not libraries & {"open_clip", "timm"}:
         return 0  # importing them takes seconds
     from open_clip.transformer import ResidualAttentionBlock
-    from timm.layers import Attention
+    from timm.layers.attention import Attention
 
     num_swapped = 0
     for module in tower.modules():

@@ -115,7 +115,8 @@ def pixel_std(grey: UInt8[np.ndarray, "n 32 32"]) -> Float32[np.ndarray, " n"]:
     levels = grey.reshape(len(grey), 1024).astype(np.int64)
     num_pixels = levels.shape[1]
     scatter = num_pixels * (levels * levels).sum(axis=1) - levels.sum(axis=1) ** 2
-    return (np.sqrt(scatter.astype(np.float64)) / num_pixels).astype(np.float32)
+    spread: np.ndarray = np.sqrt(scatter.astype(np.float64)) / num_pixels
+    return spread.astype(np.float32)
 
 
 def measurements(described: pa.Table, scores: pa.Table | None) -> pa.Table:

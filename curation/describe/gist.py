@@ -114,7 +114,9 @@ def _pool(planes: Float32[np.ndarray, "n c s s"], num_cells: int) -> Float32[np.
     place = (np.arange(side) + 0.5) / side * num_cells - 0.5
     tents = np.maximum(0, 1 - np.abs(place[None, :] - np.arange(num_cells)[:, None])) * (num_cells / side)
     tents = tents.astype(np.float32)
-    return tents @ planes @ tents.T  # BLAS sees one small product of one shape for each plane
+    # BLAS sees one small product of one shape for each plane.
+    pooled: np.ndarray = tents @ planes @ tents.T
+    return pooled
 
 
 def _colours(planes: Float32[np.ndarray, "n 3 64 64"]) -> Float32[np.ndarray, "n 49 4 4"]:
@@ -142,7 +144,8 @@ def _fold(cells: Float32[np.ndarray, "n c k k"], *, mirrored: bool) -> Float32[n
     channel = np.arange(num_channels)
     if mirrored:
         channel = (num_channels // 2 - channel) % num_channels
-    return (cells + cells[:, channel, :, ::-1])[..., : (num_columns + 1) // 2]
+    folded: np.ndarray = cells + cells[:, channel, :, ::-1]
+    return folded[..., : (num_columns + 1) // 2]
 
 
 def _normalise(
@@ -151,4 +154,5 @@ def _normalise(
     """Rows of length `weight`, shorter where their length does not exceed `floor` by much."""
     rows = np.ascontiguousarray(block.reshape(len(block), -1))
     length = np.sqrt((rows * rows).sum(axis=1, keepdims=True) + np.float32(floor) ** 2)
-    return rows * (np.float32(weight) / np.maximum(length, np.float32(1e-12)))
+    scaled: np.ndarray = rows * (np.float32(weight) / np.maximum(length, np.float32(1e-12)))
+    return scaled

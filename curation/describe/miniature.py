@@ -65,7 +65,8 @@ def _range_around(small: UInt8[np.ndarray, "c c 3"], size: tuple[int, int]) -> U
             for cells in found
         )
         found = lowest.min(axis=-1), highest.max(axis=-1)
-    return (found[1] - found[0]).max(axis=-1, keepdims=True)
+    spread: np.ndarray = (found[1] - found[0]).max(axis=-1, keepdims=True)
+    return spread
 
 
 def _variances(pixels: UInt8[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "c c 3"]:

@@ -66,7 +66,8 @@ def certain_bits(grey: UInt8[np.ndarray, "n 32 32"]) -> Int8[np.ndarray, " n"]:
         int8, (n,), 0 to 64; a row's count does not depend on the other rows.
     """
     is_certain = np.abs(_above_median(grey)) >= CERTAIN_MARGIN / GRID
-    return is_certain.sum(axis=1).astype(np.int8)
+    num_certain: np.ndarray = is_certain.sum(axis=1)
+    return num_certain.astype(np.int8)
 
 
 def _above_median(grey: UInt8[np.ndarray, "n 32 32"]) -> Float64[np.ndarray, "n 64"]:
@@ -75,7 +76,8 @@ def _above_median(grey: UInt8[np.ndarray, "n 32 32"]) -> Float64[np.ndarray, "n 
     # One small product a picture, always of one shape: BLAS cannot choose another kernel for another n.
     spectrum = basis @ grey.astype(np.float64) @ basis.T
     spectrum = np.rint(spectrum / GRID).reshape(len(grey), NUM_BITS)
-    return spectrum - np.median(spectrum, axis=1, keepdims=True)
+    above: np.ndarray = spectrum - np.median(spectrum, axis=1, keepdims=True)
+    return above
 
 
 def _lowest_cosines() -> Float64[np.ndarray, "8 32"]:

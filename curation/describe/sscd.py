@@ -88,7 +88,8 @@ class Sscd(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n dim"]:
         """Descriptors of a batch of normalised images."""
-        return self.head(self.trunk(images))
+        descriptors: Tensor = self.head(self.trunk(images))
+        return descriptors
 
 
 def sscd_view(image_size_px: int | None) -> View:

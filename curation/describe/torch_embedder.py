@@ -40,7 +40,8 @@ class NormalisedTower(nn.Module):
         """Features of a batch of views."""
         # The permuted view is channels-last in memory, which is what oneDNN's patch convolution wants.
         image = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        return self.head(self.tower(image.to(self.dtype)).float())
+        features: Tensor = self.head(self.tower(image.to(self.dtype)).float())
+        return features
 
 
 class TorchEmbedder:
@@ -105,7 +106,8 @@ class TorchEmbedder:
         torch.set_num_threads(self._threads)  # each time: the setting is the process's, not ours
         batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         with torch.inference_mode():
-            return self._forward(batch.to(self._device)).cpu().numpy()
+            features: np.ndarray = self._forward(batch.to(self._device)).cpu().numpy()
+        return features
 
     def _probe(self) -> int:
         side_px = self.view.side_px
@@ -125,4 +127,4 @@ class TorchEmbedder:
                 expected="finite numbers, one row an image",
                 remedy="Check the weights, or set dtype to fp32",
             )
-        return features.shape[1]
+        return int(features.shape[1])

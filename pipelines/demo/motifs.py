@@ -1,5 +1,6 @@
 """The things that the demo's pictures show, each drawn at a place, in a size, in three colours."""
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -21,55 +22,7 @@ def draw_motif(canvas: Canvas, motif: Motif, at: Place, size: float, *, colours:
         size: its radius, pixels of the canvas.
         colours: three; the first is the main one.
     """
-    match motif:
-        case "dot":
-            _draw_dot(canvas, at, size, colours)
-        case "flower":
-            _draw_flower(canvas, at, size, colours)
-        case "star":
-            _draw_star(canvas, at, size, colours)
-        case "gem":
-            _draw_gem(canvas, at, size, colours)
-        case "leaf":
-            _draw_leaf(canvas, at, size, colours)
-        case "fish":
-            _draw_fish(canvas, at, size, colours)
-        case "bird":
-            _draw_bird(canvas, at, size, colours)
-        case "butterfly":
-            _draw_butterfly(canvas, at, size, colours)
-        case "kite":
-            _draw_kite(canvas, at, size, colours)
-        case "balloon":
-            _draw_balloon(canvas, at, size, colours)
-        case "boat":
-            _draw_boat(canvas, at, size, colours)
-        case "pine":
-            _draw_pine(canvas, at, size, colours)
-        case "cactus":
-            _draw_cactus(canvas, at, size, colours)
-        case "mushroom":
-            _draw_mushroom(canvas, at, size, colours)
-        case "house":
-            _draw_house(canvas, at, size, colours)
-        case "tower":
-            _draw_tower(canvas, at, size, colours)
-        case "lighthouse":
-            _draw_lighthouse(canvas, at, size, colours)
-        case "car":
-            _draw_car(canvas, at, size, colours)
-        case "cup":
-            _draw_cup(canvas, at, size, colours)
-        case "jellyfish":
-            _draw_jellyfish(canvas, at, size, colours)
-        case "note":
-            _draw_note(canvas, at, size, colours)
-        case "trace":
-            _draw_trace(canvas, at, size, colours)
-        case "bars":
-            _draw_bars(canvas, at, size, colours)
-        case "text":
-            _draw_text(canvas, at, size, colours)
+    DRAWERS[motif](canvas, at, size, colours)
 
 
 def _draw_dot(canvas: Canvas, at: Place, size: float, colours: list[Colour]) -> None:
@@ -297,3 +250,31 @@ def _star(points: int, inner: float) -> list[Place]:
 @cache
 def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size_px)
+
+
+DRAWERS: dict[Motif, Callable[[Canvas, Place, float, list[Colour]], None]] = {
+    "dot": _draw_dot,
+    "flower": _draw_flower,
+    "star": _draw_star,
+    "gem": _draw_gem,
+    "leaf": _draw_leaf,
+    "fish": _draw_fish,
+    "bird": _draw_bird,
+    "butterfly": _draw_butterfly,
+    "kite": _draw_kite,
+    "balloon": _draw_balloon,
+    "boat": _draw_boat,
+    "pine": _draw_pine,
+    "cactus": _draw_cactus,
+    "mushroom": _draw_mushroom,
+    "house": _draw_house,
+    "tower": _draw_tower,
+    "lighthouse": _draw_lighthouse,
+    "car": _draw_car,
+    "cup": _draw_cup,
+    "jellyfish": _draw_jellyfish,
+    "note": _draw_note,
+    "trace": _draw_trace,
+    "bars": _draw_bars,
+    "text": _draw_text,
+}

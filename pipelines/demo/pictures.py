@@ -52,9 +52,8 @@ def _draw_scene(canvas: Canvas, scene: Scene, colours: list[Colour]) -> None:
         case "plain":
             for _ in range(3):
                 at = (rng.uniform(0, canvas.width), rng.uniform(0, canvas.height))
-                canvas.disc(
-                    at, canvas.side * rng.uniform(0.2, 0.5), blend(top, ground, rng.uniform(0.2, 0.9))
-                )
+                radius, share = canvas.side * rng.uniform(0.2, 0.5), rng.uniform(0.2, 0.9)
+                canvas.disc(at, radius, blend(top, ground, share))
         case "bricks":
             _courses(canvas, colours, ratio=2.4, joint=0.1)
         case "tiles":

@@ -9,6 +9,7 @@ from curation.errors import ConfigError, SourceError
 from curation.pictures.decode import DecodeConfig, decode
 from curation.pictures.resample import resize
 from curation.pictures.views import by_torch, render
+from pipelines.engine.step import set_threads
 
 
 def embed_file(
@@ -35,15 +36,14 @@ def embed_file(
     # A forward has one shape: the other slots stay empty.
     batch = np.zeros((model.batch_rows, model.view.side_px, model.view.side_px, 3), np.uint8)
     batch[0] = render(decoded.pixels, model.view, resize=scale)
-    vector = model.embed(batch)[0]
+    vector: np.ndarray = model.embed(batch)[0]
     if not vector.any():
         raise SourceError(f"{path} gives no vector", got=f"zeros from {config.embedder}")
     return vector
 
 
 def _load(config: EmbedConfig, threads: int) -> Embedder:
-    from pipelines.engine.step import set_threads
-    from pipelines.models.embedders import load_embedder
+    from pipelines.models.embedders import load_embedder  # torch: seconds, which a gist does not wait for
 
     set_threads(threads)
     # One picture: compiling would take longer than the forward. Its last bits may differ from the run's.

@@ -1,4 +1,7 @@
-"""Models from their specs and weights: everything that touches a library's hub, file or architecture name."""
+"""Models from their specs and weights: everything that touches a library's hub, file or architecture name.
+
+A library is imported where one of its models is asked for: each takes seconds.
+"""
 
 import math
 import pickle
@@ -128,7 +131,7 @@ def _open_clip(spec: EmbedderSpec, image_size_px: int | None) -> Tower:
 
 
 def _timm(spec: EmbedderSpec, image_size_px: int | None) -> Tower:
-    from timm.data import resolve_data_config
+    from timm.data.config import resolve_data_config
 
     require_model(spec)
     load = _timm_from_file if spec.weights else _timm_from_hub
@@ -155,7 +158,8 @@ def _timm_from_hub(spec: EmbedderSpec, img_size: int | None) -> nn.Module:
     # With its classifier: timm insists on every tensor only when the number of classes is the weights' own.
     tower: Any = timm.create_model(spec.model, pretrained=True, img_size=img_size)
     tower.reset_classifier(0)
-    return tower
+    without_head: nn.Module = tower
+    return without_head
 
 
 def _timm_from_file(spec: EmbedderSpec, img_size: int | None) -> nn.Module:

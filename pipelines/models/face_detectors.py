@@ -81,7 +81,8 @@ class FaceDetector:
     def _mine(self) -> Search:
         if not hasattr(self._local, "search"):
             self._local.search = self._new_search()
-        return self._local.search
+        mine: Search = self._local.search
+        return mine
 
 
 def _cascade_search(cv2: Any, config: FacesConfig) -> Search:
@@ -146,5 +147,5 @@ def _cascade() -> Path:
 
 def _opencv() -> Any:
     with needing("describe.faces needs OpenCV", install="pip install 'lvd[faces]', or leave it out"):
-        import cv2
+        import cv2  # an extra
     return cv2

@@ -1,4 +1,7 @@
-"""The models that timm and open_clip know by name, and the files that are theirs."""
+"""The models that timm and open_clip know by name, and the files that are theirs.
+
+A library is imported where it is asked: each takes seconds.
+"""
 
 import difflib
 from pathlib import Path

@@ -21,7 +21,8 @@ class ClassToken(nn.Module):
     def forward(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n dim"]:
         """Features of a batch of normalised images."""
         [features] = self.backbone([images])
-        return features.cls
+        cls: Tensor = features.cls
+        return cls
 
 
 def load_tower(

@@ -74,7 +74,8 @@ class PrecomputedVectors:
         pools = pa.array([pool] * len(keys), pa.string()) if self.has_pool else None
         wanted = self._name(pa.array(keys, pa.string()), pools)
         there = self._names.filter(pc.is_in(self._names, value_set=wanted.unique()))
-        return pc.is_in(wanted, value_set=there).to_numpy(zero_copy_only=False)
+        is_there: np.ndarray = pc.is_in(wanted, value_set=there).to_numpy(zero_copy_only=False)
+        return is_there
 
     @property
     def first_key(self) -> str:
@@ -137,15 +138,16 @@ class PrecomputedVectors:
                 got=f"lengths {sorted(set(lengths.to_pylist()))[:5]}, {values.null_count} nulls",
                 expected=f"{self.dim} numbers in each, the length of the file's first",
             )
-        return values.to_numpy(zero_copy_only=False).reshape(len(rows), self.dim)
+        numbers: np.ndarray = values.to_numpy(zero_copy_only=False)
+        return numbers.reshape(len(rows), self.dim)
 
     def _dim(self, file: pq.ParquetFile) -> int:
         kind = _storage_of(file.schema_arrow.field("embedding").type)
         if pa.types.is_fixed_size_list(kind):
-            return kind.list_size
+            return int(kind.list_size)
         for batch in file.iter_batches(1, columns=["embedding"]):
             if lengths := pc.drop_null(pc.list_value_length(batch.column(0))).to_pylist():
-                return lengths[0]
+                return int(lengths[0])
         return 0
 
     def _check_names(self) -> None:
@@ -234,7 +236,7 @@ def _is_vector(kind: pa.DataType | None) -> bool:
         or pa.types.is_list_view(kind)
         or pa.types.is_large_list_view(kind)
     )
-    return is_list and pa.types.is_floating(kind.value_type)
+    return bool(is_list and pa.types.is_floating(kind.value_type))
 
 
 def _storage_of(kind: pa.DataType) -> pa.DataType:
@@ -254,7 +256,8 @@ def _is_text(kind: pa.DataType | None) -> bool:
     if kind is None:
         return False
     text = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(text) or pa.types.is_large_string(text) or pa.types.is_string_view(text)
+    are_texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_text(text) for is_text in are_texts)
 
 
 def _unit_fp16(

@@ -1,4 +1,7 @@
-"""Heads made of words, by the text tower of an open_clip model. It runs once, when a head is loaded."""
+"""Heads made of words, by the text tower of an open_clip model. It runs once, when a head is loaded.
+
+open_clip takes seconds to import, and heads of weights have no need of it.
+"""
 
 import torch
 

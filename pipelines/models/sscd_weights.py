@@ -50,7 +50,7 @@ def new_trunk(name: str) -> nn.Module:
     Args:
         name: of timm's ResNets, whose tensors have torchvision's names: `resnet50`, `resnext101_32x4d`.
     """
-    import timm
+    import timm  # seconds, for this alone
 
     return timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
 
@@ -71,7 +71,8 @@ def _read_torchscript(path: str, data: bytes) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             # Deprecated for programs; it is still the only reader of what was published as one.
             warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
-            state = torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
+            program = torch.jit.load(io.BytesIO(data), map_location="cpu")
+            state: dict[str, Tensor] = program.state_dict()
     except READ_ERRORS as error:
         raise ModelError(
             f"The TorchScript archive {path} cannot be read",

@@ -18,6 +18,9 @@ TERMS = ("dino_local", "dino_global", "ibot", "koleo")
 PANEL_INCHES = (4.6, 3.0)
 MAX_SQUARE = 4  # panels that stand two by two
 
+Record = dict[str, Any]  # a line of metrics.jsonl
+Draw = Callable[[Any, list[Record]], None]  # on the axes of matplotlib
+
 
 def write_curves(run_dir: str) -> str:
     """Draw `RUN_DIR/metrics.jsonl` into `RUN_DIR/curves.png`; returns the path of the picture.
@@ -34,21 +37,11 @@ def write_curves(run_dir: str) -> str:
             got="no step in metrics.jsonl",
             expected="the run_dir of `lvd pretrain`",
         )
-    looks = [record for record in records if record.get("rank_me") is not None]
     # Drawn without a screen. Imported here: it takes a second, which no other command shall wait for.
     with needing("The curves are drawn by matplotlib", install="pip install 'lvd[train]'"):
         from matplotlib.figure import Figure
 
-    # A training that measured nothing has no panel of what it would have measured.
-    drawn: list[tuple[Callable[[Any, list[dict[str, Any]]], None], list[dict[str, Any]]]] = [
-        (_draw_total, steps),
-        (_draw_terms, steps),
-        (_draw_knn, [look for look in looks if any(name.startswith("knn_") for name in look)]),
-        (_draw_rank, looks),
-        (_draw_gradients, steps),
-        (_draw_rate, steps),
-    ]
-    drawn = [(draw, records) for draw, records in drawn if records]
+    drawn = _panels(records, steps)
     columns = 3 if len(drawn) > MAX_SQUARE else 2
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]), layout="constrained")
@@ -64,7 +57,21 @@ def write_curves(run_dir: str) -> str:
     return str(target)
 
 
-def _draw_total(axes: Any, steps: list[dict[str, Any]]) -> None:
+def _panels(records: list[Record], steps: list[Record]) -> list[tuple[Draw, list[Record]]]:
+    """What is drawn of what; a training that measured nothing has no panel of what it would have measured."""
+    looks = [record for record in records if record.get("rank_me") is not None]
+    panels: list[tuple[Draw, list[Record]]] = [
+        (_draw_total, steps),
+        (_draw_terms, steps),
+        (_draw_knn, [look for look in looks if any(name.startswith("knn_") for name in look)]),
+        (_draw_rank, looks),
+        (_draw_gradients, steps),
+        (_draw_rate, steps),
+    ]
+    return [(draw, shown) for draw, shown in panels if shown]
+
+
+def _draw_total(axes: Any, steps: list[Record]) -> None:
     _line(axes, steps, "loss", label="total")
     skipped = [record["step"] for record in steps if record.get("skipped")]
     for step in skipped:
@@ -72,13 +79,13 @@ def _draw_total(axes: Any, steps: list[dict[str, Any]]) -> None:
     _finish(axes, f"loss ({len(skipped)} steps not taken)" if skipped else "loss, as minimised")
 
 
-def _draw_terms(axes: Any, steps: list[dict[str, Any]]) -> None:
+def _draw_terms(axes: Any, steps: list[Record]) -> None:
     for term in TERMS:
         _line(axes, steps, term, label=term.replace("_", " "))
     _finish(axes, "its terms, with their weights")
 
 
-def _draw_knn(axes: Any, looks: list[dict[str, Any]]) -> None:
+def _draw_knn(axes: Any, looks: list[Record]) -> None:
     names = sorted({name for look in looks for name in look if name.startswith("knn_")})
     for name in names:
         points = [(look["step"], 100 * look[name]) for look in looks if look.get(name) is not None]
@@ -86,20 +93,20 @@ def _draw_knn(axes: Any, looks: list[dict[str, Any]]) -> None:
     _finish(axes, "k-NN accuracy of the teacher, %")
 
 
-def _draw_rank(axes: Any, looks: list[dict[str, Any]]) -> None:
+def _draw_rank(axes: Any, looks: list[Record]) -> None:
     axes.plot([look["step"] for look in looks], [look["rank_me"] for look in looks], marker=".")
     axes.set_ylim(0, 1.05 * max((look["rank_me"] for look in looks), default=1.0))
     _finish(axes, "RankMe (effective rank of the features)")
 
 
-def _draw_gradients(axes: Any, steps: list[dict[str, Any]]) -> None:
+def _draw_gradients(axes: Any, steps: list[Record]) -> None:
     for name in (name for name in steps[0] if name.startswith("grad_norm_")):
         _line(axes, steps, name, label=name.removeprefix("grad_norm_").replace("_", " "))
     axes.set_yscale("log")
     _finish(axes, "gradient norm before clipping")
 
 
-def _draw_rate(axes: Any, steps: list[dict[str, Any]]) -> None:
+def _draw_rate(axes: Any, steps: list[Record]) -> None:
     _line(axes, steps, "images_per_s", label="images/s")
     axes.set_ylim(bottom=0)
     waiting = axes.twinx()
@@ -109,7 +116,7 @@ def _draw_rate(axes: Any, steps: list[dict[str, Any]]) -> None:
     _finish(axes, "images/s (left), waiting for data (right)")
 
 
-def _line(axes: Any, steps: list[dict[str, Any]], name: str, **style: Any) -> None:
+def _line(axes: Any, steps: list[Record], name: str, **style: Any) -> None:
     """A running mean, and the single steps faintly behind it."""
     values = np.array(
         [np.nan if record.get(name) is None else record[name] for record in steps], dtype=np.float64
@@ -136,4 +143,6 @@ def running_mean(values: Float[np.ndarray, "n"], width: int) -> Float[np.ndarray
     before = np.maximum(np.arange(len(values)) - width, -1)
     total = sums - np.where(before >= 0, sums[before], 0.0)
     num = counts - np.where(before >= 0, counts[before], 0)
-    return np.divide(total, num, out=np.full(len(values), np.nan), where=num > 0)
+    means = np.full(len(values), np.nan)
+    np.divide(total, num, out=means, where=num > 0)
+    return means

@@ -59,14 +59,8 @@ def launch(arguments: Sequence[str], *, num_processes: int, threads: int | None)
         ConfigError, StoppedError, ExecutorError: as the processes ended; they have said why.
         KeyboardInterrupt: on Ctrl-C.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines.training.torchrun",
-        "--standalone",
-        f"--nproc-per-node={num_processes}",
-    ]
-    command += ["-m", "pipelines.cli", "pretrain", *arguments]
+    command = [sys.executable, "-m", "pipelines.training.torchrun", "--standalone"]
+    command += [f"--nproc-per-node={num_processes}", "-m", "pipelines.cli", "pretrain", *arguments]
     share = threads or max(1, (os.cpu_count() or 1) // num_processes)
     with tempfile.TemporaryDirectory(prefix="lvd-exit-codes-") as folder:
         own = {EXIT_CODES: folder, PARENT: str(os.getpid()), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S)}
@@ -155,6 +149,7 @@ def let_first_speak() -> None:
 
 def main() -> int:
     """Run torchrun; what killed a process that could say nothing is said here."""
+    # torch: seconds, which whoever asks whether this is a rank does not wait for.
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run

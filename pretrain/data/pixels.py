@@ -49,7 +49,8 @@ def adjust(levels: Float32[np.ndarray, "3 s s"], op: JitterOp, factor: float) ->
             return turn_hue(levels, factor)
     if factor > 1:  # up to there a blend lies between two pictures
         torch.from_numpy(levels).clamp_(0, 255)  # 35 µs, and NumPy's clip 106
-    return np.floor(levels, out=levels)
+    found: np.ndarray = np.floor(levels, out=levels)
+    return found
 
 
 def to_grey(levels: Float32[np.ndarray, "3 s s"]) -> Float32[np.ndarray, "s s"]:
@@ -62,10 +63,11 @@ def to_grey(levels: Float32[np.ndarray, "3 s s"]) -> Float32[np.ndarray, "s s"]:
         Whole levels, (s, s).
     """
     red, green, blue = levels
-    grey = red * np.float32(0.2989)
+    grey: np.ndarray = red * np.float32(0.2989)
     grey += green * np.float32(0.587)
     grey += blue * np.float32(0.114)
-    return np.floor(grey, out=grey)
+    np.floor(grey, out=grey)
+    return grey
 
 
 def turn_hue(levels: Float32[np.ndarray, "3 s s"], circles: float) -> Float32[np.ndarray, "3 s s"]:
@@ -101,11 +103,12 @@ def turn_hue(levels: Float32[np.ndarray, "3 s s"], circles: float) -> Float32[np
         np.abs(distance, out=distance)
         distance -= 3 * chroma
     np.abs(distance, out=distance)
-    turned = np.subtract(low + 2 * chroma, distance, out=distance)
+    turned: np.ndarray = np.subtract(low + 2 * chroma, distance, out=distance)
     np.maximum(turned, low, out=turned)
     np.minimum(turned, top, out=turned)
     turned *= np.float32(255.999 / 255)  # torchvision's way from 0..1 back to levels: floor(255.999 x)
-    return np.floor(turned, out=turned)
+    np.floor(turned, out=turned)
+    return turned
 
 
 def blur(
@@ -136,7 +139,8 @@ def blur(
     for inner, outer in _spans(side_px, reach_px):
         np.matmul(halfway[..., outer], band[inner, outer].T, out=blurred[..., inner])
     blurred *= 1 / (16 * 4096)
-    return np.rint(blurred, out=blurred)
+    np.rint(blurred, out=blurred)
+    return blurred
 
 
 def _band_matrix(side_px: int, sigma_px: float, kernel_px: int) -> Float32[np.ndarray, "s s"]:

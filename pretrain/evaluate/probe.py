@@ -84,4 +84,5 @@ def class_tokens(
     """Class tokens after the final norm, fp32."""
     images = normalise(pixels.to(where.device)).to(where.dtype)
     [features] = backbone([images])
-    return features.cls.float()
+    tokens: Tensor = features.cls.float()
+    return tokens

@@ -54,4 +54,5 @@ def soft_cross_entropy(
         targets: fp32; a row may sum to something else than 1, as a sum of several targets does.
         temperature: of the student.
     """
-    return _SoftCrossEntropy.apply(logits, targets, temperature)
+    entropies: Tensor = _SoftCrossEntropy.apply(logits, targets, temperature)
+    return entropies

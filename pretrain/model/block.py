@@ -45,7 +45,8 @@ class Attention(nn.Module):
         ):
             q, k, v = part.view(num, length, *split).permute(2, 0, 3, 1, 4).unbind(0)
             mixed.append(attend(q, k, v).transpose(1, 2).reshape(num * length, dim))
-        return self.proj(_joined(mixed))
+        projected: Tensor = self.proj(_joined(mixed))
+        return projected
 
 
 def attend(
@@ -54,7 +55,8 @@ def attend(
     """softmax(q kᵀ / √d) v."""
     if q.dtype is torch.bfloat16 and not q.is_cuda:
         # The CPU's fused kernel takes 2.5 times as long in bf16 as two products with a softmax between them.
-        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        scores: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        return scores.softmax(dim=-1) @ v
     return nn.functional.scaled_dot_product_attention(q, k, v)
 
 
@@ -68,7 +70,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:
         """Each token by itself."""
-        return self.fc2(nn.functional.gelu(self.fc1(x)))
+        tokens: Tensor = self.fc2(nn.functional.gelu(self.fc1(x)))
+        return tokens
 
 
 class SwiGLU(nn.Module):
@@ -86,7 +89,8 @@ class SwiGLU(nn.Module):
     def forward(self, x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:
         """Each token by itself."""
         gate, value = self.w12(x).chunk(2, dim=-1)
-        return self.w3(nn.functional.silu(gate) * value)
+        tokens: Tensor = self.w3(nn.functional.silu(gate) * value)
+        return tokens
 
 
 class LayerScale(nn.Module):
@@ -187,7 +191,8 @@ class _TakeRows(torch.autograd.Function):
 
 def take_rows(x: Float[Tensor, "n *rest"], rows: Int64[Tensor, "m"]) -> Float[Tensor, "m *rest"]:
     """Rows of x, no two of them the same."""
-    return _TakeRows.apply(x, rows)
+    taken: Tensor = _TakeRows.apply(x, rows)
+    return taken
 
 
 def _draw(group: Tensor, rate: float) -> Tensor:

@@ -58,4 +58,5 @@ class ProjectionHead(nn.Module):
     def forward(self, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n prototypes"]:
         """Prototype scores (logits) of features."""
         eps = 1e-6 if x.dtype is torch.float16 else 1e-12
-        return self.last_layer(nn.functional.normalize(self.mlp(x), dim=-1, eps=eps))
+        logits: Tensor = self.last_layer(nn.functional.normalize(self.mlp(x), dim=-1, eps=eps))
+        return logits

@@ -99,7 +99,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b dim rows columns"]:
         """Patches as a grid."""
-        return self.proj(images)
+        patches: Tensor = self.proj(images)
+        return patches
 
 
 class VisionTransformer(nn.Module):

@@ -1,0 +1,52 @@
+"""A backbone that was trained before, for a model of another grid."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from drawn_vit import drawn, small
+from safetensors.torch import save_file
+
+from curation.errors import ConfigError
+from pretrain.model.positions import interpolate_positions
+from pretrain.model.vit import VisionTransformer
+from pretrain.start import start_from
+from pretrain.weights import metadata_of_config
+
+
+def saved(model: VisionTransformer, folder: Path) -> str:
+    save_file(model.state_dict(), folder / "backbone.safetensors", metadata=metadata_of_config(model.config))
+    return str(folder / "backbone.safetensors")
+
+
+def test_the_same_shape_starts_with_the_same_weights(tmp_path: Path) -> None:
+    model = drawn(small())
+    state = start_from(saved(model, tmp_path), model.config)
+    assert state.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(state[name], tensor)
+
+
+def test_another_grid_resamples_the_positions_of_patches_alone(tmp_path: Path) -> None:
+    model = drawn(small())
+    shape = replace(model.config, grid=6, drop_path=0.3)
+    state = start_from(saved(model, tmp_path), shape)
+    assert state["pos_embed"].shape == (1, 1 + 6 * 6, model.config.dim)
+    torch.testing.assert_close(state["pos_embed"][:, 0], model.pos_embed[:, 0])
+    resampled = interpolate_positions(
+        model.pos_embed[:, 1:], (6, 6), offset=shape.position_offset, antialias=shape.position_antialias
+    )
+    torch.testing.assert_close(state["pos_embed"][:, 1:], resampled)
+    VisionTransformer(shape).load_state_dict(state)  # every tensor, and no other
+    rest = {name for name in state if name != "pos_embed"}
+    assert all(torch.equal(state[name], model.state_dict()[name]) for name in rest)
+
+
+def test_another_architecture_is_refused_with_both_shapes(tmp_path: Path) -> None:
+    model = drawn(small())
+    shape = replace(model.config, depth=model.config.depth + 1)
+    with pytest.raises(ConfigError, match="holds another backbone than model asks for") as raised:
+        start_from(saved(model, tmp_path), shape)
+    assert "depth=3" in str(raised.value.got)
+    assert "depth=4" in str(raised.value.expected)
