@@ -47,7 +47,7 @@ class FakeExecutor:
     def attempt(
         self, step: AnyStep, item: AnyItem, run_dir: str, *, condemned: Mapping[int, str], publish: bool
     ) -> Receipt | Death:
-        rows = range(item.num_rows) if step.kind == "map" else ()
+        rows = range(item.num_rows)
         if any(row in self.killers and row not in condemned for row in rows):
             return Death("SIGSEGV", blames_item=True)
         return perform(step.work(), step, item, run_dir=run_dir, condemned=condemned, publish=publish)

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from curation import storage
 from curation.disk_errors import naming
@@ -88,7 +88,6 @@ class Step(Generic[Settings, Task]):
         version: raised when the code's output changes.
         settings: a frozen dataclass, all that the work of every item hangs on; `NoSettings` where it is none.
         load: builds the work from them, once a worker (this is where models are loaded); must pickle.
-        kind: `map` for a part in, the same part out; `task` for anything else.
         threads: threads of a worker, the same on every machine.
         loads_model: whether `load` is costly, so that a worker should be kept for many items.
         num_gpus: GPUs that a worker wants for itself.
@@ -100,7 +99,6 @@ class Step(Generic[Settings, Task]):
     version: int
     settings: Settings
     load: Callable[[Settings], Work[Task]]
-    kind: Literal["map", "task"]
     stage: str
     threads: int = 1
     loads_model: bool = False

@@ -64,7 +64,7 @@ def load_refused(number: int) -> Work[NoSettings]:
     "number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.EFBIG]
 )
 def test_work_that_is_refused_names_where(number: int, tmp_path: Path) -> None:
-    step = Step("touch", 1, number, load_refused, "task", "describe")
+    step = Step("touch", 1, number, load_refused, "describe")
     with pytest.raises(ExecutorError, match=rf": {tmp_path}/{re.escape(SCRATCH)}/\w+\.") as caught:
         perform(step.work(), step, ITEM, run_dir=str(tmp_path))
     assert caught.value.remedy
@@ -76,7 +76,7 @@ def test_work_on_a_full_disk_leaves_room_behind(tmp_path: Path) -> None:
         (attempt.out / "big").write_bytes(b"x" * (1 << 20))
         return {}
 
-    step = Step("touch", 1, NoSettings(), lambda _: work, "task", "describe")
+    step = Step("touch", 1, NoSettings(), lambda _: work, "describe")
     with small_disk(tmp_path / "disk", num_bytes=512 << 10) as disk:
         with pytest.raises(ExecutorError, match="The disk is full"):
             perform(work, step, ITEM, run_dir=str(disk))

@@ -102,7 +102,7 @@ def cluster(
 ) -> Clusters:
     """Find the concepts of the pool."""
     rule, threads = config.cluster, config.executor.threads
-    step = Step("cluster", 3, ClusterSettings(rule, config.seed), load_clusters, "task", "cluster", threads)
+    step = Step("cluster", 3, ClusterSettings(rule, config.seed), load_clusters, "cluster", threads)
     item = Item(ClusterTask(tuple(parts), copies.copies, leaks.leaks))
     num_rows = sum(part.num_rows for part in parts)
     most = rule.clusters_of(num_rows)  # fewer where few rows survive
@@ -121,7 +121,7 @@ def _make_in_steps(
     """All that `cluster` puts together; None where fewer rows survive than are worth it, or none."""
     settings, threads = step.settings, step.threads
     rule, part_rows = settings.config, [part.num_rows for part in task.parts]
-    rows_step = Step("cluster_rows", 1, settings, load_rows, "task", "cluster", threads)
+    rows_step = Step("cluster_rows", 1, settings, load_rows, "cluster", threads)
     [rows] = inner.run(rows_step, [Item(ClusterRowsTask(task.parts, task.copies, task.leaks))])
     k = rows.facts["num_clusters"]
     if not k or not rule.is_large(sum(part_rows), k):

@@ -91,12 +91,12 @@ class SumsTask:
 
 def fit_in_steps(inner: InnerSteps, training: Training, settings: KMeansSettings, *, threads: int) -> Fitted:
     """Iterate from the newest state that is there until the centroids are good enough."""
-    step = Step("kmeans_states", 3, settings, load_state, "task", "cluster", threads)
+    step = Step("kmeans_states", 3, settings, load_state, "cluster", threads)
     states = States(inner, step, Item(StateTask()), keep=2)  # the result is the state before the last
     if states.number < 0:
         states.add(lambda inside: Item(StateTask(_seeds_from(inside, training, settings, threads=threads))))
     groups, iterations = training.groups(settings), settings.config.iterations
-    sums = Step("kmeans_sums", 1, settings, load_sums, "task", "cluster", threads, num_gpus=settings.num_gpus)
+    sums = Step("kmeans_sums", 1, settings, load_sums, "cluster", threads, num_gpus=settings.num_gpus)
 
     def is_last() -> bool:
         history = _history(states.kept[-1])

@@ -62,7 +62,7 @@ def label_in_steps(
 def labels_step(name: str, settings: ClusterSettings, *, threads: int) -> Step[LabelsSettings, LabelsTask]:
     """The step that labels groups."""
     device = LabelsSettings(settings.config.device)
-    return Step(name, 1, device, load_labels, "task", "cluster", threads, num_gpus=settings.num_gpus)
+    return Step(name, 1, device, load_labels, "cluster", threads, num_gpus=settings.num_gpus)
 
 
 def joined(groups: Sequence[GroupLabels]) -> tuple[Int32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:

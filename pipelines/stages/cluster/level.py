@@ -154,7 +154,7 @@ def cluster_level(runner: Runner, plan: LevelPlan, below: FileRef, *, threads: i
     """
     check_level(plan.num_points, plan.level.num_clusters)
     settings = LevelSettings(plan.level, plan.resampling_steps, plan.rule.iterations, plan.seed)
-    step = Step("cluster_level", 3, settings, load_level, "task", "cluster", threads)
+    step = Step("cluster_level", 3, settings, load_level, "cluster", threads)
     item = Item(LevelTask(below))
 
     def make(inner: InnerSteps) -> Item[LevelTask]:
@@ -165,13 +165,13 @@ def cluster_level(runner: Runner, plan: LevelPlan, below: FileRef, *, threads: i
 
 def _make_in_steps(inner: InnerSteps, plan: LevelPlan, below: FileRef, threads: int) -> MadeLevel:
     run_dir, k = inner.runner.run_dir, plan.level.num_clusters
-    points_step = Step("level_points", 1, PointsSettings(POINT_ROWS), load_points, "task", "cluster")
+    points_step = Step("level_points", 1, PointsSettings(POINT_ROWS), load_points, "cluster")
     [points] = inner.run(points_step, [Item(PointsTask(below))])
     parts = _parts(points, run_dir)
     every, part_rows = points.file(run_dir, EVERY), [part.num_rows for part in parts]
     groups = make_groups(parts, part_rows, rows=plan.rule.rows_of_group(k))
     closest = LevelStateSettings(plan.level.num_closest(plan.num_points))
-    step = Step("level_states", 3, closest, load_state, "task", "cluster")
+    step = Step("level_states", 3, closest, load_state, "cluster")
     states = States(inner, step, Item(LevelStateTask()), keep=1)
 
     def cluster_again(inside: InnerSteps) -> Item[LevelStateTask]:

@@ -91,11 +91,11 @@ class SeedingSteps:
         num_sampled = num_seeding_rows(sum(training.part_rows), settings.num_clusters)
         firsts = range(0, num_sampled, GROUP_ROWS) if num_sampled > MANY_ROWS else range(0)
         self._cuts = [range(first, min(first + GROUP_ROWS, num_sampled)) for first in firsts]
-        self._gather = Step("seeding_samples", 1, settings, load_samples, "task", "cluster", threads)
-        self._draw = Step("seeding_draws", 1, settings, load_draw, "task", "cluster", threads)
+        self._gather = Step("seeding_samples", 1, settings, load_samples, "cluster", threads)
+        self._draw = Step("seeding_draws", 1, settings, load_draw, "cluster", threads)
         num_gpus = settings.num_gpus
         self._lower = Step(
-            "seeding_distances", 1, settings, load_distances, "task", "cluster", threads, num_gpus=num_gpus
+            "seeding_distances", 1, settings, load_distances, "cluster", threads, num_gpus=num_gpus
         )
 
     @property

@@ -92,18 +92,18 @@ def split_into_leaves(
     runner: Runner, settings: SplitsSettings, parts: tuple[Part, ...], clusters: Clusters, *, threads: int
 ) -> tuple[Leaves, int]:
     """Split every flat cluster; with the number of leaves."""
-    members_step = Step("cluster_members", 1, NoSettings(), load_members, "task", "cluster")
+    members_step = Step("cluster_members", 1, NoSettings(), load_members, "cluster")
     members = runner.run_one(members_step, Item(MembersTask(parts, clusters.cluster)))
     rows, starts = (members.file(runner.run_dir, name) for name in MembersFile)
 
-    splits_step = Step("cluster_splits", 3, settings, load_splits, "task", "cluster", threads)
+    splits_step = Step("cluster_splits", 3, settings, load_splits, "cluster", threads)
     items = [
         Item(SplitsTask(parts, rows, starts, some)) for some in group_clusters(read_array(starts), GROUP_ROWS)
     ]
     groups = tuple(Leaves.of(receipt, runner.run_dir) for receipt in runner.run(splits_step, items))
 
     num_rows, dim = sum(part.num_rows for part in parts), read_array(clusters.centroids).shape[1]
-    leaves_step = Step("cluster_leaves", 1, NoSettings(), load_leaves, "task", "cluster")
+    leaves_step = Step("cluster_leaves", 1, NoSettings(), load_leaves, "cluster")
     receipt = runner.run_one(leaves_step, Item(LeavesTask(rows, groups, num_rows, dim)))
     return Leaves.of(receipt, runner.run_dir), receipt.facts["num_leaves"]
 

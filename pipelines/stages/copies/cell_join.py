@@ -56,7 +56,7 @@ class CellJoin:
         self, suffix: str, settings: Settings, load: Callable[[Settings], Work[Task]]
     ) -> Step[Settings, Task]:
         """One of the steps."""
-        return Step(f"{self.stage}_cell_edges{suffix}", 4, settings, load, "task", self.stage, self.threads)
+        return Step(f"{self.stage}_cell_edges{suffix}", 4, settings, load, self.stage, self.threads)
 
 
 def cell_join(runner: Runner, join: CellJoin, blocks: Sequence[Block]) -> tuple[EdgeFile, ...]:

@@ -84,14 +84,14 @@ class Leaks:
 
 def decontaminate(runner: Runner, config: RunConfig, parts: Sequence[Part], copies: Copies) -> Leaks:
     """Find the images that leak an evaluation image, and name it."""
-    rows_step = Step("decontaminate_rows", 3, NoSettings(), _load_rows, "task", "decontaminate")
+    rows_step = Step("decontaminate_rows", 3, NoSettings(), _load_rows, "decontaminate")
     rows = runner.run_one(rows_step, Item(DescribedTask(tuple(parts))))
     edges = _join(runner, config, JoinedRows(parts, rows, runner.run_dir, config.dedup.block_rows))
 
     searched = tuple(sorted(name for name in config.pools if config.is_decontaminated(name)))
     held_by = _holds_components(config)
     settings = LeaksSettings(config.decontaminate, searched, held_by)
-    step = Step("decontaminate_leaks", 4, settings, _load_leaks, "task", "decontaminate")
+    step = Step("decontaminate_leaks", 4, settings, _load_leaks, "decontaminate")
     # Of files that no kind in use compares, none is hashed either.
     compared = files_compared(held_by.thresholds if held_by else ())
     components = DedupEdges(copies.firsts, copies.edges) if held_by else copies.copies

@@ -100,12 +100,12 @@ class Copies:
 def dedup(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> Copies:
     """Find the copies among the usable images of all curated and uncurated pools."""
     aside = frozenset(name for name, pool in config.pools.items() if not pool.may_enter_dataset)
-    rows_step = Step("dedup_rows", 3, RowsSettings(aside), _load_rows, "task", "dedup")
+    rows_step = Step("dedup_rows", 3, RowsSettings(aside), _load_rows, "dedup")
     rows = runner.run_one(rows_step, Item(DedupRowsTask(tuple(parts))))
     rule = config.dedup
     edges = _join(runner, config, JoinedRows(parts, rows, runner.run_dir, rule.block_rows))
 
-    step = Step("dedup_components", 3, ComponentsSettings(rule), _load_components, "task", "dedup")
+    step = Step("dedup_components", 3, ComponentsSettings(rule), _load_components, "dedup")
     # Of files that no kind in use compares, none is hashed either.
     compared = tuple(part.only("verdicts", *files_compared(rule.thresholds)) for part in parts)
     firsts = rows.file(runner.run_dir, FIRSTS)

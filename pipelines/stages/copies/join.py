@@ -87,7 +87,7 @@ def join(
 ) -> tuple[EdgeFile, ...]:
     """The edges of every pair of blocks."""
     num_gpus = int(rule.backend == "cuda" and rule.cosine_threshold is not None)
-    step = Step(name, 4, rule, _load, "task", stage, rule.threads, num_gpus=num_gpus)
+    step = Step(name, 4, rule, _load, stage, rule.threads, num_gpus=num_gpus)
     items = [Item(JoinTask(left, right, left is right)) for left, right in pairs]
     files = [receipt.file(runner.run_dir, EDGES_FILE) for receipt in runner.run(step, items)]
     return tuple(

@@ -52,9 +52,9 @@ def hash_descriptors(runner: Runner, config: RunConfig, parts: Sequence[Part]) -
     if config.dedup.pca_radius is None and config.decontaminate.pca_radius is None:
         return tuple(parts)
     settings = FitSettings(config.dedup.pca_sample_rows, config.seed)
-    fit_step = Step("pca_fit", 3, settings, _load_fit, "task", "dedup")
+    fit_step = Step("pca_fit", 3, settings, _load_fit, "dedup")
     fit = runner.run_one(fit_step, Item(FitTask(tuple(parts)))).file(runner.run_dir, FIT)
-    step = Step("pca_hash", 2, NoSettings(), _load_hashes, "map", "dedup")
+    step = Step("pca_hash", 2, NoSettings(), _load_hashes, "dedup")
     receipts = runner.run(step, [Item(HashTask(part, fit), part.num_rows) for part in parts])
     return tuple(
         replace(part, pca_hashes=receipt.file(runner.run_dir, HASHES))

@@ -82,7 +82,6 @@ def describe_parts(
         4,
         DescribeSettings(identity_of, settings, embed, copies, for_heads, threads),
         _load,
-        "map",
         "describe",
         threads,
         loads_model=True,

@@ -30,7 +30,7 @@ class JudgeTask:
 
 def judge_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tuple[Part, ...]:
     """Apply the thresholds to what was measured."""
-    step = Step("judge", 3, JudgeSettings(config.judge), _load, "map", "judge")
+    step = Step("judge", 3, JudgeSettings(config.judge), _load, "judge")
     receipts = runner.run(step, [Item(JudgeTask(part), part.num_rows) for part in parts])
     return tuple(
         replace(part, verdicts=receipt.file(runner.run_dir, VERDICTS))

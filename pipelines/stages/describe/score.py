@@ -36,7 +36,7 @@ def score_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tup
     settings = config.describe
     if not settings.heads.on:
         return tuple(parts)
-    step = Step("score", 2, ScoreSettings(heads_identity(settings), settings), _load, "map", "describe")
+    step = Step("score", 2, ScoreSettings(heads_identity(settings), settings), _load, "describe")
     receipts = runner.run(step, [Item(ScoreTask(part), part.num_rows) for part in parts])
     return tuple(
         replace(part, scores=receipt.file(runner.run_dir, SCORES))

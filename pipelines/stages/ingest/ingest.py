@@ -47,7 +47,7 @@ def ingest(runner: Runner, config: RunConfig, *, refresh: bool = False) -> tuple
 
     What has no byte ranges is staged first, and listed from there.
     """
-    step = Step("ingest", 3, IngestSettings(config.ingest, runner.run_dir), _load, "task", "ingest")
+    step = Step("ingest", 3, IngestSettings(config.ingest, runner.run_dir), _load, "ingest")
     sources = [(name, pool.role, s) for name, pool in config.pools.items() for s in pool.sources]
     staged = stage_sources(runner, [source for _, _, source in sources], refresh=refresh)
     items = [

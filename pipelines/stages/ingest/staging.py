@@ -86,7 +86,7 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
     lists = [next(units) if source else None for source in listed]
     refs = [receipt.file(runner.run_dir, UNITS_FILE) if receipt else None for receipt in lists]
     # One step for all sources, so that the units of all are staged side by side.
-    step = Step(STAGED_STEP, 5, StageSettings(runner.run_dir), _load_stage, "task", "ingest")
+    step = Step(STAGED_STEP, 5, StageSettings(runner.run_dir), _load_stage, "ingest")
     places: list[tuple[int, int]] = []
     items: list[Item[StageTask]] = []
     for number, (source, ref) in enumerate(zip(listed, refs, strict=True)):
@@ -108,7 +108,7 @@ def stage_sources(runner: Runner, sources: Sequence[Source], *, refresh: bool) -
 
 
 def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> list[Receipt]:
-    step = Step("ingest_units", 3, UnitsSettings(runner.run_dir), _load_units, "task", "ingest")
+    step = Step("ingest_units", 3, UnitsSettings(runner.run_dir), _load_units, "ingest")
     items = [runner.newest(step, Item(UnitsTask(source)), again=lambda _: refresh) for source in sources]
     return runner.run(step, items) if items else []
 

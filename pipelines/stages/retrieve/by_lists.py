@@ -46,7 +46,7 @@ class IvfSearch:
     def training(self) -> tuple[Step[IndexSettings, IndexTask], Item[IndexTask]]:
         """What trains its index."""
         settings = IndexSettings(self.rule.ivf, self.seed)
-        step = Step("retrieve_index", 2, settings, _load_train, "task", "retrieve", self.threads)
+        step = Step("retrieve_index", 2, settings, _load_train, "retrieve", self.threads)
         return step, Item(IndexTask(self.parts, self.alive))
 
     @property
@@ -96,9 +96,7 @@ def _make_search_step(searches: Sequence[IvfSearch]) -> Step[SearchSettings, Sea
     questions = tuple(Question(one.pool, one.rule.neighbours, one.rule.ivf.recall_rows) for one in searches)
     settings = SearchSettings(questions, ivf.num_probes, ivf.device, first.seed)
     num_gpus = int(ivf.device == "gpu")
-    return Step(
-        "retrieve_shards", 3, settings, _load_shard, "task", "retrieve", first.threads, num_gpus=num_gpus
-    )
+    return Step("retrieve_shards", 3, settings, _load_shard, "retrieve", first.threads, num_gpus=num_gpus)
 
 
 def _shards(searches: Sequence[IvfSearch], index: Receipt, run_dir: str) -> list[Item[SearchTask]]:

@@ -57,7 +57,7 @@ def retrieve(
     for name, pool in config.pools.items():
         if pool.role == "curated":
             settings = _settings(name, pool.retrieval, config.seed)
-            step = Step("retrieve", 1, settings, _load, "task", "retrieve", config.executor.threads)
+            step = Step("retrieve", 1, settings, _load, "retrieve", config.executor.threads)
             labels = Labels(clusters.cluster, clusters.score) if settings.rule.method == "cluster" else None
             asked[name] = step, Item(RetrieveTask(every, clusters.alive, labels))
     searches = [
@@ -123,16 +123,14 @@ def _search(runner: Runner, step: RetrieveStep, item: Item[RetrieveTask]) -> Rec
     if len(cuts) * len(groups) <= 1:
         return runner.run_one(replace(step, num_gpus=num_gpus), item)
     settings = QueriesSettings(step.settings.pool)
-    list_queries = Step("retrieve_queries", 1, settings, _load_queries, "task", "retrieve")
+    list_queries = Step("retrieve_queries", 1, settings, _load_queries, "retrieve")
     to_list = Item(QueriesTask(task.parts, task.alive))
     [listed] = runner.run_inside(list_queries, [to_list])
     file = listed.file(runner.run_dir, QUERIES_FILE)
     of_cut = [(cut, _with_rows(task.parts, queries[slice(*cut)])) for cut in cuts]  # a tuple is hashed once
     items = [Item(BlockTask(file, cut, own, group, task.alive)) for cut, own in of_cut for group in groups]
     wanted = BlockSettings(rule.neighbours, rule.device)
-    search = Step(
-        "retrieve_blocks", 2, wanted, _load_block, "task", "retrieve", step.threads, num_gpus=num_gpus
-    )
+    search = Step("retrieve_blocks", 2, wanted, _load_block, "retrieve", step.threads, num_gpus=num_gpus)
     with runner.progress.step(search.name, total=len(items), done=0) as advance:
         receipts = runner.run_inside(search, items, advance=advance)
     found = [found_in(receipt, runner.run_dir) for receipt in receipts]

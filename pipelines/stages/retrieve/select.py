@@ -72,7 +72,7 @@ def select_images(
     included = frozenset(name for name, pool in config.pools.items() if pool.include)
     is_balanced = config.select.balanced is not None
     settings = SelectSettings(config.select, included, config.seed if is_balanced else None)
-    step = Step("select", 1, settings, _load, "task", "select")
+    step = Step("select", 1, settings, _load, "select")
     task = SelectTask(tuple(parts), clusters.alive, tuple(hits.items()), hierarchy if is_balanced else None)
     receipt = runner.run_one(step, Item(task))
     outcome, by, score = (receipt.file(runner.run_dir, name) for name in SelectFile)

@@ -90,7 +90,7 @@ def write_lineage(
         tuple(bucket.placed for bucket in buckets),
     )
     settings = LineageSettings(config.name, tuple(config.pools))
-    return runner.run_one(Step("lineage", 2, settings, _load, "task", "shard"), Item(task))
+    return runner.run_one(Step("lineage", 2, settings, _load, "shard"), Item(task))
 
 
 def _load(settings: LineageSettings) -> Work[LineageTask]:

@@ -98,7 +98,7 @@ def shard(
         [part.number for part in parts], part_bytes, seed=config.seed, bucket_bytes=config.shard.bucket_bytes
     )
     settings = BucketSettings(config.shard, config.seed, config.describe.decode)
-    step = Step("shard", 2, settings, _load, "task", "shard")
+    step = Step("shard", 2, settings, _load, "shard")
     every, blurs = tuple(parts), config.shard.blur_faces is not None
     # Faces that nobody blurs are no part of what a bucket is made from.
     read_of = every if blurs else tuple(replace(part, faces=None) for part in every)

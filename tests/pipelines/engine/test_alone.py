@@ -42,7 +42,7 @@ def leave(_work: object) -> Receipt:
 
 
 def _alone(perform: Callable[[object], Receipt]) -> Receipt | Death:
-    step: AnyStep = Step("touch", 1, NoSettings(), load, "task", "describe")
+    step: AnyStep = Step("touch", 1, NoSettings(), load, "describe")
     return do_alone(pickle.dumps((perform, step)))
 
 

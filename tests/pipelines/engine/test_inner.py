@@ -70,9 +70,9 @@ def by_hand() -> int:
     return value
 
 
-GROUPS = Step("groups", 1, NoSettings(), load_group, "task", "cluster")
-STATES = Step("states", 1, NoSettings(), load_state, "task", "cluster")
-OUTCOME = Step("outcome", 1, NoSettings(), load_outcome, "task", "cluster")
+GROUPS = Step("groups", 1, NoSettings(), load_group, "cluster")
+STATES = Step("states", 1, NoSettings(), load_state, "cluster")
+OUTCOME = Step("outcome", 1, NoSettings(), load_outcome, "cluster")
 ITEM = Item(Outcome("sum"))
 
 

@@ -51,7 +51,7 @@ def load_killed(_settings: NoSettings) -> Work[NoSettings]:
 
 
 def make_step(load: Callable[[Any], Work[NoSettings]], settings: object = NoSettings()) -> AnyStep:
-    return Step("touch", 1, settings, load, "map", "describe")
+    return Step("touch", 1, settings, load, "describe")
 
 
 def note_of_death(run_dir: Path, step: AnyStep) -> Path:

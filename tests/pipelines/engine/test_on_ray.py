@@ -92,14 +92,13 @@ def load_killed(number: int) -> Work[Named]:
 
 def make_step(
     load: Callable[[Any], Work[Named]],
-    kind: Literal["map", "task"] = "task",
     *,
     settings: object = NoSettings(),
     loads_model: bool = False,
     num_gpus: int = 0,
     name: str = "touch",
 ) -> AnyStep:
-    return Step(name, 1, settings, load, kind, "describe", 1, loads_model, num_gpus)
+    return Step(name, 1, settings, load, "describe", 1, loads_model, num_gpus)
 
 
 def items(num: int) -> list[Item[Named]]:
@@ -168,7 +167,7 @@ def test_what_all_items_name_is_sent_once(
     shared = tuple(range(100))
     ours = [Item(Named(i, shared, (i,))) for i in range(4)]
     runner = Runner(str(tmp_path / "run"), on_ray, Progress(quiet=True))
-    receipts = runner.run(make_step(load_sum, "task", name="sum"), ours)
+    receipts = runner.run(make_step(load_sum, name="sum"), ours)
     assert [receipt.facts["sum"] for receipt in receipts] == [4950 + i for i in range(4)]
     assert sent == [shared]
 
@@ -207,7 +206,7 @@ def test_an_exception_is_raised_here_and_is_not_retried(
 
 
 def test_what_load_refuses_is_told_as_it_was_said(on_ray: Any, tmp_path: Path) -> None:
-    step = make_step(load_refusal, "map", loads_model=True)
+    step = make_step(load_refusal, loads_model=True)
     with pytest.raises(ConfigError, match=r"No such model\. Got: clip\. Expected: gist\."):
         Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(2))
 
@@ -259,8 +258,7 @@ def test_every_probe_gets_a_fresh_process(on_ray: Any, tmp_path: Path) -> None:
 
     [item] = items(1)
     outcomes = [
-        on_ray.run_alone(make_step(load, "task"), item, str(tmp_path), condemned={}, publish=False)
-        for _ in range(2)
+        on_ray.run_alone(make_step(load), item, str(tmp_path), condemned={}, publish=False) for _ in range(2)
     ]
     assert outcomes[0].facts != outcomes[1].facts
 
@@ -271,7 +269,7 @@ def test_what_the_kernel_kills_is_nobodys_fault(
 ) -> None:
     """The kernel ends with SIGKILL what finds no memory; the local executor knows the same rule."""
     [item] = items(1)
-    step = make_step(load_killed, "task", settings=int(number))
+    step = make_step(load_killed, settings=int(number))
     outcomes = [
         executor.run_alone(step, item, str(tmp_path), condemned={}, publish=False)
         for executor in (on_ray, LocalExecutor())
@@ -280,7 +278,7 @@ def test_what_the_kernel_kills_is_nobodys_fault(
 
 
 def test_memory_that_runs_out_each_time_condemns_nobody(on_ray: Any, tmp_path: Path) -> None:
-    step = make_step(load_killed, "task", name="greedy", settings=int(signal.SIGKILL))
+    step = make_step(load_killed, name="greedy", settings=int(signal.SIGKILL))
     with pytest.raises(ExecutorError, match=r"exit code -9.*Give a worker more memory"):
         Runner(str(tmp_path), on_ray, Progress(quiet=True)).run(step, items(1))
     assert not (tmp_path / "steps").exists()
@@ -307,14 +305,12 @@ def test_deaths_of_a_worker_that_only_waits(
         found = module._result(None)
         assert isinstance(found, Death)
         assert found.blames_item is blames
-        alone = on_ray.run_alone(
-            make_step(load_plain, "task"), item, str(tmp_path), condemned={}, publish=False
-        )
+        alone = on_ray.run_alone(make_step(load_plain), item, str(tmp_path), condemned={}, publish=False)
         assert alone == Death(type(error).__name__, blames_item=False)
 
 
 def wide(threads: int) -> AnyStep:
-    return Step("wide", 1, NoSettings(), load_plain, "task", "describe", threads=threads)
+    return Step("wide", 1, NoSettings(), load_plain, "describe", threads=threads)
 
 
 def test_a_worker_that_fits_nowhere_is_told(on_ray: Any, tmp_path: Path) -> None:
@@ -346,7 +342,7 @@ def test_a_step_that_wants_a_gpu_gets_as_many_workers_as_there_are(
         return {"Alive": True, "Resources": {"CPU": cores, "GPU": gpus}}
 
     monkeypatch.setattr(on_ray, "_workers", None)
-    step = Step("embed", 1, NoSettings(), load_plain, "map", "describe", threads=2, num_gpus=1)
+    step = Step("embed", 1, NoSettings(), load_plain, "describe", threads=2, num_gpus=1)
     monkeypatch.setattr(module.ray, "nodes", lambda: [node(16, 4), node(4, 8), node(64, 0)])
     assert on_ray._most_workers(step, 99) == 4 + 2
     monkeypatch.setattr(module.ray, "nodes", lambda: [alive(16)])
@@ -381,9 +377,7 @@ def test_a_cluster_that_fails_is_a_paragraph(
         with pytest.raises(ExecutorError, match="cluster is lost"):
             list(on_ray.run(make_step(load_plain), items(1), str(tmp_path)))
         with pytest.raises(ExecutorError, match="cluster is lost"):
-            on_ray.run_alone(
-                make_step(load_plain, "task"), items(1)[0], str(tmp_path), condemned={}, publish=False
-            )
+            on_ray.run_alone(make_step(load_plain), items(1)[0], str(tmp_path), condemned={}, publish=False)
 
 
 def test_the_watch_sees_head_and_node(on_ray: Any) -> None:
@@ -405,7 +399,7 @@ def test_a_cluster_that_is_gone_is_told_while_ray_waits(on_ray: Any, monkeypatch
 
     monkeypatch.setattr(on_ray, "_watch", Watch(RayCluster(("127.0.0.1", 1), None, "nobody"), print))
     monkeypatch.setattr(on_ray, "_run", waits)
-    outcomes = on_ray.run(make_step(load_plain, "task"), items(1), "nowhere")
+    outcomes = on_ray.run(make_step(load_plain), items(1), "nowhere")
     assert next(outcomes) == (0, "receipt")
     with pytest.raises(ExecutorError, match="head does not answer"):
         next(outcomes)

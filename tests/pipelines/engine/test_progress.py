@@ -44,7 +44,7 @@ def load(_settings: NoSettings) -> Work[Number]:
     return work
 
 
-STEP = Step("describe", 1, NoSettings(), load, "map", "describe")
+STEP = Step("describe", 1, NoSettings(), load, "describe")
 ITEMS = [Item(Number(i), NUM_ROWS) for i in range(2)]
 
 

@@ -45,8 +45,8 @@ def load(_settings: Config) -> Work[Named]:
     return work
 
 
-def step(stage: str = "describe", *, kind: Any = "task", config: int = 1) -> Step:
-    return Step(f"{stage}_step", 1, Config(config), load, kind, stage)
+def step(stage: str = "describe", *, config: int = 1) -> Step:
+    return Step(f"{stage}_step", 1, Config(config), load, stage)
 
 
 def items(num: int, *, num_rows: int = 0) -> list[Item]:
@@ -252,7 +252,7 @@ def test_a_row_that_kills_once_is_not_condemned() -> None:
 
 def test_rescue_costs_the_killers_alone(tmp_path: Path) -> None:
     executor = FakeExecutor(killers=[2, 6])
-    [receipt] = runner(tmp_path, executor).run(step(kind="map"), items(1, num_rows=8))
+    [receipt] = runner(tmp_path, executor).run(step(), items(1, num_rows=8))
     assert (tmp_path / receipt.folder / "out.txt").read_text() == (
         f"0 [(2, '{CONDEMNED_REASON}'), (6, '{CONDEMNED_REASON}')]"
     )
@@ -261,7 +261,7 @@ def test_rescue_costs_the_killers_alone(tmp_path: Path) -> None:
 def test_a_death_that_does_not_repeat_costs_nothing(tmp_path: Path) -> None:
     executor = FakeExecutor()
     [item] = items(1, num_rows=8)
-    receipt = rescue(executor, step(kind="map"), item, run_dir=str(tmp_path), death=Death("once", True))
+    receipt = rescue(executor, step(), item, run_dir=str(tmp_path), death=Death("once", True))
     assert executor.num_alone == 1
     assert (tmp_path / receipt.folder / "out.txt").read_text() == "0 []"
 
@@ -273,8 +273,8 @@ def test_what_cannot_be_blamed_on_a_row_is_an_error(tmp_path: Path, num_rows: in
             return Death("out of memory", blames_item=blame)
 
     with pytest.raises(ExecutorError, match="out of memory"):
-        runner(tmp_path, Dying()).run(step(kind="map"), items(1, num_rows=num_rows))
-    assert find_receipt(str(tmp_path), step(kind="map"), step().identity(items(1)[0])) is None
+        runner(tmp_path, Dying()).run(step(), items(1, num_rows=num_rows))
+    assert find_receipt(str(tmp_path), step(), step().identity(items(1)[0])) is None
 
 
 def test_the_others_are_done_before_a_death_is_looked_into(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def load(_settings: Shouting) -> Work[Words]:
     return work
 
 
-STEP = Step("shout", 1, Shouting(1, {"a": 1, "b": 2}), load, "task", "describe")
+STEP = Step("shout", 1, Shouting(1, {"a": 1, "b": 2}), load, "describe")
 ITEM = Item(Words("hello"), 3)
 
 
@@ -56,7 +56,7 @@ def test_identity_follows_what_changes_the_output_and_nothing_else() -> None:
     assert STEP.identity(replace(ITEM, task=Words("hallo"))) != identity
     assert STEP.identity(replace(ITEM, generation=1)) != identity
     for same in (
-        replace(STEP, threads=7, loads_model=True, kind="map", stage="judge"),
+        replace(STEP, threads=7, loads_model=True, stage="judge"),
         replace(STEP, settings=Shouting(1, {"b": 2, "a": 1})),
     ):
         assert same.identity(ITEM) == identity

@@ -17,9 +17,7 @@ CUT = range(5)
 
 
 def identity(task: object, settings: object = None) -> str:
-    return Step("a_step", 1, settings or NoSettings(), lambda _: lambda _: {}, "task", "cluster").identity(
-        Item(task)
-    )
+    return Step("a_step", 1, settings or NoSettings(), lambda _: lambda _: {}, "cluster").identity(Item(task))
 
 
 @pytest.mark.parametrize(

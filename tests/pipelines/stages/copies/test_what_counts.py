@@ -85,7 +85,7 @@ def test_what_a_join_runs_on_is_no_part_of_its_identity() -> None:
 
     def identity(**changed: Any) -> str:
         rule = replace(JoinRule(phash_radius=6, cosine_threshold=0.9), **changed)
-        return Step("join", 4, rule, load_join, "task", "dedup").identity(item)
+        return Step("join", 4, rule, load_join, "dedup").identity(item)
 
     assert identity() == identity(backend="cuda", threads=8)
     others = [{"phash_radius": 5}, {"cosine_threshold": 0.8}, {"pca_radius": 1}, {"pixels": True}]

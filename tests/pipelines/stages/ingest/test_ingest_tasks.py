@@ -15,13 +15,13 @@ def listed(
     source: Any, staged: staging.StagedSource | None = None, *, run_dir: str = "/run", **more: int
 ) -> str:
     settings = ingest.IngestSettings(IngestConfig(**more), run_dir)
-    step = Step("ingest", 3, settings, ingest._load, "task", "ingest")
+    step = Step("ingest", 3, settings, ingest._load, "ingest")
     return step.identity(Item(ingest.IngestTask(source, staged)))
 
 
 def unit_of(source: ParquetSource, version: str = "1") -> str:
     unit = Unit(storage.FileInfo("/in/a.parquet", "a.parquet", 9, version))
-    step = Step("ingest_stage", 5, staging.StageSettings("/run"), staging._load_stage, "task", "ingest")
+    step = Step("ingest_stage", 5, staging.StageSettings("/run"), staging._load_stage, "ingest")
     return step.identity(Item(staging.StageTask(staged_settings(source), unit, source)))
 
 

@@ -27,7 +27,7 @@ PARTS = tuple(
 
 
 def identity(settings: Any, task: Any, load: Any) -> str:
-    return Step("any", 1, settings, load, "task", "retrieve").identity(Item(task))
+    return Step("any", 1, settings, load, "retrieve").identity(Item(task))
 
 
 def hits_by(rule: Retrieval, *, seed: int = 0) -> str:

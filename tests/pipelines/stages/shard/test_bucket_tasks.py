@@ -27,7 +27,7 @@ SETTINGS = shard.BucketSettings(ShardConfig(), 0, DecodeConfig())
 
 
 def identity(task: shard.BucketTask, settings: shard.BucketSettings = SETTINGS) -> str:
-    return Step("shard", 2, settings, shard._load, "task", "shard").identity(Item(task))
+    return Step("shard", 2, settings, shard._load, "shard").identity(Item(task))
 
 
 def test_of_other_parts_a_bucket_reads_the_keys_alone() -> None:
