@@ -147,13 +147,7 @@ def select(
 
     Source: arXiv:2304.07193, §3: the dataset is the curated sets and what they retrieved.
     """
-    if unknown := sorted(set(config.max_images_by_pool) - set(hits)):
-        raise ConfigError(
-            "max_images_by_pool names what is no curated pool",
-            got=", ".join(unknown),
-            expected=f"names out of {sorted(hits)}",
-            remedy="Correct or remove the name",
-        )
+    _require_known(config.max_images_by_pool, hits)
     num_rows = len(rows.alive)
     outcome = np.zeros(num_rows, np.int8)
     outcome[rows.alive] = np.where(rows.is_curated | rows.is_uncurated, NOT_RETRIEVED, HOLDOUT)[rows.alive]
@@ -171,6 +165,16 @@ def select(
         _sample(selection, sampler, num_images=config.balanced.num_images, max_images=config.max_images)
     _cap(selection, rows, max_images=config.max_images)
     return selection
+
+
+def _require_known(capped: Mapping[str, int], hits: Mapping[str, pa.Table]) -> None:
+    if unknown := sorted(set(capped) - set(hits)):
+        raise ConfigError(
+            "max_images_by_pool names what is no curated pool",
+            got=", ".join(unknown),
+            expected=f"names out of {sorted(hits)}",
+            remedy="Correct or remove the name",
+        )
 
 
 def _bring_in(

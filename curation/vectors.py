@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int32, Int64
@@ -80,6 +81,7 @@ def unit_vectors(vectors: Float[np.ndarray, "n d"]) -> Float16[np.ndarray, "n d"
     """
     wide = _numbers(vectors).astype(np.float64)
     there = wide.any(axis=1)
+    wide[there] /= abs(wide[there]).max(axis=1, initial=0, keepdims=True)  # whose squares are numbers
     wide[there] = to_unit_length(wide[there])
     return wide.astype(np.float16)
 
@@ -102,10 +104,10 @@ def copies_among(
     """
     stored = _stored(vectors)
     order = np.arange(len(stored)) if rank is None else rank
-    if len(np.unique(order)) != len(stored):
+    if order.shape != (len(stored),) or len(np.unique(order)) != len(stored):
         raise ConfigError(
             "No order of survival",
-            got=f"{len(np.unique(order))} different ranks for {len(stored)} vectors",
+            got=f"shape {order.shape}, {len(np.unique(order))} different ranks for {len(stored)} vectors",
             expected="a rank for each, no two equal",
             remedy="np.lexsort of what decides, and then its inverse, is such an order",
         )
@@ -212,11 +214,13 @@ def balanced_sample(
         Rows, ascending.
 
     Raises:
-        ConfigError: a sample of nothing.
+        ConfigError: a sample of nothing, or in no order.
 
     Source: arXiv:2405.15613, §3, hierarchical sampling.
     """
     _require_some(num_images, "images")
+    if order not in get_args(Order):
+        raise ConfigError("No order of a sample", got=order, expected=" or ".join(get_args(Order)))
     rows = Candidates(clusters.cluster, clusters.score, np.arange(len(clusters.cluster)))
     return np.flatnonzero(draw(rows, clusters.parents, budget=num_images, order=order, seed=seed))
 

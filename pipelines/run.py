@@ -125,7 +125,7 @@ def _with_report(runner: Runner, manifest: dict[str, Any], *, before: str | None
     # A dataset may have been made before, by another config.
     if not is_new and manifest["config_sha256"] == before and has_report(manifest):
         return manifest
-    from pipelines.report.write import write_report  # which reads runs, as this module makes them
+    from pipelines.report.write import write_report  # plots and templates, for a run that has something new
 
     write_report(runner.run_dir)
     return read_manifest(runner.run_dir)
@@ -149,7 +149,7 @@ def executor_for(config: ExecutorConfig, *, progress: Progress, logs: str) -> It
         logs: the folder for Ray's own words.
     """
     if config.chosen == "local":
-        from pipelines.engine.local import LocalExecutor
+        from pipelines.engine.local import LocalExecutor  # and Ray below: only the one that is asked for
 
         yield LocalExecutor()
         return

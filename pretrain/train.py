@@ -176,9 +176,9 @@ def train_step(
     batch = to_batch(crops, where)
     state.teacher.refresh()
     state.student.refresh()
-    temperature, group = values.teacher_temperature, where.group
+    temperature, group, teacher = values.teacher_temperature, where.group, state.teacher.working
     targets, centres = teacher_targets(
-        state.teacher.working, batch, state.centres, config.objective, temperature=temperature, group=group
+        teacher, batch, state.centres, config.objective, temperature=temperature, group=group
     )
     losses = student_losses(state.student.working, batch, targets, config.objective, group=group)
     losses.total.backward()

@@ -51,7 +51,8 @@ def use_bmm_attention(tower: nn.Module) -> int:
     """
     libraries = {type(module).__module__.partition(".")[0] for module in tower.modules()}
     if not libraries & {"open_clip", "timm"}:
-        return 0  # importing them takes seconds
+        return 0
+    # Seconds: for a tower that is of neither library they are not spent.
     from open_clip.transformer import ResidualAttentionBlock
     from timm.layers.attention import Attention
 

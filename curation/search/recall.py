@@ -50,9 +50,8 @@ def exact_truth(
 ) -> Truth:
     """Compare sampled rows with a block exactly, and say what each pair needs to be found.
 
-    A pair is found when one of its rows visits the home of the other. It needs as many probes as the better
-    of the two ranks: of b's home among the nearest cells of a, and of a's home among those of b. Equal
-    vectors are left out: they are collapsed, not searched for, and a placeholder would drown what is hard.
+    A pair is found when one of its rows visits the home of the other: it needs as many probes as the better
+    of their two ranks. Equal vectors are left out: they are collapsed, and would drown what is hard.
 
     Args:
         sample: unit rows out of the pool.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from curation import storage
 from curation.errors import IntegrityError
-from pipelines.answers.finished_run import FinishedRun, open_run
+from pipelines.answers.finished_run import FinishedRun, require_run
 from pipelines.config.run_dir import read_run_config
 from pipelines.engine.lock import lock
 from pipelines.engine.row_notes import SCRATCH
@@ -48,7 +48,7 @@ def find_leftovers(run_dir: str, *, keep_current: bool) -> list[Leftover]:
 
 def _whole_run(run_dir: str) -> FinishedRun:
     """The run of a dataset that is there: all others are taken for old ones."""
-    run = open_run(run_dir)
+    run = require_run(run_dir)
     if not storage.is_dir(run.dataset_dir):
         raise IntegrityError(
             f"The dataset of {run_dir} is gone",

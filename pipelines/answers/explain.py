@@ -17,7 +17,7 @@ from curation.describe.phash import MIN_CERTAIN_BITS, NUM_BITS
 from curation.retrieve import ClusterRetrieval, SampleRetrieval
 from curation.shard.sample import index_name
 from pipelines.answers.find_image import Found, find_images
-from pipelines.answers.finished_run import FinishedRun, open_run
+from pipelines.answers.finished_run import FinishedRun, require_run
 from pipelines.answers.made import Made
 from pipelines.config.listed import entry_of, read_listed
 from pipelines.rows.arrow_columns import numbers, rows_at
@@ -37,7 +37,7 @@ def explain(run_dir: str, image: str, *, pool: str | None) -> dict[str, Any]:
     Raises:
         ConfigError: when there is none; names what comes near.
     """
-    run = open_run(run_dir)
+    run = require_run(run_dir)
     return {"images": [_image(run, one) for one in find_images(run, image, pool=pool)]}
 
 

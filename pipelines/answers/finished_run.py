@@ -122,7 +122,7 @@ class FinishedRun:
         return names_of(self.made.parts, rows)
 
 
-def open_run(run_dir: str) -> FinishedRun:
+def require_run(run_dir: str) -> FinishedRun:
     """Open a finished run.
 
     Raises:
@@ -133,5 +133,5 @@ def open_run(run_dir: str) -> FinishedRun:
 
 
 def find_run(run_dir: str) -> FinishedRun | None:
-    """The finished run in `run_dir`; None where no dataset was finished there. Raises as `open_run` does."""
-    return open_run(run_dir) if storage.exists(storage.join(run_dir, "manifest.json")) else None
+    """`require_run`, or None where no dataset was finished in `run_dir`."""
+    return require_run(run_dir) if storage.exists(storage.join(run_dir, "manifest.json")) else None

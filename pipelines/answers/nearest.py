@@ -15,7 +15,7 @@ from curation.printed import visible
 from curation.schema import image_id
 from curation.search.nearest import Nearest, candidates, no_rows, take_best
 from pipelines.answers.find_image import find_images, no_pool, rows_of_id
-from pipelines.answers.finished_run import FinishedRun, open_run
+from pipelines.answers.finished_run import FinishedRun, require_run
 from pipelines.answers.made import Made
 from pipelines.rows.parts import Part, read, read_array
 from pipelines.stages.copies.poor_pictures import is_poor
@@ -59,7 +59,7 @@ def search(run_dir: str, asked: NearestQuery) -> SearchAnswer:
     """
     if asked.k < 1:
         raise ConfigError("A search for no neighbours", got=f"-k {asked.k}", expected="1 or more")
-    run = open_run(run_dir)
+    run = require_run(run_dir)
     made = require_vectors(run, asked.by)
     if asked.pool is not None and asked.pool not in run.pools:
         raise no_pool(run, asked.pool)
@@ -145,7 +145,9 @@ def _of_file(run: FinishedRun, asked: NearestQuery) -> tuple[Float16[np.ndarray,
         vector = _vector_at(run, row, by=asked.by)
         if vector.any():
             return vector, query
-    from pipelines.models.embed_file import embed_file
+    from pipelines.models.embed_file import (
+        embed_file,  # decoders and a model, for a file that no run has read
+    )
 
     settings = run.config.describe
     embed = settings.descriptor_embed if asked.by == "descriptors" else settings.embed

@@ -13,7 +13,6 @@ from curation.shard.read import ShardReader, open_dataset
 from pipelines.answers import explain, finished_run, nearest
 from pipelines.answers.explain_words import explain_lines
 from pipelines.answers.nearest import NearestQuery, Vectors
-from pipelines.config.listed import read_listed
 from pipelines.config.run_config import RunConfig
 from pipelines.rows.parts import gather_vectors
 
@@ -28,7 +27,7 @@ class OpenRun:
     """
 
     def __init__(self, run_dir: str) -> None:
-        self._run = finished_run.open_run(run_dir)
+        self._run = finished_run.require_run(run_dir)
         self.run_dir = run_dir
 
     @property
@@ -55,10 +54,7 @@ class OpenRun:
             raise ConfigError(
                 "No column of the lineage", got=", ".join(unknown), expected=", ".join(LINEAGE.names)
             )
-        wanted = None if columns is None else list(columns)
-        return pa.concat_tables(
-            read_listed(self.run_dir, entry, wanted) for entry in self.manifest["lineage"]
-        )
+        return self._run.lineage.table(LINEAGE.names if columns is None else list(columns))
 
     def vectors(
         self, rows: Int64[np.ndarray, " m"] | None = None, *, by: Vectors = "embeddings"
@@ -66,16 +62,21 @@ class OpenRun:
         """The vectors that the run has made, of unit length; zeros for an image that has none.
 
         Args:
-            rows: global rows, ascending; None: all, which is as much memory as they take on disk.
+            rows: global rows, in any order; None: all, which is as much memory as they take on disk.
             by: `embeddings`, or copy `descriptors`.
 
         Raises:
-            ConfigError: the intermediate data is gone, or the run has no descriptors.
+            ConfigError: no such row; the intermediate data is gone, or the run has no descriptors.
             IntegrityError: a file of them is damaged.
         """
         made = nearest.require_vectors(self._run, by)
-        wanted = np.arange(made.num_rows) if rows is None else rows
-        return gather_vectors(made.parts, "copy_vectors" if by == "descriptors" else "embeddings", wanted)
+        wanted, place = np.unique(np.arange(made.num_rows) if rows is None else rows, return_inverse=True)
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < made.num_rows:
+            raise ConfigError(
+                "No row of the run", got=f"{wanted[0]} to {wanted[-1]}", expected=f"0 to {made.num_rows - 1}"
+            )
+        file = "copy_vectors" if by == "descriptors" else "embeddings"
+        return gather_vectors(made.parts, file, wanted)[place]
 
     def explain(self, image: str, *, pool: str | None = None) -> list[dict[str, Any]]:
         """The story of every image whose key, pool/key or URI is `image`, or whose id begins with it.

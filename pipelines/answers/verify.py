@@ -15,7 +15,7 @@ from curation.disk_errors import sentence_of
 from curation.errors import IntegrityError, LvdError
 from curation.schema import LINEAGE, REASONS, SELECTION, STAGES
 from curation.shard.read import ShardReader, verify_shard
-from pipelines.answers.finished_run import FinishedRun, open_run
+from pipelines.answers.finished_run import FinishedRun, require_run
 from pipelines.config.listed import proven
 
 # The counts of a pool that sum up what stages dropped.
@@ -36,7 +36,7 @@ def verify(run_dir: str) -> list[str]:
         ConfigError: when there is no finished dataset.
         IntegrityError: when the manifest cannot be understood.
     """
-    run = open_run(run_dir)
+    run = require_run(run_dir)
     try:
         return _faults(run)
     except (KeyError, TypeError, AttributeError) as error:

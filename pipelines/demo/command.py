@@ -12,7 +12,7 @@ from rich.console import Console
 
 from curation import storage
 from curation.errors import ConfigError
-from pipelines.answers.finished_run import open_run
+from pipelines.answers.finished_run import require_run
 from pipelines.answers.status import summary_lines
 from pipelines.config.run_config import validate
 from pipelines.demo.quality import (
@@ -147,7 +147,7 @@ def _curate(settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def _score(truth: Truth, run_dir: Path) -> Scores:
-    return score(truth, open_run(str(run_dir)).lineage.table())
+    return score(truth, require_run(str(run_dir)).lineage.table())
 
 
 @contextmanager

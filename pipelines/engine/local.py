@@ -8,13 +8,17 @@ from curation import storage
 from pipelines.engine.alone import do_alone
 from pipelines.engine.row_notes import SCRATCH
 from pipelines.engine.runner import Death, Outcomes
-from pipelines.engine.step import IN_FLIGHT, AnyItem, AnyStep, Receipt, Work, perform
+from pipelines.engine.step import IN_FLIGHT, AnyItem, AnyStep, Receipt, Work, environment_kept, perform
 
 
 class LocalExecutor:
     """Does items in this process; takes aside, into a process of its own, what this process once died of."""
 
     def run(self, step: AnyStep, items: Sequence[AnyItem], run_dir: str) -> Outcomes:
+        with environment_kept():
+            yield from self._run(step, items, run_dir)
+
+    def _run(self, step: AnyStep, items: Sequence[AnyItem], run_dir: str) -> Outcomes:
         work: Work | None = None
         for position, item in enumerate(items):
             note = _note(step, item, run_dir)

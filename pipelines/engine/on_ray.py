@@ -6,6 +6,7 @@ Before this module is imported, `prepare_ray_environment` must have been called.
 
 import contextlib
 import logging
+import threading
 import traceback
 import uuid
 import warnings
@@ -32,6 +33,7 @@ from pipelines.engine.step import AnyItem, AnyStep, Receipt, Work, perform
 WAVE_PARTS = 4_096
 CONNECT_TIMEOUT_S = 60
 END_S = 5.0  # of Ray's processes, once they have been asked to
+KEPT_S = 30.0  # that a worker with nothing to do keeps a model
 MIN_SHARED = 64  # entries of a tuple that is worth a place in the object store
 START_ATTEMPTS = 3  # of a cluster of our own, on a machine that is busy with something else
 
@@ -229,7 +231,10 @@ def _do_whole(
     step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, ray.ObjectRef], wanted_by: str
 ) -> bytes:
     whole = _with_fields(item, {name: ray.get(ref) for name, ref in shared.items()})
-    return _do(step, whole, run_dir, wanted_by)
+    try:
+        return _do(step, whole, run_dir, wanted_by)
+    finally:
+        _forget_later()
 
 
 def _do(step: AnyStep, item: AnyItem, run_dir: str, wanted_by: str) -> bytes:
@@ -240,6 +245,7 @@ def _do(step: AnyStep, item: AnyItem, run_dir: str, wanted_by: str) -> bytes:
 
 
 _LOADED: dict[str, Work] = {}  # in a worker: the work that it has done last, whose model the next item wants
+_FORGETTING: list[threading.Timer] = []  # of a worker: the one that removes it
 
 
 def _loaded(step: AnyStep, wanted_by: str) -> Work:
@@ -250,6 +256,17 @@ def _loaded(step: AnyStep, wanted_by: str) -> Work:
             _LOADED[wanted_by] = work
         return work
     return _LOADED[wanted_by]
+
+
+def _forget_later() -> None:
+    """Hold no model in memory for a step that is over: its next item would have come by then."""
+    while _FORGETTING:
+        _FORGETTING.pop().cancel()
+    if _LOADED:
+        timer = threading.Timer(KEPT_S, _LOADED.clear)
+        timer.daemon = True
+        timer.start()
+        _FORGETTING.append(timer)
 
 
 def _do_alone(packed: bytes) -> bytes:

@@ -15,7 +15,6 @@ from pipelines.engine.lock import Owned
 from pipelines.engine.progress import Progress, RowCount
 from pipelines.engine.row_notes import noted_rows
 from pipelines.engine.step import (
-    RECEIPT,
     SET_ASIDE,
     AnyItem,
     AnyStep,
@@ -227,14 +226,6 @@ class Runner:
             done[todo[position]] = receipt
             tell(receipt)
         return [done[i] for i in range(len(items))]
-
-    def forget(self, step: AnyStep, items: Sequence[AnyItem]) -> None:
-        """Remove what an inner step's items have put out: receipts first, lest they speak of what is gone."""
-        there = self._names(step)
-        for identity in there.intersection(step.identity(item) for item in items):
-            folder = storage.join(self.run_dir, item_folder(step, identity))
-            storage.remove_file(storage.join(folder, RECEIPT))
-            storage.remove_tree(folder)
 
     def newest(
         self,

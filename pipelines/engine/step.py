@@ -5,13 +5,14 @@ Settings and tasks are frozen dataclasses, and an item's identity is the hash of
 output found under an identity is the output, and a changed config never meets an old one.
 """
 
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -124,13 +125,28 @@ class Step(Generic[Settings, Task]):
 def set_threads(threads: int) -> None:
     """Use so many threads for torch and FAISS in this process: the order of their sums hangs on it.
 
-    Neither is loaded for that, which takes seconds: one that comes later reads the environment, once.
+    Neither is loaded for that, which takes seconds: one that comes later reads the environment, once. MKL
+    would take no more than there are cores, unless it is told that it may not choose.
     """
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "MKL_DYNAMIC": "FALSE"}
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(threads)
     if faiss := sys.modules.get("faiss"):
         faiss.omp_set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def environment_kept() -> Iterator[None]:
+    """What `set_threads` tells libraries inside is told to nobody whom this process starts later."""
+    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DYNAMIC")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @dataclass(frozen=True)
@@ -216,8 +232,8 @@ def perform(
     started, cpu = time.monotonic(), time.process_time()
     try:
         with naming(scratch):
-            attempt = Attempt(narrowed(item.task), item.before, scratch, condemned or {}, folder, note.tell)
-            facts = work(attempt)
+            task = narrowed(item.task)
+            facts = work(Attempt(task, item.before, scratch, condemned or {}, folder, note.tell))
         worked, cpu_s = time.monotonic(), time.process_time() - cpu
         if not publish:
             return Receipt(step.name, identity, folder, {}, facts)

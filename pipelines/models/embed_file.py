@@ -9,7 +9,7 @@ from curation.errors import ConfigError, SourceError
 from curation.pictures.decode import DecodeConfig, decode
 from curation.pictures.resample import resize
 from curation.pictures.views import by_torch, render
-from pipelines.engine.step import set_threads
+from pipelines.engine.step import environment_kept, set_threads
 
 
 def embed_file(
@@ -42,6 +42,7 @@ def embed_file(
     return vector
 
 
+@environment_kept()
 def _load(config: EmbedConfig, threads: int) -> Embedder:
     from pipelines.models.embedders import load_embedder  # torch: seconds, which a gist does not wait for
 

@@ -1,6 +1,6 @@
 """Models from their specs and weights: everything that touches a library's hub, file or architecture name.
 
-A library is imported where one of its models is asked for: each takes seconds.
+A library, and what of ours brings weights along, is imported where one of its models is asked for: seconds.
 """
 
 import math

@@ -174,7 +174,7 @@ def _of_run(known: KnownRun, config: RunConfig, asked: PlanQuestion) -> tuple[Pr
     rates = rates_of(known.sizes, known.receipts, source=source)
     small = {work.key for work in forecast(known.sizes) if is_small(work)}
     if small and asked.measure and asked.like is not None:
-        from pipelines.plan.drawn_rates import drawn_rates
+        from pipelines.plan.drawn_rates import drawn_rates  # torch, for joins that are measured
 
         drawn = drawn_rates(known.sizes.config, known.parts[-1])
         rates = with_drawn(rates, drawn, known.sizes)

@@ -19,7 +19,7 @@ from curation.search.exact import cosine_pairs
 from curation.search.miniatures import miniature_pairs
 from curation.search.topk import top_k
 from pipelines.config.run_config import RunConfig
-from pipelines.engine.step import set_threads
+from pipelines.engine.step import environment_kept, set_threads
 from pipelines.plan.rates import Rate, Spent
 from pipelines.rows.parts import Part, read_array
 from pipelines.stages.retrieve.forecast import LIST_STEPS
@@ -30,6 +30,7 @@ PIXEL_ROWS = 1024
 KMEANS_ROWS, KMEANS_CLUSTERS = 4096, 128
 
 
+@environment_kept()
 def drawn_rates(config: RunConfig, part: Part) -> dict[str, Rate]:
     """Seconds for a pair of images, and for a row and a cluster, on vectors drawn by lot.
 

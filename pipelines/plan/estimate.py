@@ -95,6 +95,8 @@ def _step(
 ) -> StepEstimate:
     items = work.num_items if state is None else state.num_items
     done = None if state is None else state.num_done
+    if work.in_steps and items == 1:  # it is one item to the runner, and many once it is begun
+        items, done = work.num_items, done and work.num_items
     share = 1.0 if done is None or not items else (items - done) / items
     spent, wall_s, written = None, None, None
     if rate is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
-from pipelines.answers.finished_run import FinishedRun, open_run
+from pipelines.answers.finished_run import FinishedRun, require_run
 from pipelines.config.listed import entry_of, with_file, without_file, write_manifest
 from pipelines.config.run_dir import read_manifest
 from pipelines.engine.heal import damaged_item
@@ -36,7 +36,7 @@ def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
             intermediate data that is gone.
         IntegrityError: when a file of the dataset is damaged.
     """
-    run = open_run(run_dir)
+    run = require_run(run_dir)
     path = report_path(run_dir, run.manifest)
     if run.curated is None and storage.exists(path) and WHOLE.encode() in storage.read_bytes(path):
         raise ConfigError(

@@ -36,6 +36,11 @@ def test_unit_vectors():
     assert unit_vectors(np.zeros((0, 3), np.float32)).shape == (0, 3)
 
 
+def test_unit_vectors_of_numbers_whose_squares_are_none():
+    found = unit_vectors(np.array([[1e-200, 0], [1e200, 1e200], [-3e300, 4e300]]))
+    np.testing.assert_array_equal(found, np.array([[1, 0], [0.5**0.5] * 2, [-0.6, 0.8]], np.float16))
+
+
 def test_copies_by_hand():
     angle = np.radians([0, 90, 5, 10, 90, 200])  # 0 – 5 – 10 are a chain; two are equal; one is alone
     rows = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -136,6 +141,7 @@ for ask in (
     lambda: curation.unit_vectors(np.eye(3, dtype=np.int64)),
     lambda: curation.hierarchy(np.array([[1.0, 0.0], [np.nan, 1.0]]), [2]),
     lambda: curation.nearest_neighbours(rows, rows[:, :8]),
+    lambda: curation.balanced_sample(curation.kmeans(rows, num_clusters=2), 2, order="best"),
 ):
     try:
         print("taken", ask())
@@ -154,6 +160,7 @@ def test_what_is_no_array_of_vectors():
         r"No array of vectors\. Got: ndarray of int64, shape \(3, 3\)\. Expected: .*float32",
         r"A vector is not finite\. Got: .* in row 1\. ",
         r"Queries and vectors of two kinds\. Got: 16 and 8 dimensions\. ",
+        r"No order of a sample\. Got: best\. Expected: random or closest\.",
     )
     for line, pattern in zip(done.stdout.splitlines(), said, strict=True):
         assert re.match(pattern, line)
@@ -182,6 +189,8 @@ def test_what_cannot_be_meant():
         balanced_sample(kmeans(rows, num_clusters=2), 0)
     with pytest.raises(ConfigError, match="19 different ranks for 20 vectors"):
         copies_among(rows, threshold=0.9, rank=np.array([0, *range(19)]))
+    with pytest.raises(ConfigError, match=r"shape \(19,\), 19 different ranks for 20 vectors"):
+        copies_among(rows, threshold=0.9, rank=np.arange(19))
     with pytest.raises(ConfigError, match="no cosine"):
         copies_among(rows, threshold=1.5)
 

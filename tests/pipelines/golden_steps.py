@@ -43,7 +43,6 @@ DIM = 8  # of the vectors that heads look at
 OPAQUE = {
     ("ingest", "facts staged"),  # a hash of identities, in which paths count
     ("retrieve_index", "index.npy"),  # FAISS's own bytes, floats among them: what it finds counts
-    ("retrieve_index", "facts margin"),  # a deviation of last bits
     ("shard", "N.parquet num_bytes"),  # a score's digits stand in a sample's JSON
 }
 

@@ -15,7 +15,7 @@ from curation import local_files, storage
 from curation.errors import IntegrityError, LvdError
 from curation.local_files import remove_temporaries
 from pipelines.answers.find_image import find_images
-from pipelines.answers.finished_run import open_run
+from pipelines.answers.finished_run import require_run
 from pipelines.answers.verify import verify
 from pipelines.cli.main import main
 from pipelines.config.listed import entry_of
@@ -80,7 +80,7 @@ def test_a_config_is_what_its_name_says(damageable: Path, damage: str) -> None:
             path.write_text(text[: text.index("dedup:")])
     assert path.read_text() != text
     with pytest.raises(LvdError, match=path.name):
-        _ = open_run(str(damageable)).config
+        _ = require_run(str(damageable)).config
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_table_of_the_dataset_is_not_answered_from(damageable: Path, damage: s
     path = pick(damageable, "dataset-*/lineage/*.parquet")
     flip(path) if damage == "flipped" else path.unlink()
     with pytest.raises(IntegrityError, match=path.name):
-        find_images(open_run(str(damageable)), "curated/nothing")
+        find_images(require_run(str(damageable)), "curated/nothing")
     with pytest.raises(IntegrityError, match=path.name):
         write_report(str(damageable))
 

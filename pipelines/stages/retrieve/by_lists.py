@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from curation.retrieve import SampleRetrieval
 from curation.search.ivf_config import IvfSpec
 from pipelines.engine.digest import digest_of
-from pipelines.engine.runner import Runner
-from pipelines.engine.step import AnyItem, AnyStep, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.inner import InnerSteps
+from pipelines.engine.step import FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part
 from pipelines.stages.retrieve.neighbours import found_in
@@ -41,6 +41,7 @@ class IvfSearch:
     alive: FileRef
     seed: int
     threads: int  # of a worker
+    inner: InnerSteps  # where its index lies, and those of all that equal lists answer
 
     @property
     def training(self) -> tuple[Step[IndexSettings, IndexTask], Item[IndexTask]]:
@@ -56,38 +57,31 @@ class IvfSearch:
         return digest_of(train.identity(item), self.rule.ivf.num_probes, self.rule.ivf.device)
 
 
-def run_ivf(
-    runner: Runner, searches: Sequence[IvfSearch]
-) -> tuple[dict[str, Searched], list[tuple[AnyStep, Sequence[AnyItem]]]]:
+def run_ivf(run_dir: str, searches: Sequence[IvfSearch]) -> dict[str, Searched]:
     """Search in shards: an index is trained once, and each shard built once, for all that it answers.
 
     Returns:
-        For every pool what was found, for `retrieve` to put together; and the inner steps that are to be
-        forgotten once all of these are done.
+        For every pool what was found, for `retrieve` to put together.
 
     Raises:
         ConfigError: no index fits.
     """
     found: dict[str, Searched] = {}
-    inner: list[tuple[AnyStep, Sequence[AnyItem]]] = []
     together: dict[str, list[IvfSearch]] = {}
     for search in searches:
         together.setdefault(search.lists, []).append(search)
     for group in together.values():
         train, to_train = group[0].training
-        [index] = runner.run_inside(train, [to_train])
-        step, items = _make_search_step(group), _shards(group, index, runner.run_dir)
-        with runner.progress.step(step.name, total=len(items), done=0) as advance:
-            receipts = runner.run_inside(step, items, advance=advance)
+        [index] = group[0].inner.run(train, [to_train])
+        receipts = group[0].inner.run_shown(_make_search_step(group), _shards(group, index, run_dir))
         for place, one in enumerate(group):
             blocks = tuple(
-                tuple(found_in(receipt, runner.run_dir, f"{place}-{cut}") for receipt in receipts)
+                tuple(found_in(receipt, run_dir, f"{place}-{cut}") for receipt in receipts)
                 for cut in range(len(one.cuts))
             )
-            truth = tuple(found_in(receipt, runner.run_dir, f"{place}-truth") for receipt in receipts)
+            truth = tuple(found_in(receipt, run_dir, f"{place}-truth") for receipt in receipts)
             found[one.pool] = Searched(blocks, truth, _spec_of(index))
-        inner += [(step, items), (train, [to_train])]
-    return found, inner
+    return found
 
 
 def _make_search_step(searches: Sequence[IvfSearch]) -> Step[SearchSettings, SearchTask]:

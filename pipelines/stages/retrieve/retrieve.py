@@ -18,6 +18,7 @@ from curation import storage
 from curation.retrieve import ClusterRetrieval, Retrieval, SampleRetrieval
 from curation.search.ivf_config import IvfConfig
 from pipelines.config.run_config import RunConfig
+from pipelines.engine.inner import InnerSteps, run_in_steps
 from pipelines.engine.runner import Runner
 from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
@@ -60,18 +61,14 @@ def retrieve(
             step = Step("retrieve", 1, settings, _load, "retrieve", config.executor.threads)
             labels = Labels(clusters.cluster, clusters.score) if settings.rule.method == "cluster" else None
             asked[name] = step, Item(RetrieveTask(every, clusters.alive, labels))
-    searches = [
-        search
-        for step, item in asked.values()
-        if (search := _ivf_search(runner, step, item, seed=config.seed))
-    ]
-    found, inner = run_ivf(runner, searches)
+    found = run_ivf(runner.run_dir, _ivf_searches(runner, list(asked.values()), seed=config.seed))
     receipts = {
         name: _put_together(runner, step, item, found[name]) if name in found else _search(runner, step, item)
         for name, (step, item) in asked.items()
     }
-    for inner_step, items in inner:
-        runner.forget(inner_step, items)
+    if runner.executor is not None:  # a dry run changes nothing
+        for step, item in asked.values():
+            InnerSteps.of(runner, step, item).forget()
     return {name: receipt.file(runner.run_dir, HITS_FILE) for name, receipt in receipts.items()}
 
 
@@ -85,18 +82,25 @@ def _settings(pool: str, rule: Retrieval, seed: int) -> RetrieveSettings:
     return RetrieveSettings(pool, rule, None)
 
 
-def _ivf_search(
-    runner: Runner, step: RetrieveStep, item: Item[RetrieveTask], *, seed: int
-) -> IvfSearch | None:
-    """What the pool has to ask of inverted lists, if anything."""
-    pool, rule = step.settings.pool, step.settings.rule
-    if rule.method != "sample" or rule.search != "ivf" or not runner.has_to_do(step, item):
-        return None
-    parts, alive = item.task.parts, item.task.alive
-    cuts = cut_queries(len(query_rows(parts, alive, pool)))
-    if not cuts or not np.any(read_array(alive) & roles(parts, "uncurated")):
-        return None
-    return IvfSearch(pool, rule, cuts, parts, alive, seed, step.threads)
+def _ivf_searches(
+    runner: Runner, asked: Sequence[tuple[RetrieveStep, Item[RetrieveTask]]], *, seed: int
+) -> list[IvfSearch]:
+    """What pools have to ask of inverted lists. Equal ones lie with the first pool that asks, done or not."""
+    searches, homes = [], dict[str, InnerSteps]()
+    for step, item in asked:
+        pool, rule, task = step.settings.pool, step.settings.rule, item.task
+        if rule.method != "sample" or rule.search != "ivf":
+            continue
+        search = IvfSearch(
+            pool, rule, (), task.parts, task.alive, seed, step.threads, InnerSteps.of(runner, step, item)
+        )
+        home = homes.setdefault(search.lists, search.inner)
+        if not runner.has_to_do(step, item):
+            continue
+        cuts = cut_queries(len(query_rows(task.parts, task.alive, pool)))
+        if cuts and np.any(read_array(task.alive) & roles(task.parts, "uncurated")):
+            searches.append(replace(search, cuts=cuts, inner=home))
+    return searches
 
 
 def cut_queries(num_queries: int) -> Cuts:
@@ -122,24 +126,24 @@ def _search(runner: Runner, step: RetrieveStep, item: Item[RetrieveTask]) -> Rec
     num_gpus = int(rule.device == "cuda")
     if len(cuts) * len(groups) <= 1:
         return runner.run_one(replace(step, num_gpus=num_gpus), item)
-    settings = QueriesSettings(step.settings.pool)
-    list_queries = Step("retrieve_queries", 1, settings, _load_queries, "retrieve")
-    to_list = Item(QueriesTask(task.parts, task.alive))
-    [listed] = runner.run_inside(list_queries, [to_list])
-    file = listed.file(runner.run_dir, QUERIES_FILE)
-    of_cut = [(cut, _with_rows(task.parts, queries[slice(*cut)])) for cut in cuts]  # a tuple is hashed once
-    items = [Item(BlockTask(file, cut, own, group, task.alive)) for cut, own in of_cut for group in groups]
-    wanted = BlockSettings(rule.neighbours, rule.device)
-    search = Step("retrieve_blocks", 2, wanted, _load_block, "retrieve", step.threads, num_gpus=num_gpus)
-    with runner.progress.step(search.name, total=len(items), done=0) as advance:
-        receipts = runner.run_inside(search, items, advance=advance)
-    found = [found_in(receipt, runner.run_dir) for receipt in receipts]
-    starts = range(0, len(found), len(groups))
-    blocks = tuple(tuple(found[start : start + len(groups)]) for start in starts)
-    receipt = _put_together(runner, step, item, Searched(blocks))
-    runner.forget(search, items)
-    runner.forget(list_queries, [to_list])
-    return receipt
+
+    def make(inner: InnerSteps) -> Item[RetrieveTask]:
+        settings = QueriesSettings(step.settings.pool)
+        list_queries = Step("retrieve_queries", 1, settings, _load_queries, "retrieve")
+        [listed] = inner.run(list_queries, [Item(QueriesTask(task.parts, task.alive))])
+        file = listed.file(runner.run_dir, QUERIES_FILE)
+        of_cut = [(cut, _with_rows(task.parts, queries[slice(*cut)])) for cut in cuts]  # each is hashed once
+        blocks = [BlockTask(file, cut, own, group, task.alive) for cut, own in of_cut for group in groups]
+        wanted = BlockSettings(rule.neighbours, rule.device)
+        search = Step("retrieve_blocks", 2, wanted, _load_block, "retrieve", step.threads, num_gpus=num_gpus)
+        found = [
+            found_in(receipt, runner.run_dir) for receipt in inner.run_shown(search, list(map(Item, blocks)))
+        ]
+        starts = range(0, len(found), len(groups))
+        by_cut = tuple(tuple(found[start : start + len(groups)]) for start in starts)
+        return replace(item, task=replace(task, searched=Searched(by_cut)))
+
+    return run_in_steps(runner, step, item, make)
 
 
 def _with_rows(parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> tuple[Part, ...]:

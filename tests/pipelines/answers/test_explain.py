@@ -20,7 +20,7 @@ from curation.schema import DESCRIBED, SCORES
 from pipelines.answers.explain import explain, judged
 from pipelines.answers.explain_words import explain_lines
 from pipelines.answers.find_image import near_names
-from pipelines.answers.finished_run import open_run
+from pipelines.answers.finished_run import require_run
 from pipelines.answers.nearest import NearestQuery, search, search_data
 from pipelines.cli.main import main
 from pipelines.config.run_dir import read_run_config
@@ -85,7 +85,7 @@ def test_a_leak_names_the_evaluation_image(finished: Path, rows: list[dict[str, 
 
 
 def test_who_brought_it_in_and_how_far_it_was(finished: Path, rows: list[dict[str, Any]]) -> None:
-    made = open_run(str(finished)).made
+    made = require_run(str(finished)).made
     assert made is not None
     brought = next(row for row in rows if row["reason"] == "retrieved_by_sample")
     [answer] = told(finished, brought)[0]["story"]["retrieve"]
@@ -128,7 +128,7 @@ def test_clusters_and_shards_are_those_of_the_run(finished: Path, rows: list[dic
 
 
 def test_what_comes_near_is_named(finished: Path, rows: list[dict[str, Any]]) -> None:
-    run, row = open_run(str(finished)), rows[3]
+    run, row = require_run(str(finished)), rows[3]
     name = row["key"].rsplit("/", 1)[-1]
     near = near_names(run, f"elsewhere/{name}", pool=row["pool"])
     assert f"{row['pool']}/{row['key']}" in near
@@ -214,7 +214,7 @@ def test_a_later_run_of_another_config_changes_no_answer(
     for saved in (damageable / "configs").iterdir():
         saved.unlink()
     with pytest.raises(ConfigError, match="not known any more"):
-        _ = open_run(str(damageable)).config
+        _ = require_run(str(damageable)).config
 
 
 def test_it_needs_no_heavy_library(finished: Path, rows: list[dict[str, Any]]) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from curation.errors import ConfigError, IntegrityError
-from pipelines.answers.finished_run import find_run, open_run
+from pipelines.answers.finished_run import find_run, require_run
 from pipelines.answers.made import made_of, read_made, save_made
 from pipelines.cli.main import main
 from pipelines.rows.parts import names_of
 
 
 def test_its_rows_have_parts_and_names(finished: Path, rows_of: Callable[..., Any]) -> None:
-    run = open_run(str(finished))
+    run = require_run(str(finished))
     rows = rows_of(finished, "lineage")
     assert run.lineage.table().equals(rows)
     assert run.pools == list(run.config.pools)
@@ -33,7 +33,7 @@ def test_its_rows_have_parts_and_names(finished: Path, rows_of: Callable[..., An
 
 
 def test_what_is_saved_is_what_the_flow_finds(damageable: Path, tmp_path: Path) -> None:
-    run = open_run(str(damageable))
+    run = require_run(str(damageable))
     assert run.curated is not None
     assert run.made == made_of(run.curated)
     save_made(str(damageable), run.manifest, run.made)
@@ -61,29 +61,29 @@ def test_what_another_version_has_saved_is_not_read(damageable: Path, change: An
     data = json.loads(marker.read_text())
     del data["sealed_by"]
     marker.write_text(json.dumps(data))
-    run = open_run(str(damageable))
+    run = require_run(str(damageable))
     assert read_made(str(damageable), run.manifest) == run.made  # the same without a seal
     change(data)
     marker.write_text(json.dumps(data))
     assert read_made(str(damageable), run.manifest) is None
-    assert open_run(str(damageable)).made == run.made  # the flow is asked
+    assert require_run(str(damageable)).made == run.made  # the flow is asked
 
 
 def test_another_dataset_is_not_taken_for_it(damageable: Path, configure: Any, run_quietly: Any) -> None:
     """What is there made another dataset since, or is gone."""
     before = (damageable / "manifest.json").read_bytes()
-    folder = open_run(str(damageable)).dataset_dir
+    folder = require_run(str(damageable)).dataset_dir
     run_quietly(configure(damageable, "select.max_images=3"))
-    assert open_run(str(damageable)).curated is not None
+    assert require_run(str(damageable)).curated is not None
     (damageable / "manifest.json").write_bytes(before)
-    assert open_run(str(damageable)).dataset_dir == folder
-    assert open_run(str(damageable)).curated is not None  # steps of both lie beside each other
+    assert require_run(str(damageable)).dataset_dir == folder
+    assert require_run(str(damageable)).curated is not None  # steps of both lie beside each other
     shutil.rmtree(damageable / "steps" / "select")
-    run = open_run(str(damageable))
+    run = require_run(str(damageable))
     assert (run.curated, run.receipts) == (None, {})
     assert run.made is not None  # of which single images still tell
     shutil.rmtree(damageable / "steps" / "dataset")
-    assert open_run(str(damageable)).made is None
+    assert require_run(str(damageable)).made is None
 
 
 def test_whether_a_run_has_finished_is_told_by_its_manifest(
@@ -91,7 +91,7 @@ def test_whether_a_run_has_finished_is_told_by_its_manifest(
 ) -> None:
     assert find_run(str(tmp_path / "nothing")) is None
     with pytest.raises(ConfigError, match="No finished dataset"):
-        open_run(str(tmp_path / "nothing"))
+        require_run(str(tmp_path / "nothing"))
     for config in (damageable / "configs").iterdir():
         config.unlink()
     run = find_run(str(damageable))
@@ -99,9 +99,9 @@ def test_whether_a_run_has_finished_is_told_by_its_manifest(
     assert main(["verify", str(damageable)]) == 1  # the config is one of the files of the dataset
     (damageable / "run.yaml").unlink()
     with pytest.raises(ConfigError, match="not known any more"):
-        _ = open_run(str(damageable)).config
+        _ = require_run(str(damageable)).config
     with pytest.raises(ConfigError, match="not known any more"):  # and is not taken for gone data
-        _ = open_run(str(damageable)).curated
+        _ = require_run(str(damageable)).curated
     assert main(["dedup", str(damageable)]) == 2  # and dedup answers for no other config
     assert "not known any more" in capsys.readouterr().err
     (damageable / "manifest.json").write_text("{")

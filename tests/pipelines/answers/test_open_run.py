@@ -49,6 +49,10 @@ def test_vectors_stand_in_the_order_of_the_lineage(opened: OpenRun, by: Vectors)
     np.testing.assert_allclose(lengths[~undecoded], 1, atol=1e-3)
     some = np.array([3, 50, len(vectors) - 1])
     np.testing.assert_array_equal(opened.vectors(some, by=by), vectors[some])
+    np.testing.assert_array_equal(opened.vectors(some[[2, 0, 0]], by=by), vectors[some[[2, 0, 0]]])
+    for wrong in (-1, len(vectors)):
+        with pytest.raises(ConfigError, match=rf"No row of the run\. .*Expected: 0 to {len(vectors) - 1}"):
+            opened.vectors(np.array([3, wrong]), by=by)
 
 
 def test_explain_is_that_of_the_command(opened: OpenRun, finished: Path) -> None:

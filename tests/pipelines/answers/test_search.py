@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from curation.errors import ConfigError, SourceError
-from pipelines.answers.finished_run import open_run
+from pipelines.answers.finished_run import require_run
 from pipelines.answers.nearest import NearestQuery, search, search_lines
 from pipelines.cli.main import main
 from pipelines.report.gallery import write_gallery
@@ -26,7 +26,7 @@ def rows(finished: Path, rows_of: Callable[..., Any]) -> list[dict[str, Any]]:
 
 
 def products(run_dir: Path, row: int, *, itself: bool = False) -> np.ndarray:
-    made = open_run(str(run_dir)).made
+    made = require_run(str(run_dir)).made
     assert made is not None
     vectors = np.concatenate([read_array(part.embeddings) for part in made.parts]).astype(np.float64)
     score = vectors @ vectors[row]

@@ -252,6 +252,20 @@ def test_a_light_step_brings_no_torch_and_torch_that_comes_later_has_the_threads
     ]
 
 
+def test_a_model_is_forgotten_once_no_item_comes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from pipelines.engine import on_ray as module
+
+    (tmp_path / "tally").mkdir()
+    step = make_step(load_counted, settings=str(tmp_path / "tally"), loads_model=True)
+    for kept_s, num_loaded in ((30.0, 1), (0.05, 2)):
+        monkeypatch.setattr(module, "KEPT_S", kept_s)
+        for item in items(2):
+            module._do_whole(step, item, str(tmp_path / f"run-{kept_s}"), {}, "a step")
+            time.sleep(0.3)
+        assert len(list((tmp_path / "tally").iterdir())) == num_loaded
+    assert module._LOADED == {}
+
+
 def test_every_probe_gets_a_fresh_process(on_ray: Any, tmp_path: Path) -> None:
     def load(_settings: NoSettings) -> Work[Named]:
         return lambda _attempt: {"pid": os.getpid()}

@@ -21,7 +21,7 @@ from curation.describe.filters import JudgeConfig
 from curation.pictures.blur import BlurConfig
 from curation.schema import FACES
 from curation.shard.layout import ShardConfig
-from pipelines.answers.finished_run import FinishedRun, open_run
+from pipelines.answers.finished_run import FinishedRun, require_run
 from pipelines.engine.step import FileRef, Receipt
 from pipelines.report.clusters import gather_clusters
 from pipelines.report.content import Content, gather
@@ -39,7 +39,7 @@ from pipelines.rows.parts import read
 
 @pytest.fixture(scope="module")
 def asked(rich_run: Path) -> FinishedRun:
-    return open_run(str(rich_run))
+    return require_run(str(rich_run))
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +239,9 @@ def test_the_page_lists_each_picture_as_often_as_it_shows_it(content: Content, a
 def test_without_intermediate_data_the_lineage_alone_is_told(make_run: MakeRun, tmp_path: Path) -> None:
     files = {f"{i}.jpg": jpeg(i) for i in range(3)} | {"copy.jpg": jpeg(0, 40)}
     run_dir = make_run(tmp_path, {"web": ("uncurated", files)})
-    whole = gather(open_run(str(run_dir)))
+    whole = gather(require_run(str(run_dir)))
     shutil.rmtree(run_dir / "steps")
-    bare = gather(open_run(str(run_dir)))
+    bare = gather(require_run(str(run_dir)))
     assert whole.has_steps
     assert not bare.has_steps
     assert (bare.filters, bare.faces, bare.leaks, bare.retrieval, bare.timings) == (

@@ -11,7 +11,7 @@ from report_runs import MakeRun, jpeg
 
 from curation.pictures.decode import DecodeConfig
 from curation.schema import LINEAGE
-from pipelines.answers.finished_run import open_run
+from pipelines.answers.finished_run import require_run
 from pipelines.report.pictures import Picture, pictures_at
 from pipelines.report.thumbnails import Originals, encode_thumbnail, make_thumbnails
 
@@ -43,7 +43,7 @@ def test_what_describe_refused_is_never_opened() -> None:
 
 def test_kept_and_dropped_pictures_are_the_right_ones(make_run: MakeRun, tmp_path: Path) -> None:
     files = {f"{i}.jpg": jpeg(i) for i in range(5)} | {"copy.jpg": jpeg(0, 40)}
-    run = open_run(str(make_run(tmp_path, {"web": ("uncurated", files)})))
+    run = require_run(str(make_run(tmp_path, {"web": ("uncurated", files)})))
     assert run.curated is not None
     pictures = list(pictures_at(run.lineage, range(run.lineage.num_rows)).values())
     assert {p.is_kept for p in pictures} == {True, False}
