@@ -7,13 +7,15 @@ exact neighbours was found is the recall of the result, which is refused under t
 What does the work is imported where it is loaded: it brings torch, for which no dry run waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from curation import storage
 from curation.retrieve import SampleRetrieval
 from curation.search.ivf_config import IvfSpec
 from pipelines.engine.digest import digest_of
-from pipelines.engine.inner import InnerSteps
+from pipelines.engine.inner import INNER, InnerSteps
+from pipelines.engine.runner import Runner
 from pipelines.engine.step import FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part
@@ -29,6 +31,10 @@ from pipelines.stages.retrieve.tasks import (
     SearchTask,
 )
 
+# Lists, each in a folder of its own with the inner steps that ask them: what is built stays where a result is
+# refused, and answers another rule.
+LISTS = "steps/retrieve_lists"
+
 
 @dataclass(frozen=True)
 class IvfSearch:
@@ -41,7 +47,6 @@ class IvfSearch:
     alive: FileRef
     seed: int
     threads: int  # of a worker
-    inner: InnerSteps  # where its index lies, and those of all that equal lists answer
 
     @property
     def training(self) -> tuple[Step[IndexSettings, IndexTask], Item[IndexTask]]:
@@ -57,7 +62,7 @@ class IvfSearch:
         return digest_of(train.identity(item), self.rule.ivf.num_probes, self.rule.ivf.device)
 
 
-def run_ivf(run_dir: str, searches: Sequence[IvfSearch]) -> dict[str, Searched]:
+def run_ivf(runner: Runner, searches: Sequence[IvfSearch]) -> dict[str, Searched]:
     """Search in shards: an index is trained once, and each shard built once, for all that it answers.
 
     Returns:
@@ -72,16 +77,25 @@ def run_ivf(run_dir: str, searches: Sequence[IvfSearch]) -> dict[str, Searched]:
         together.setdefault(search.lists, []).append(search)
     for group in together.values():
         train, to_train = group[0].training
-        [index] = group[0].inner.run(train, [to_train])
-        receipts = group[0].inner.run_shown(_make_search_step(group), _shards(group, index, run_dir))
+        inner = InnerSteps(runner, storage.join(LISTS, group[0].lists, INNER))
+        [index] = inner.run(train, [to_train])
+        receipts = inner.run_shown(_make_search_step(group), _shards(group, index, runner.run_dir))
         for place, one in enumerate(group):
             blocks = tuple(
-                tuple(found_in(receipt, run_dir, f"{place}-{cut}") for receipt in receipts)
+                tuple(found_in(receipt, runner.run_dir, f"{place}-{cut}") for receipt in receipts)
                 for cut in range(len(one.cuts))
             )
-            truth = tuple(found_in(receipt, run_dir, f"{place}-truth") for receipt in receipts)
+            truth = tuple(found_in(receipt, runner.run_dir, f"{place}-truth") for receipt in receipts)
             found[one.pool] = Searched(blocks, truth, _spec_of(index))
     return found
+
+
+def forget_lists(runner: Runner, searches: Iterable[IvfSearch]) -> None:
+    """Remove what lies there of lists, once all that they answer is put together."""
+    there = storage.list_names(storage.join(runner.run_dir, LISTS))
+    for name in there.intersection(search.lists for search in searches):
+        InnerSteps(runner, storage.join(LISTS, name, INNER)).forget()
+        storage.remove_tree(storage.join(runner.run_dir, LISTS, name))
 
 
 def _make_search_step(searches: Sequence[IvfSearch]) -> Step[SearchSettings, SearchTask]:

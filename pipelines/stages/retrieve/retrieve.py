@@ -24,7 +24,7 @@ from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part, read_array, roles
 from pipelines.stages.cluster.cluster import Clusters
-from pipelines.stages.retrieve.by_lists import IvfSearch, run_ivf
+from pipelines.stages.retrieve.by_lists import IvfSearch, forget_lists, run_ivf
 from pipelines.stages.retrieve.neighbours import found_in, query_rows
 from pipelines.stages.retrieve.tasks import (
     HITS_FILE,
@@ -61,14 +61,19 @@ def retrieve(
             step = Step("retrieve", 1, settings, _load, "retrieve", config.executor.threads)
             labels = Labels(clusters.cluster, clusters.score) if settings.rule.method == "cluster" else None
             asked[name] = step, Item(RetrieveTask(every, clusters.alive, labels))
-    found = run_ivf(runner.run_dir, _ivf_searches(runner, list(asked.values()), seed=config.seed))
+    by_lists = {
+        name: IvfSearch(name, rule, (), every, clusters.alive, config.seed, step.threads)
+        for name, (step, _) in asked.items()
+        if (rule := step.settings.rule).method == "sample" and rule.search == "ivf"
+    }
+    to_do = (_cut(search) for name, search in by_lists.items() if runner.has_to_do(*asked[name]))
+    found = run_ivf(runner, [search for search in to_do if search is not None])
     receipts = {
         name: _put_together(runner, step, item, found[name]) if name in found else _search(runner, step, item)
         for name, (step, item) in asked.items()
     }
     if runner.executor is not None:  # a dry run changes nothing
-        for step, item in asked.values():
-            InnerSteps.of(runner, step, item).forget()
+        forget_lists(runner, by_lists.values())
     return {name: receipt.file(runner.run_dir, HITS_FILE) for name, receipt in receipts.items()}
 
 
@@ -82,25 +87,12 @@ def _settings(pool: str, rule: Retrieval, seed: int) -> RetrieveSettings:
     return RetrieveSettings(pool, rule, None)
 
 
-def _ivf_searches(
-    runner: Runner, asked: Sequence[tuple[RetrieveStep, Item[RetrieveTask]]], *, seed: int
-) -> list[IvfSearch]:
-    """What pools have to ask of inverted lists. Equal ones lie with the first pool that asks, done or not."""
-    searches, homes = [], dict[str, InnerSteps]()
-    for step, item in asked:
-        pool, rule, task = step.settings.pool, step.settings.rule, item.task
-        if rule.method != "sample" or rule.search != "ivf":
-            continue
-        search = IvfSearch(
-            pool, rule, (), task.parts, task.alive, seed, step.threads, InnerSteps.of(runner, step, item)
-        )
-        home = homes.setdefault(search.lists, search.inner)
-        if not runner.has_to_do(step, item):
-            continue
-        cuts = cut_queries(len(query_rows(task.parts, task.alive, pool)))
-        if cuts and np.any(read_array(task.alive) & roles(task.parts, "uncurated")):
-            searches.append(replace(search, cuts=cuts, inner=home))
-    return searches
+def _cut(search: IvfSearch) -> IvfSearch | None:
+    """A pool's search with its queries; None where there are none, or nothing to be found."""
+    cuts = cut_queries(len(query_rows(search.parts, search.alive, search.pool)))
+    if not cuts or not np.any(read_array(search.alive) & roles(search.parts, "uncurated")):
+        return None
+    return replace(search, cuts=cuts)
 
 
 def cut_queries(num_queries: int) -> Cuts:

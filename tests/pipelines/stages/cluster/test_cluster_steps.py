@@ -49,7 +49,7 @@ def outputs(run_dir: Path, *names: str) -> dict[str, str]:
 
 def inner_folders(run_dir: Path) -> list[str]:
     """What steps of steps have left."""
-    left = [*(run_dir / "steps").glob("*/*/inner"), *(run_dir / "steps").glob("retrieve_blocks/*")]
+    left = list((run_dir / "steps").glob("*/*/inner"))
     return [path.name for path in left]
 
 

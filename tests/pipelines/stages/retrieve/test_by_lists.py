@@ -38,7 +38,7 @@ def test_where_every_list_is_visited_it_is_exact(
     manifest = run_quietly(configure(tmp_path / "run", *EVERY_LIST, more)).manifest
     assert len(exact) > 50
     assert hits_of(tmp_path / "run").equals(exact)
-    assert not list((tmp_path / "run" / "steps" / "retrieve_shards").glob("*"))
+    assert not list((tmp_path / "run" / "steps" / "retrieve_lists").glob("*"))
     (recall,) = manifest["recall"]
     assert (recall["step"], recall["pool"], recall["index"]) == ("retrieve", "trusted", "IVF6,SQfp16")
     assert recall["estimate"] == 1.0
@@ -90,7 +90,7 @@ def test_pools_that_ask_for_one_index_share_it(
     by_query = {tuple(table["query"].unique().to_pylist()): table for table in hits()}
     assert len(by_query) == 2
     assert min(map(len, by_query)) > 3
-    assert not [*(steps / "retrieve_shards").glob("*"), *(steps / "retrieve_index").glob("*")]
+    assert not [*(steps / "retrieve_lists").glob("*")]
     run_quietly(configure(tmp_path / "run", *pools("exact")), until="retrieve")
     assert len(hits()) == 4
     for table in hits():
