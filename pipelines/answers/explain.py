@@ -91,7 +91,7 @@ def _source(made: Made, part: Part, local: int) -> dict[str, Any]:
 
 def _described(run: FinishedRun, part: Part, local: int) -> dict[str, Any]:
     """Everything that describe measured: all columns, with scores of heads where there are any."""
-    row = read(part.described).slice(local, 1).to_pylist()[0]
+    row: dict[str, Any] = read(part.described).slice(local, 1).to_pylist()[0]
     scores = getattr(part, "scores", None)
     if scores is not None:
         row |= read(scores).slice(local, 1).to_pylist()[0]

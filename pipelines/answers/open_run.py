@@ -87,7 +87,8 @@ class OpenRun:
         Raises:
             ConfigError: there is none; names what comes near.
         """
-        return explain.explain(self.run_dir, image, pool=pool)["images"]
+        images: list[dict[str, Any]] = explain.explain(self.run_dir, image, pool=pool)["images"]
+        return images
 
     def explain_in_words(self, image: str, *, pool: str | None = None) -> str:
         """The same as `lvd explain` says it."""

@@ -187,7 +187,8 @@ def _check_shards(reader: ShardReader, chosen: pa.Table) -> list[str]:
 
 
 def _name(shard: dict[str, Any]) -> str:
-    return shard["path"].rsplit("/", 1)[-1]
+    path: str = shard["path"]
+    return path.rsplit("/", 1)[-1]
 
 
 def _places(rows: pa.Table) -> pa.Table:

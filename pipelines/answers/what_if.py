@@ -153,7 +153,7 @@ def _nothing_saved(name: str, value: float) -> ConfigError:
 
 
 def _dropped(copies: pa.Table) -> Int64[np.ndarray, " r"]:
-    return copies["row"].to_numpy()[copies["reason"].is_valid().to_numpy()]
+    return np.asarray(copies["row"].to_numpy()[copies["reason"].is_valid().to_numpy()])
 
 
 def _num_components(copies: pa.Table) -> int:

@@ -226,7 +226,7 @@ def _with_fields(item: AnyItem, values: Mapping[str, Any]) -> AnyItem:
 
 
 def _do_whole(
-    step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, ray.ObjectRef], wanted_by: str
+    step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, ray.ObjectRef[Any]], wanted_by: str
 ) -> bytes:
     whole = _with_fields(item, {name: ray.get(ref) for name, ref in shared.items()})
     return _do(step, whole, run_dir, wanted_by)
@@ -239,10 +239,12 @@ def _do(step: AnyStep, item: AnyItem, run_dir: str, wanted_by: str) -> bytes:
         return _pack(_portable(error))
 
 
-_LOADED: dict[str, Work] = {}  # in a worker: the work that it has done last, whose model the next item wants
+_LOADED: dict[
+    str, Work[Any]
+] = {}  # in a worker: the work that it has done last, whose model the next item wants
 
 
-def _loaded(step: AnyStep, wanted_by: str) -> Work:
+def _loaded(step: AnyStep, wanted_by: str) -> Work[Any]:
     if wanted_by not in _LOADED:
         _LOADED.clear()
         work = step.work()
@@ -266,11 +268,12 @@ def _portable(error: Exception) -> LvdError:
 
 
 def _pack(outcome: object) -> bytes:
-    return ray.cloudpickle.dumps(outcome)
+    packed: bytes = ray.cloudpickle.dumps(outcome)
+    return packed
 
 
 def _unpack(packed: bytes) -> Receipt:
-    outcome = ray.cloudpickle.loads(packed)
+    outcome: Receipt | LvdError = ray.cloudpickle.loads(packed)
     if isinstance(outcome, LvdError):
         raise outcome
     return outcome

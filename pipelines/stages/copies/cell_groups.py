@@ -147,7 +147,7 @@ def _visits(one: AssignedBlock, group: int) -> Int64[np.ndarray, " v"]:
 
 def _is_home(one: AssignedBlock, places: np.ndarray, cells: range) -> Bool[np.ndarray, " v"]:
     home = read_array(one.cells)[places, 0]
-    return (home >= cells.start) & (home < cells.stop)
+    return np.asarray((home >= cells.start) & (home < cells.stop))
 
 
 def _num_places(some: _Places) -> int:

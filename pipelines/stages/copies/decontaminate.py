@@ -199,7 +199,7 @@ def survivors(parts: Sequence[Part], copies: FileRef, leaks: FileRef) -> Bool[np
         parts: with `described` and `verdicts`.
         copies, leaks: the tables of dedup and of decontaminate.
     """
-    alive = usable(parts) & ~roles(parts, "holdout")
+    alive: np.ndarray = usable(parts) & ~roles(parts, "holdout")
     table = read_copies(copies)
     alive[table["row"].to_numpy()[table["reason"].is_valid().to_numpy()]] = False
     alive[read(leaks)["row"].to_numpy()] = False

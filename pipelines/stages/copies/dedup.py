@@ -145,7 +145,7 @@ def _join(runner: Runner, config: RunConfig, rows: JoinedRows) -> tuple[EdgeFile
 
 def usable(parts: Sequence[Part]) -> Bool[np.ndarray, " n"]:
     """Rows that were decoded and judged good."""
-    return is_null(parts, "described", "reason") & is_null(parts, "verdicts", "reason")
+    return np.asarray(is_null(parts, "described", "reason") & is_null(parts, "verdicts", "reason"))
 
 
 def survivor_rank(parts: Sequence[Part]) -> Int64[np.ndarray, " n"]:

@@ -227,9 +227,9 @@ def _write(out: Path, found: Described) -> None:
 
 def _known(row: Mapping[str, Any], config: DescribeConfig) -> str | None:
     """The reason not to read a row at all: what ingest found, or more bytes than may be held at once."""
-    if row["reason"] is None and row["num_bytes"] > config.decode.max_file_bytes:
-        return "file_too_large"
-    return row["reason"]
+    reason: str | None = row["reason"]
+    is_large = reason is None and row["num_bytes"] > config.decode.max_file_bytes
+    return "file_too_large" if is_large else reason
 
 
 def _source_of_vectors(

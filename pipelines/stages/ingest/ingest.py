@@ -84,7 +84,7 @@ def _item(
     )
 
 
-def _list(task: IngestTask, settings: IngestSettings) -> Iterator[listing.FoundRows]:
+def _list(task: IngestTask, settings: IngestSettings) -> Iterator[FoundRows]:
     """The parts of a source, from itself or from what was staged of it."""
     source, staged = task.source, task.staged
     part_rows, run_dir = settings.config.part_rows, settings.run_dir
