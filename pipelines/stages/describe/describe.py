@@ -17,7 +17,7 @@ from curation.read_ahead import ReadAhead
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.engine.watchdog import Watchdog
 from pipelines.models.face_detectors import faces_identity, load_faces
 from pipelines.models.identity import identity, resolve
@@ -143,7 +143,7 @@ def _load(settings: DescribeSettings) -> Work[DescribeTask]:
     looked_at, head_vectors = (None, None) if for_heads is None else _source_of_vectors(for_heads, threads)
     faces = load_faces(config.faces) if config.faces else None
 
-    def work(attempt: Attempt[DescribeTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[DescribeTask]) -> Facts:
         part, pool = attempt.task.part, attempt.task.pool_of_vectors or ""
         images = read(part.images)
         prove_staged(images)

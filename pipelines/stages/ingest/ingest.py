@@ -18,7 +18,7 @@ from curation.schema import IMAGES
 from pipelines.config.run_config import IngestConfig, RunConfig
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, Item, Step, Work
+from pipelines.engine.step import Attempt, Facts, Item, Step, Work
 from pipelines.rows.parts import Part, read
 from pipelines.rows.unique_keys import require_rows
 from pipelines.stages.ingest.staging import StagedSource, read_staged, stage_sources
@@ -106,7 +106,7 @@ def _list(task: IngestTask, settings: IngestSettings) -> Iterator[FoundRows]:
 
 
 def _load(settings: IngestSettings) -> Work[IngestTask]:
-    def work(attempt: Attempt[IngestTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[IngestTask]) -> Facts:
         staged = attempt.task.staged
         unread: list[dict[str, Any]] = [*staged.found["unread"]] if staged else []
         notes: list[dict[str, Any]] = [*staged.found["notes"]] if staged else []

@@ -23,7 +23,7 @@ from curation.ingest.units import Unit, cut_units, has_units, is_staged, read_un
 from curation.schema import IMAGES
 from pipelines.engine.digest import Unhashed, digest_of
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.parts import read
 from pipelines.rows.staged import STAGED_STEP, staged_receipt
 
@@ -114,7 +114,7 @@ def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> 
 
 
 def _load_units(settings: UnitsSettings) -> Work[UnitsTask]:
-    def work(attempt: Attempt[UnitsTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[UnitsTask]) -> Facts:
         findings = Findings()
         table = units_table(cut_units(attempt.task.source, findings, run_dir=settings.run_dir))
         storage.write_table(attempt.out / UNITS_FILE, table)
@@ -135,7 +135,7 @@ def _item(
 
 
 def _load_stage(settings: StageSettings) -> Work[StageTask]:
-    def work(attempt: Attempt[StageTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[StageTask]) -> Facts:
         task, last = attempt.task, attempt.before
         before = read(last.file(settings.run_dir, ROWS_FILE)) if last else None
         place = Place(attempt.out, attempt.folder, attempt.tell)

@@ -14,7 +14,7 @@ from curation.select import OUTCOMES
 from curation.shard.layout import shard_name
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, column, read, read_array, roles, row_table
 from pipelines.stages.cluster.cluster import Clusters
 from pipelines.stages.copies.decontaminate import Leaks
@@ -96,7 +96,7 @@ def write_lineage(
 def _load(settings: LineageSettings) -> Work[LineageTask]:
     name, pools = settings.name, settings.pools
 
-    def work(attempt: Attempt[LineageTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[LineageTask]) -> Facts:
         parts = attempt.task.parts
         found = gather_verdicts(attempt.task)
         causes = np.unique(found.by[found.by >= 0])
