@@ -12,6 +12,7 @@ from curation import storage
 from curation.schema import LINEAGE, REASONS, SELECTION, STAGES, image_id
 from curation.select import OUTCOMES
 from curation.shard.layout import shard_name
+from curation.shard.manifest import Level
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
 from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
@@ -243,9 +244,9 @@ def _selection(lineage: pa.Table, outcome: np.ndarray) -> pa.Table:
     return pa.table({field.name: rows[field.name] for field in SELECTION}, schema=SELECTION)
 
 
-def funnel(tally: Mapping[tuple[str, int], int], pools: Sequence[str]) -> list[dict[str, Any]]:
+def funnel(tally: Mapping[tuple[str, int], int], pools: Sequence[str]) -> list[Level]:
     """For every pool and stage: rows in, rows out, and what each reason took."""
-    levels = []
+    levels: list[Level] = []
     for pool in pools:
         left = sum(count for (name, _), count in tally.items() if name == pool)
         for stage in STAGES:
