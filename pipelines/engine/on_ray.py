@@ -210,7 +210,7 @@ class _PartWorker:
         return {"position": batch["position"], "outcome": [_do(self._step, item, self._run_dir, "actor")]}
 
 
-def _shared(wave: Sequence[AnyItem]) -> dict[str, Any]:
+def _shared(wave: Sequence[AnyItem]) -> dict[str, object]:
     """Long tuples of the tasks that are one object in all of a wave's items."""
     first, *others = (item.task for item in wave)
     return {

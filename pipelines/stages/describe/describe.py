@@ -41,7 +41,7 @@ class DescribeFile(StrEnum):
 class DescribeSettings:
     """What describe does with every part."""
 
-    identity: Mapping[str, Any]  # of the decoder, and of every model: what of it changes the output
+    identity: Mapping[str, object]  # of the decoder, and of every model: what of it changes the output
     config: Annotated[DescribeConfig, Unhashed("`identity` says what of it changes the output")]
     embed: Annotated[EmbedConfig, Unhashed("`identity` says what of it changes the output")]
     copies: Annotated[EmbedConfig | None, Unhashed("`identity` says what of it changes the output")]
@@ -100,7 +100,7 @@ def describe_parts(
     )
 
 
-def _model_identity(config: EmbedConfig, threads: int) -> dict[str, Any]:
+def _model_identity(config: EmbedConfig, threads: int) -> dict[str, object]:
     """What of a model changes the output: not the place of its weights, but their bytes."""
     spec = parse_embedder(config.embedder)
     if spec.library != "precomputed":
@@ -184,7 +184,7 @@ def _load(settings: DescribeSettings) -> Work[DescribeTask]:
     return work
 
 
-def _unknown(file: PrecomputedVectors, keys: Sequence[str], pool: str) -> dict[str, Any] | None:
+def _unknown(file: PrecomputedVectors, keys: Sequence[str], pool: str) -> dict[str, object] | None:
     """How many images a file of vectors does not know, and a key of each side; None where it knows all."""
     unknown = np.flatnonzero(~file.known(keys, pool))
     if not len(unknown):

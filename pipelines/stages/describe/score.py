@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from curation import storage
 from curation.describe.describe import DescribeConfig
@@ -20,7 +20,7 @@ SCORES = "scores.parquet"
 class ScoreSettings:
     """The heads."""
 
-    identity: Mapping[str, Any]  # what of them changes the output: the bytes of their weights
+    identity: Mapping[str, object]  # what of them changes the output: the bytes of their weights
     config: Annotated[DescribeConfig, Unhashed("`identity` says what of it changes the output")]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 
@@ -108,8 +108,8 @@ def _list(task: IngestTask, settings: IngestSettings) -> Iterator[FoundRows]:
 def _load(settings: IngestSettings) -> Work[IngestTask]:
     def work(attempt: Attempt[IngestTask]) -> Facts:
         staged = attempt.task.staged
-        unread: list[dict[str, Any]] = [*staged.found["unread"]] if staged else []
-        notes: list[dict[str, Any]] = [*staged.found["notes"]] if staged else []
+        unread: list[dict[str, object]] = [*staged.found["unread"]] if staged else []
+        notes: list[dict[str, object]] = [*staged.found["notes"]] if staged else []
 
         def tables() -> Iterator[pa.Table]:
             for part in _list(attempt.task, settings):

@@ -9,7 +9,7 @@ units that were in work.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 
@@ -56,7 +56,7 @@ class StageSettings:
 class StageTask:
     """A unit to be staged."""
 
-    settings: Mapping[str, Any]  # of the source: what of it changes what is staged
+    settings: Mapping[str, object]  # of the source: what of it changes what is staged
     unit: Unit
     source: Annotated[Source, Unhashed("`settings` says what of it changes what is staged")]
 
@@ -67,7 +67,7 @@ class StagedSource:
 
     units: FileRef
     staged: dict[int, Receipt]
-    found: dict[str, list[dict[str, Any]]]  # unread and notes, of the listing of the units
+    found: dict[str, list[dict[str, object]]]  # unread and notes, of the listing of the units
 
     @property
     def digest(self) -> str:

@@ -263,7 +263,7 @@ def funnel(tally: Mapping[tuple[str, int], int], pools: Sequence[str]) -> list[L
 
 def counts(
     tally: Mapping[tuple[str, int], int], pools: Sequence[str], retrieved: Mapping[str, int]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The counts of `manifest.json`."""
 
     def total(pool: str, *stages: str) -> int:
