@@ -48,8 +48,8 @@ class _Caller:
         threading.Thread(target=self._serve, name="file-calls", daemon=True).start()
 
     def ask(
-        self, call: Callable[[], Any], deadline_s: float, progress: Callable[[], int] | None
-    ) -> tuple[Any, BaseException | None]:
+        self, call: Callable[[], T], deadline_s: float, progress: Callable[[], int] | None
+    ) -> tuple[T, BaseException | None]:
         self._asked.put(call)
         before = None
         while progress is not None and (now := progress()) != before:

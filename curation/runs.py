@@ -25,7 +25,7 @@ def place_in_run(values: Int32[np.ndarray, "n"] | Int64[np.ndarray, "n"]) -> Int
 def places_of_runs(starts: Int64[np.ndarray, "r"], sizes: Int64[np.ndarray, "r"]) -> Int64[np.ndarray, "n"]:
     """The places of some runs, one run after another."""
     before = np.cumsum(sizes) - sizes
-    return np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
+    return np.asarray(np.arange(sizes.sum()) + np.repeat(starts - before, sizes))
 
 
 def batches(items: Iterable[T], *, size: Callable[[T], int], least: int) -> Iterator[list[T]]:

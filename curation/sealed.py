@@ -10,12 +10,12 @@ from curation.errors import IntegrityError
 _SEAL = "sealed_by"
 
 
-def seal(data: Mapping[str, Any]) -> str:
+def seal(data: Mapping[str, object]) -> str:
     """The text of an object; keys in their own order: what is read back prints as what was just made."""
     return json.dumps(sealed(data))
 
 
-def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(data: Mapping[str, object]) -> dict[str, object]:
     """An object with its seal, which any writer of JSON may write."""
     return {**data, _SEAL: _hash(json.dumps(data))}
 

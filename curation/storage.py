@@ -358,8 +358,10 @@ def read_vectors(path: str) -> np.ndarray:
     try:
         if is_local(path):
             local_reads.require_regular(local_path(path))
-            return np.load(local_path(path), mmap_mode="r", allow_pickle=False)
-        return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+            vectors: np.ndarray = np.load(local_path(path), mmap_mode="r", allow_pickle=False)
+        else:
+            vectors = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        return vectors
     except (ValueError, EOFError) as error:
         raise IntegrityError(
             f"{redact(path)} is no whole array file", got=error, remedy="Remove it and rerun"

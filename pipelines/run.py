@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from curation import storage
 from curation.errors import IntegrityError, LvdError
 from curation.local_files import remove_temporaries
 from curation.packages import needing
+from curation.shard.manifest import Manifest
 from pipelines.answers.made import made_of, save_made
 from pipelines.config.paths import absolute
 from pipelines.config.run_config import ExecutorConfig, RunConfig
@@ -32,7 +32,7 @@ EMPTY = 4  # the exit code of a run whose dataset has no image
 class RunResult:
     """What a run came to: the manifest, or None where it stopped at the stage that it was asked to."""
 
-    manifest: dict[str, Any] | None
+    manifest: Manifest | None
     states: list[StepState]
 
     @property
@@ -83,7 +83,7 @@ def run(
 
 def _curate(
     runner: Runner, config: RunConfig, *, refresh: bool, before: str | None
-) -> tuple[Runner, dict[str, Any] | None]:
+) -> tuple[Runner, Manifest | None]:
     """The whole flow with its report, and from its start again where a damaged file can be made anew.
 
     Args:
@@ -119,7 +119,7 @@ def _curate(
             return runner, manifest
 
 
-def _with_report(runner: Runner, manifest: dict[str, Any], *, before: str | None) -> dict[str, Any]:
+def _with_report(runner: Runner, manifest: Manifest, *, before: str | None) -> Manifest:
     """The manifest once the report is written, where the one that is there may be of something else."""
     is_new = any(state.num_done < state.num_items for state in runner.states)
     # A dataset may have been made before, by another config.

@@ -242,7 +242,7 @@ def _sort_metadata(path: Path) -> None:
         file.write(text)
 
 
-def _publish_marker(target: Path, proof: Mapping[str, Any]) -> None:
+def _publish_marker(target: Path, proof: Mapping[str, object]) -> None:
     temp = target / f".{MARKER}.tmp"
     temp.write_text(json.dumps(proof, indent=1))
     fsync(temp)

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from safetensors.torch import save_file
@@ -182,5 +182,5 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _write_json(path: Path, fields: dict[str, Any]) -> None:
+def _write_json(path: Path, fields: dict[str, object]) -> None:
     path.write_text(json.dumps(fields, indent=2) + "\n")

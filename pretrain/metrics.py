@@ -73,7 +73,7 @@ class MetricsLog:
         if num_torn and first_step:
             warn(f"{self._path}: {num_torn} torn lines are left out; only the curves miss them")
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: dict[str, object]) -> None:
         """Append one line; numbers that JSON does not have become null."""
         line = json.dumps({key: _plain(value) for key, value in record.items()})
         try:

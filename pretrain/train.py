@@ -328,14 +328,14 @@ def _resume(
         )
 
 
-def _identity(config: PretrainConfig, dataset: str) -> dict[str, Any]:
+def _identity(config: PretrainConfig, dataset: str) -> dict[str, object]:
     """What decides which numbers come out: the data and its order, and every setting but where it runs."""
     free = {"name", "run_dir", "data", "checkpoint", "probe", "parallel", "max_skipped"}
     settings = config.model_dump(mode="json", exclude=free)
     return {**settings, "dataset_sha256": dataset, "window_images": config.data.window_images}
 
 
-def _require_same(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+def _require_same(saved: dict[str, object], now: dict[str, object], folder: Path) -> None:
     """Refuse to go on with another training than was begun."""
     if changed := list(_changes(saved, now)):
         raise ConfigError(
@@ -353,7 +353,7 @@ def _changes(saved: Any, now: Any, name: str = "") -> Iterator[str]:
         yield f"{name}: {json.dumps(saved)} -> {json.dumps(now)}"
 
 
-def _diverged(state: State, record: dict[str, Any]) -> ExecutorError:
+def _diverged(state: State, record: dict[str, object]) -> ExecutorError:
     return ExecutorError(
         f"{state.num_skipped} steps in a row had no finite loss or gradient; none of them was taken",
         got=f"step {state.step}: "

@@ -40,7 +40,7 @@ def exact_products(
     x: Float16[np.ndarray, "#b d"], c: Float32[np.ndarray, "#b d"]
 ) -> Float64[np.ndarray, "b"]:
     """Row by row fp64 inner products, added in NumPy's fixed pairwise order."""
-    return (x.astype(np.float64) * c).sum(axis=1)
+    return np.asarray((x.astype(np.float64) * c).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Search:
         """How far below the largest of a row's products, held in some dtype, the nearest's may lie."""
         # fp32 rounds what is left of a centroid without the origin.
         lost = 2.0**-23 * self.codes.norm.max() * rows.norm
-        return 2 * (error_bound(rows, self.codes, held=held) + lost)
+        return np.asarray(2 * (error_bound(rows, self.codes, held=held) + lost))
 
 
 def search_for(
@@ -81,7 +81,7 @@ def search_for(
 
 def mean_of(centroids: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, "d"]:
     """What all centroids share: it orders nothing, and widens the bounds of their codes."""
-    return centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(centroids.mean(axis=0, dtype=np.float64), np.float32)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Desk:
         """What the product of each row with any centroid, less the origin, is at most."""
         unit, window = self._units(codes)
         tops = [table.max(axis=1).astype(np.float64) for _, table in self._tables(codes)]
-        return ((np.max(tops, axis=0) + window / 2) * unit).astype(np.float32)
+        return np.asarray((np.max(tops, axis=0) + window / 2) * unit, np.float32)
 
     def _propose(
         self, codes: Codes
@@ -242,4 +242,4 @@ def decide(
     tied = np.flatnonzero(np.bincount(row)[row] > 1)
     final[tied] = exact_products(vectors[row[tied]], centroids[cluster[tied]])
     ranked = np.lexsort((cluster, -final, row))
-    return cluster[ranked[run_starts(row[ranked])]]
+    return np.asarray(cluster[ranked[run_starts(row[ranked])]])

@@ -128,7 +128,7 @@ def share_out(
         middle = (low + high + 1) // 2
         fits = np.bincount(parent, np.minimum(sizes, middle[parent]), minlength=len(budgets)) <= budgets
         low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
-    shares = np.minimum(sizes, low[parent])
+    shares: np.ndarray = np.minimum(sizes, low[parent])
     left = budgets - np.bincount(parent, shares, minlength=len(budgets)).astype(np.int64)
     fuller = np.flatnonzero(sizes > shares)
     fuller = fuller[np.lexsort((luck[fuller], parent[fuller]))]

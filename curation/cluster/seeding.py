@@ -82,7 +82,7 @@ def draw_seeds(
     vectors = vectors_at(drawn)
     exact = torch.from_numpy(np.array(vectors)).double()
     between = _squared_distances(exact, exact, squares_y=_squares(exact)).numpy()
-    return vectors[_accept(distance[drawn], between, rng.random(len(drawn)))]
+    return np.asarray(vectors[_accept(distance[drawn], between, rng.random(len(drawn)))])
 
 
 def nearest_distances(
@@ -137,4 +137,4 @@ def _squares(x: torch.Tensor) -> torch.Tensor:
 
 def to_unit_length(vectors: Float64[np.ndarray, "k d"]) -> Float32[np.ndarray, "k d"]:
     """Rows scaled to length 1."""
-    return (vectors / np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))).astype(np.float32)
+    return np.asarray(vectors / np.sqrt((vectors * vectors).sum(axis=1, keepdims=True)), np.float32)

@@ -48,7 +48,7 @@ class Forest:
 
     def _roots(self, rows: np.ndarray) -> np.ndarray:
         parent = self._parent
-        root = parent[rows]
+        root: ndarray = parent[rows]
         while True:
             above = parent[root]
             if np.array_equal(above, root):
@@ -59,7 +59,7 @@ class Forest:
     def labels(self) -> Int64[ndarray, " n"]:
         """The smallest row of every row's tree."""
         while True:
-            above = self._parent[self._parent]
+            above: ndarray = self._parent[self._parent]
             if np.array_equal(above, self._parent):
                 return above.astype(np.int64)
             self._parent = above

@@ -82,7 +82,7 @@ class _Neighbours:
 
     def around(self, rows: Int64[ndarray, " r"]) -> Int64[ndarray, " n"]:
         """The neighbours of some rows, row by row: `degree` of each."""
-        return self.neighbours[places_of_runs(self.starts[rows], self.degree[rows])]
+        return np.asarray(self.neighbours[places_of_runs(self.starts[rows], self.degree[rows])])
 
 
 @dataclass(frozen=True)
@@ -148,4 +148,4 @@ def _still_reached(graph: _Neighbours, leader: int, rows: np.ndarray) -> Int64[n
     place = np.minimum(np.searchsorted(rows, target), len(rows) - 1)
     inside = rows[place] == target
     label = components(len(rows), source[inside], place[inside])
-    return rows[label == label[np.searchsorted(rows, leader)]]
+    return np.asarray(rows[label == label[np.searchsorted(rows, leader)]])

@@ -111,7 +111,7 @@ def _lowest_bit(sets: UInt64[ndarray, "k w"]) -> Int64[ndarray, " k"]:
     """The number of the lowest bit of every set; none is empty."""
     word = (sets != 0).argmax(axis=1)
     bits = sets[np.arange(len(sets)), word]
-    return word * _WORD + np.bitwise_count((bits & (~bits + np.uint64(1))) - np.uint64(1))
+    return np.asarray(word * _WORD + np.bitwise_count((bits & (~bits + np.uint64(1))) - np.uint64(1)))
 
 
 def _double_sweep(found: Diameters, number: int, graph: _Graph, *, first: int, num: int) -> None:

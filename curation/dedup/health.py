@@ -140,7 +140,7 @@ def _bounds(counts: Int64[ndarray, " c"]) -> list[tuple[int, int]]:
 
 def _inside(piece: Edges, number: np.ndarray) -> Bool[ndarray, " e"]:
     of_a, of_b = number[piece.a], number[piece.b]
-    return (of_a == of_b) & (of_a >= 0)
+    return np.asarray((of_a == of_b) & (of_a >= 0))
 
 
 def _measure(copies: CopyRows, batch: Batch, *, thresholds: Mapping[str, float]) -> Health:

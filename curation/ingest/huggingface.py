@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, SourceError
@@ -131,7 +132,7 @@ def _plain_name(name: str, source: HuggingFaceSource) -> str:
     return name
 
 
-def _read_json(path: str) -> dict:
+def _read_json(path: str) -> dict[str, Any]:
     try:
         data = json.loads(storage.read_bytes(path, 0, min(storage.stat(path).num_bytes, _MAX_JSON_BYTES)))
     except (OSError, ValueError) as error:

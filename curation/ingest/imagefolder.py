@@ -106,7 +106,8 @@ def _pictures_in(folder: storage.FileInfo, source: HuggingFaceSource) -> Iterato
 def _version(pictures: Any, metadata: storage.FileInfo | None) -> str:
     if metadata is not None:
         _take(pictures, metadata)
-    return pictures.hexdigest()[:32]
+    digest: str = pictures.hexdigest()
+    return digest[:32]
 
 
 def _take(digest: Any, file: storage.FileInfo) -> None:

@@ -28,6 +28,7 @@ def arrow_file(read: Read) -> pa.PythonFile:
     return pa.PythonFile(_OnePass(read), mode="r")
 
 
-def arrow_unpacked(read: Read, codec: str) -> pa.CompressedInputStream:
+def arrow_unpacked(read: Read, codec: str) -> Read:
     """What `read` gives, unpacked by one of Arrow's codecs."""
-    return pa.CompressedInputStream(arrow_file(read), codec)
+    unpacked: Read = pa.CompressedInputStream(arrow_file(read), codec).read
+    return unpacked

@@ -1,7 +1,6 @@
 """One unit of a source is staged, by the kind of the source."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -90,7 +89,7 @@ def _fetched(
     return FoundRows(table, findings.problems, findings.notes, num_again)
 
 
-def staged_settings(source: Source) -> dict[str, Any]:
+def staged_settings(source: Source) -> dict[str, object]:
     """What of a source's settings changes what is staged of a unit, as plain data.
 
     Not the path: a wider pattern finds the same files; nor links, but for what of an imagefolder is read

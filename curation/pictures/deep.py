@@ -102,8 +102,8 @@ def _joined(
 ) -> UInt16[np.ndarray, "h w bands"]:
     if is_grey:  # `low` is grey high, grey low, alpha high, alpha low
         pairs = low[..., 0::2].astype(np.uint16) << 8 | low[..., 1::2]
-        return pairs[..., [0, 0, 0, 1]]
-    return high.astype(np.uint16) << 8 | low
+        return np.asarray(pairs[..., [0, 0, 0, 1]])
+    return np.asarray(high.astype(np.uint16) << 8 | low)
 
 
 def _tiles(image: Image.Image) -> list[ImageFile._Tile]:

@@ -86,7 +86,7 @@ def _between(
     behind = np.minimum.accumulate(np.where(is_clear, width, places)[:, ::-1], axis=1)[:, ::-1]
     framed = np.pad(is_lost, ((0, 0), (1, 1))).astype(np.int8)
     lost = np.take_along_axis(framed, before + 1, 1) + np.take_along_axis(framed, behind + 1, 1)
-    return is_clear & (before >= 0) & (behind < width) & (lost >= num_lost)
+    return np.asarray(is_clear & (before >= 0) & (behind < width) & (lost >= num_lost))
 
 
 def _distance(

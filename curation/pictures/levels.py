@@ -46,7 +46,7 @@ class Scaling:
     def __call__(self, samples: np.ndarray) -> UInt8[np.ndarray, "..."]:
         """The levels of samples of any shape."""
         if self.shift is not None:
-            return (np.clip(samples, self.low, self.high) >> self.shift).astype(np.uint8)
+            return np.asarray(np.clip(samples, self.low, self.high) >> self.shift, np.uint8)
         inside = samples.astype(
             np.float64
         )  # in place from here: it is eight times as large as what comes out

@@ -99,7 +99,7 @@ def _best(nearness: np.ndarray, num_probes: int) -> UInt16[ndarray, "t num_probe
 
 def _key(nearness: np.ndarray, cell: np.ndarray) -> Int64[ndarray, "..."]:
     """One number to sort by: larger nearness first, then smaller cell."""
-    return -nearness.astype(np.int64) * MAX_CELLS + cell
+    return np.asarray(-nearness.astype(np.int64) * MAX_CELLS + cell)
 
 
 def group_cells(sizes: Int64[ndarray, " c"], *, num_groups: int) -> Int64[ndarray, " starts"]:

@@ -45,4 +45,5 @@ class CellsConfig(BaseModel):
 
 def default_num_cells(num_rows: int) -> int:
     """Cells for a pool: 4·√N, at least 8 rows each."""
-    return max(1, min(round(4 * num_rows**0.5), num_rows // 8, MAX_CELLS))
+    wanted: int = round(4 * num_rows**0.5)
+    return max(1, min(wanted, num_rows // 8, MAX_CELLS))

@@ -132,7 +132,7 @@ def error_bound(rows: Codes, columns: Codes, *, held: torch.dtype = torch.float3
     norm, residual, tail = (of.max(initial=0) for of in (columns.norm, columns.residual, columns.tail))
     longest = (columns.norm + columns.residual).max(initial=0)
     codes = rows.norm + rows.residual  # |x'| is at most that
-    return rows.residual * norm + codes * (residual + loss * longest) + rows.tail * tail + least
+    return np.asarray(rows.residual * norm + codes * (residual + loss * longest) + rows.tail * tail + least)
 
 
 def _wide(vectors: Float[ndarray, "n d"], device: Device = "cpu") -> Iterator[tuple[slice, torch.Tensor]]:

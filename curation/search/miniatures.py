@@ -208,4 +208,4 @@ def contrast(colours: UInt8[ndarray, "r c c 3"]) -> UInt8[ndarray, "r c c 3"]:
     lowest, highest = around[0], around[0]
     for cells in around[1:]:
         lowest, highest = np.minimum(lowest, cells), np.maximum(highest, cells)
-    return highest - lowest
+    return np.asarray(highest - lowest)

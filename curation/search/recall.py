@@ -105,10 +105,8 @@ def _needed(
     partners, place = np.unique(b, return_inverse=True)
     near = np.asarray(part[partners])
     partner_home = nearest_cells(near, centroids, num_probes=1)[:, 0]
-    return np.minimum(
-        _ranks(asked, centroids, row=a, cell=partner_home[place]),
-        _ranks(near, centroids, row=place, cell=home[a]),
-    )
+    there = _ranks(asked, centroids, row=a, cell=partner_home[place])
+    return np.asarray(np.minimum(there, _ranks(near, centroids, row=place, cell=home[a])))
 
 
 def _ranks(

@@ -1,12 +1,58 @@
 """`manifest.json` as it is read: one that is damaged tells nobody anything."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from curation.errors import IntegrityError
+from curation.schema import Stage
 from curation.sealed import unseal
 
 MANIFEST_SCHEMA = 1
+
+
+class Entry(TypedDict):
+    """A file of the dataset: its path below the run directory, and what kinds of file have of the rest."""
+
+    path: str
+    sha256: str
+    bytes: NotRequired[int]
+    rows: NotRequired[int]
+    num_samples: NotRequired[int]
+
+
+# What a stage made of a pool: rows in and out, and how many each reason took.
+Level = TypedDict("Level", {"stage": Stage, "pool": str, "in": int, "out": int, "dropped": dict[str, int]})
+
+
+class Completeness(TypedDict):
+    """Whether everything could be read; findings of what could not, and of what was odd."""
+
+    complete: bool
+    unread: list[Mapping[str, Any]]
+    notes: list[Mapping[str, Any]]
+
+
+class Manifest(Completeness):
+    """`manifest.json`. One of an earlier version may lack what is no key of `RUN_KEYS`."""
+
+    schema: int
+    name: str
+    created: str
+    config_sha256: str
+    code_version: str
+    seed: int
+    dataset_dir: str
+    lineage: list[Entry]
+    selection: list[Entry]
+    counts: dict[str, Any]  # by pool, by what became of its images; `dataset` is a number
+    funnel: list[Level]
+    losses: list[Mapping[str, Any]]
+    recall: list[Mapping[str, Any]]
+    edges_dropped: int
+    shards: list[Entry]
+    files: list[Entry]
+
+
 # What whoever reads shards needs of it, and what a run has to have put there.
 DATASET_KEYS: Mapping[str, type] = {"dataset_dir": str, "shards": list}
 RUN_KEYS: Mapping[str, type] = {
@@ -17,7 +63,7 @@ RUN_KEYS: Mapping[str, type] = {
 
 def parse_manifest(
     text: bytes, *, where: str, keys: Mapping[str, type] = DATASET_KEYS, remedy: str
-) -> dict[str, Any]:
+) -> Manifest:
     """The manifest in a text.
 
     One without a seal was written by an earlier version, or by hand, and is taken at its word.
@@ -51,4 +97,4 @@ def parse_manifest(
                 expected=f"a {kind.__name__}",
                 remedy=remedy,
             )
-    return manifest
+    return cast(Manifest, manifest)

@@ -91,7 +91,7 @@ def _source(made: Made, part: Part, local: int) -> dict[str, Any]:
 
 def _described(run: FinishedRun, part: Part, local: int) -> dict[str, Any]:
     """Everything that describe measured: all columns, with scores of heads where there are any."""
-    row = read(part.described).slice(local, 1).to_pylist()[0]
+    row: dict[str, Any] = read(part.described).slice(local, 1).to_pylist()[0]
     scores = getattr(part, "scores", None)
     if scores is not None:
         row |= read(scores).slice(local, 1).to_pylist()[0]
@@ -104,7 +104,7 @@ def _described(run: FinishedRun, part: Part, local: int) -> dict[str, Any]:
     return row
 
 
-def judged(config: JudgeConfig, part: Part, local: int) -> dict[str, Any]:
+def judged(config: JudgeConfig, part: Part, local: int) -> dict[str, object]:
     """Each bound in force beside what was measured, judged as the stage judges a row of a part."""
     described = read(part.described).slice(local, 1)
     scores = read(part.scores).slice(local, 1) if part.scores else None
@@ -233,7 +233,7 @@ def _retrieved(run: FinishedRun, made: Made, row: int, *, pool: str) -> dict[str
     return answer
 
 
-def _brought(run: FinishedRun, hits: pa.Table, row: int) -> dict[str, Any]:
+def _brought(run: FinishedRun, hits: pa.Table, row: int) -> dict[str, object]:
     places = np.flatnonzero(numbers(hits["query"]) == row)
     places = places[np.argsort(numbers(hits["rank"])[places], kind="stable")]
     first = rows_at(hits, places[:MAX_HITS])
@@ -242,7 +242,7 @@ def _brought(run: FinishedRun, hits: pa.Table, row: int) -> dict[str, Any]:
     return {"num_brought": len(places), "brought": brought}
 
 
-def _missed(run: FinishedRun, made: Made, hits: pa.Table, *, row: int, pool: str) -> dict[str, Any] | None:
+def _missed(run: FinishedRun, made: Made, hits: pa.Table, *, row: int, pool: str) -> dict[str, object] | None:
     """The curated image that came nearest to bringing it in, and the score of the last one that it took.
 
     The score is the fp64 product of the stored vectors, as in the search itself.
@@ -269,7 +269,7 @@ def _missed(run: FinishedRun, made: Made, hits: pa.Table, *, row: int, pool: str
     }
 
 
-def _place(run: FinishedRun, image: Mapping[str, Any]) -> dict[str, Any] | None:
+def _place(run: FinishedRun, image: Mapping[str, Any]) -> dict[str, object] | None:
     """Where in which tar its bytes lie."""
     if image["shard"] is None:
         return None

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from curation import storage
 from curation.errors import IntegrityError, LvdError
+from curation.shard.manifest import Manifest
 from pipelines.answers.lineage import Lineage
 from pipelines.answers.made import Made, made_of, read_made
 from pipelines.config.run_config import RunConfig
@@ -27,7 +28,7 @@ class FinishedRun:
         manifest: of its dataset.
     """
 
-    def __init__(self, run_dir: str, manifest: dict[str, Any]) -> None:
+    def __init__(self, run_dir: str, manifest: Manifest) -> None:
         self.run_dir = run_dir
         self.manifest = manifest
 

@@ -1,6 +1,6 @@
 """The lineage of a finished dataset, for whoever reads it: file by file, each once it is proved."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from curation.schema import LINEAGE
+from curation.shard.manifest import Entry
 from pipelines.config.listed import read_listed
 from pipelines.rows.arrow_columns import places_with_prefix, rows_at
 
@@ -20,7 +21,7 @@ class Lineage:
         entries: `lineage` of the manifest: path, rows and SHA-256 of every file, in the order of parts.
     """
 
-    def __init__(self, run_dir: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, run_dir: str, entries: Sequence[Entry]) -> None:
         self._run_dir, self._entries = run_dir, entries
         self._offsets = np.cumsum([0] + [entry["rows"] for entry in entries])
 

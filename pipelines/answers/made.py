@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from curation import storage
 from curation.errors import IntegrityError
 from curation.sealed import seal, unseal
+from curation.shard.manifest import Manifest
 from pipelines.engine.step import FileRef
 from pipelines.rows.parts import Part
 
@@ -54,13 +55,13 @@ def made_of(curated: "Curated") -> Made:
     )
 
 
-def save_made(run_dir: str, manifest: Mapping[str, Any], made: Made) -> None:
+def save_made(run_dir: str, manifest: Manifest, made: Made) -> None:
     """Write what the dataset in `manifest` was made of."""
     data = {"schema": MADE_SCHEMA, **_below(asdict(made), storage.join(run_dir, ""))}
     storage.publish_bytes(_path(run_dir, manifest), seal(data).encode(), replace=True)
 
 
-def read_made(run_dir: str, manifest: Mapping[str, Any]) -> Made | None:
+def read_made(run_dir: str, manifest: Manifest) -> Made | None:
     """As it was saved; None where it was not, is damaged, or speaks of files that are gone."""
     path = _path(run_dir, manifest)
     try:
@@ -75,7 +76,7 @@ def read_made(run_dir: str, manifest: Mapping[str, Any]) -> Made | None:
     return made if all(storage.exists(file.path) for file in files) else None
 
 
-def _path(run_dir: str, manifest: Mapping[str, Any]) -> str:
+def _path(run_dir: str, manifest: Manifest) -> str:
     return storage.join(run_dir, f"steps/dataset/markers/{manifest['dataset_dir']}.json")
 
 

@@ -209,7 +209,7 @@ def _id_words(part: Part, local: Int64[np.ndarray, " c"]) -> np.ndarray:
     return np.frombuffer(data, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
-def search_data(answer: SearchAnswer) -> dict[str, Any]:
+def search_data(answer: SearchAnswer) -> dict[str, object]:
     """The answer as plain data."""
     return {"query": dict(answer.query), "by": answer.asked.by, "hits": [dict(hit) for hit in answer.hits]}
 

@@ -1,6 +1,6 @@
 """A finished run for whoever asks it from Python: its tables, its vectors, its shards, and why and where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Float16, Int64
 
 from curation.errors import ConfigError
 from curation.schema import LINEAGE
+from curation.shard.manifest import Manifest
 from curation.shard.read import ShardReader, open_dataset
 from pipelines.answers import explain, finished_run, nearest
 from pipelines.answers.explain_words import explain_lines
@@ -36,7 +37,7 @@ class OpenRun:
         return self._run.config
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Manifest:
         """What the dataset is made of, as in `manifest.json`."""
         return self._run.manifest
 
@@ -88,7 +89,8 @@ class OpenRun:
         Raises:
             ConfigError: there is none; names what comes near.
         """
-        return explain.explain(self.run_dir, image, pool=pool)["images"]
+        images: list[dict[str, Any]] = explain.explain(self.run_dir, image, pool=pool)["images"]
+        return images
 
     def explain_in_words(self, image: str, *, pool: str | None = None) -> str:
         """The same as `lvd explain` says it."""

@@ -1,12 +1,13 @@
 """How far a run is, and what it came to."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curation import storage
 from curation.ingest.problems import finding_line
 from curation.printed import visible
+from curation.shard.manifest import Manifest
 from pipelines.answers.finished_run import find_run
 from pipelines.config.run_dir import config_file, read_run_config
 from pipelines.engine.lock import owner
@@ -18,7 +19,7 @@ from pipelines.words import MEANING, table_lines
 MAX_MATCHES = 20
 
 
-def summary_lines(run_dir: str, manifest: dict[str, Any]) -> list[str]:
+def summary_lines(run_dir: str, manifest: Manifest) -> list[str]:
     """What a run came to, in a few lines."""
     rows: list[tuple[str, ...]] = [("pool", "images", "rejected", "duplicates", "leaks", "kept")]
     for pool, count in manifest["counts"].items():
@@ -42,9 +43,9 @@ def summary_lines(run_dir: str, manifest: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _note_lines(notes: Sequence[dict[str, Any]]) -> list[str]:
+def _note_lines(notes: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each kind of note, with the first of its kind."""
-    kinds: dict[str, list[dict[str, Any]]] = {}
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
     for note in notes:
         kinds.setdefault(note["what"], []).append(note)
     return [
@@ -53,7 +54,7 @@ def _note_lines(notes: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def loss_line(loss: dict[str, Any]) -> str:
+def loss_line(loss: Mapping[str, Any]) -> str:
     """What a stage took a pool away for, in a sentence or two."""
     pool, stage, reason = visible(loss["pool"]), loss["stage"], loss["reason"]
     if reason is None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from curation import storage
 from curation.disk_errors import sentence_of
 from curation.errors import IntegrityError, LvdError
 from curation.schema import LINEAGE, REASONS, SELECTION, STAGES
+from curation.shard.manifest import Entry, Manifest
 from curation.shard.read import ShardReader, verify_shard
 from pipelines.answers.finished_run import FinishedRun, require_run
 from pipelines.config.listed import proven
@@ -79,7 +80,7 @@ def _noting(faults: list[str]) -> Iterator[None]:
         faults.append(sentence_of(error))
 
 
-def _check_size(path: str, entry: dict[str, Any]) -> None:
+def _check_size(path: str, entry: Entry) -> None:
     if (found := storage.stat(path).num_bytes) != entry["bytes"]:
         raise IntegrityError(f"{path} is not as long as listed", got=found, expected=entry["bytes"])
 
@@ -109,7 +110,7 @@ def _tally(lineage: pa.Table) -> Counter[tuple[str, ...]]:
     return Counter(dict(zip(keys, counts["count_all"].to_pylist(), strict=True)))
 
 
-def _check_counts(manifest: dict[str, Any], seen: Counter[tuple[str, ...]]) -> list[str]:
+def _check_counts(manifest: Manifest, seen: Counter[tuple[str, ...]]) -> list[str]:
     """The funnel must follow from the lineage, row by row, and add up."""
     faults = []
     pools = [pool for pool in manifest["counts"] if pool != "dataset"]
@@ -128,11 +129,11 @@ def _check_counts(manifest: dict[str, Any], seen: Counter[tuple[str, ...]]) -> l
         left[pool] -= sum(dropped.values())
     for pool, kept in left.items():
         found = {"images": 0, **dict.fromkeys(COUNTED, 0), "retrieved": 0, "kept": kept}
-        for (_, decision, stage, reason), number in ((key, n) for key, n in seen.items() if key[0] == pool):
+        for (_, decision, by, reason), number in ((key, n) for key, n in seen.items() if key[0] == pool):
             found["images"] += number
             found["retrieved"] += number if decision == "kept" and reason != "curated" else 0
             for name, stages in COUNTED.items():
-                found[name] += number if decision == "dropped" and stage in stages else 0
+                found[name] += number if decision == "dropped" and by in stages else 0
         if manifest["counts"][pool] != found:
             faults.append(f"counts of {pool}: {manifest['counts'][pool]}, but lineage has {found}")
     if manifest["counts"]["dataset"] != sum(left.values()):
@@ -186,8 +187,9 @@ def _check_shards(reader: ShardReader, chosen: pa.Table) -> list[str]:
     return faults
 
 
-def _name(shard: dict[str, Any]) -> str:
-    return shard["path"].rsplit("/", 1)[-1]
+def _name(shard: Entry) -> str:
+    path: str = shard["path"]
+    return path.rsplit("/", 1)[-1]
 
 
 def _places(rows: pa.Table) -> pa.Table:

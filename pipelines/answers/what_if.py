@@ -153,14 +153,14 @@ def _nothing_saved(name: str, value: float) -> ConfigError:
 
 
 def _dropped(copies: pa.Table) -> Int64[np.ndarray, " r"]:
-    return copies["row"].to_numpy()[copies["reason"].is_valid().to_numpy()]
+    return np.asarray(copies["row"].to_numpy()[copies["reason"].is_valid().to_numpy()])
 
 
 def _num_components(copies: pa.Table) -> int:
     return len(np.unique(copies["component"].to_numpy()))
 
 
-def _copies_named(copies: pa.Table, rows: Int64[np.ndarray, " r"], names: Names) -> list[dict[str, Any]]:
+def _copies_named(copies: pa.Table, rows: Int64[np.ndarray, " r"], names: Names) -> list[dict[str, object]]:
     """The copies that are least like their representatives."""
     mine = np.flatnonzero(np.isin(copies["row"].to_numpy(), rows))
     score = copies["score"].to_numpy()[mine]
@@ -205,7 +205,7 @@ def _nearest(edges: Edges, *, sign: int) -> Edges:
     return edges.take(order[np.sort(first)][:NUM_EXAMPLES])
 
 
-def _edges_named(edges: Edges, names: Names) -> list[dict[str, Any]]:
+def _edges_named(edges: Edges, names: Names) -> list[dict[str, object]]:
     ends = list(zip(edges.a.tolist(), edges.b.tolist(), edges.score.tolist(), strict=True))
     named = names(row for a, b, _ in ends for row in (a, b))
     return [{"a": named[a], "b": named[b], "score": score} for a, b, score in ends]
@@ -214,7 +214,7 @@ def _edges_named(edges: Edges, names: Names) -> list[dict[str, Any]]:
 _OF_HEALTH = ("size", "diameter", "diameter_is_exact")
 
 
-def alarms(found: Decision, names: Names) -> list[dict[str, Any]]:
+def alarms(found: Decision, names: Names) -> list[dict[str, object]]:
     """Chains that join unlike images, those whose ends are least alike first."""
     health = found.health
     number = np.flatnonzero(health["alarm"].to_numpy())

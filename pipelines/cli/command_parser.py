@@ -52,7 +52,8 @@ class CommandParser(argparse.ArgumentParser):
     def _of_command(self, found: argparse.Namespace) -> argparse.ArgumentParser:
         for action in self._actions:
             if isinstance(action.choices, dict) and (name := getattr(found, action.dest, None)):
-                return action.choices[name]
+                command: argparse.ArgumentParser = action.choices[name]
+                return command
         return self
 
 

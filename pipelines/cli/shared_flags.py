@@ -24,7 +24,7 @@ def add_command(
         text: what it does, in its own help.
     """
     epilog = example and f"example: {example}"
-    command = commands.add_parser(name, help=does, description=text, epilog=epilog)
+    command: argparse.ArgumentParser = commands.add_parser(name, help=does, description=text, epilog=epilog)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(command=work)
     return command

@@ -6,8 +6,6 @@ does not read the whole lineage first; `lvd verify` takes nobody's word and hash
 
 import functools
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,6 +13,7 @@ from curation import storage
 from curation.errors import IntegrityError
 from curation.hashes import Hashes
 from curation.sealed import sealed
+from curation.shard.manifest import Entry, Manifest
 
 # A marker among those of steps, and removed with them.
 _RECORD = "steps/hashes/markers/dataset.jsonl"
@@ -30,7 +29,7 @@ def hashes_of(run_dir: str, *, writes: bool = False) -> Hashes:
 _known_hashes = functools.lru_cache(maxsize=8)(hashes_of)
 
 
-def proven(run_dir: str, entry: Mapping[str, Any], *, anew: bool = False) -> str:
+def proven(run_dir: str, entry: Entry, *, anew: bool = False) -> str:
     """The path of a listed file, once its bytes are seen to be those that were listed.
 
     Args:
@@ -52,37 +51,37 @@ def proven(run_dir: str, entry: Mapping[str, Any], *, anew: bool = False) -> str
     return path
 
 
-def read_listed(run_dir: str, entry: Mapping[str, Any], columns: list[str] | None = None) -> pa.Table:
+def read_listed(run_dir: str, entry: Entry, columns: list[str] | None = None) -> pa.Table:
     """A listed table, or some columns of it; raises as `proven` does."""
     return storage.read_table(proven(run_dir, entry), columns)
 
 
-def entry_of(manifest: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
+def entry_of(manifest: Manifest, path: str) -> Entry | None:
     """The entry of one of the `files`; None where the manifest, of an earlier version, lists none such."""
     return next((entry for entry in manifest.get("files", ()) if entry["path"] == path), None)
 
 
-def file_entry(run_dir: str, path: str, *, hashes: Hashes) -> dict[str, Any]:
+def file_entry(run_dir: str, path: str, *, hashes: Hashes) -> Entry:
     """The entry of a file that lies in the dataset now."""
     whole = storage.join(run_dir, path)
     return {"path": path, "bytes": storage.stat(whole).num_bytes, "sha256": hashes.sha256(whole)}
 
 
-def with_file(manifest: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+def with_file(manifest: Manifest, entry: Entry) -> Manifest:
     """The manifest with a file in the place of the one of that path."""
     return {**without_file(manifest, entry["path"]), "files": [*_others(manifest, entry["path"]), entry]}
 
 
-def without_file(manifest: Mapping[str, Any], path: str) -> dict[str, Any]:
+def without_file(manifest: Manifest, path: str) -> Manifest:
     """The manifest without the file of that path."""
     return {**manifest, "files": _others(manifest, path)}
 
 
-def _others(manifest: Mapping[str, Any], path: str) -> list[Mapping[str, Any]]:
+def _others(manifest: Manifest, path: str) -> list[Entry]:
     return [entry for entry in manifest.get("files", ()) if entry["path"] != path]
 
 
-def write_manifest(run_dir: str, manifest: Mapping[str, Any]) -> None:
+def write_manifest(run_dir: str, manifest: Manifest) -> None:
     """Replace the manifest as a whole: after everything that it lists."""
     text = json.dumps(sealed(manifest), indent=1, ensure_ascii=False) + "\n"
     storage.publish_bytes(storage.join(run_dir, "manifest.json"), text.encode(), replace=True)

@@ -4,14 +4,13 @@
 in the manifest may be of another. Each run saves its config by its hash too, `configs/SHA256.yaml`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
 from curation.local_reads import NotRegularError
-from curation.shard.manifest import RUN_KEYS, parse_manifest
+from curation.shard.manifest import RUN_KEYS, Manifest, parse_manifest
 from pipelines.config.read import read_yaml
 from pipelines.config.run_config import RunConfig, config_sha256, resolved_yaml, validate
 
@@ -46,7 +45,7 @@ def save_config(run_dir: str, config: RunConfig) -> None:
         storage.publish_bytes(str(file), text, replace=True)
 
 
-def read_dataset_config(run_dir: str, manifest: Mapping[str, Any]) -> RunConfig:
+def read_dataset_config(run_dir: str, manifest: Manifest) -> RunConfig:
     """The config that the dataset in `manifest` was made with, whatever has run since.
 
     Raises:
@@ -55,7 +54,7 @@ def read_dataset_config(run_dir: str, manifest: Mapping[str, Any]) -> RunConfig:
     return _read(dataset_config_file(run_dir, manifest), run_dir)
 
 
-def dataset_config_file(run_dir: str, manifest: Mapping[str, Any]) -> Path:
+def dataset_config_file(run_dir: str, manifest: Manifest) -> Path:
     """Where the config lies that the dataset in `manifest` was made with.
 
     Raises:
@@ -107,7 +106,7 @@ def config_file(run_dir: str) -> Path:
     return Path(storage.local_path(run_dir)) / "run.yaml"
 
 
-def read_manifest(run_dir: str) -> dict[str, Any]:
+def read_manifest(run_dir: str) -> Manifest:
     """The manifest of a finished run.
 
     Raises:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.shard.manifest import Manifest
 from pipelines.answers.finished_run import require_run
 from pipelines.answers.status import summary_lines
 from pipelines.config.run_config import validate
@@ -52,7 +53,7 @@ _MARK = ".lvd-demo"
 class DemoOutcome:
     """What the demo came to."""
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     scores: Scores
     quality: dict[str, Measured]
 
@@ -140,7 +141,7 @@ def _go_round(root: Path, *, seed: int, executor: str, size: Size) -> DemoOutcom
         )
 
 
-def _curate(settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def _curate(settings: dict[str, Any], progress: Progress) -> Manifest:
     result = run(validate(settings, where="the demo's config"), progress=progress)
     assert result.manifest is not None
     return result.manifest

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from curation import storage
 from pipelines.engine.progress import Progress
@@ -67,8 +67,8 @@ def _open_log(progress: Progress, folder: str) -> int:
         return os.open(os.devnull, os.O_WRONLY)
 
 
-def _writes_to(file: object, number: int) -> bool:
+def _writes_to(file: Any, number: int) -> bool:
     try:
-        return file.fileno() == number  # type: ignore[attr-defined]
+        return bool(file.fileno() == number)
     except (OSError, ValueError, AttributeError):  # no file of the operating system
         return False

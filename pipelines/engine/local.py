@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from curation import storage
 from pipelines.engine.alone import do_alone
@@ -19,7 +20,7 @@ class LocalExecutor:
             yield from self._run(step, items, run_dir)
 
     def _run(self, step: AnyStep, items: Sequence[AnyItem], run_dir: str) -> Outcomes:
-        work: Work | None = None
+        work: Work[Any] | None = None
         for position, item in enumerate(items):
             note = _note(step, item, run_dir)
             if storage.exists(note):

@@ -212,7 +212,7 @@ class _PartWorker:
         return {"position": batch["position"], "outcome": [_do(self._step, item, self._run_dir, "actor")]}
 
 
-def _shared(wave: Sequence[AnyItem]) -> dict[str, Any]:
+def _shared(wave: Sequence[AnyItem]) -> dict[str, object]:
     """Long tuples of the tasks that are one object in all of a wave's items."""
     first, *others = (item.task for item in wave)
     return {
@@ -228,7 +228,7 @@ def _with_fields(item: AnyItem, values: Mapping[str, Any]) -> AnyItem:
 
 
 def _do_whole(
-    step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, ray.ObjectRef], wanted_by: str
+    step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, ray.ObjectRef[Any]], wanted_by: str
 ) -> bytes:
     whole = _with_fields(item, {name: ray.get(ref) for name, ref in shared.items()})
     try:
@@ -244,11 +244,12 @@ def _do(step: AnyStep, item: AnyItem, run_dir: str, wanted_by: str) -> bytes:
         return _pack(_portable(error))
 
 
-_LOADED: dict[str, Work] = {}  # in a worker: the work that it has done last, whose model the next item wants
-_FORGETTING: list[threading.Timer] = []  # of a worker: the one that removes it
+# In a worker: the work that it has done last, whose model the next item wants, and what is to remove it.
+_LOADED: dict[str, Work[Any]] = {}
+_FORGETTING: list[threading.Timer] = []
 
 
-def _loaded(step: AnyStep, wanted_by: str) -> Work:
+def _loaded(step: AnyStep, wanted_by: str) -> Work[Any]:
     if wanted_by not in _LOADED:
         _LOADED.clear()
         work = step.work()
@@ -283,11 +284,12 @@ def _portable(error: Exception) -> LvdError:
 
 
 def _pack(outcome: object) -> bytes:
-    return ray.cloudpickle.dumps(outcome)
+    packed: bytes = ray.cloudpickle.dumps(outcome)
+    return packed
 
 
 def _unpack(packed: bytes) -> Receipt:
-    outcome = ray.cloudpickle.loads(packed)
+    outcome: Receipt | LvdError = ray.cloudpickle.loads(packed)
     if isinstance(outcome, LvdError):
         raise outcome
     return outcome

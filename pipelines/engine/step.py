@@ -76,8 +76,9 @@ class Attempt(Generic[Task]):
     tell: Callable[[int], None] = field(default=lambda _num_rows: None)  # so many rows are done by now
 
 
-# The work returns facts: small plain data that depends on the inputs alone, and is part of the digest.
-Work = Callable[[Attempt[Task]], dict[str, Any]]
+# Small plain data that depends on the inputs alone, and is part of the digest.
+Facts = Mapping[str, object]
+Work = Callable[[Attempt[Task]], Facts]
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Receipt:
     identity: str
     folder: str  # relative to the run directory
     files: dict[str, tuple[int, str]]  # name → bytes, sha256
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]  # as the work gave them, or as JSON gives them back
     timings: dict[str, float] = field(default_factory=dict)
     aside: str = ""  # below `folder`: where the files lie, if another attempt's lay in their way
 

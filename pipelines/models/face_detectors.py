@@ -23,7 +23,7 @@ YUNET_MIN_SCORE = 0.6
 NONE = np.zeros((0, 5), np.float32)
 
 
-def faces_identity(config: FacesConfig) -> dict[str, Any]:
+def faces_identity(config: FacesConfig) -> dict[str, object]:
     """What of a detector changes what it finds: the settings, and the bytes of its file.
 
     Raises:

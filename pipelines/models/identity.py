@@ -1,7 +1,6 @@
 """What stands for a model in an identity. A dry run asks for it, and loads no model."""
 
 import shutil
-from typing import Any
 
 from curation import storage
 from curation.describe.describe import DescribeConfig
@@ -47,7 +46,7 @@ def _has_bf16() -> bool:
     return has_bf16()
 
 
-def identity(config: EmbedConfig, *, threads: int) -> dict[str, Any]:
+def identity(config: EmbedConfig, *, threads: int) -> dict[str, object]:
     """What a part's identity takes in of a model: the resolved config and the digest of a weights file.
 
     Args:
@@ -86,12 +85,12 @@ def sscd_identity(spec: EmbedderSpec) -> str:
     return text
 
 
-def heads_identity(config: DescribeConfig) -> dict[str, Any]:
+def heads_identity(config: DescribeConfig) -> dict[str, object]:
     """What of the heads changes a score: the bytes of weights wherever they lie; words, and their model."""
     return {name: _head_identity(source, config) for name, source in config.heads.on.items()}
 
 
-def _head_identity(source: WeightsHead | PromptsHead, config: DescribeConfig) -> dict[str, Any]:
+def _head_identity(source: WeightsHead | PromptsHead, config: DescribeConfig) -> dict[str, object]:
     if source.kind == "weights":
         return {"form": source.form, "weights": digest_of_pinned(source.path, source.sha256)}
     model = pinned_embedder(config.heads_embed or config.embed)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.compute as pc
 
+from curation.schema import Stage
+from curation.shard.manifest import Level
 from pipelines.config.paths import absolute
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
@@ -100,10 +102,10 @@ def _share_of(counts: Sequence[int], parts: Sequence[Part], takes: Callable[[str
     return sum(num for num, _ in mine) / max(sum(rows for _, rows in mine), 1)
 
 
-def _survival(funnel: Iterable[Mapping[str, Any]], config: RunConfig) -> dict[str, float]:
+def _survival(funnel: Iterable[Level], config: RunConfig) -> dict[str, float]:
     """Shares of what was decoded, and of what was left after decontamination."""
 
-    def count(stage: str, end: str, *roles: str) -> int:
+    def count(stage: Stage, end: Literal["in", "out"], *roles: str) -> int:
         mine = [level for level in funnel if level["stage"] == stage]
         return sum(level[end] for level in mine if config.pools[level["pool"]].role in roles)
 

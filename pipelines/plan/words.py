@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from pipelines.plan.answer import Plan
 from pipelines.plan.estimate import StepEstimate
@@ -138,7 +137,7 @@ def _how(steps: Sequence[StepEstimate]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _step_data(step: StepEstimate) -> dict[str, Any]:
+def _step_data(step: StepEstimate) -> dict[str, object]:
     work = step.work
     return {
         "stage": work.stage,
@@ -158,7 +157,7 @@ def _step_data(step: StepEstimate) -> dict[str, Any]:
     }
 
 
-def plan_data(plan: Plan) -> dict[str, Any]:
+def plan_data(plan: Plan) -> dict[str, object]:
     """The plan as plain data; seconds and bytes are of what is to do."""
     sizes = plan.sizes
     return {

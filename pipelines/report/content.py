@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
+from curation.shard.manifest import Manifest
 from pipelines.answers.finished_run import FinishedRun
 from pipelines.report.clusters import ClusterSection, gather_clusters
 from pipelines.report.duplicates import Duplicates, gather_duplicates
@@ -24,7 +24,7 @@ from pipelines.report.timings import StepTiming, gather_timings
 class Content:
     """The sections of the page. What needs intermediate data that is gone is None or empty."""
 
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     roles: Mapping[str, str]
     pool_counts: Mapping[str, Mapping[str, int]]
     has_steps: bool

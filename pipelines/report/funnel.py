@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from curation.schema import STAGES, Role
+from curation.shard.manifest import Level
 
 PAGE_PX = 1140
 MIN_COLUMN_PX, MAX_COLUMN_PX = 124, 190
@@ -52,9 +52,7 @@ class Lane:
     line_px: int = LINE_PX
 
 
-def draw_funnel(
-    levels: Sequence[Mapping[str, Any]], roles: Mapping[str, Role], kept: Mapping[str, int]
-) -> list[Lane]:
+def draw_funnel(levels: Sequence[Level], roles: Mapping[str, Role], kept: Mapping[str, int]) -> list[Lane]:
     """Lay out every pool's band.
 
     Args:
@@ -76,7 +74,7 @@ def draw_funnel(
 def _lane(
     pool: str,
     role: Role,
-    levels: Sequence[Mapping[str, Any]],
+    levels: Sequence[Level],
     *,
     num_in: int,
     num_kept: int,

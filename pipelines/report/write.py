@@ -1,11 +1,10 @@
 """The report of a run: one self-contained HTML page beside the dataset."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 from curation import storage
 from curation.errors import ConfigError, IntegrityError
+from curation.shard.manifest import Entry, Manifest
 from pipelines.answers.finished_run import FinishedRun, require_run
 from pipelines.config.listed import entry_of, with_file, without_file, write_manifest
 from pipelines.config.run_dir import read_manifest
@@ -61,11 +60,11 @@ def _publish(run: FinishedRun, path: str, page: bytes) -> None:
     run_dir = run.run_dir
     name = _forget(run_dir, run.manifest, path)
     storage.publish_bytes(path, page, replace=True)
-    entry = {"path": name, "bytes": len(page), "sha256": hashlib.sha256(page).hexdigest()}
+    entry: Entry = {"path": name, "bytes": len(page), "sha256": hashlib.sha256(page).hexdigest()}
     write_manifest(run_dir, with_file(run.manifest, entry))
 
 
-def _forget(run_dir: str, manifest: Mapping[str, Any], path: str) -> str:
+def _forget(run_dir: str, manifest: Manifest, path: str) -> str:
     """Let the manifest list no report; returns the name that it is listed under."""
     name = path.removeprefix(storage.join(run_dir, ""))
     if entry_of(manifest, name) is not None:

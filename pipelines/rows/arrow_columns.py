@@ -53,4 +53,5 @@ def places_of(column: pa.ChunkedArray, text: str) -> list[int]:
 
 def places_with_prefix(column: pa.ChunkedArray, prefix: str) -> list[int]:
     """Where a column of strings begins with `prefix`."""
-    return pc.indices_nonzero(pc.starts_with(column, prefix)).to_pylist()
+    places: list[int] = pc.indices_nonzero(pc.starts_with(column, prefix)).to_pylist()
+    return places

@@ -142,7 +142,7 @@ def column(parts: Sequence[Part], file: str, name: str) -> pa.ChunkedArray:
 
 def is_null(parts: Sequence[Part], file: str, name: str) -> Bool[np.ndarray, " n"]:
     """Where a column has no value."""
-    return column(parts, file, name).is_null().to_numpy()
+    return np.asarray(column(parts, file, name).is_null().to_numpy())
 
 
 def sha256_words(parts: Sequence[Part]) -> UInt64[np.ndarray, "n 4"]:

@@ -74,7 +74,7 @@ def to_huggingface(state: State) -> dict[str, Tensor]:
     return made
 
 
-def huggingface_config(config: ViTConfig) -> dict[str, Any]:
+def huggingface_config(config: ViTConfig) -> dict[str, object]:
     """The `config.json` of a model of this shape; its own grid is the image size."""
     fields = {
         "architectures": ["Dinov2WithRegistersModel" if config.registers else "Dinov2Model"],

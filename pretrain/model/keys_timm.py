@@ -66,7 +66,7 @@ def to_timm(state: State) -> dict[str, Tensor]:
     return made
 
 
-def timm_config(config: ViTConfig) -> dict[str, Any]:
+def timm_config(config: ViTConfig) -> dict[str, object]:
     """The `config.json` of a model of this shape, for `local-dir:` and the hub.
 
     Everything is said in `model_args`; the architecture lends what JSON cannot hold, the class of SwiGLU.
@@ -116,7 +116,7 @@ def read_timm_config(fields: Mapping[str, Any]) -> tuple[int, int]:
     return int(told["num_heads"]), int(told["depth"])
 
 
-def _model_args(config: ViTConfig) -> dict[str, Any]:
+def _model_args(config: ViTConfig) -> dict[str, object]:
     ratio: float = MLP_RATIO
     if config.ffn == "swiglu":
         # timm truncates dim · ratio to the width of fc1; the half keeps rounding from taking one off.

@@ -23,12 +23,12 @@ def is_bytes(kind: pa.DataType) -> bool:
 def is_free_bytes(kind: pa.DataType) -> bool:
     """Whether the values are bytes of any length: images, or text whose writer did not say so."""
     kind = plain_type(kind)
-    return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind)
+    return bool(pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether the values are text, and not packed in anything."""
-    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
 def has_free_bytes(kind: pa.DataType) -> bool:

@@ -8,7 +8,7 @@ _FREE_BYTES = 256 << 20
 _MAX_RATIO = 20
 
 
-class InflatesError(pa.ArrowInvalid):
+class InflatesError(pa.ArrowInvalid):  # type: ignore[misc]  # Arrow has no types
     """What would be held at once is far larger than what is stored."""
 
 

@@ -25,7 +25,7 @@ _LENGTH_BYTES = 4  # of a value's length, which some encodings unpack for the wh
 _MAX_LIST_VALUES = 1 << 28
 
 
-class CheckedParquet(pq.ParquetFile):
+class CheckedParquet(pq.ParquetFile):  # type: ignore[misc]  # Arrow has no types
     """A parquet file that reads no row group whose pages, or lists, inflate without measure.
 
     Args:

@@ -182,11 +182,11 @@ class _Xz:
 
 
 def _zstd(source: _Reads) -> Read:
-    packed = arrow_unpacked(source.read, "zstd")
+    unpacked = arrow_unpacked(source.read, "zstd")
 
     def read(num_bytes: int) -> bytes:
         try:
-            return packed.read(num_bytes)
+            return unpacked(num_bytes)
         except OSError as error:
             if "Truncated" in str(error):
                 raise EOFError(str(error)) from error

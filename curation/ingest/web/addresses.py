@@ -10,6 +10,7 @@ meaning in between.
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -133,14 +134,14 @@ class CheckedResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def checked_socket(allowed: Sequence[Network]) -> Callable[[tuple], socket.socket]:
+def checked_socket(allowed: Sequence[Network]) -> Callable[[tuple[Any, ...]], socket.socket]:
     """What makes the downloader's sockets: none for an address that is not allowed.
 
     The socket that is given out is connected to the very address that was checked.
     """
     networks = tuple(allowed)
 
-    def make(address_info: tuple) -> socket.socket:
+    def make(address_info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, socket_address = address_info
         if not _text_is_allowed(socket_address[0], networks):
             raise ForbiddenAddressError

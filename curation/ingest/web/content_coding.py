@@ -93,11 +93,11 @@ class _Inflate:
 
 
 def _arrow_reader(read: Read, codec: str) -> Read:
-    packed = arrow_unpacked(read, codec)
+    unpacked = arrow_unpacked(read, codec)
 
     def read_plain(num_bytes: int) -> bytes:
         try:
-            return packed.read(num_bytes)
+            return unpacked(num_bytes)
         except (OSError, pa.ArrowException) as error:
             raise CodingError(str(error)) from error
 

@@ -172,7 +172,7 @@ class _Downloader:
         """How long to wait before the next attempt: doubled each time, and not the same for all."""
         name = f"{self._setting.seed} {attempt} {text}".encode("utf-8", "replace")
         part = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big") / 2**32
-        return max(self._config.backoff_s * 2**attempt * (0.5 + part), retry_after_s or 0.0)
+        return max(self._config.backoff_s * 2.0**attempt * (0.5 + part), retry_after_s or 0.0)
 
     async def _follow(self, text: str, limit: BodyLimit, *, is_image: bool) -> BinaryIO:
         """Follow redirects to a body; each URL on the way is checked as the first one is."""

@@ -206,7 +206,7 @@ def count_failed(table: pa.Table) -> int:
     return sum(reason in MAY_SUCCEED_LATER for reason in table["reason"].to_pylist())
 
 
-def download_settings(config: DownloadConfig) -> dict[str, Any]:
+def download_settings(config: DownloadConfig) -> dict[str, object]:
     """What of the settings of downloads changes which images there are: what is left out of them.
 
     The names of the lists of blocked domains do not, what stands in them does.
@@ -215,6 +215,6 @@ def download_settings(config: DownloadConfig) -> dict[str, Any]:
     return {**settings, **opt_out_settings(config), "blocked": _blocked(_list_files(config))[1]}
 
 
-def opt_out_settings(config: DownloadConfig) -> dict[str, Any]:
+def opt_out_settings(config: DownloadConfig) -> dict[str, object]:
     """What decides whom headers, and robots.txt, keep out: of a user agent, the name that they address."""
     return {"honour_opt_outs": config.honour_opt_outs, "product": product_token(config.user_agent)}

@@ -251,7 +251,7 @@ def _object_row(values: Any, source: UrlSource, place: tuple[int, int], *, where
 
 
 def _starts_with_array(stream: io.IOBase) -> bool:
-    start = stream.read(1 << 10).lstrip()
+    start: bytes = stream.read(1 << 10).lstrip()
     stream.seek(0)
     return start.startswith(b"[")
 

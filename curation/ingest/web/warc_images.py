@@ -113,7 +113,9 @@ def _why_not(record: Any) -> str | None:
 
 def _named_type(record: Any) -> str | None:
     """The content type of the answer, or of a record that is none."""
-    return record.headers.get("Content-Type") if record.http_headers is None else record.http_content_type
+    has_answer = record.http_headers is not None
+    named: str | None = record.http_content_type if has_answer else record.headers.get("Content-Type")
+    return named
 
 
 def _content_type(record: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float16, Int64
@@ -23,7 +23,7 @@ from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.inner import InnerSteps, run_in_steps
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part, PlacesOf, gather_vectors, read_array, roles
 from pipelines.stages.cluster.kmeans import Fitted, fit_in_steps
@@ -160,7 +160,7 @@ def _choose_rows(task: ClusterTask | ClusterRowsTask, settings: ClusterSettings)
 def load_rows(settings: ClusterSettings) -> Work[ClusterRowsTask]:
     """Which rows survive, and which of them the centroids come from."""
 
-    def work(attempt: Attempt[ClusterRowsTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[ClusterRowsTask]) -> Facts:
         rows = _choose_rows(attempt.task, settings)
         storage.write_vectors(attempt.out / ClusterRowsFile.ALIVE, rows.alive)
         storage.write_vectors(attempt.out / ClusterRowsFile.TRAINED_ON, rows.trained_on)
@@ -177,20 +177,20 @@ def load_rows(settings: ClusterSettings) -> Work[ClusterRowsTask]:
 def load_clusters(settings: ClusterSettings) -> Work[ClusterTask]:
     """Clusters from end to end, or put together of what steps have made."""
 
-    def work(attempt: Attempt[ClusterTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[ClusterTask]) -> Facts:
         made = attempt.task.made
         return _cluster_at_once(attempt, settings) if made is None else _put_together(attempt.out, made)
 
     return work
 
 
-def _put_together(out: Path, made: MadeInSteps) -> dict[str, Any]:
+def _put_together(out: Path, made: MadeInSteps) -> Facts:
     alive, centroids = (np.asarray(read_array(file)) for file in (made.alive, made.fitted.centroids))
     arrays = (alive, *joined(made.labels), centroids)
     return _write(out, arrays, inertia=made.fitted.inertia, num_trained_on=made.num_trained_on)
 
 
-def _cluster_at_once(attempt: Attempt[ClusterTask], settings: ClusterSettings) -> dict[str, Any]:
+def _cluster_at_once(attempt: Attempt[ClusterTask], settings: ClusterSettings) -> Facts:
     from curation.cluster.kmeans import kmeans
 
     parts, rule = attempt.task.parts, settings.config
@@ -211,9 +211,7 @@ def _cluster_at_once(attempt: Attempt[ClusterTask], settings: ClusterSettings) -
     return _write(attempt.out, arrays, inertia=inertia, num_trained_on=rows.num_candidates)
 
 
-def _write(
-    out: Path, arrays: Sequence[np.ndarray], *, inertia: list[float], num_trained_on: int
-) -> dict[str, Any]:
+def _write(out: Path, arrays: Sequence[np.ndarray], *, inertia: list[float], num_trained_on: int) -> Facts:
     for name, array in zip(ClusterFile, arrays, strict=True):
         storage.write_vectors(out / name, array)
     return {"num_clusters": len(arrays[-1]), "inertia": inertia, "num_trained_on": num_trained_on}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float32
@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from curation import storage
 from curation.cluster.schedule import Evaluation, is_finished, seeding_rows
 from pipelines.engine.inner import FOUND_BY_PLACE, InnerSteps, States
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, gather_vectors, read_array, vector_blocks
 from pipelines.stages.cluster.seeding import SeedingSteps
 from pipelines.stages.cluster.training_set import KMeansSettings, Training
@@ -133,7 +133,7 @@ def _history(state: Receipt) -> list[Evaluation]:
 def load_state(settings: KMeansSettings) -> Work[StateTask]:
     """The seeds, or the centroids that follow from the sums of all groups."""
 
-    def work(attempt: Attempt[StateTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[StateTask]) -> Facts:
         made_from = attempt.task.made_from
         assert made_from is not None, "a state is to be made, and it is not said from what"
         if isinstance(made_from, Summed):
@@ -155,7 +155,7 @@ def _seeds(made_from: Sampled | Drawn, settings: KMeansSettings) -> Float32[np.n
     return seed_centroids(gather_vectors(made_from.parts, "embeddings", sample), k, seed=seed)
 
 
-def _update(out: Path, made_from: Summed) -> dict[str, Any]:
+def _update(out: Path, made_from: Summed) -> Facts:
     from curation.cluster.kmeans import evaluate, update_centroids
     from curation.cluster.sums import PartSums, add_sums
 
@@ -176,7 +176,7 @@ def load_sums(settings: KMeansSettings) -> Work[SumsTask]:
 
     add_up = sum_on_gpu if settings.config.device == "cuda" else sum_arrays
 
-    def work(attempt: Attempt[SumsTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[SumsTask]) -> Facts:
         task = attempt.task
         blocks = vector_blocks(task.parts, "embeddings", read_array(task.rows))
         total = add_up((vectors for _, vectors in blocks), np.array(read_array(task.centroids)))

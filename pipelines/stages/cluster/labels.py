@@ -6,7 +6,7 @@ The work imports what it computes with where it is called: it brings torch, for 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int32
 from curation import storage
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.inner import InnerSteps
-from pipelines.engine.step import Attempt, FileRef, Item, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, read_array, vector_blocks
 from pipelines.stages.cluster.training_set import ClusterSettings
 
@@ -74,7 +74,7 @@ def joined(groups: Sequence[GroupLabels]) -> tuple[Int32[np.ndarray, " n"], Floa
 def load_labels(settings: LabelsSettings) -> Work[LabelsTask]:
     """The rows of a group, given to centroids that are there."""
 
-    def work(attempt: Attempt[LabelsTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[LabelsTask]) -> Facts:
         task, parts = attempt.task, attempt.task.parts
         first, last = parts[0].offset, parts[-1].offset + parts[-1].num_rows
         alive = np.asarray(read_array(task.alive)[first:last]) if task.alive else np.ones(last - first, bool)

@@ -11,7 +11,7 @@ The work imports what it computes with where it is called: it brings torch, for 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from curation.cluster.resampling import check_level, closest_points, seed_of
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.inner import FOUND_BY_PLACE, InnerSteps, States, run_in_steps
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part, read_array
 from pipelines.stages.cluster.kmeans import fit_in_steps
@@ -216,7 +216,7 @@ def points_name(number: int) -> str:
 def load_points(settings: PointsSettings) -> Work[PointsTask]:
     """The centroids of the level below as vectors like those of images, in files of so many rows."""
 
-    def work(attempt: Attempt[PointsTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[PointsTask]) -> Facts:
         below = read_array(attempt.task.below)
         part_rows = []
         for number, start in enumerate(range(0, len(below), settings.rows)):
@@ -232,7 +232,7 @@ def load_points(settings: PointsSettings) -> Work[PointsTask]:
 def load_state(settings: LevelStateSettings) -> Work[LevelStateTask]:
     """What a clustering has made of all points, and which of them the next is made on."""
 
-    def work(attempt: Attempt[LevelStateTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[LevelStateTask]) -> Facts:
         made_from = attempt.task.made_from
         assert made_from is not None, "a state is to be made, and it is not said from what"
         parent, score = joined(made_from.groups)
@@ -247,7 +247,7 @@ def load_state(settings: LevelStateSettings) -> Work[LevelStateTask]:
 def load_level(settings: LevelSettings) -> Work[LevelTask]:
     """A level from end to end, or what steps have made of it."""
 
-    def work(attempt: Attempt[LevelTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[LevelTask]) -> Facts:
         if made := attempt.task.made:
             centroids, parent = (np.asarray(read_array(file)) for file in (made.centroids, made.parent))
         else:

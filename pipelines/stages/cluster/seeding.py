@@ -9,7 +9,7 @@ The work imports what it computes with where it is loaded: it brings torch, for 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float16, Int64
@@ -18,7 +18,7 @@ from curation import storage
 from curation.cluster.config import num_seeding_rows
 from curation.cluster.schedule import num_rounds, seeding_rows
 from pipelines.engine.inner import FOUND_BY_PLACE, InnerSteps, States
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, gather_vectors, read_array
 from pipelines.stages.cluster.training_set import KMeansSettings, Training
 
@@ -157,7 +157,7 @@ def _num_drawn(draws: Sequence[Receipt]) -> int:
 def load_samples(settings: KMeansSettings) -> Work[SampleTask]:
     """The vectors of a group of the sample."""
 
-    def work(attempt: Attempt[SampleTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[SampleTask]) -> Facts:
         task, rows = attempt.task, read_array(attempt.task.rows)
         sample = seeding_rows(len(rows), settings.num_clusters, seed=settings.seed)
         mine = np.asarray(rows[sample[task.cut.start : task.cut.stop]])
@@ -172,7 +172,7 @@ def load_draw(settings: KMeansSettings) -> Work[DrawTask]:
     """The seeds of a round."""
     from curation.cluster.seeding import draw_seeds
 
-    def work(attempt: Attempt[DrawTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[DrawTask]) -> Facts:
         made_from = attempt.task.made_from
         assert made_from is not None, "seeds are to be drawn, and it is not said from what"
         starts = np.cumsum([0, *made_from.sizes])
@@ -210,7 +210,7 @@ def load_distances(settings: KMeansSettings) -> Work[DistancesTask]:
     """The distances of a group from the nearest of all seeds so far."""
     from curation.cluster.seeding import nearest_distances
 
-    def work(attempt: Attempt[DistancesTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[DistancesTask]) -> Facts:
         made_from = attempt.task.made_from
         assert made_from is not None, "distances are asked for, and it is not said from what"
         vectors = read_array(made_from.vectors)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from curation import storage
 from curation.cluster.resampling import seed_of
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, NoSettings, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, NoSettings, Receipt, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, gather_vectors, read_array, roles
 from pipelines.stages.cluster.cluster import Clusters
 
@@ -127,7 +127,7 @@ def group_clusters(starts: np.ndarray, group_rows: int) -> list[range]:
 def load_members(_settings: NoSettings) -> Work[MembersTask]:
     """Rows of the pool, cluster by cluster."""
 
-    def work(attempt: Attempt[MembersTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[MembersTask]) -> Facts:
         cluster = np.asarray(read_array(attempt.task.cluster))
         pool = np.flatnonzero((cluster >= 0) & roles(attempt.task.parts, "uncurated"))
         rows = pool[np.argsort(cluster[pool], kind="stable")]
@@ -142,7 +142,7 @@ def load_splits(settings: SplitsSettings) -> Work[SplitsTask]:
     """The leaves of a group of clusters."""
     from curation.cluster.hierarchy import split_clusters
 
-    def work(attempt: Attempt[SplitsTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[SplitsTask]) -> Facts:
         task, clusters = attempt.task, attempt.task.clusters
         starts = np.asarray(read_array(task.starts))[clusters.start : clusters.stop + 1]
         rows = np.asarray(read_array(task.rows)[starts[0] : starts[-1]])
@@ -164,7 +164,7 @@ def load_splits(settings: SplitsSettings) -> Work[SplitsTask]:
 def load_leaves(_settings: NoSettings) -> Work[LeavesTask]:
     """The leaves of all groups, numbered through, by global row."""
 
-    def work(attempt: Attempt[LeavesTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[LeavesTask]) -> Facts:
         task, rows = attempt.task, read_array(attempt.task.rows)
         leaf, score = np.full(task.num_rows, -1, np.int32), np.zeros(task.num_rows, np.float32)
         centroids = [np.empty((0, task.dim), np.float32)]

@@ -6,14 +6,13 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float16, Int64, UInt32
 
 from curation import storage
 from pipelines.engine.digest import digest_of
-from pipelines.engine.step import FileRef, Receipt
+from pipelines.engine.step import Facts, FileRef, Receipt
 from pipelines.rows.groups import AlikeParts, make_groups, num_groups
 from pipelines.rows.parts import FilesOf, Part, gather_vectors, read_array
 from pipelines.stages.copies.poor_pictures import has_miniature, is_poor
@@ -114,7 +113,7 @@ class JoinedFile(StrEnum):
     PIXELS = "pixels.npy"
 
 
-def write_joined(out: Path, parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
+def write_joined(out: Path, parts: Sequence[Part], rows: Int64[np.ndarray, " m"]) -> Facts:
     """Write down which global rows take part, ascending; returns facts for `JoinedRows`."""
     with_pixels = rows[has_miniature(parts)[rows]]
     storage.write_vectors(out / JoinedFile.ROWS, rows)

@@ -6,7 +6,7 @@ What searches is imported where work is loaded: it brings torch, seconds that no
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -16,7 +16,7 @@ from curation.dedup.edges import Edges
 from curation.runs import batches
 from curation.search.collapse import equal_vectors
 from pipelines.engine.digest import OfEveryItem
-from pipelines.engine.step import Attempt, FileRef, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Work
 from pipelines.rows.parts import gather_vectors, read_array
 from pipelines.stages.copies.blocks import AtPlace, Block, joined_rows, rows_with_vectors
 from pipelines.stages.copies.join import facts_of
@@ -90,7 +90,7 @@ def load_assign(settings: AssignSettings) -> Work[AssignTask]:
 
     groups = settings.groups
 
-    def work(attempt: Attempt[AssignTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[AssignTask]) -> Facts:
         block = attempt.task.block
         rows, vectors = rows_with_vectors(block, joined_rows(block))
         centroids = np.asarray(read_array(attempt.task.centroids))
@@ -121,7 +121,7 @@ def load_group(settings: GroupSettings) -> Work[GroupTask]:
     """The work of joining those that meet in a group of cells."""
     from curation.search.cell_join import Visitors, join_cells
 
-    def work(attempt: Attempt[GroupTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[GroupTask]) -> Facts:
         who, cells = attempt.task.blocks, attempt.task.cells
         everyone = [(one, _visits(one, attempt.task.group)) for one in who]
         residents = [(one, places[_is_home(one, places, cells)]) for one, places in everyone]
@@ -147,7 +147,7 @@ def _visits(one: AssignedBlock, group: int) -> Int64[np.ndarray, " v"]:
 
 def _is_home(one: AssignedBlock, places: np.ndarray, cells: range) -> Bool[np.ndarray, " v"]:
     home = read_array(one.cells)[places, 0]
-    return (home >= cells.start) & (home < cells.stop)
+    return np.asarray((home >= cells.start) & (home < cells.stop))
 
 
 def _num_places(some: _Places) -> int:

@@ -104,4 +104,5 @@ def _num_probes(runner: Runner, join: CellJoin, blocks: Sequence[Block], cells: 
         num_sampled=cells.facts["num_sampled"],
         num_cells=cells.facts["num_cells"],
     )
-    return runner.run_one(join.step(RECALL_SUFFIX, settings, load_recall), Item(task)).facts["num_probes"]
+    measured = runner.run_one(join.step(RECALL_SUFFIX, settings, load_recall), Item(task))
+    return int(measured.facts["num_probes"])

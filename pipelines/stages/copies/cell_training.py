@@ -6,7 +6,7 @@ What searches is imported where work is loaded: it brings torch, seconds that no
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float16, Int64
@@ -14,7 +14,7 @@ from jaxtyping import Float16, Int64
 from curation import storage
 from curation.search.cells_config import CellsConfig
 from pipelines.engine.digest import Without
-from pipelines.engine.step import Attempt, FileRef, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Work
 from pipelines.rows.parts import read_array
 from pipelines.stages.copies.blocks import AtPlace, Block, joined_rows, rows_with_vectors
 
@@ -85,7 +85,7 @@ def load_train(settings: TrainSettings) -> Work[TrainTask]:
 
     search, seed = settings.search, settings.seed
 
-    def work(attempt: Attempt[TrainTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[TrainTask]) -> Facts:
         blocks = attempt.task.blocks
         ends = np.cumsum([len(joined_rows(block)) for block in blocks])
         num_rows = int(ends[-1]) if len(ends) else 0
@@ -132,7 +132,7 @@ def load_truth(settings: TruthSettings) -> Work[TruthTask]:
     """The work of comparing sampled rows with all others."""
     from curation.search.recall import exact_truth
 
-    def work(attempt: Attempt[TruthTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[TruthTask]) -> Facts:
         _, vectors = rows_with_vectors(attempt.task.block, joined_rows(attempt.task.block))
         sample = np.asarray(read_array(attempt.task.sample))
         centroids = np.asarray(read_array(attempt.task.centroids))
@@ -152,7 +152,7 @@ def load_recall(settings: RecallSettings) -> Work[RecallTask]:
 
     min_recall = settings.min_recall
 
-    def work(attempt: Attempt[RecallTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[RecallTask]) -> Facts:
         table = np.concatenate([np.asarray(read_array(file)) for file in attempt.task.truths])
         truth = Truth(table[:, 0], table[:, 1].astype(np.int32), table[:, 2])
         num_cells = attempt.task.num_cells

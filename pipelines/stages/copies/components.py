@@ -105,7 +105,7 @@ class Comparer:
 
     def is_exact(self, rows: np.ndarray, others: np.ndarray) -> Bool[np.ndarray, " r"]:
         """Where bytes are equal."""
-        return (self._words[rows] == self._words[others]).all(axis=1)
+        return np.asarray((self._words[rows] == self._words[others]).all(axis=1))
 
     def _vectors(self, rows: np.ndarray) -> np.ndarray:
         ascending, place = np.unique(rows, return_inverse=True)
@@ -208,7 +208,7 @@ class _Cut:
         is_bound = self.bonds[rows] == self.bonds[others]
         if self.alarm_below is not None:
             is_bound &= likeness.likeness >= self.alarm_below
-        return is_bound | (likeness.likeness >= 1)
+        return np.asarray(is_bound | (likeness.likeness >= 1))
 
     def is_alike(self, rows: np.ndarray, one: np.ndarray, other: np.ndarray) -> Bool[np.ndarray, " r"]:
         """Compares some of `rows`, by place, with others."""

@@ -6,7 +6,7 @@ Images of curated pools that only search cannot leak anything, and are left alon
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -19,7 +19,7 @@ from curation.schema import LEAKS
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Without
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, NoSettings, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, NoSettings, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, in_pools, is_null, read, read_array, roles, sha256_words
 from pipelines.rows.ranks import id_rank
 from pipelines.stages.copies.blocks import Block, JoinedFile, JoinedRows, write_joined
@@ -131,7 +131,7 @@ def _join(runner: Runner, config: RunConfig, rows: JoinedRows) -> tuple[EdgeFile
 
 
 def _load_rows(_: NoSettings) -> Work[DescribedTask]:
-    def work(attempt: Attempt[DescribedTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[DescribedTask]) -> Facts:
         parts = attempt.task.parts
         rows = np.flatnonzero(is_null(parts, "described", "reason"))
         return {"num_rows": len(rows), **write_joined(attempt.out, parts, rows)}
@@ -142,7 +142,7 @@ def _load_rows(_: NoSettings) -> Work[DescribedTask]:
 def _load_leaks(settings: LeaksSettings) -> Work[LeaksTask]:
     rule = settings.rule
 
-    def work(attempt: Attempt[LeaksTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[LeaksTask]) -> Facts:
         task, parts = attempt.task, attempt.task.parts
         if not any(part.role == "holdout" for part in parts):
             storage.write_table(attempt.out / LEAKS_FILE, LEAKS.empty_table())
@@ -199,7 +199,7 @@ def survivors(parts: Sequence[Part], copies: FileRef, leaks: FileRef) -> Bool[np
         parts: with `described` and `verdicts`.
         copies, leaks: the tables of dedup and of decontaminate.
     """
-    alive = usable(parts) & ~roles(parts, "holdout")
+    alive: np.ndarray = usable(parts) & ~roles(parts, "holdout")
     table = read_copies(copies)
     alive[table["row"].to_numpy()[table["reason"].is_valid().to_numpy()]] = False
     alive[read(leaks)["row"].to_numpy()] = False

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations_with_replacement
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from curation.dedup.config import DedupConfig
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Without
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Step, Work
 from pipelines.rows.arrow_columns import numbers
 from pipelines.rows.parts import (
     Part,
@@ -145,7 +145,7 @@ def _join(runner: Runner, config: RunConfig, rows: JoinedRows) -> tuple[EdgeFile
 
 def usable(parts: Sequence[Part]) -> Bool[np.ndarray, " n"]:
     """Rows that were decoded and judged good."""
-    return is_null(parts, "described", "reason") & is_null(parts, "verdicts", "reason")
+    return np.asarray(is_null(parts, "described", "reason") & is_null(parts, "verdicts", "reason"))
 
 
 def survivor_rank(parts: Sequence[Part]) -> Int64[np.ndarray, " n"]:
@@ -161,7 +161,7 @@ def survivor_rank(parts: Sequence[Part]) -> Int64[np.ndarray, " n"]:
 
 
 def _load_rows(settings: RowsSettings) -> Work[DedupRowsTask]:
-    def work(attempt: Attempt[DedupRowsTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[DedupRowsTask]) -> Facts:
         parts = attempt.task.parts
         candidates = np.flatnonzero(usable(parts) & ~in_pools(parts, settings.aside))
         # The first of equal bytes, whichever of them survives: rows that come later leave it where it is,
@@ -171,13 +171,13 @@ def _load_rows(settings: RowsSettings) -> Work[DedupRowsTask]:
         joined = candidates[first == candidates]
         storage.write_vectors(attempt.out / FIRSTS, np.stack([candidates, first], axis=1))
         facts = write_joined(attempt.out, parts, joined)
-        return facts | {"num_rows": len(candidates), "num_joined": len(joined)}
+        return {**facts, "num_rows": len(candidates), "num_joined": len(joined)}
 
     return work
 
 
 def _load_components(settings: ComponentsSettings) -> Work[ComponentsTask]:
-    def work(attempt: Attempt[ComponentsTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[ComponentsTask]) -> Facts:
         task, parts = attempt.task, attempt.task.parts
         firsts = np.asarray(read_array(task.firsts))
         found = decide(parts, firsts, task.edges, rank=survivor_rank(parts), rule=settings.rule)

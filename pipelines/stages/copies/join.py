@@ -8,7 +8,7 @@ edge to each pair of blocks. A picture of poor hash has edges by its pixels alon
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from jaxtyping import Int64, UInt64
@@ -21,7 +21,7 @@ from curation.search.edges import Pairs
 from curation.search.miniatures import miniature_pairs
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, Item, Step, Work
+from pipelines.engine.step import Attempt, Facts, Item, Step, Work
 from pipelines.rows.arrow_columns import numbers
 from pipelines.rows.parts import column, sha256_words
 from pipelines.stages.copies.blocks import HASHES_AND_VECTORS, Block, copy_vectors, joined_rows
@@ -97,7 +97,7 @@ def join(
 
 
 def _load(rule: JoinRule) -> Work[JoinTask]:
-    def work(attempt: Attempt[JoinTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[JoinTask]) -> Facts:
         left, right = attempt.task.left, attempt.task.right
         found = dict(_search(attempt.task, rule))
         pieces = []
@@ -111,7 +111,7 @@ def _load(rule: JoinRule) -> Work[JoinTask]:
     return work
 
 
-def facts_of(found: Collection[Pairs]) -> dict[str, Any]:
+def facts_of(found: Collection[Pairs]) -> Facts:
     """What a join tells of the pairs that it found."""
     return {
         "num_edges": sum(len(pairs.a) for pairs in found),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from curation.dedup.pca_hash import NUM_BITS, PcaHash, fit_pca_hash, pca_hash
 from curation.errors import ConfigError
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, NoSettings, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, NoSettings, Step, Work
 from pipelines.rows.parts import FilesOf, Part, PlacesOf, gather_vectors, is_null, read_array, roles
 from pipelines.stages.copies.poor_pictures import is_poor
 
@@ -63,7 +63,7 @@ def hash_descriptors(runner: Runner, config: RunConfig, parts: Sequence[Part]) -
 
 
 def _load_fit(settings: FitSettings) -> Work[FitTask]:
-    def work(attempt: Attempt[FitTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[FitTask]) -> Facts:
         parts = attempt.task.parts
         is_sound = is_null(parts, "described", "reason") & ~is_poor(parts)
         candidates = np.flatnonzero(is_sound & ~roles(parts, "holdout"))
@@ -86,7 +86,7 @@ def _load_fit(settings: FitSettings) -> Work[FitTask]:
 
 
 def _load_hashes(_: NoSettings) -> Work[HashTask]:
-    def work(attempt: Attempt[HashTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[HashTask]) -> Facts:
         part = attempt.task.part
         vectors = np.asarray(read_array(part.copy_vectors))
         has = vectors.any(axis=1) & ~is_poor([part])

@@ -17,7 +17,7 @@ from curation.read_ahead import ReadAhead
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.engine.watchdog import Watchdog
 from pipelines.models.face_detectors import faces_identity, load_faces
 from pipelines.models.identity import identity, resolve
@@ -41,7 +41,7 @@ class DescribeFile(StrEnum):
 class DescribeSettings:
     """What describe does with every part."""
 
-    identity: Mapping[str, Any]  # of the decoder, and of every model: what of it changes the output
+    identity: Mapping[str, object]  # of the decoder, and of every model: what of it changes the output
     config: Annotated[DescribeConfig, Unhashed("`identity` says what of it changes the output")]
     embed: Annotated[EmbedConfig, Unhashed("`identity` says what of it changes the output")]
     copies: Annotated[EmbedConfig | None, Unhashed("`identity` says what of it changes the output")]
@@ -100,7 +100,7 @@ def describe_parts(
     )
 
 
-def _model_identity(config: EmbedConfig, threads: int) -> dict[str, Any]:
+def _model_identity(config: EmbedConfig, threads: int) -> dict[str, object]:
     """What of a model changes the output: not the place of its weights, but their bytes."""
     spec = parse_embedder(config.embedder)
     if spec.library != "precomputed":
@@ -143,7 +143,7 @@ def _load(settings: DescribeSettings) -> Work[DescribeTask]:
     looked_at, head_vectors = (None, None) if for_heads is None else _source_of_vectors(for_heads, threads)
     faces = load_faces(config.faces) if config.faces else None
 
-    def work(attempt: Attempt[DescribeTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[DescribeTask]) -> Facts:
         part, pool = attempt.task.part, attempt.task.pool_of_vectors or ""
         images = read(part.images)
         prove_staged(images)
@@ -184,7 +184,7 @@ def _load(settings: DescribeSettings) -> Work[DescribeTask]:
     return work
 
 
-def _unknown(file: PrecomputedVectors, keys: Sequence[str], pool: str) -> dict[str, Any] | None:
+def _unknown(file: PrecomputedVectors, keys: Sequence[str], pool: str) -> dict[str, object] | None:
     """How many images a file of vectors does not know, and a key of each side; None where it knows all."""
     unknown = np.flatnonzero(~file.known(keys, pool))
     if not len(unknown):
@@ -227,9 +227,9 @@ def _write(out: Path, found: Described) -> None:
 
 def _known(row: Mapping[str, Any], config: DescribeConfig) -> str | None:
     """The reason not to read a row at all: what ingest found, or more bytes than may be held at once."""
-    if row["reason"] is None and row["num_bytes"] > config.decode.max_file_bytes:
-        return "file_too_large"
-    return row["reason"]
+    reason: str | None = row["reason"]
+    is_large = reason is None and row["num_bytes"] > config.decode.max_file_bytes
+    return "file_too_large" if is_large else reason
 
 
 def _source_of_vectors(

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from curation import storage
 from curation.describe.filters import JudgeConfig, judge
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, Item, Step, Work
+from pipelines.engine.step import Attempt, Facts, Item, Step, Work
 from pipelines.rows.parts import FilesOf, Part, read
 
 VERDICTS = "verdicts.parquet"
@@ -39,7 +39,7 @@ def judge_parts(runner: Runner, config: RunConfig, parts: Sequence[Part]) -> tup
 
 
 def _load(settings: JudgeSettings) -> Work[JudgeTask]:
-    def work(attempt: Attempt[JudgeTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[JudgeTask]) -> Facts:
         part = attempt.task.part
         described = read(part.described)
         scores = None if part.scores is None else read(part.scores)

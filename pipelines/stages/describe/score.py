@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from curation import storage
 from curation.describe.describe import DescribeConfig
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, Item, Step, Work
+from pipelines.engine.step import Attempt, Facts, Item, Step, Work
 from pipelines.models.identity import heads_identity
 from pipelines.rows.parts import FilesOf, Part, read_array
 
@@ -20,7 +20,7 @@ SCORES = "scores.parquet"
 class ScoreSettings:
     """The heads."""
 
-    identity: Mapping[str, Any]  # what of them changes the output: the bytes of their weights
+    identity: Mapping[str, object]  # what of them changes the output: the bytes of their weights
     config: Annotated[DescribeConfig, Unhashed("`identity` says what of it changes the output")]
 
 
@@ -50,7 +50,7 @@ def _load(settings: ScoreSettings) -> Work[ScoreTask]:
 
     heads = load_heads(settings.config)
 
-    def work(attempt: Attempt[ScoreTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[ScoreTask]) -> Facts:
         table = score(read_array(attempt.task.part.seen_by_heads), heads)
         storage.write_table(attempt.out / SCORES, table)
         return {"num_rows": table.num_rows}

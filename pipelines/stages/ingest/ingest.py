@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 
@@ -18,7 +18,7 @@ from curation.schema import IMAGES
 from pipelines.config.run_config import IngestConfig, RunConfig
 from pipelines.engine.digest import Unhashed
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, Item, Step, Work
+from pipelines.engine.step import Attempt, Facts, Item, Step, Work
 from pipelines.rows.parts import Part, read
 from pipelines.rows.unique_keys import require_rows
 from pipelines.stages.ingest.staging import StagedSource, read_staged, stage_sources
@@ -84,7 +84,7 @@ def _item(
     )
 
 
-def _list(task: IngestTask, settings: IngestSettings) -> Iterator[listing.FoundRows]:
+def _list(task: IngestTask, settings: IngestSettings) -> Iterator[FoundRows]:
     """The parts of a source, from itself or from what was staged of it."""
     source, staged = task.source, task.staged
     part_rows, run_dir = settings.config.part_rows, settings.run_dir
@@ -106,10 +106,10 @@ def _list(task: IngestTask, settings: IngestSettings) -> Iterator[listing.FoundR
 
 
 def _load(settings: IngestSettings) -> Work[IngestTask]:
-    def work(attempt: Attempt[IngestTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[IngestTask]) -> Facts:
         staged = attempt.task.staged
-        unread: list[dict[str, Any]] = [*staged.found["unread"]] if staged else []
-        notes: list[dict[str, Any]] = [*staged.found["notes"]] if staged else []
+        unread: list[dict[str, object]] = [*staged.found["unread"]] if staged else []
+        notes: list[dict[str, object]] = [*staged.found["notes"]] if staged else []
 
         def tables() -> Iterator[pa.Table]:
             for part in _list(attempt.task, settings):

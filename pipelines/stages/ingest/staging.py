@@ -9,7 +9,7 @@ units that were in work.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 
@@ -23,7 +23,7 @@ from curation.ingest.units import Unit, cut_units, has_units, is_staged, read_un
 from curation.schema import IMAGES
 from pipelines.engine.digest import Unhashed, digest_of
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.parts import read
 from pipelines.rows.staged import STAGED_STEP, staged_receipt
 
@@ -56,7 +56,7 @@ class StageSettings:
 class StageTask:
     """A unit to be staged."""
 
-    settings: Mapping[str, Any]  # of the source: what of it changes what is staged
+    settings: Mapping[str, object]  # of the source: what of it changes what is staged
     unit: Unit
     source: Annotated[Source, Unhashed("`settings` says what of it changes what is staged")]
 
@@ -67,7 +67,7 @@ class StagedSource:
 
     units: FileRef
     staged: dict[int, Receipt]
-    found: dict[str, list[dict[str, Any]]]  # unread and notes, of the listing of the units
+    found: dict[str, list[dict[str, object]]]  # unread and notes, of the listing of the units
 
     @property
     def digest(self) -> str:
@@ -114,7 +114,7 @@ def _list_units(runner: Runner, sources: Sequence[Source], *, refresh: bool) -> 
 
 
 def _load_units(settings: UnitsSettings) -> Work[UnitsTask]:
-    def work(attempt: Attempt[UnitsTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[UnitsTask]) -> Facts:
         findings = Findings()
         table = units_table(cut_units(attempt.task.source, findings, run_dir=settings.run_dir))
         storage.write_table(attempt.out / UNITS_FILE, table)
@@ -135,7 +135,7 @@ def _item(
 
 
 def _load_stage(settings: StageSettings) -> Work[StageTask]:
-    def work(attempt: Attempt[StageTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[StageTask]) -> Facts:
         task, last = attempt.task, attempt.before
         before = read(last.file(settings.run_dir, ROWS_FILE)) if last else None
         place = Place(attempt.out, attempt.folder, attempt.tell)

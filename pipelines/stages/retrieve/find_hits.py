@@ -1,7 +1,6 @@
 """The hits of a curated pool: searched for at once, or put together of what blocks of a search found."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from curation.retrieve import (
 )
 from curation.schema import HITS
 from curation.search.topk import TopK, merge_top_k
-from pipelines.engine.step import Attempt, Work
+from pipelines.engine.step import Attempt, Facts, Work
 from pipelines.rows.parts import Part, read_array, roles
 from pipelines.rows.ranks import id_rank
 from pipelines.stages.retrieve.exact_search import exact_neighbours, read_found, write_found
@@ -36,7 +35,7 @@ from pipelines.stages.retrieve.tasks import (
 def load_block(settings: BlockSettings) -> Work[BlockTask]:
     """The neighbours of a block of queries in a group of the pool."""
 
-    def work(attempt: Attempt[BlockTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[BlockTask]) -> Facts:
         task = attempt.task
         rows = np.asarray(read_array(task.queries)[slice(*task.cut)])
         found = exact_neighbours(
@@ -55,10 +54,10 @@ def load_block(settings: BlockSettings) -> Work[BlockTask]:
 def load_hits(settings: RetrieveSettings) -> Work[RetrieveTask]:
     """The hits of a pool, by sample or by cluster."""
 
-    def work(attempt: Attempt[RetrieveTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[RetrieveTask]) -> Facts:
         task, rule = attempt.task, settings.rule
         queries = query_rows(task.parts, task.alive, settings.pool)
-        facts: dict[str, Any] = {}
+        facts: Facts = {}
         match rule:
             case ClusterRetrieval():
                 hits = _by_cluster(task, queries, rule=rule, seed=settings.seed)
@@ -84,7 +83,7 @@ def _nearest(task: RetrieveTask, rows: Int64[np.ndarray, " q"], rule: SampleRetr
     return exact_neighbours(queries, group, alive=task.alive, neighbours=rule.neighbours, device=rule.device)
 
 
-def _judged(task: RetrieveTask, found: TopK, settings: RetrieveSettings) -> dict[str, Any]:
+def _judged(task: RetrieveTask, found: TopK, settings: RetrieveSettings) -> Facts:
     """What is said of a search by inverted lists; nothing of an exact one."""
     if task.searched is None or task.searched.index is None:
         return {}

@@ -1,7 +1,6 @@
 """The work of a search by inverted lists: an index is trained, shards are searched, recall is judged."""
 
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -14,7 +13,7 @@ from curation.search.ivf_config import IvfSpec
 from curation.search.product import nonzero_rows
 from curation.search.recall import require_top_k_recall, top_k_recall
 from curation.search.topk import TopK
-from pipelines.engine.step import Attempt, Work
+from pipelines.engine.step import Attempt, Facts, Work
 from pipelines.rows.parts import gather_vectors, read_array, roles
 from pipelines.rows.ranks import id_rank
 from pipelines.stages.retrieve.exact_search import exact_neighbours, write_found
@@ -28,9 +27,7 @@ from pipelines.stages.retrieve.tasks import (
 )
 
 
-def judge_recall(
-    found: TopK, truth: TopK, *, spec: IvfSpec, rule: SampleRetrieval, seed: int
-) -> dict[str, Any]:
+def judge_recall(found: TopK, truth: TopK, *, spec: IvfSpec, rule: SampleRetrieval, seed: int) -> Facts:
     """The facts of a search: its index, and its recall.
 
     Args:
@@ -57,7 +54,7 @@ def load_index(settings: IndexSettings) -> Work[IndexTask]:
     """An index, trained on a sample of the pool."""
     ivf, seed = settings.ivf, settings.seed
 
-    def work(attempt: Attempt[IndexTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[IndexTask]) -> Facts:
         parts = attempt.task.parts
         alive = np.flatnonzero(read_array(attempt.task.alive) & roles(parts, "uncurated"))
         dim = read_array(parts[0].embeddings).shape[1]
@@ -77,7 +74,7 @@ def load_index(settings: IndexSettings) -> Work[IndexTask]:
 def load_shard(settings: SearchSettings) -> Work[SearchTask]:
     """The neighbours of all queries in a shard: by its lists, and exactly of some."""
 
-    def work(attempt: Attempt[SearchTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[SearchTask]) -> Facts:
         task = attempt.task
         # An index is trained for any number of probes and candidates: these are the searches'.
         spec = replace(task.spec, num_probes=min(settings.num_probes, task.spec.num_lists))

@@ -9,7 +9,6 @@ What does the work is imported where it is loaded: it brings torch, for which no
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -20,7 +19,7 @@ from curation.search.ivf_config import IvfConfig
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.inner import InnerSteps, run_in_steps
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.groups import make_groups
 from pipelines.rows.parts import Part, read_array, roles
 from pipelines.stages.cluster.cluster import Clusters
@@ -150,7 +149,7 @@ def _load(settings: RetrieveSettings) -> Work[RetrieveTask]:
 
 
 def _load_queries(settings: QueriesSettings) -> Work[QueriesTask]:
-    def work(attempt: Attempt[QueriesTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[QueriesTask]) -> Facts:
         queries = query_rows(attempt.task.parts, attempt.task.alive, settings.pool)
         storage.write_vectors(attempt.out / QUERIES_FILE, queries)
         return {"num_queries": len(queries)}

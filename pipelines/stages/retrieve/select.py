@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -14,7 +14,7 @@ from curation.schema import Origin
 from curation.select import OUTCOMES, Sampler, SelectConfig, SelectionRows, select
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, in_pools, read, read_array, roles
 from pipelines.rows.ranks import id_rank
 from pipelines.stages.cluster.cluster import Clusters
@@ -80,7 +80,7 @@ def select_images(
 
 
 def _load(settings: SelectSettings) -> Work[SelectTask]:
-    def work(attempt: Attempt[SelectTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[SelectTask]) -> Facts:
         task, parts = attempt.task, attempt.task.parts
         rows = SelectionRows(
             is_curated=roles(parts, "curated"),

@@ -11,7 +11,7 @@ from curation import storage
 from curation.errors import LvdError
 from curation.hashes import Hashes
 from curation.shard.layout import shard_name
-from curation.shard.manifest import MANIFEST_SCHEMA
+from curation.shard.manifest import MANIFEST_SCHEMA, Completeness, Entry, Manifest
 from curation.shard.sample import INDEX, index_name
 from curation.shard.write import ShardReceipt, index_json
 from pipelines.config.listed import entry_of, file_entry, hashes_of, write_manifest
@@ -28,14 +28,13 @@ from pipelines.stages.shard.losses import as_data, find_losses
 from pipelines.stages.shard.shard import Bucket
 
 REPORT = "report.html"
-_TABLES: tuple[Literal["lineage", "selection"], ...] = ("lineage", "selection")
 # Files of the dataset that are hashed side by side: as many as keep a disk busy.
 _NUM_HASHED_AT_ONCE = 8
 
 
 def publish_dataset(
     runner: Runner, config: RunConfig, *, lineage: Receipt, buckets: Sequence[Bucket]
-) -> dict[str, Any]:
+) -> Manifest:
     """Assemble `dataset-<identity>/` and replace the manifest; returns the manifest.
 
     Every file is hashed before it is linked, or found to be right where it was linked before.
@@ -48,11 +47,11 @@ def publish_dataset(
     folder = f"dataset-{identity}"
     run_dir = runner.run_dir
     linked = _Linked(run_dir, folder, hashes_of(run_dir, writes=True))
-    tables: dict[str, Any] = {kind: _tables(linked, lineage, kind) for kind in _TABLES}
+    tables, selection = _tables(linked, lineage, "lineage"), _tables(linked, lineage, "selection")
     shards, indexes, listing = _shards(linked, config.name, buckets)
     linked.place()
     storage.publish_bytes(storage.join(run_dir, folder, "index.json"), listing, replace=True)
-    manifest = {
+    manifest: Manifest = {
         "schema": MANIFEST_SCHEMA,
         "name": config.name,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -61,7 +60,8 @@ def publish_dataset(
         "seed": config.seed,
         **completeness(runner, lineage),
         "dataset_dir": folder,
-        **tables,
+        "lineage": tables,
+        "selection": selection,
         "counts": lineage.facts["counts"],
         "funnel": lineage.facts["funnel"],
         "losses": as_data(find_losses(lineage.facts["funnel"], lineage.facts["examples"])),
@@ -74,17 +74,17 @@ def publish_dataset(
     return manifest
 
 
-def report_path(run_dir: str, manifest: Mapping[str, Any]) -> str:
+def report_path(run_dir: str, manifest: Manifest) -> str:
     """Where the report of a dataset lies."""
     return storage.join(run_dir, manifest["dataset_dir"], REPORT)
 
 
-def has_report(manifest: Mapping[str, Any]) -> bool:
+def has_report(manifest: Manifest) -> bool:
     """Whether a dataset's report is written, and is the one that was."""
     return entry_of(manifest, f"{manifest['dataset_dir']}/{REPORT}") is not None
 
 
-def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
+def completeness(runner: Runner, lineage: Receipt) -> Completeness:
     """Whether everything could be read, what could not, and what was odd about the rest."""
     unread, notes = _findings(runner, "unread"), _findings(runner, "notes")
     unread += [problem for receipt in runner.receipts["shard"] for problem in receipt.facts["unread"]]
@@ -103,13 +103,13 @@ def completeness(runner: Runner, lineage: Receipt) -> dict[str, Any]:
     return {"complete": not unread, "unread": unread, "notes": notes}
 
 
-def _findings(runner: Runner, kind: Literal["unread", "notes"]) -> list[dict[str, Any]]:
+def _findings(runner: Runner, kind: Literal["unread", "notes"]) -> list[Mapping[str, Any]]:
     """What listings found; once, where two pools list the same source."""
     listings = {receipt.identity: receipt for receipt in runner.receipts["ingest"]}
     return [problem for receipt in listings.values() for problem in receipt.facts[kind]]
 
 
-def measured_recalls(runner: Runner) -> list[dict[str, Any]]:
+def measured_recalls(runner: Runner) -> list[Mapping[str, Any]]:
     """What share of what is there each approximate search finds, as measured; empty where all are exact."""
     said = ("pool", "index", "num_cells", "num_probes")
     return [
@@ -179,9 +179,9 @@ class _Linked:
         verified(ref._replace(path=target), hashes=self.hashes)
 
 
-def _tables(linked: _Linked, receipt: Receipt, kind: Literal["lineage", "selection"]) -> list[dict[str, Any]]:
+def _tables(linked: _Linked, receipt: Receipt, kind: Literal["lineage", "selection"]) -> list[Entry]:
     rows = receipt.facts[f"num_{'lineage' if kind == 'lineage' else 'selected'}"]
-    entries = []
+    entries: list[Entry] = []
     for number, num_rows in enumerate(rows):
         ref = receipt.file(linked.run_dir, table_file(kind, number))
         path = linked.want(ref, f"{kind}/part-{number:06d}.parquet")
@@ -189,12 +189,10 @@ def _tables(linked: _Linked, receipt: Receipt, kind: Literal["lineage", "selecti
     return entries
 
 
-def _shards(
-    linked: _Linked, name: str, buckets: Sequence[Bucket]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bytes]:
+def _shards(linked: _Linked, name: str, buckets: Sequence[Bucket]) -> tuple[list[Entry], list[Entry], bytes]:
     """The entries of the shards, those of their indexes, and the list of shards for readers."""
-    shards: list[dict[str, Any]] = []
-    indexes = []
+    shards: list[Entry] = []
+    indexes: list[Entry] = []
     listed = []
     for bucket in buckets:
         for tar, index, num_samples in zip(bucket.shards, bucket.indexes, bucket.num_samples, strict=True):
@@ -209,7 +207,7 @@ def _shards(
     return shards, indexes, index_json(name, listed)
 
 
-def _files(linked: _Linked, config: RunConfig, indexes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _files(linked: _Linked, config: RunConfig, indexes: list[Entry]) -> list[Entry]:
     """The entries of all files of the dataset that are neither tables nor shards.
 
     The report is among them as long as it is the one that was written for this dataset.
@@ -222,4 +220,4 @@ def _files(linked: _Linked, config: RunConfig, indexes: list[dict[str, Any]]) ->
     except LvdError:  # none, or a damaged one: the report is written anew
         report = None
     is_whole = report is not None and hashes.holds(storage.join(run_dir, report["path"]), report["sha256"])
-    return [listing, *indexes, saved, *([dict(report)] if report is not None and is_whole else [])]
+    return [listing, *indexes, saved, *([report] if report is not None and is_whole else [])]

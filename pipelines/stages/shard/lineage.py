@@ -12,9 +12,10 @@ from curation import storage
 from curation.schema import LINEAGE, REASONS, SELECTION, STAGES, image_id
 from curation.select import OUTCOMES
 from curation.shard.layout import shard_name
+from curation.shard.manifest import Level
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.parts import Part, PlacesOf, column, read, read_array, roles, row_table
 from pipelines.stages.cluster.cluster import Clusters
 from pipelines.stages.copies.decontaminate import Leaks
@@ -96,7 +97,7 @@ def write_lineage(
 def _load(settings: LineageSettings) -> Work[LineageTask]:
     name, pools = settings.name, settings.pools
 
-    def work(attempt: Attempt[LineageTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[LineageTask]) -> Facts:
         parts = attempt.task.parts
         found = gather_verdicts(attempt.task)
         causes = np.unique(found.by[found.by >= 0])
@@ -243,9 +244,9 @@ def _selection(lineage: pa.Table, outcome: np.ndarray) -> pa.Table:
     return pa.table({field.name: rows[field.name] for field in SELECTION}, schema=SELECTION)
 
 
-def funnel(tally: Mapping[tuple[str, int], int], pools: Sequence[str]) -> list[dict[str, Any]]:
+def funnel(tally: Mapping[tuple[str, int], int], pools: Sequence[str]) -> list[Level]:
     """For every pool and stage: rows in, rows out, and what each reason took."""
-    levels = []
+    levels: list[Level] = []
     for pool in pools:
         left = sum(count for (name, _), count in tally.items() if name == pool)
         for stage in STAGES:
@@ -262,7 +263,7 @@ def funnel(tally: Mapping[tuple[str, int], int], pools: Sequence[str]) -> list[d
 
 def counts(
     tally: Mapping[tuple[str, int], int], pools: Sequence[str], retrieved: Mapping[str, int]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The counts of `manifest.json`."""
 
     def total(pool: str, *stages: str) -> int:

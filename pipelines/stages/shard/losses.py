@@ -4,11 +4,12 @@ A threshold in other units, vectors whose keys are named otherwise, a table with
 each is a sound run by itself, so nothing fails. What a run says at its end names them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from curation.schema import KEPT_REASONS
+from curation.shard.manifest import Level
 
 # Of a pool that is not tiny, this share or less is nearly nothing.
 NEARLY_NOTHING = 0.05
@@ -37,7 +38,7 @@ class Loss:
     survivor: str | None  # and of one that is left
 
 
-def find_losses(funnel: Sequence[Mapping[str, Any]], examples: Examples) -> list[Loss]:
+def find_losses(funnel: Sequence[Level], examples: Examples) -> list[Loss]:
     """The stages that took all of a pool, or nearly all, for one reason.
 
     Args:
@@ -64,12 +65,12 @@ def find_losses(funnel: Sequence[Mapping[str, Any]], examples: Examples) -> list
     return losses
 
 
-def as_data(losses: Sequence[Loss]) -> list[dict[str, Any]]:
+def as_data(losses: Sequence[Loss]) -> list[Mapping[str, Any]]:
     """As `manifest.json` lists them."""
     return [asdict(loss) for loss in losses]
 
 
-def _takes_the_pool(level: Mapping[str, Any], reason: str, num: int) -> bool:
+def _takes_the_pool(level: Level, reason: str, num: int) -> bool:
     if num < MAIN_SHARE * sum(level["dropped"].values()):
         return False
     if not level["out"]:
@@ -78,7 +79,7 @@ def _takes_the_pool(level: Mapping[str, Any], reason: str, num: int) -> bool:
     return is_large and reason not in CHOSEN and level["out"] <= NEARLY_NOTHING * level["in"]
 
 
-def _is_later(verdict: str, stages: set[str]) -> bool:
+def _is_later(verdict: str, stages: Container[str]) -> bool:
     """Whether an image with this verdict was still there when `stages` began."""
     stage, _, reason = verdict.partition(".")
     return stage in stages or reason in KEPT_REASONS

@@ -25,7 +25,7 @@ from curation.shard.write import write_shard
 from pipelines.config.run_config import RunConfig
 from pipelines.engine.digest import Without
 from pipelines.engine.runner import Runner
-from pipelines.engine.step import Attempt, FileRef, Item, Receipt, Step, Work
+from pipelines.engine.step import Attempt, Facts, FileRef, Item, Receipt, Step, Work
 from pipelines.rows.arrow_columns import numbers
 from pipelines.rows.parts import Part, PlacesOf, column, read, read_array, row_table
 from pipelines.rows.staged import prove_staged
@@ -176,7 +176,7 @@ class _Chosen:
 
 
 def _load(settings: BucketSettings) -> Work[BucketTask]:
-    def work(attempt: Attempt[BucketTask]) -> dict[str, Any]:
+    def work(attempt: Attempt[BucketTask]) -> Facts:
         missing = _Missing()
         # Unlinked at once: nothing to clean up, whatever happens.
         with tempfile.TemporaryFile(dir=attempt.out) as spool:

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from pipelines.stages.copies.edge_files import global_edges
 from report_runs import MakeRun, jpeg
 
 from curation import storage
 from curation.dedup.config import DedupConfig
+from curation.dedup.edges import Edges
 from curation.describe.describe import DescribeConfig
 from curation.describe.embed import EmbedConfig
 from curation.describe.filters import JudgeConfig
 from curation.pictures.blur import BlurConfig
-from curation.schema import FACES
+from curation.schema import EDGE_KINDS, FACES
 from curation.shard.layout import ShardConfig
 from pipelines.answers.finished_run import FinishedRun, require_run
 from pipelines.engine.step import FileRef, Receipt
 from pipelines.report.clusters import gather_clusters
 from pipelines.report.content import Content, gather
-from pipelines.report.edges import read_edges
+from pipelines.report.edges import gather_edges
 from pipelines.report.embedder import note_embedder
 from pipelines.report.faces import gather_faces
 from pipelines.report.filters import gather_filters, pictures_of
@@ -35,6 +35,7 @@ from pipelines.report.retrieval import gather_retrieval
 from pipelines.report.scan import scan
 from pipelines.report.timings import gather_timings
 from pipelines.rows.parts import read
+from pipelines.stages.copies.saved_edges import read_edges
 
 
 @pytest.fixture(scope="module")
@@ -136,18 +137,24 @@ def test_filters_show_what_lies_beside_their_threshold(asked: FinishedRun) -> No
     assert gather_filters(asked.lineage, None, config=JudgeConfig()) is None
 
 
+def listed(edges: Edges) -> list[tuple[int, int, float, str]]:
+    kinds = (EDGE_KINDS[kind] for kind in edges.kind)
+    return list(zip(edges.a.tolist(), edges.b.tolist(), edges.score.tolist(), kinds, strict=True))
+
+
 def test_edges_among_rows_and_their_spread(asked: FinishedRun, rows: list[dict[str, Any]]) -> None:
     made, config = asked.curated, asked.config.dedup
     assert made is not None
-    every = [edge for file in made.copies.edges for edge in global_edges(file).to_pylist()]
+    every = [edge for file in made.copies.edges for edge in listed(read_edges(file))]
     near = [i for i, row in enumerate(rows) if row["component"] is not None]
-    among, scores = read_edges(made, np.array(near), config=config)
-    deciding = [e for e in every if e["kind"] != "cosine" or e["score"] >= config.cosine_threshold]
-    assert sorted(map(str, among.to_pylist())) == sorted(map(str, deciding))
-    assert read_edges(made, np.array([near[0]]), config=config)[0].num_rows == 0
+    among, scores = gather_edges(made, np.array(near), config=config)
+    deciding = [e for e in every if e[3] != "cosine" or e[2] >= config.cosine_threshold]
+    assert deciding
+    assert sorted(listed(among)) == sorted(deciding)
+    assert len(gather_edges(made, np.array([near[0]]), config=config)[0]) == 0
     assert {one.kind: one.num for one in scores} == {"perceptual hash": len(every)}
-    nothing, none = read_edges(None, np.array(near), config=DedupConfig())
-    assert (nothing.num_rows, none) == (0, [])
+    nothing, none = gather_edges(None, np.array(near), config=DedupConfig())
+    assert (len(nothing), none) == (0, [])
 
 
 def test_faces_are_counted_where_they_were_looked_for(
