@@ -74,7 +74,8 @@ assert len(shards) == result.manifest["counts"]["dataset"]
 # %% [markdown]
 # ## Vectors
 #
-# Row i of `vectors()` belongs to row i of the lineage. They are of unit length, as all functions below want
+# Row i of `vectors()` belongs to row i of the lineage. They are of unit length, or zeros where an image
+# could not be read, as all functions below want
 # them; `curation.unit_vectors` makes such of your own. First copies, by the copy descriptor alone:
 
 # %%

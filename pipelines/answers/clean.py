@@ -61,6 +61,7 @@ def _whole_run(run_dir: str) -> FinishedRun:
 
 def _leftovers(run: FinishedRun, used: _InUse) -> list[Leftover]:
     sizes: dict[str, int] = {}
+    linked: dict[tuple[int, int], int] = {}  # by file: its links that do not go
     for info in storage.list_files(run.run_dir):
         name = info.key.split("/")
         is_old_dataset = _DATASET.fullmatch(name[0]) is not None and name[0] != run.manifest["dataset_dir"]
@@ -69,9 +70,12 @@ def _leftovers(run: FinishedRun, used: _InUse) -> list[Leftover]:
             continue
         # Whatever else lies there is not a run's.
         if is_old_dataset or name[0] == SCRATCH or _ITEM.fullmatch(folder):
-            # What the dataset links to is freed by removing the dataset alone.
-            is_linked = storage.local_path(info.path).stat().st_nlink > 1
-            sizes[folder] = sizes.get(folder, 0) + (0 if is_linked else info.num_bytes)
+            # What the dataset links to stays with it; what has several links that all go is freed once.
+            stat = storage.local_path(info.path).stat()
+            left = linked[stat.st_dev, stat.st_ino] = (
+                linked.get((stat.st_dev, stat.st_ino), stat.st_nlink) - 1
+            )
+            sizes[folder] = sizes.get(folder, 0) + (0 if left else info.num_bytes)
     return [Leftover(folder, size) for folder, size in sorted(sizes.items())]
 
 

@@ -14,21 +14,24 @@ from pipelines.engine.lock import owner
 from pipelines.engine.runner import StepState
 from pipelines.plan.how_far import how_far, plan_lines, steps_to_come
 from pipelines.stages.shard.dataset import report_path
-from pipelines.words import MEANING, table_lines
+from pipelines.words import MEANING, counted, table_lines
 
 MAX_MATCHES = 20
 
 
 def summary_lines(run_dir: str, manifest: Manifest) -> list[str]:
     """What a run came to, in a few lines."""
-    rows: list[tuple[str, ...]] = [("pool", "images", "rejected", "duplicates", "leaks", "kept")]
+    rows: list[tuple[str, ...]] = [
+        ("pool", "images", "rejected", "duplicates", "leaks", "not chosen", "kept")
+    ]
     for pool, count in manifest["counts"].items():
         if pool != "dataset":
-            names = ("images", "rejected", "duplicates", "contaminated", "kept")
-            rows.append((pool, *(f"{count[name]:,}" for name in names)))
+            lost = [count[name] for name in ("rejected", "duplicates", "contaminated")]
+            others = count["images"] - sum(lost) - count["kept"]  # not retrieved, beyond a cap, a holdout
+            rows.append((pool, *(f"{num:,}" for num in (count["images"], *lost, others, count["kept"]))))
     lines = table_lines(rows)
     num_bytes = sum(shard["bytes"] for shard in manifest["shards"])
-    total = f"{manifest['counts']['dataset']:,} images in {len(manifest['shards'])} shards"
+    total = f"{manifest['counts']['dataset']:,} images in {counted(len(manifest['shards']), 'shard')}"
     lines.append(f"{total}, {num_bytes / 1e6:,.1f} MB")
     lines.append(f"report: {report_path(run_dir, manifest)}")
     lines += _note_lines(manifest.get("notes", []))

@@ -93,9 +93,10 @@ def add_verify_and_clean(commands: Any) -> None:
     )  # fmt: skip
     clean = add_command(
         commands, "clean", _clean,
-        does="remove intermediate data",
-        text="List what intermediate data of a run may go, and remove it with --yes. The dataset stays; a "
-        "later run with the same config would compute the intermediate data again.",
+        does="remove intermediate data, and datasets of earlier configs",
+        text="List what of a run may go, intermediate data and datasets of earlier configs, and remove it "
+        "with --yes. The dataset that manifest.json names stays; a later run with the same config would "
+        "compute the intermediate data again.",
     )  # fmt: skip
     for command in (verify, clean):
         add_run_dir(command)
@@ -180,7 +181,10 @@ def _clean(arguments: argparse.Namespace) -> int:
     folders = remove(arguments.run_dir, keep_current=arguments.keep_current)
     total = sum(folder.num_bytes for folder in folders)
     done = "removed" if arguments.yes else "may go (remove with --yes)"
-    lines = [f"{size(num_bytes):>13}  {name}" for name, num_bytes in by_step(folders).items()]
+    lines = []
+    for name, num_bytes in by_step(folders).items():
+        of_what = "  (a dataset of an earlier config)" if name.startswith("dataset-") else ""
+        lines.append(f"{size(num_bytes):>13}  {name}{of_what}")
     found = {"folders": [vars(folder) for folder in folders], "bytes": total, "removed": arguments.yes}
     show(arguments, found, [*lines, f"{size(total):>13}  in all {done}"])
     return 0

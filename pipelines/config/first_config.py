@@ -108,7 +108,11 @@ def _names(folder: Path) -> Iterator[str]:
 
 def embedder_advice() -> str:
     """Which embedder to take, in a line."""
-    where = "this machine's GPU" if Path("/dev/nvidia0").exists() else "cores, where a small one does best"
+    where = (
+        "this machine's GPU"
+        if Path("/dev/nvidia0").exists()
+        else "this machine's CPU, where a small one does best"
+    )
     return (
         "gist needs no weights and tells how a picture looks, not what it shows. For that give a\n"
         "  # model, such as timm:vit_small_patch14_dinov2.lvd142m@FILE.safetensors or\n"

@@ -99,7 +99,9 @@ def _totals(plan: Plan) -> Iterator[str]:
             f"workers do not shorten: {duration(alone)}"
         )
     yield from _busy(plan.steps)
-    if unknown := sorted({step.work.key for step in plan.steps if step.rate is None}):
+    if unknown := sorted(
+        {step.work.key for step in plan.steps if step.rate is None and step.num_items != step.num_done}
+    ):
         yield f"no rate is known of {', '.join(unknown)}: `--like RUN_DIR` or `--rates FILE` may give it"
     if plan.file is not None and (beside := plan.file.beside) is not None:
         yield f"beside it: {beside.what}: {beside.hours:g} h; this estimate: {duration(plan.wall_s)}"

@@ -42,7 +42,7 @@ def write_report(run_dir: str, *, max_thumbnail_bytes: int = PAGE_BYTES) -> str:
             f"{path} shows more than can be written anew",
             got="a run whose intermediate data is gone",
             expected="the data that copies, thresholds and clusters are shown from",
-            remedy="Keep the report as it is; or remove the file, and a shorter one is written",
+            remedy="Keep it, or run its config again; or remove the file, and a shorter one is written",
         )
     content = gather(run)
     pictures = content.pictures()

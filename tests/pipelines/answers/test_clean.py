@@ -76,3 +76,22 @@ def test_a_removed_step_is_done_again(
     shutil.rmtree(dataset)
     assert run_quietly(configure(damageable)).exit_code == 0
     assert digests(damageable) == digests(finished)
+
+
+def test_what_has_two_links_that_both_go_is_freed_once(
+    damageable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def freed() -> int:
+        return sum(folder.num_bytes for folder in find_leftovers(str(damageable), keep_current=False))
+
+    before = freed()
+    old, step = damageable / f"dataset-{'0' * 32}", damageable / "steps" / "shard" / ("f" * 32)
+    for folder in (old, step):
+        folder.mkdir()
+    (old / "a.tar").write_bytes(bytes(1000))
+    (step / "a.tar").hardlink_to(old / "a.tar")
+    assert freed() == before + 1000
+    (damageable / "elsewhere").hardlink_to(old / "a.tar")
+    assert freed() == before
+    assert main(["clean", str(damageable)]) == 0
+    assert f"  {old.name}  (a dataset of an earlier config)\n" in capsys.readouterr().out
