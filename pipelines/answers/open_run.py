@@ -71,12 +71,14 @@ class OpenRun:
             IntegrityError: a file of them is damaged.
         """
         made = nearest.require_vectors(self._run, by)
-        wanted, place = np.unique(np.arange(made.num_rows) if rows is None else rows, return_inverse=True)
+        file = "copy_vectors" if by == "descriptors" else "embeddings"
+        if rows is None:
+            return gather_vectors(made.parts, file, np.arange(made.num_rows))
+        wanted, place = np.unique(rows, return_inverse=True)
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < made.num_rows:
             raise ConfigError(
                 "No row of the run", got=f"{wanted[0]} to {wanted[-1]}", expected=f"0 to {made.num_rows - 1}"
             )
-        file = "copy_vectors" if by == "descriptors" else "embeddings"
         return gather_vectors(made.parts, file, wanted)[place]
 
     def explain(self, image: str, *, pool: str | None = None) -> list[dict[str, Any]]:

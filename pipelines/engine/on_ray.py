@@ -231,6 +231,8 @@ def _do_whole(
     step: AnyStep, item: AnyItem, run_dir: str, shared: Mapping[str, ray.ObjectRef[Any]], wanted_by: str
 ) -> bytes:
     whole = _with_fields(item, {name: ray.get(ref) for name, ref in shared.items()})
+    while _FORGETTING:  # an item may take longer than a worker waits for one
+        _FORGETTING.pop().cancel()
     try:
         return _do(step, whole, run_dir, wanted_by)
     finally:
@@ -250,19 +252,17 @@ _FORGETTING: list[threading.Timer] = []
 
 
 def _loaded(step: AnyStep, wanted_by: str) -> Work[Any]:
-    if wanted_by not in _LOADED:
-        _LOADED.clear()
-        work = step.work()
-        if step.loads_model:
-            _LOADED[wanted_by] = work
-        return work
-    return _LOADED[wanted_by]
+    if (kept := _LOADED.get(wanted_by)) is not None:
+        return kept
+    _LOADED.clear()
+    work = step.work()
+    if step.loads_model:
+        _LOADED[wanted_by] = work
+    return work
 
 
 def _forget_later() -> None:
     """Hold no model in memory for a step that is over: its next item would have come by then."""
-    while _FORGETTING:
-        _FORGETTING.pop().cancel()
     if _LOADED:
         timer = threading.Timer(KEPT_S, _LOADED.clear)
         timer.daemon = True

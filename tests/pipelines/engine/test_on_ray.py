@@ -266,6 +266,24 @@ def test_a_model_is_forgotten_once_no_item_comes(monkeypatch: pytest.MonkeyPatch
     assert module._LOADED == {}
 
 
+def load_counted_and_slow(tally: str) -> Work[Named]:
+    load_counted(tally)
+    return lambda _attempt: time.sleep(0.5) or {}
+
+
+def test_a_model_is_kept_for_items_that_take_longer_than_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pipelines.engine import on_ray as module
+
+    (tmp_path / "tally").mkdir()
+    step = make_step(load_counted_and_slow, settings=str(tmp_path / "tally"), loads_model=True)
+    monkeypatch.setattr(module, "KEPT_S", 0.2)
+    for item in items(3):
+        module._do_whole(step, item, str(tmp_path / "run"), {}, "a slow step")
+    assert len(list((tmp_path / "tally").iterdir())) == 1
+
+
 def test_every_probe_gets_a_fresh_process(on_ray: Any, tmp_path: Path) -> None:
     def load(_settings: NoSettings) -> Work[Named]:
         return lambda _attempt: {"pid": os.getpid()}
