@@ -4,6 +4,7 @@
       teacher.safetensors     the result; fp32, official keys: backbone.…, dino_head.…, ibot_head.…
       student.safetensors
       training.safetensors    AdamW's moments by parameter, and the centres
+      gram.safetensors        the Gram teacher's backbone, while there is one
       training.json           the step, the config, what made it
       COMPLETE.json           written last: bytes and SHA-256 of the others
 
@@ -30,6 +31,7 @@ from curation.errors import IntegrityError
 from curation.local_files import fsync
 from pretrain.checkpoint_files import (
     FACTS,
+    GRAM,
     MARKER,
     TEACHER,
     complete_steps,
@@ -70,6 +72,7 @@ def save(
     centres: Centres,
     facts: Mapping[str, Any],
     is_writer: bool,
+    gram: Network | None = None,
 ) -> Path:
     """Write the checkpoint after `step` iterations. Every rank must call; one of them writes.
 
@@ -79,6 +82,7 @@ def save(
         student, teacher, optimizer, centres: the state.
         facts: what else `training.json` says.
         is_writer: whether this rank writes.
+        gram: the Gram teacher, where there is one.
 
     Returns:
         The folder.
@@ -91,6 +95,8 @@ def save(
         "student.safetensors": _state_of(student, is_writer),
         "training.safetensors": _training_state(student, optimizer, centres, is_writer),
     }
+    if gram is not None:
+        files[GRAM] = _state_of(gram, is_writer)
     target = step_dir(run_dir, step)
     if not is_writer:
         return target
@@ -218,8 +224,8 @@ def load(
     Raises:
         IntegrityError: when the checkpoint is not of this student.
     """
-    _load_state(student, folder / "student.safetensors", fit)
-    _load_state(teacher, folder / TEACHER, fit)
+    load_network(student, folder / "student.safetensors", fit)
+    load_network(teacher, folder / TEACHER, fit)
     device = next(student.parameters()).device
     with safe_open(folder / "training.safetensors", "pt") as file:
         if optimizer is not None:
@@ -271,7 +277,12 @@ def _training_state(
     )
 
 
-def _load_state(network: Network, path: Path, fit: Fit) -> None:
+def load_network(network: Network, path: Path, fit: Fit) -> None:
+    """Set a network from one of the files of a checkpoint; every rank must call.
+
+    Raises:
+        IntegrityError: when the file is not of this network.
+    """
     parameters = dict(network.named_parameters())
     with safe_open(path, "pt") as file:
         tensors = {name: fit(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118

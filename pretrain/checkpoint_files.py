@@ -12,6 +12,7 @@ from typing import Any
 MARKER = "COMPLETE.json"
 TEACHER = "teacher.safetensors"
 FACTS = "training.json"
+GRAM = "gram.safetensors"  # of a training with Gram anchoring, once that has begun
 _STEP = re.compile(r"step-(\d{8})", re.ASCII)
 # Without these there is nothing to go on from.
 _FILES = frozenset((TEACHER, "student.safetensors", "training.safetensors", FACTS))

@@ -9,6 +9,7 @@ from pretrain.data.augment import CropConfig
 from pretrain.data.loader import DataConfig
 from pretrain.data.masking import MaskingConfig
 from pretrain.evaluate.probe import ProbeConfig
+from pretrain.gram import GramConfig
 from pretrain.model.heads import HeadConfig
 from pretrain.model.vit import Arch, Ffn, ViTConfig, variant, with_registers
 from pretrain.objective import ObjectiveConfig
@@ -90,6 +91,10 @@ class PretrainConfig(BaseModel):
     crops: CropConfig = CropConfig()
     masking: MaskingConfig = MaskingConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    gram: GramConfig | None = Field(
+        None,
+        description="Gram anchoring: holds the likenesses among patches to an earlier teacher's; null: not",
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -113,6 +118,20 @@ class PretrainConfig(BaseModel):
     def _begins_once(self) -> "PretrainConfig":
         if self.start and self.model.weights:
             raise ValueError("start brings a backbone along; leave model.weights out")
+        return self
+
+    @model_validator(mode="after")
+    def _gram_acts_and_adds_up(self) -> "PretrainConfig":
+        if self.gram is None:
+            return self
+        end = max(self.schedule.iterations, self.schedule.total)
+        if self.gram.start >= end:
+            raise ValueError(f"gram.start {self.gram.start} is after the last of {end} iterations")
+        if self.gram.over != "image" and self.accumulate > 1:
+            raise ValueError(
+                f"gram.over: {self.gram.over} compares patches of different images, which are not at hand "
+                f"together with accumulate {self.accumulate}; set gram.over to image, or accumulate to 1"
+            )
         return self
 
     @property

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from pretrain.evaluate.guard import Start
 from pretrain.model.network import Network
 from pretrain.optimizer import OptimizerConfig, apply_schedule, build_adamw, clip_gradients, move_teacher
 from pretrain.parallel import ParallelConfig, Place, Placed
@@ -23,6 +24,7 @@ class Learner:
         schedule: of its optimiser and of its mean.
         clip: largest gradient norm of the backbone and of each head; 0: none.
         num_skipped: steps in a row, up to now, without a finite loss and gradient.
+        at_start: what was measured before the first step; None for nothing.
     """
 
     folder: Path
@@ -32,6 +34,7 @@ class Learner:
     schedule: ScheduleConfig
     clip: float
     num_skipped: int = 0
+    at_start: Start | None = None
 
     def clipped_norms(self) -> dict[str, torch.Tensor]:
         """Clip the gradients; the norm of each part of the network before that."""
@@ -42,7 +45,12 @@ class Learner:
         apply_schedule(self.optimizer, values)
 
     def move(self, *, momentum: float, is_finite: bool) -> None:
-        """Take the step that the gradients say, if all is finite; they are gone, whatever they were."""
+        """Take the step that the gradients say, if all is finite; they are gone, whatever they were.
+
+        While a rate is 0 (`freeze_backbone`, `freeze_last_layer`) AdamW's moments gather nonetheless: with a
+        past, the first step that moves a trained weight is a small one; without, it is the whole rate for
+        every weight.
+        """
         if is_finite:
             self.optimizer.step()
             move_teacher(self.mean.network, self.student.network, momentum=momentum)

@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +19,7 @@ from pretrain.data.augment import CropConfig
 from pretrain.data.images import Images
 from pretrain.data.loader import CropBatch, DataConfig, Share, StepDataset, batches, order_of, raised
 from pretrain.data.masking import MaskingConfig
+from pretrain.evaluate.guard import Start, judge, shown, write_verdict
 from pretrain.evaluate.probe import Probe, is_collapsed
 from pretrain.learner import Learner
 from pretrain.loss.group import Group
@@ -66,6 +67,7 @@ class Session:
         logs: of each student; none but on the first rank.
         probe: what measures the students' means.
         stop: no longer empty once SIGTERM has come.
+        is_guarded: whether what is measured is compared with what was at the start.
     """
 
     total: int
@@ -79,6 +81,7 @@ class Session:
     logs: Sequence[MetricsLog]
     probe: Probe | None
     stop: list[int]
+    is_guarded: bool = False
 
 
 def run_loop(session: Session, state: State) -> list[Path]:
@@ -186,11 +189,24 @@ def look(session: Session, state: State) -> None:
         measures = session.probe.measure(learner.mean.working.backbone, session.where)
         if session.logs:
             session.logs[number].write({"step": state.step, **measures})
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in measures.items())
         of = f"{learner.folder.name}, " if len(state.learners) > 1 else ""
-        session.progress.say(f"{of}step {state.step:,}: {shown}")
+        start = _start_of(learner, session.probe)
+        session.progress.say(f"{of}step {state.step:,}: {shown(measures, start)}")
         if is_collapsed(measures):
             session.progress.say("the features of nearly all images are alike: the training is collapsing")
+        if session.is_guarded and state.step == state.first_step:
+            learner.at_start = Start(measures, session.probe.about)
+        elif start is not None and state.step == session.total:
+            verdict = judge(measures, start, num_test=session.probe.num_test, step=state.step)
+            if verdict is not None and session.logs:
+                write_verdict(learner.folder, verdict)
+                session.progress.say(f"{of}{verdict.sentence()}")
+
+
+def _start_of(learner: Learner, probe: Probe) -> dict[str, float] | None:
+    """What this probe has measured of a student before it was trained; None unless it has."""
+    start = learner.at_start
+    return None if start is None or start.probe != probe.about else start.measures
 
 
 def save(session: Session, state: State) -> list[Path]:
@@ -216,8 +232,13 @@ def save(session: Session, state: State) -> list[Path]:
             teacher=learner.mean.network,
             optimizer=learner.optimizer,
             centres=state.centres,
-            facts={**facts, "num_skipped": learner.num_skipped},
+            facts={
+                **facts,
+                "num_skipped": learner.num_skipped,
+                "measured_at_start": None if learner.at_start is None else asdict(learner.at_start),
+            },
             is_writer=is_first,
+            gram=None if state.anchor is None else state.anchor.network,
         )
         for learner in state.learners
     ]

@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from pretrain.gram import GramConfig
 from pretrain.loss.dino import dino_loss
+from pretrain.loss.gram import gram_loss
 from pretrain.loss.group import Alone, Group
 from pretrain.loss.ibot import ibot_loss, patch_weights
 from pretrain.loss.koleo import koleo_loss
@@ -72,6 +74,14 @@ class Losses(NamedTuple):
         return torch.stack(list(self.terms.values())).sum()
 
 
+class Anchoring(NamedTuple):
+    """What holds the likenesses among patches: the Gram teacher's patches, on the student's grid."""
+
+    patches: Float[Tensor, "two_b n dim"]
+    weight: float
+    config: GramConfig
+
+
 class Known(NamedTuple):
     """A term that was computed on the whole batch before: its value, and its gradient for a piece's rows."""
 
@@ -88,6 +98,7 @@ def student_losses(
     group: Group,
     masks_student: bool = True,
     koleo: Known | None = None,
+    anchoring: Anchoring | None = None,
 ) -> Losses:
     """The weighted terms of the objective on this process's part of the batch, or a piece of that.
 
@@ -104,6 +115,7 @@ def student_losses(
         masks_student: whether the student sees mask tokens; without, the masks only say at which patches it
             is compared, as in distillation.
         koleo: the unweighted KoLeo of the whole batch, for a piece of it.
+        anchoring: what the patches of the global crops, masked ones too, are held to; None: nothing.
 
     Source: arXiv:2304.07193, §4 and §5.
     """
@@ -125,7 +137,23 @@ def student_losses(
         config.dino_weight * dino.globals_,
         config.ibot_weight * ibot,
         config.koleo_weight * spreading,
+        None if anchoring is None else _held_to(views.patches, anchoring, group=group),
     )
+
+
+def _held_to(
+    patches: Float[Tensor, "two_b n dim"], anchoring: Anchoring, *, group: Group
+) -> Float[Tensor, ""]:
+    config = anchoring.config
+    value = gram_loss(
+        patches,
+        anchoring.patches,
+        over="image" if config.over == "image" else "batch",
+        normalised=config.normalised,
+        negatives=config.negatives,
+        group=group if config.over == "batch" else Alone(),
+    )
+    return anchoring.weight * value
 
 
 def spread(cls: Float[Tensor, "two_b dim"], config: ObjectiveConfig, *, group: Group) -> Float[Tensor, ""]:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from curation.errors import ConfigError, IntegrityError
 from pretrain import checkpoint
+from pretrain.anchor import Anchor
 from pretrain.checkpoint_files import MARKER, fault_of, is_checkpoint, read_facts, step_dir
+from pretrain.evaluate.guard import Start
 from pretrain.identity import require_same
 from pretrain.model.positions import interpolate_positions
 from pretrain.model.vit import ViTConfig
@@ -56,6 +58,8 @@ def begin_from(
         raise ConfigError(
             f"{folder} holds other heads than this training has", got=error.got, expected="those of heads"
         ) from error
+    if state.anchor is not None:
+        _carry_over(state.anchor, folder, facts, fit=lambda name, tensor: _fitted(name, tensor, shape))
     if start.schedule == "go_on":
         state.step = facts["step"]
     state.first_step = state.step
@@ -65,6 +69,29 @@ def begin_from(
         warn(f"{folder} was trained on other images: the order of these begins anew")
     state.parent = link_to(folder, facts)
     warn(f"begins with {folder}")
+
+
+def _carry_over(
+    anchor: Anchor, folder: Path, facts: dict[str, Any], *, fit: Callable[[str, Tensor], Tensor]
+) -> None:
+    """The Gram teacher of a checkpoint, unless the new training names one that the old one did not."""
+    named, was = anchor.config.teacher, (facts["identity"].get("gram") or {}).get("teacher")
+    if named in (None, was):
+        anchor.load(folder, fit)
+
+
+def begin_anchor(anchor: Anchor, shape: ViTConfig) -> None:
+    """Take the Gram teacher that the config names, for a training that has carried none over.
+
+    Args:
+        anchor: of a new training.
+        shape: of its backbone; positions are resampled to its grid.
+
+    Raises:
+        ConfigError, ModelError: as `start_from`.
+    """
+    if anchor.placed is None and anchor.config.teacher is not None:
+        anchor.take(start_from(anchor.config.teacher, shape))
 
 
 def link_to(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -177,6 +204,9 @@ def resume(state: State, step: int, identity: dict[str, object], where: Place) -
             optimizer=learner.optimizer,
         )
         learner.num_skipped = found["num_skipped"]
+        learner.at_start = Start(**found["measured_at_start"]) if found.get("measured_at_start") else None
+    if state.anchor is not None:
+        state.anchor.load(folders[0])
     state.step, state.parent = step, facts[0]["parent"]
     state.first_step, state.first_image = facts[0]["first_step"], facts[0]["first_image"]
     told = [f"going on from {folder}" for folder in folders]

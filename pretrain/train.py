@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pretrain.anchor import Anchor
 from pretrain.config import PretrainConfig
 from pretrain.data.images import Images
 from pretrain.data.loader import seed_of
@@ -19,7 +20,7 @@ from pretrain.loop import Session, Source, newest_checkpoint, run_loop, stop_fla
 from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.network import Network
 from pretrain.parallel import Place, place
-from pretrain.start import begin_from, resume, start_from
+from pretrain.start import begin_anchor, begin_from, resume, start_from
 from pretrain.targets import initial_centres
 from pretrain.train_step import State, StepPlan
 
@@ -59,6 +60,8 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
                 progress.say(text)
         elif config.start is not None:
             begin_from(config.start, state, dataset=images.digest, where=where, warn=progress.say)
+        if step is None and state.anchor is not None:
+            begin_anchor(state.anchor, state.teacher.network.backbone.config)
         session = Session(
             total=config.schedule.total,
             plan=plan_of(config),
@@ -71,6 +74,7 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
             logs=[MetricsLog(run_dir, first_step=state.step, warn=progress.say)] if is_first else [],
             probe=Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None,
             stop=stop,
+            is_guarded=config.model.weights is not None or state.parent is not None,
         )
         [folder] = run_loop(session, state)
         return folder
@@ -101,7 +105,8 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
         optimizer=config.optimizer,
         parallel=config.parallel,
     )
-    return State([learner], learner.mean, centres)
+    anchor = Anchor(config.gram, teacher, where, config.parallel) if config.gram else None
+    return State([learner], learner.mean, centres, anchor=anchor)
 
 
 def plan_of(config: PretrainConfig) -> StepPlan:

@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pretrain.anchor import Anchor
 from pretrain.data.augment import normalise
 from pretrain.data.loader import CropBatch, seed_of
 from pretrain.learner import Learner
 from pretrain.model.network import Scores
-from pretrain.objective import Batch, Known, Losses, ObjectiveConfig, koleo_of, student_losses
+from pretrain.objective import Anchoring, Batch, Known, Losses, ObjectiveConfig, koleo_of, student_losses
 from pretrain.parallel import Place, Placed
 from pretrain.schedules import ScheduleConfig, Scheduled, scheduled
 from pretrain.targets import Centres, Targets
@@ -38,7 +39,8 @@ class State:
         teacher: what makes the targets: the mean of the only student, or, in distillation, one that is
         frozen. centres: of the teacher's scores. step: iterations done. first_step, first_image: where this
         training began: its step, and the position in the data's order. parent: the checkpoint that it began
-        with: path, step, SHA-256; None for one that began at random.
+        with: path, step, SHA-256; None for one that began at random. anchor: the Gram teacher; None for a
+        training without.
     """
 
     learners: list[Learner]
@@ -48,6 +50,7 @@ class State:
     first_step: int = 0
     first_image: int = 0
     parent: dict[str, Any] | None = None
+    anchor: Anchor | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,10 @@ def train_step(
     records = []
     for part, now, norm in zip(sums, values, norms, strict=True):
         own, terms = terms[: len(part.names)], terms[len(part.names) :]
-        records.append(_record(state.step + 1, dict(zip(part.names, own, strict=True)), norm, now))
+        record = _record(state.step + 1, dict(zip(part.names, own, strict=True)), norm, now)
+        if state.anchor is not None:
+            record["gram_weight"] = state.anchor.weight(state.step)
+        records.append(record)
     _go_on(state, centres, records, values)
     return StepOutcome(records, round(unreadable * where.group.size), stopping > 0)
 
@@ -137,6 +143,8 @@ def leave_gradients(
     """
     for placed in (*(learner.student for learner in state.learners), state.teacher):
         placed.refresh()
+    if state.anchor is not None:
+        state.anchor.follow(state.step, state.teacher)
     parts = split_batch(crops, plan.accumulate)
     targets = Targets(
         state.teacher.working,
@@ -150,9 +158,10 @@ def leave_gradients(
     sums = [LossSums() for _ in state.learners]
     for number, part in enumerate(parts):
         batch, wanted = to_batch(part, where), targets.of(number)
+        anchoring = _anchoring(state, part, batch, where)
         for learner, spreads, found in zip(state.learners, known, sums, strict=True):
             _draw_from(plan, state.step, number, where)
-            losses = _losses(learner, batch, wanted, plan, where, koleo=spreads[number])
+            losses = _losses(learner, batch, wanted, plan, where, koleo=spreads[number], anchoring=anchoring)
             (losses.total / len(parts)).backward()
             learner.student.take_gradients()
             found.add(losses)
@@ -160,7 +169,14 @@ def leave_gradients(
 
 
 def _losses(
-    learner: Learner, batch: Batch, wanted: Scores, plan: StepPlan, where: Place, *, koleo: Known | None
+    learner: Learner,
+    batch: Batch,
+    wanted: Scores,
+    plan: StepPlan,
+    where: Place,
+    *,
+    koleo: Known | None,
+    anchoring: Anchoring | None,
 ) -> Losses:
     return student_losses(
         learner.student.working,
@@ -170,7 +186,16 @@ def _losses(
         group=where.group,
         masks_student=plan.masks_student,
         koleo=koleo,
+        anchoring=anchoring,
     )
+
+
+def _anchoring(state: State, crops: CropBatch, batch: Batch, where: Place) -> Anchoring | None:
+    """What the Gram teacher holds a piece to: it sees the crops meant for it, or else the student's."""
+    if state.anchor is None or not state.anchor.weight(state.step):
+        return None
+    seen = batch.globals_ if crops.gram is None else _numbers(crops.gram, where)
+    return state.anchor.on(seen, batch.globals_, step=state.step)
 
 
 @torch.no_grad()
@@ -247,9 +272,10 @@ def split_batch(crops: CropBatch, num_parts: int) -> list[CropBatch]:
 
 def to_batch(crops: CropBatch, where: Place) -> Batch:
     """Crops as normalised numbers on this rank's device."""
-    # Moved as bytes: a quarter of what the normalised crops take.
-    globals_, locals_ = (
-        normalise(part.to(where.device, non_blocking=True), dtype=where.dtype)
-        for part in (crops.globals_, crops.locals_)
-    )
+    globals_, locals_ = (_numbers(part, where) for part in (crops.globals_, crops.locals_))
     return Batch(globals_, locals_, crops.masks.to(where.device, non_blocking=True))
+
+
+def _numbers(levels: Tensor, where: Place) -> Tensor:
+    # Moved as bytes: a quarter of what the normalised crops take.
+    return normalise(levels.to(where.device, non_blocking=True), dtype=where.dtype)

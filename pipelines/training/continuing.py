@@ -74,6 +74,8 @@ def load_adaptation(path: str, overrides: Sequence[str]) -> PretrainConfig:
     for name in (*OWN, "schedule", "checkpoint", "max_skipped"):
         before.pop(name, None)
     before["model"] = {**before["model"], "weights": None}
+    if before.get("gram"):
+        before["gram"] = {**before["gram"], "start": 0}  # a number of iterations of the stage before
     whole = merged(before, {**data, "start": start})
     return require_data(validate(whole, where=str(file)), where=str(file))
 

@@ -14,7 +14,7 @@ from curation.packages import needing
 from pretrain.metrics import read_metrics
 
 SMOOTHING = 40  # the running mean takes in this share of the steps: one in 40
-TERMS = ("dino_local", "dino_global", "ibot", "koleo")
+TERMS = ("dino_local", "dino_global", "ibot", "koleo", "gram")
 PANEL_INCHES = (4.6, 3.0)
 MAX_SQUARE = 4  # panels that stand two by two
 
@@ -80,7 +80,7 @@ def _draw_total(axes: Any, steps: list[Record]) -> None:
 
 
 def _draw_terms(axes: Any, steps: list[Record]) -> None:
-    for term in TERMS:
+    for term in (term for term in TERMS if any(term in record for record in steps)):
         _line(axes, steps, term, label=term.replace("_", " "))
     _finish(axes, "its terms, with their weights")
 

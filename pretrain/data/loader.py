@@ -63,6 +63,8 @@ class CropBatch(NamedTuple):
     masks: Bool[Tensor, "two_b n"]
     rows: Int64[Tensor, "b"]  # of the data set
     num_unreadable: int  # images in whose place others were taken
+    # The regions of globals_, in their order, at `crops.gram_size_px`.
+    gram: UInt8[Tensor, "two_b 3 m m"] | None = None
 
 
 @dataclass(frozen=True)

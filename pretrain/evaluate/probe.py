@@ -43,6 +43,8 @@ class Probe:
             read_labelled(files, view, where=folder, read=read_file, classes=classes)
             for folder, files in listed
         )
+        self.num_test = len(self._test.pixels)
+        self.about = f"{config.train}, {config.test}, {config.size_px or side_px} px"
 
     def measure(self, backbone: VisionTransformer, where: Place) -> dict[str, float]:
         """k-NN accuracy for each k, and RankMe of the test images' unit vectors. Every rank must call.
