@@ -1,5 +1,7 @@
 """A look at the teacher while it is trained: k-NN accuracy and effective rank on labelled images."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float, UInt8
 from pydantic import BaseModel, ConfigDict, Field
@@ -74,7 +76,7 @@ class Probe:
         return group.gather(torch.cat(own))[: len(images.pixels)].cpu()
 
 
-def is_collapsed(measures: dict[str, float]) -> bool:
+def is_collapsed(measures: Mapping[str, float]) -> bool:
     """Whether nearly all images have nearly the same features."""
     return measures["rank_me"] < _COLLAPSED_RANK
 
