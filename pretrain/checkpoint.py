@@ -21,7 +21,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -32,6 +31,7 @@ from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, fault_of,
 from pretrain.model.network import Network
 from pretrain.objective import Centres
 from pretrain.parallel import assign, full
+from pretrain.tensor_files import save_file
 
 
 class CheckpointConfig(BaseModel):
