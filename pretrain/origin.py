@@ -44,7 +44,7 @@ class Origin:
     ancestors: tuple[Ancestor, ...] = ()
     name: str = ""  # of the training
     manifest: Manifest | None = None
-    look: Mapping[str, float] = field(default_factory=dict)  # the last line of metrics.jsonl that measured
+    look: Mapping[str, Any] = field(default_factory=dict)  # the last line of metrics.jsonl that measured
     evaluation: Any = None
     unknown: tuple[str, ...] = ()  # what was there and could not be read
 
@@ -81,7 +81,7 @@ def origin_of(weights: Path) -> Origin:
     )
 
 
-def _look(line: Mapping[str, Any]) -> dict[str, float]:
+def _look(line: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in line.items() if key == "step" or key.startswith(_LOOK)}
 
 
