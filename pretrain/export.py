@@ -148,6 +148,8 @@ def _input_of(config: ViTConfig, kind: Format, size_px: int | None) -> Input:
         ConfigError: it takes none of that size, or the format has no size.
     """
     multiple_px = config.patch_px
+    # A convolutional network's last map has a place for each 32 px.
+    min_px = 2 * multiple_px if isinstance(config, ViTConfig) else -(-64 // multiple_px) * multiple_px
     if size_px is not None and kind not in GRAPHS:
         raise ConfigError(
             f"The {kind} format takes images of any size", got=f"{size_px} px", remedy="Leave the size out"
@@ -164,6 +166,7 @@ def _input_of(config: ViTConfig, kind: Format, size_px: int | None) -> Input:
         channels=config.channels,
         multiple_px=multiple_px,
         native_px=config.grid * multiple_px,
+        min_px=min_px,
         size_px=size_px,
         mean=IMAGENET_MEAN if is_rgb else None,
         std=IMAGENET_STD if is_rgb else None,

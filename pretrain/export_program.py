@@ -26,7 +26,6 @@ OUTPUTS = ("cls", "patches")
 FACTS_NAME = "lvd.json"  # of a .pt2 file's extra files
 PROGRAM_BOUND = 1e-5
 _SEED = 0
-_MIN_PATCHES = 2  # a side; a length of 1 is another graph
 
 Run = Callable[[Tensor], Sequence[Tensor]]
 
@@ -39,6 +38,7 @@ class Input:
         channels: of an image.
         multiple_px: what height and width are multiples of.
         native_px: side of the images that the model was made for.
+        min_px: the least height and width; below it a length on the way is 1, which is another graph.
         size_px: the only height and width that are taken; None: any.
         mean, std: what levels of 0..1 were normalised by, for each channel; None: unknown here.
     """
@@ -46,14 +46,15 @@ class Input:
     channels: int
     multiple_px: int
     native_px: int
+    min_px: int
     size_px: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
     def facts(self) -> dict[str, str]:
         """What a file says of its input and its outputs."""
-        each = self.multiple_px
-        size = f"{self.size_px} px" if self.size_px else f"multiples of {each} px, from {2 * each} px on"
+        each, least = self.multiple_px, self.min_px
+        size = f"{self.size_px} px" if self.size_px else f"multiples of {each} px, from {least} px on"
         return {
             "input": "images: fp32 (batch, channels, height, width), levels 0..1 less mean, divided by std",
             "height_and_width": size,
@@ -82,8 +83,8 @@ def trace(model: FeatureModel, taken: Input) -> ExportedProgram:
         ModelError: PyTorch cannot follow it.
     """
     if taken.size_px is None:
-        example = _images(taken, 2, 3 * taken.multiple_px, 5 * taken.multiple_px)
-        rows, columns = (Dim(name, min=_MIN_PATCHES) for name in ("rows", "columns"))
+        example = _images(taken, 2, *(taken.min_px + more * taken.multiple_px for more in (1, 3)))
+        rows, columns = (Dim(name, min=taken.min_px // taken.multiple_px) for name in ("rows", "columns"))
         sides: dict[int, Any] = {2: taken.multiple_px * rows, 3: taken.multiple_px * columns}
     else:
         example = _images(taken, 2, taken.size_px, taken.size_px)
@@ -135,7 +136,7 @@ def require_same(run: Run, model: FeatureModel, *, taken: Input, bound: float, w
     found = []
     for number, height_px, width_px in _shapes(taken):
         images = _images(taken, number, height_px, width_px)
-        with torch.inference_mode():
+        with torch.inference_mode(), exporting(f"What {what} wrote cannot be run"):
             expected, made = model(images), run(images)
         for name, one, other in zip(OUTPUTS, made, expected, strict=True):
             found.append(_difference(one, other))
@@ -162,7 +163,7 @@ def _shapes(taken: Input) -> list[tuple[int, int, int]]:
     if taken.size_px is not None:
         return [(number, taken.size_px, taken.size_px) for number in (1, 3)]
     native, step = taken.native_px, taken.multiple_px
-    return [(2, native, native), (1, native + step, max(native - 2 * step, _MIN_PATCHES * step))]
+    return [(2, native, native), (1, native + step, max(native - 2 * step, taken.min_px))]
 
 
 def _images(taken: Input, num: int, height_px: int, width_px: int) -> Float[Tensor, "b c h w"]:
@@ -187,7 +188,7 @@ def exporting(what_failed: str) -> Iterator[None]:
         with warnings.catch_warnings(record=True) as warned, redirect_stdout(said), redirect_stderr(said):
             warnings.simplefilter("always")
             yield
-    except (RuntimeError, ValueError, TypeError, LookupError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
         if is_no_memory(error):
             raise
         told = [str(error), *said.getvalue().splitlines(), *(str(one.message) for one in warned)]

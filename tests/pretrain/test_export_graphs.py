@@ -25,7 +25,7 @@ from pretrain.weights import metadata_of_config
 
 pytestmark = pytest.mark.usefixtures("symbolic_sizes")
 SHAPES = [(1, 56, 56), (3, 28, 98), (2, 126, 42)]
-RGB = Input(channels=3, multiple_px=14, native_px=56)
+RGB = Input(channels=3, multiple_px=14, native_px=56, min_px=28)
 
 
 def shallow(**change: Any) -> ViTConfig:
@@ -109,7 +109,7 @@ def test_one_size_alone(tmp_path: Path) -> None:
 
 
 def test_large_weights_lie_beside(tmp_path: Path) -> None:
-    model, taken = FeatureModel(Convolution().eval()), replace(RGB, multiple_px=32, native_px=64)
+    model, taken = FeatureModel(Convolution().eval()), replace(RGB, multiple_px=32, native_px=64, min_px=64)
     write_onnx(model, tmp_path / "c.onnx", taken=taken, facts={}, max_within_bytes=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.onnx", "c.onnx.data"]
     pictures = images(96)
@@ -127,7 +127,7 @@ class Shifted(Convolution):
 
 
 def test_what_gives_other_features_is_refused(tmp_path: Path) -> None:
-    model, taken = FeatureModel(Shifted().eval()), replace(RGB, multiple_px=32, native_px=64)
+    model, taken = FeatureModel(Shifted().eval()), replace(RGB, multiple_px=32, native_px=64, min_px=64)
     for write in (write_program, write_onnx):
         with pytest.raises(ModelError, match=r"other features.*Got: cls.*by 2\.0e-03.*at most 1e-0[35]"):
             write(model, tmp_path / "out", taken=taken, facts={})
@@ -159,7 +159,7 @@ class Branching(Convolution):
 def test_a_model_that_cannot_be_traced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = FeatureModel(Branching().eval())
     with pytest.raises(ModelError, match=r"cannot be traced.*data-dependent.*a word of the model's own"):
-        write_program(model, tmp_path / "out", taken=replace(RGB, multiple_px=32), facts={})
+        write_program(model, tmp_path / "out", taken=replace(RGB, multiple_px=32, min_px=64), facts={})
     assert capfd.readouterr() == ("", "")
 
 
