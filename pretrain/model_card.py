@@ -72,13 +72,13 @@ def card_of(model: Model, origin: Origin, *, license_id: str | None) -> str:
 
 def _front_matter(model: Model, origin: Origin, license_id: str | None) -> str:
     """Every value as JSON, which is YAML without a surprise."""
-    name = origin.manifest.get("name") if origin.manifest else None
+    names = [visible(redact(str(one["name"]))) for one in origin.manifests if one.get("name")]
     fields = {
         "license": (license_id or UNKNOWN).lower(),
         "library_name": model.library,
         "pipeline_tag": "image-feature-extraction",
         "tags": list(TAGS),
-        **({"datasets": [visible(redact(str(name)))]} if name else {}),
+        **({"datasets": names} if names else {}),
     }
     lines = [
         f"{key}: {json.dumps(visible(redact(value)) if isinstance(value, str) else value)}"
@@ -105,15 +105,15 @@ def _training(origin: Origin) -> Iterator[str]:
 
 def _dataset(origin: Origin) -> Iterator[str]:
     identity = origin.facts.get("identity")
-    sha256 = identity.get("dataset_sha256") if isinstance(identity, Mapping) else None
-    told = {"SHA-256 over its shards": sha256} if sha256 else {}
-    if (manifest := origin.manifest) is not None:
-        keys = ("name", "created", "config_sha256", "code_version", "seed", "complete")
+    earlier = identity.get("dataset_sha256") if isinstance(identity, Mapping) else None
+    yield _table("Dataset", {"SHA-256 over its shards": origin.facts.get("dataset", earlier)})
+    for manifest in origin.manifests:
         fields: Mapping[str, Any] = manifest  # one of an earlier version has not all
-        told = {key: fields[key] for key in keys if key in fields} | told
+        keys = ("name", "created", "config_sha256", "code_version", "seed", "complete")
+        told = {key: fields[key] for key in keys if key in fields}
         told["images"] = sum(int(shard.get("num_samples", 0)) for shard in manifest["shards"])
         told |= {f"counts.{key}": value for key, value in _flat(fields.get("counts", {})).items()}
-    yield _table("Dataset", told) if told else "## Dataset\n\nUnknown."
+        yield _table("Its manifest", told, level=3)
 
 
 def _scores(origin: Origin) -> Iterator[str]:

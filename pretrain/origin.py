@@ -43,7 +43,7 @@ class Origin:
     marker_sha256: str = ""  # names the checkpoint for those that begin with it
     ancestors: tuple[Ancestor, ...] = ()
     name: str = ""  # of the training
-    manifest: Manifest | None = None
+    manifests: tuple[Manifest, ...] = ()  # of the dataset, or of several that were mixed
     look: Mapping[str, Any] = field(default_factory=dict)  # the last line of metrics.jsonl that measured
     evaluation: Any = None
     unknown: tuple[str, ...] = ()  # what was there and could not be read
@@ -74,7 +74,7 @@ def origin_of(weights: Path) -> Origin:
         marker_sha256=_sha256(folder / MARKER),
         ancestors=_ancestors(facts),
         name=str(config.get("name", "")),
-        manifest=_manifest_of(config, unknown),
+        manifests=_manifests_of(config, unknown),
         look=_look(looks[-1]) if looks else {},
         evaluation=_json(run_dir / EVALUATION, unknown),
         unknown=tuple(unknown),
@@ -116,21 +116,32 @@ def _config_of(run_dir: Path, unknown: list[str]) -> Mapping[str, Any]:
     return {}
 
 
-def _manifest_of(config: Mapping[str, Any], unknown: list[str]) -> Manifest | None:
+def _manifests_of(config: Mapping[str, Any], unknown: list[str]) -> tuple[Manifest, ...]:
+    """The manifest of the dataset, or of each that was mixed, as far as they can be read."""
     data = config.get("data")
-    path = data.get("path") if isinstance(data, Mapping) else None
-    if not isinstance(path, str) or not path:
-        return None
+    if not isinstance(data, Mapping):
+        return ()
+    mixed = data.get("mix")
+    parts = [data, *(mixed if isinstance(mixed, list) else [])]
+    paths = [part.get("path") for part in parts if isinstance(part, Mapping)]
+    found = [_manifest_at(path, unknown) for path in paths if path and isinstance(path, str)]
+    return tuple(manifest for manifest in found if manifest is not None)
+
+
+def _manifest_at(path: str, unknown: list[str]) -> Manifest | None:
     file = Path(path) if path.endswith(".json") else Path(path) / "manifest.json"
+    if ".tar" in path or path.startswith("pipe:"):
+        unknown.append("a manifest of the dataset (tars that lvd has not written have none)")
+        return None
     if "://" in path:
-        unknown.append("the dataset's manifest (it lies on another machine)")
+        unknown.append("a manifest of the dataset (it lies on another machine)")
         return None
     try:
         return parse_manifest(file.read_bytes(), where=str(file), remedy="")
     except OSError as error:
-        unknown.append(f"the dataset's manifest ({os.strerror(error.errno or 0)})")
+        unknown.append(f"a manifest of the dataset ({os.strerror(error.errno or 0)})")
     except LvdError:
-        unknown.append("the dataset's manifest (damaged)")
+        unknown.append("a manifest of the dataset (damaged)")
     return None
 
 

@@ -38,8 +38,10 @@ def write_run(tmp_path: Path) -> Path:
     middle = {"path": str(grandparent), "step": 10, "sha256": first_sha256}
     parent, second_sha256 = write_checkpoint(tmp_path / "b", 20, parent=middle)
     last = {"path": str(parent), "step": 20, "sha256": second_sha256}
-    identity = {"batch_images": 64, "schedule": {"iterations": 30}, "dataset_sha256": "d" * 64}
-    folder, _ = write_checkpoint(tmp_path / "c", 30, images_seen=1_920, parent=last, identity=identity)
+    identity = {"batch_images": 64, "schedule": {"iterations": 30}, "data": {}}
+    folder, _ = write_checkpoint(
+        tmp_path / "c", 30, images_seen=1_920, parent=last, identity=identity, dataset="d" * 64
+    )
     dataset = tmp_path / "dataset"
     dataset.mkdir()
     manifest = {
@@ -120,13 +122,16 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "c" / "evaluation.json").write_text("{")
     (weights.parent / "training.json").write_text("\0")
     origin = origin_of(weights)
-    assert origin.unknown == ("training.json", "the dataset's manifest (damaged)", "evaluation.json")
+    assert origin.unknown == ("training.json", "a manifest of the dataset (damaged)", "evaluation.json")
     card = card_of(MODEL, origin, license_id=None)
-    assert "- the dataset's manifest (damaged)" in card
+    assert "- a manifest of the dataset (damaged)" in card
     (tmp_path / "dataset" / "manifest.json").unlink()
-    assert "the dataset's manifest (No such file or directory)" in origin_of(weights).unknown
+    assert "a manifest of the dataset (No such file or directory)" in origin_of(weights).unknown
     (tmp_path / "c" / "pretrain.yaml").write_text("data: {path: 's3://bucket/run'}")
-    assert "the dataset's manifest (it lies on another machine)" in origin_of(weights).unknown
+    assert "a manifest of the dataset (it lies on another machine)" in origin_of(weights).unknown
+    mixed = [{"path": "/x/{0..3}.tar"}, {"path": str(tmp_path / "dataset")}]
+    (tmp_path / "c" / "pretrain.yaml").write_text(json.dumps({"data": {"mix": mixed}}))
+    assert "a manifest of the dataset (tars that lvd has not written have none)" in origin_of(weights).unknown
     (tmp_path / "c" / "pretrain.yaml").write_text("]")
     assert "pretrain.yaml" in origin_of(weights).unknown
 
