@@ -32,9 +32,8 @@ Term = Literal[
 ]  # fmt: skip
 Name = Literal["the teacher's look", "the targets", "the losses", "the backward", "the update"]
 
-# Rows that the cross-entropy works on at once, and the copies of them (see `pretrain.loss.cross_entropy`).
+# Rows that the cross-entropy works on at once (see `pretrain.loss.cross_entropy`).
 _PIECE_ROWS = {"cpu": 32, "cuda": 2048}
-_PIECE_COPIES = 3
 # Of the last layer's weights while the gradient goes through their norm.
 _NORM_COPIES = 3
 
@@ -104,7 +103,8 @@ def _losses(shape: TrainingShape, number: int) -> Moment:
     student = shape.students[number]
     rows, (cls, patches) = head_rows(shape), _prototypes(student)
     scores = rows[0] * cls + rows[1] * patches
-    piece = _PIECE_COPIES * min(max(rows), _PIECE_ROWS[shape.device]) * max(cls, patches) * FP32
+    copies = 1 if shape.dtype == "fp32" else 2  # one is divided by the temperature, one made fp32 before
+    piece = copies * min(max(rows), _PIECE_ROWS[shape.device]) * max(cls, patches) * FP32
     # Of the class tokens the targets of all locals, summed over both globals.
     summed = shape.piece_images * shape.locals_.num * cls * FP32
     terms = _of_backbone(shape, number)
@@ -118,11 +118,10 @@ def _backward(shape: TrainingShape, number: int) -> Moment:
     student = shape.students[number]
     rows, (cls, patches) = head_rows(shape), _prototypes(student)
     # Scores are cut in slices; the gradient of each is laid into zeros of the whole before they are added.
-    inner = 2 * rows[0] * cls + max(rows[1] * patches, shape.globals_.num * shape.piece_images * cls)
-    outer = 3 * rows[1] * patches + 2 * rows[0] * cls
-    padded = (outer if student.ibot_head is None else inner) * shape.dtype_bytes
+    of_cls, all_scores = rows[0] * cls, rows[0] * cls + rows[1] * patches
+    padded = of_cls + (2 if student.ibot_head is None else 1) * all_scores
     normed = max(head.prototypes * head.bottleneck_dim for head in student.own_heads)
-    heads = padded + _NORM_COPIES * normed * shape.dtype_bytes
+    heads = shape.dtype_bytes * max(padded, all_scores + _NORM_COPIES * normed)
     made = _made(shape, student)
     blocks = block_backward_bytes(shape, student.backbone) + made * student.head_parameters
     terms = _of_backbone(shape, number)
@@ -184,7 +183,7 @@ def _prototypes(network: NetworkShape) -> tuple[int, int]:
 def _teacher_scores(shape: TrainingShape) -> tuple[Sequence[float], Sequence[float]]:
     """Numbers of the teacher's scores that are held at once, and bytes of the targets made of them."""
     images, (cls, patches) = shape.piece_images, _prototypes(shape.teaches)
-    numbers = [images * shape.globals_.num * cls, images * shape.masked_patches * patches]
+    numbers = [images * shape.globals_.num * cls, shape.piece_masked * patches]
     if shape.accumulate > 1:  # of one head at a time
         return [max(numbers)], [FP32 * max(numbers)]
     return numbers, [FP32 * each for each in numbers]
@@ -193,7 +192,7 @@ def _teacher_scores(shape: TrainingShape) -> tuple[Sequence[float], Sequence[flo
 def _held_targets(shape: TrainingShape) -> float:
     """Targets while a student learns from them; around a centre the scores of a lone piece stay with them."""
     images, (cls, patches) = shape.piece_images, _prototypes(shape.teaches)
-    numbers = images * (shape.globals_.num * cls + shape.masked_patches * patches)
+    numbers = images * shape.globals_.num * cls + shape.piece_masked * patches
     kept = shape.dtype_bytes if shape.centring == "softmax" and shape.accumulate == 1 else 0
     return numbers * (FP32 + kept) + _seen(shape)
 

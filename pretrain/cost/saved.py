@@ -10,8 +10,9 @@ from pretrain.model.heads import HeadConfig
 from pretrain.model.vit import ViTConfig
 
 FP32 = 4
-# A block that is differentiated holds, beside what is saved, gradients of its tokens and of its hidden layer.
-_BACKWARD_DIMS, _BACKWARD_HIDDEN = 3, 2
+# A block that is differentiated holds gradients: of the stream, of a branch, and of one hidden layer, while
+# what was saved of the other goes; what the final norm saved has gone by then.
+_BACKWARD_DIMS, _BACKWARD_HIDDEN = 2, 1
 # A block whose result alone is wanted: two residual streams, a norm, what a layer gives, and a hidden layer.
 _FORWARD_DIMS, _FORWARD_HIDDEN = 4, 2
 
@@ -39,6 +40,8 @@ def block_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
     # projection multiplies. Fused attention keeps what it gave, which is that unless groups are joined.
     numbers = tokens * dim * (3 + 3 + 3 + 1 + (is_fused and len(groups) > 1))
     numbers += tokens * hidden * (2 if backbone.ffn == "mlp" else 4)
+    if backbone.drop_path:  # what is added to a part of the images is kept by the addition
+        numbers += 2 * tokens * dim
     stats = 4 * tokens * (FP32 if shape.device == "cuda" else size)  # mean and deviation of two norms
     if is_fused:
         stats += tokens * backbone.num_heads * FP32
@@ -51,22 +54,25 @@ def block_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
 
 
 def backbone_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
-    """What a backbone keeps of the crops in memory, its input and its output included."""
+    """What a backbone keeps of the crops in memory, its input and its output included.
+
+    Where activations are checkpointed it keeps the input of every block.
+    """
     size, tokens = shape.dtype_bytes, num_tokens(shape, backbone)
     pixels = sum(
         shape.piece_images * crops.num * _pixels(crops, backbone) for crops in (shape.globals_, shape.locals_)
     )
-    ends = (pixels + 2 * tokens * backbone.dim) * size + 2 * tokens * FP32
     stream = tokens * backbone.dim * size
-    if shape.checkpoint_activations:  # the input of every block, and one block that is computed again
-        return ends + backbone.depth * stream + block_bytes(shape, backbone)
-    return ends + backbone.depth * block_bytes(shape, backbone)
+    of_block = stream if shape.checkpoint_activations else block_bytes(shape, backbone)
+    return pixels * size + 2 * stream + 2 * tokens * FP32 + backbone.depth * of_block
 
 
 def block_backward_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
-    """Gradients of activations while a block is differentiated."""
-    width = _BACKWARD_DIMS * backbone.dim + _BACKWARD_HIDDEN * hidden_dim(backbone)
-    return num_tokens(shape, backbone) * width * shape.dtype_bytes
+    """What comes on top as the last block is differentiated; one that was checkpointed is computed first."""
+    stream = num_tokens(shape, backbone) * shape.dtype_bytes
+    made = stream * (_BACKWARD_DIMS * backbone.dim + _BACKWARD_HIDDEN * hidden_dim(backbone))
+    again = block_bytes(shape, backbone) if shape.checkpoint_activations else 0
+    return made + again - 2 * stream * backbone.dim
 
 
 def look_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
@@ -89,8 +95,7 @@ def head_bytes(shape: TrainingShape, network: NetworkShape) -> float:
 
 def head_rows(shape: TrainingShape) -> tuple[float, float]:
     """Rows that a student's heads see at once: class tokens of all crops, and masked patches."""
-    images = shape.piece_images
-    return images * (shape.globals_.num + shape.locals_.num), images * shape.masked_patches
+    return shape.piece_images * (shape.globals_.num + shape.locals_.num), shape.piece_masked
 
 
 def _of_head(head: HeadConfig, rows: float) -> float:

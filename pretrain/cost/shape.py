@@ -13,6 +13,7 @@ from pretrain.model.vit import MLP_RATIO, ViTConfig
 
 Dtype = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
+_FULLEST = 4.0  # deviations above the mean: one in thirty thousand
 DTYPE_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2}
 
 
@@ -73,6 +74,7 @@ class TrainingShape:
         teacher: one that is frozen; None: the mean of the only student teaches.
         globals_, locals_: the crops of an image.
         masked_patches: of an image, all its global crops together; these pass the heads.
+        masked_deviation: standard deviation of the masked patches of one global crop.
         batch_images: of a step, over all ranks.
         iterations: steps in all.
         ranks: processes that share the batch, one for each card.
@@ -91,6 +93,7 @@ class TrainingShape:
     masked_patches: float
     batch_images: int
     iterations: int
+    masked_deviation: float = 0.0
     ranks: int = 1
     accumulate: int = 1
     dtype: Dtype = "bf16"
@@ -108,6 +111,18 @@ class TrainingShape:
     def piece_images(self) -> int:
         """Images whose activations are in memory at once."""
         return self.rank_images // self.accumulate
+
+    @property
+    def piece_masked(self) -> float:
+        """Masked patches in memory at once: of micro-batches those of the fullest in a long training.
+
+        Masks are stratified over the part of a rank, so that this hardly varies; its pieces get them by lot.
+        """
+        mean = self.piece_images * self.masked_patches
+        if self.accumulate == 1:
+            return mean
+        crops = self.piece_images * self.globals_.num
+        return min(mean + _FULLEST * self.masked_deviation * crops**0.5, self.rank_images * self.masked_patches)
 
     @property
     def teaches(self) -> NetworkShape:
