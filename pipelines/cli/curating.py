@@ -6,6 +6,7 @@ What a command needs is imported once it is given: of a run that is the whole fl
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from curation.errors import ConfigError
 from pipelines.cli.amount_arguments import bytes_argument, seconds_argument
 from pipelines.cli.command_parser import count_argument, path_argument
 from pipelines.cli.shared_flags import add_command, add_config_arguments, config_arguments, show
@@ -74,8 +75,8 @@ def add_plan(commands: Any) -> None:
         "(--like), from a file (--rates), or from running the steps on a small sample, in a folder of its "
         "own. Of a training (the config of one, or the section `pretrain` of a run's) show its parameters, "
         "the memory of a card by what takes it, and its time; where that is more than --memory or --deadline "
-        "allow, what fits instead. Its rate is that at which it went so far, or comes from --like, --rates or "
-        "--measure. Nothing is written to the run directory.",
+        "allow, what fits instead. Its rate is that at which it went so far, or comes from --like, --measure "
+        "or --rates. Nothing is written to the run directory.",
         example="lvd plan lvd142m.yaml --images 1.2e9 --nodes 20 --gpus 8 --rates v100.yaml",
     )  # fmt: skip
     add_config_arguments(plan)
@@ -182,6 +183,11 @@ def _plan(arguments: argparse.Namespace) -> int:
     from pipelines.plan.words import plan_data, plan_report
 
     config = load_config(arguments.config, arguments.overrides)
+    if config.pretrain is None and (arguments.memory or arguments.deadline or arguments.measure):
+        raise ConfigError(
+            f"--memory, --deadline and --measure are for a training, and {arguments.config} has none",
+            expected="a section pretrain, or the config of a training",
+        )
     asked = PlanQuestion(
         images=images_of(arguments.images),
         like=arguments.like,

@@ -1,6 +1,7 @@
 """`lvd plan` of a training: the config of one, or the section of a run's; all of it brings torch."""
 
 import argparse
+from pathlib import Path
 
 from curation.errors import ConfigError
 from pipelines.config.read import ALL_FOLDERS, read_config
@@ -32,8 +33,9 @@ def plan_config(arguments: argparse.Namespace) -> Told:
 
 
 def plan_section(config: RunConfig, arguments: argparse.Namespace) -> Told:
-    """The plan of the training of a run; `--like` tells of curations, and of trainings where there is one."""
-    return _told(pretraining_of(config), arguments, like=None)
+    """The plan of the training of a run; `--like` may be a run that trained, too."""
+    has_trained = arguments.like is not None and (Path(arguments.like) / "pretrain").is_dir()
+    return _told(pretraining_of(config), arguments, like=arguments.like if has_trained else None)
 
 
 def _told(config: PretrainConfig, arguments: argparse.Namespace, *, like: str | None) -> Told:

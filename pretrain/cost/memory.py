@@ -43,10 +43,10 @@ class Moment:
     """A moment of a step, and the bytes of one card that each term has then."""
 
     name: Name
-    terms: Mapping[Term, float]
+    terms: Mapping[Term, int]
 
     @property
-    def num_bytes(self) -> float:
+    def num_bytes(self) -> int:
         """In all."""
         return sum(self.terms.values())
 
@@ -66,17 +66,17 @@ def moments(shape: TrainingShape) -> list[Moment]:
     return [Moment(moment.name, {**always, **moment.terms}) for moment in found]
 
 
-def _always(shape: TrainingShape) -> dict[Term, float]:
+def _always(shape: TrainingShape) -> dict[Term, int]:
     """Parameters, moments and means are fp32, whatever the forward is, and sharded among the ranks."""
     trained = sum(student.num_parameters for student in shape.students)
     frozen = shape.teacher.num_parameters if shape.teacher else 0
-    found: dict[Term, float] = {
-        "parameters": FP32 * trained / shape.ranks,
-        "moments of AdamW": 2 * FP32 * trained / shape.ranks,
-        "mean of the student": FP32 * trained / shape.ranks,
+    found: dict[Term, int] = {
+        "parameters": FP32 * trained // shape.ranks,
+        "moments of AdamW": 2 * FP32 * trained // shape.ranks,
+        "mean of the student": FP32 * trained // shape.ranks,
     }
     if frozen:
-        found["teacher"] = FP32 * frozen / shape.ranks
+        found["teacher"] = FP32 * frozen // shape.ranks
     if shape.has_working_copies:
         found["working copies"] = shape.dtype_bytes * (2 * trained + frozen)
     return found
@@ -84,14 +84,14 @@ def _always(shape: TrainingShape) -> dict[Term, float]:
 
 def _look(shape: TrainingShape) -> Moment:
     teacher = shape.teaches
-    terms: dict[Term, float] = {"the teacher's look": look_bytes(shape, teacher.backbone) + _seen(shape)}
+    terms: dict[Term, int] = {"the teacher's look": look_bytes(shape, teacher.backbone) + _seen(shape)}
     return Moment("the teacher's look", terms | _gathered(shape, teacher, holds_rest=False))
 
 
 def _making_targets(shape: TrainingShape) -> Moment:
     """Scores are made, and weights of them in fp32, of which one more copy is divided by the temperature."""
     scores, targets = _teacher_scores(shape)
-    terms: dict[Term, float] = {
+    terms: dict[Term, int] = {
         "scores": sum(scores) * shape.dtype_bytes,
         "targets": sum(targets) + (max(targets) if shape.dtype != "fp32" else 0) + _seen(shape),
     }
@@ -122,8 +122,8 @@ def _backward(shape: TrainingShape, number: int) -> Moment:
     padded = of_cls + (2 if student.ibot_head is None else 1) * all_scores
     normed = max(head.prototypes * head.bottleneck_dim for head in student.own_heads)
     heads = shape.dtype_bytes * max(padded, all_scores + _NORM_COPIES * normed)
-    made = _made(shape, student)
-    blocks = block_backward_bytes(shape, student.backbone) + made * student.head_parameters
+    made = _fresh(shape, student.head_parameters)
+    blocks = block_backward_bytes(shape, student.backbone) + made
     terms = _of_backbone(shape, number)
     terms["targets"] = _held_targets(shape)
     if heads + terms["activations of heads"] >= blocks:
@@ -131,7 +131,7 @@ def _backward(shape: TrainingShape, number: int) -> Moment:
     else:
         terms["activations of heads"] = 0
         terms["activations of blocks"] += block_backward_bytes(shape, student.backbone)
-        terms["gradients"] += made * student.head_parameters
+        terms["gradients"] += made
     return Moment("the backward", terms)
 
 
@@ -141,23 +141,23 @@ def _update(shape: TrainingShape) -> Moment:
     largest = max(head.prototypes * head.bottleneck_dim for s in shape.students for head in s.own_heads)
     handed = shape.dtype_bytes * largest if shape.has_working_copies else 0
     kept = _held_targets(shape) + _seen(shape)
-    terms: dict[Term, float] = {"gradients": FP32 * trained / shape.ranks + handed, "targets": kept}
+    terms: dict[Term, int] = {"gradients": FP32 * trained // shape.ranks + handed, "targets": kept}
     return Moment("the update", terms)
 
 
-def _of_backbone(shape: TrainingShape, number: int) -> dict[Term, float]:
+def _of_backbone(shape: TrainingShape, number: int) -> dict[Term, int]:
     """What a student has kept when its losses are there, with the gradients that were there before."""
     student = shape.students[number]
     before = shape.students if shape.accumulate > 1 else shape.students[:number]
-    terms: dict[Term, float] = {
-        "gradients": FP32 * sum(other.num_parameters for other in before) / shape.ranks,
+    terms: dict[Term, int] = {
+        "gradients": FP32 * sum(other.num_parameters for other in before) // shape.ranks,
         "activations of blocks": backbone_bytes(shape, student.backbone),
         "activations of heads": head_bytes(shape, student),
     }
     return terms | _gathered(shape, student, holds_rest=True)
 
 
-def _gathered(shape: TrainingShape, network: NetworkShape, *, holds_rest: bool) -> dict[Term, float]:
+def _gathered(shape: TrainingShape, network: NetworkShape, *, holds_rest: bool) -> dict[Term, int]:
     """Whole parameters of two blocks, of which one is fetched ahead; in training all but the blocks stay."""
     if shape.ranks == 1:
         return {}
@@ -170,17 +170,16 @@ def _gathered(shape: TrainingShape, network: NetworkShape, *, holds_rest: bool) 
     return {"gathered from ranks": held * shape.dtype_bytes}
 
 
-def _made(shape: TrainingShape, student: NetworkShape) -> float:
-    """Bytes that a fresh gradient takes for a parameter: among ranks each keeps its shard, in fp32."""
-    assert student.num_parameters
-    return FP32 / shape.ranks if shape.ranks > 1 else shape.dtype_bytes
+def _fresh(shape: TrainingShape, num: int) -> int:
+    """Bytes of the gradients of so many parameters as they are made; among ranks each keeps fp32 shards."""
+    return FP32 * num // shape.ranks if shape.ranks > 1 else shape.dtype_bytes * num
 
 
 def _prototypes(network: NetworkShape) -> tuple[int, int]:
     return network.dino_head.prototypes, network.patch_head.prototypes
 
 
-def _teacher_scores(shape: TrainingShape) -> tuple[Sequence[float], Sequence[float]]:
+def _teacher_scores(shape: TrainingShape) -> tuple[Sequence[int], Sequence[int]]:
     """Numbers of the teacher's scores that are held at once, and bytes of the targets made of them."""
     images, (cls, patches) = shape.piece_images, _prototypes(shape.teaches)
     numbers = [images * shape.globals_.num * cls, shape.piece_masked * patches]
@@ -189,7 +188,7 @@ def _teacher_scores(shape: TrainingShape) -> tuple[Sequence[float], Sequence[flo
     return numbers, [FP32 * each for each in numbers]
 
 
-def _held_targets(shape: TrainingShape) -> float:
+def _held_targets(shape: TrainingShape) -> int:
     """Targets while a student learns from them; around a centre the scores of a lone piece stay with them."""
     images, (cls, patches) = shape.piece_images, _prototypes(shape.teaches)
     numbers = images * shape.globals_.num * cls + shape.piece_masked * patches
@@ -197,9 +196,9 @@ def _held_targets(shape: TrainingShape) -> float:
     return numbers * (FP32 + kept) + _seen(shape)
 
 
-def _seen(shape: TrainingShape) -> float:
+def _seen(shape: TrainingShape) -> int:
     """Features of all pieces, which the targets of each are made from."""
     if shape.accumulate == 1:
-        return 0.0
-    rows = shape.globals_.num + shape.masked_patches
-    return shape.rank_images * rows * shape.teaches.backbone.dim * shape.dtype_bytes
+        return 0
+    rows = shape.rank_images * shape.globals_.num + round(shape.rank_images * shape.masked_patches)
+    return rows * shape.teaches.backbone.dim * shape.dtype_bytes

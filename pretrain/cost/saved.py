@@ -29,7 +29,7 @@ def num_tokens(shape: TrainingShape, backbone: ViTConfig) -> int:
     )
 
 
-def block_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
+def block_bytes(shape: TrainingShape, backbone: ViTConfig) -> int:
     """What one block keeps: of every token its input, its norm, q, k, v, and what goes into each layer."""
     groups = [crops for crops in (shape.globals_, shape.locals_) if crops.num]
     kept = [kept_images(shape.piece_images * crops.num, backbone.drop_path) for crops in groups]
@@ -53,7 +53,7 @@ def block_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
     return numbers * size + stats
 
 
-def backbone_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
+def backbone_bytes(shape: TrainingShape, backbone: ViTConfig) -> int:
     """What a backbone keeps of the crops in memory, its input and its output included.
 
     Where activations are checkpointed it keeps the input of every block.
@@ -67,7 +67,7 @@ def backbone_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
     return pixels * size + 2 * stream + 2 * tokens * FP32 + backbone.depth * of_block
 
 
-def block_backward_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
+def block_backward_bytes(shape: TrainingShape, backbone: ViTConfig) -> int:
     """What comes on top as the last block is differentiated; one that was checkpointed is computed first."""
     stream = num_tokens(shape, backbone) * shape.dtype_bytes
     made = stream * (_BACKWARD_DIMS * backbone.dim + _BACKWARD_HIDDEN * hidden_dim(backbone))
@@ -75,7 +75,7 @@ def block_backward_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
     return made + again - 2 * stream * backbone.dim
 
 
-def look_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
+def look_bytes(shape: TrainingShape, backbone: ViTConfig) -> int:
     """What a forward without a backward holds at once, of the global crops: the teacher's look."""
     alone = replace(shape, locals_=replace(shape.locals_, num=0))
     hidden = hidden_dim(backbone) * (1 if backbone.ffn == "mlp" else 2)
@@ -84,7 +84,7 @@ def look_bytes(shape: TrainingShape, backbone: ViTConfig) -> float:
     return (num_tokens(alone, backbone) * width + pixels) * shape.dtype_bytes
 
 
-def head_bytes(shape: TrainingShape, network: NetworkShape) -> float:
+def head_bytes(shape: TrainingShape, network: NetworkShape) -> int:
     """What the heads of a student keep, but for the scores."""
     cls, patches = head_rows(shape)
     if network.ibot_head is None:
@@ -93,12 +93,12 @@ def head_bytes(shape: TrainingShape, network: NetworkShape) -> float:
     return numbers * shape.dtype_bytes
 
 
-def head_rows(shape: TrainingShape) -> tuple[float, float]:
+def head_rows(shape: TrainingShape) -> tuple[int, int]:
     """Rows that a student's heads see at once: class tokens of all crops, and masked patches."""
     return shape.piece_images * (shape.globals_.num + shape.locals_.num), shape.piece_masked
 
 
-def _of_head(head: HeadConfig, rows: float) -> float:
+def _of_head(head: HeadConfig, rows: int) -> int:
     """Input, four hidden layers, the bottleneck before and after its norm; the last layer's own weights."""
     row = head.dim + 4 * head.hidden_dim + 2 * head.bottleneck_dim + 2
     return rows * row + head.prototypes * (head.bottleneck_dim + 2)

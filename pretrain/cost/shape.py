@@ -113,16 +113,16 @@ class TrainingShape:
         return self.rank_images // self.accumulate
 
     @property
-    def piece_masked(self) -> float:
+    def piece_masked(self) -> int:
         """Masked patches in memory at once: of micro-batches those of the fullest in a long training.
 
         Masks are stratified over the part of a rank, so that this hardly varies; its pieces get them by lot.
         """
-        mean = self.piece_images * self.masked_patches
+        mean, every = self.piece_images * self.masked_patches, self.rank_images * self.masked_patches
         if self.accumulate == 1:
-            return mean
+            return round(mean)
         crops = self.piece_images * self.globals_.num
-        return min(mean + _FULLEST * self.masked_deviation * crops**0.5, self.rank_images * self.masked_patches)
+        return round(min(mean + _FULLEST * self.masked_deviation * crops**0.5, every))
 
     @property
     def teaches(self) -> NetworkShape:

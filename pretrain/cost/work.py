@@ -41,11 +41,11 @@ def crop_flops(backbone: ViTConfig, crops: CropShape, *, kept: float = 1.0) -> f
         kept: share of the images whose residual branches are computed.
     """
     tokens, patches = crops.tokens(backbone), crops.rows * crops.columns
-    attention = 4 * tokens**2 * backbone.dim  # q kᵀ, and its product with v
+    attention = 4.0 * tokens**2 * backbone.dim  # q kᵀ, and its product with v
     blocks = backbone.depth * kept * (2 * tokens * block_weights(backbone) + attention)
     embedding = 2 * patches * backbone.dim * backbone.channels * backbone.patch_px**2
     return crops.num * (blocks + embedding)
 
 
-def _head_flops(network: NetworkShape, *, cls: float, patches: float) -> float:
-    return 2 * (cls * head_weights(network.dino_head) + patches * head_weights(network.patch_head))
+def _head_flops(network: NetworkShape, *, cls: int, patches: float) -> float:
+    return 2.0 * (cls * head_weights(network.dino_head) + patches * head_weights(network.patch_head))

@@ -28,7 +28,7 @@ class TrainingQuestion:
         measure: whether some steps are done here to learn the rate.
     """
 
-    limits: Limits = Limits()
+    limits: Limits
     num_cards: int | None = None
     like: str | None = None
     rates: str | None = None
@@ -97,7 +97,9 @@ def _speed(
         from pipelines.plan.training.measure import measured_speed  # the trainer, for steps that are timed
 
         return measured_speed(config, shape)
-    return own_speed(config, shape) or (file and published_speed(file, str(asked.rates), shape))
+    if (speed := own_speed(config, shape)) is not None or file is None:
+        return speed
+    return published_speed(file, str(asked.rates), shape)
 
 
 def _cards(config: PretrainConfig, asked: TrainingQuestion) -> Cards:

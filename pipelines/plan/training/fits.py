@@ -25,7 +25,7 @@ class Limits:
     memory_bytes: float | None = None  # of one card
     deadline_s: float | None = None
 
-    def has_room(self, num_bytes: float) -> bool:
+    def has_room(self, num_bytes: int) -> bool:
         """Whether so much fits a card, with what is left for the rest."""
         return self.memory_bytes is None or num_bytes <= (1 - RESERVED) * self.memory_bytes
 
@@ -42,7 +42,8 @@ class Option:
     batch_images: int
     accumulate: int
     checkpoint_activations: bool
-    peak_bytes: float
+    peak_bytes: int
+    step_flops: float  # of all cards
     seconds: float | None
     settings: Mapping[str, str]
 
@@ -63,20 +64,23 @@ def options(config: PretrainConfig, cards: Cards, limits: Limits, speed: Speed |
         speed: of the training as it was asked about; None: not known.
     """
     asked = image_flops(shape_of(config, cards))
-    found: dict[tuple[str, int, bool], Option] = {}
-    for one in _candidates(config, cards):
+    found = []
+    for one in _smallest_cuts(config, cards, limits):
         shape = shape_of(one, cards)
-        highest = peak(shape).num_bytes
-        seconds = training_s(shape, speed and speed.scaled(image_flops(shape) / asked))
-        if not (limits.has_room(highest) and limits.has_time(seconds)):
-            continue
-        key = (one.model.arch, one.batch_images, one.parallel.checkpoint_activations)
+        flops = image_flops(shape)
         option = Option(
-            *key[:2], one.accumulate, key[2], highest, seconds, _settings(config, one)
+            str(one.model.arch),
+            one.batch_images,
+            one.accumulate,
+            one.parallel.checkpoint_activations,
+            peak(shape).num_bytes,
+            flops * one.batch_images,
+            training_s(shape, speed and speed.scaled(flops / asked)),
+            _settings(config, one),
         )
-        if key not in found or _effort(option) < _effort(found[key]):
-            found[key] = option
-    return sorted(found.values(), key=lambda option: _rank(option, config))
+        if limits.has_time(option.seconds):
+            found.append(option)
+    return sorted(found, key=lambda option: _rank(option, config))
 
 
 def training_s(shape: TrainingShape, speed: Speed | None) -> float | None:
@@ -86,19 +90,22 @@ def training_s(shape: TrainingShape, speed: Speed | None) -> float | None:
     return max(0, shape.iterations - speed.num_done) * speed.of_step(shape.rank_images)
 
 
-def _candidates(config: PretrainConfig, cards: Cards) -> Iterator[PretrainConfig]:
+def _smallest_cuts(config: PretrainConfig, cards: Cards, limits: Limits) -> Iterator[PretrainConfig]:
+    """Of every size and batch, with and without checkpointing, the fewest micro-batches that have room."""
     for arch in _archs(config):
         for batch in _batches(config, cards):
-            each = batch // cards.num
-            for accumulate in _divisors_of_two(each, first=1):
-                for checkpoint in (False, True):
-                    yield changed(
+            for checkpoint in (False, True):
+                for accumulate in _divisors(batch // cards.num):
+                    one = changed(
                         config,
                         model__arch=arch,
                         batch_images=batch,
                         accumulate=accumulate,
                         parallel__checkpoint_activations=checkpoint,
                     )
+                    if limits.has_room(peak(shape_of(one, cards)).num_bytes):
+                        yield one
+                        break
 
 
 def _archs(config: PretrainConfig) -> list[str]:
@@ -120,10 +127,8 @@ def _batches(config: PretrainConfig, cards: Cards) -> Iterator[int]:
         batch //= 2
 
 
-def _divisors_of_two(number: int, *, first: int) -> Iterator[int]:
-    while number % first == 0:
-        yield first
-        first *= 2
+def _divisors(number: int) -> Iterator[int]:
+    return (divisor for divisor in range(1, number + 1) if number % divisor == 0)
 
 
 def _settings(asked: PretrainConfig, one: PretrainConfig) -> dict[str, str]:
@@ -139,11 +144,7 @@ def _settings(asked: PretrainConfig, one: PretrainConfig) -> dict[str, str]:
     return {name: str(new).lower() for name, (old, new) in pairs.items() if old != new}
 
 
-def _effort(option: Option) -> tuple[float, int]:
-    return option.seconds or 0.0, option.accumulate
-
-
 def _rank(option: Option, asked: PretrainConfig) -> tuple[float, ...]:
     is_other = option.arch != asked.model.arch
     size = -float(variant(option.arch).dim) if is_other else 0.0  # type: ignore[arg-type]
-    return (is_other, size, -option.batch_images, *_effort(option), option.checkpoint_activations)
+    return (is_other, size, -option.batch_images, option.step_flops, option.accumulate)

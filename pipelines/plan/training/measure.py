@@ -60,7 +60,7 @@ def measured_speed(config: PretrainConfig, shape: TrainingShape) -> Speed:
         f"steps of {sizes} images timed here ({cards.device}, {cards.dtype}, "
         f"{torch.get_num_threads()} threads); {loaded}"
     )
-    return Speed(image_s * factor, source, step_s, load_s)
+    return Speed(image_s * factor, source, step_s, load_s, knows_loading=load_s is not None)
 
 
 def _times(config: PretrainConfig, cards: Cards, where: Place, *, most: int) -> list[tuple[int, float]]:

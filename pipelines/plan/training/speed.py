@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curation.errors import ConfigError
@@ -19,7 +19,7 @@ from pretrain.metrics import read_metrics
 
 WARM_UP_STEPS = 10  # of a training: workers start, kernels are chosen, blocks are compiled
 RECENT_STEPS = 500
-# A step that waits for so much of its time was not held up by its batch: a worker had just handed over another.
+# Below so much of a step, the time in which it gets its batch is not that of making one.
 WAITS_FOR_DATA = 0.05
 
 
@@ -32,7 +32,8 @@ class Speed:
         source: where it comes from, in words.
         step_s: of the card, for a step besides.
         load_image_s: to read, decode and crop an image with all processes of a rank; None: not known, or
-            fast enough not to be waited for.
+            so short that nobody waited for it.
+        knows_loading: which of the two it is.
         num_done: iterations that the training has behind it.
         is_published: whether somebody else's card and code were timed.
     """
@@ -41,6 +42,7 @@ class Speed:
     source: str
     step_s: float = 0.0
     load_image_s: float | None = None
+    knows_loading: bool = False
     num_done: int = 0
     is_published: bool = False
 
@@ -54,13 +56,11 @@ class Speed:
 
     def scaled(self, factor: float) -> "Speed":
         """For a training of so many times the operations for an image; what is loaded is the same."""
-        return Speed(
-            self.image_s * factor, self.source, self.step_s, self.load_image_s, self.num_done, self.is_published
-        )
+        return replace(self, image_s=self.image_s * factor)
 
 
 def own_speed(config: PretrainConfig, shape: TrainingShape) -> Speed | None:
-    """How fast this very training went so far, if it is one of the same shape; None where it has not begun."""
+    """How fast this training went so far, if its shape was the same; None where it has not begun."""
     assert config.run_dir is not None
     found = _speed_of(Path(config.run_dir))
     if found is None:
@@ -85,8 +85,7 @@ def speed_like(run_dir: str, shape: TrainingShape) -> Speed:
             expected="the run_dir of `lvd pretrain`",
         )
     speed, shape_then = found
-    speed = Speed(speed.image_s, speed.source, speed.step_s, speed.load_image_s)
-    return speed.scaled(image_flops(shape) / image_flops(shape_then))
+    return replace(speed, num_done=0).scaled(image_flops(shape) / image_flops(shape_then))
 
 
 def published_speed(file: RatesFile, path: str, shape: TrainingShape) -> Speed | None:
@@ -96,9 +95,10 @@ def published_speed(file: RatesFile, path: str, shape: TrainingShape) -> Speed |
     flops = image_flops(shape)
     known = [(one, _published_flops(one, path)) for one in file.training]
     run, flops_then = min(known, key=lambda pair: abs(math.log(flops / pair[1])))
-    scale = f"scaled by {flops / flops_then:.2f} times its operations" if flops != flops_then else "of the same"
-    source = f"{path} ({file.kind}): {run.config} as published, {run.images_per_s:g} images/s, {scale}"
-    return Speed(flops / flops_then / run.images_per_s, source, is_published=True)
+    factor = flops / flops_then
+    scaled = "" if factor == 1 else f"; an image takes {factor:.2f} times as many operations here"
+    source = f"{path} ({file.kind}): {run.config} as published, {run.images_per_s:g} images/s{scaled}"
+    return Speed(factor / run.images_per_s, source, is_published=True)
 
 
 def _published_flops(run: PublishedTraining, path: str) -> float:
@@ -122,7 +122,9 @@ def _speed_of(run_dir: Path) -> tuple[Speed, TrainingShape] | None:
     loading = step_s / images if waits > WAITS_FOR_DATA else None
     source = f"{run_dir / 'metrics.jsonl'} ({len(timed):,} steps)"
     done = int(records[-1]["step"])
-    speed = Speed(step_s * (1 - waits) / images, source, load_image_s=loading, num_done=done)
+    speed = Speed(
+        step_s * (1 - waits) / images, source, load_image_s=loading, knows_loading=True, num_done=done
+    )
     return speed, shape_of(config, Cards(ranks))
 
 

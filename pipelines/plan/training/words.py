@@ -32,21 +32,22 @@ def training_lines(plan: TrainingPlan, *, now: float | None = None) -> list[str]
 
 def _what(plan: TrainingPlan) -> Iterator[str]:
     shape, student = plan.shape, plan.shape.students[0]
-    who = counted(shape.ranks, "card") if shape.device == "cuda" else counted(shape.ranks, "rank") + " on CPUs"
+    who = counted(shape.ranks, "card" if shape.device == "cuda" else "process")
     way = "" if shape.accumulate == 1 else f" in {shape.accumulate:,} micro-batches"
     yield (
         f"{plan.config.name}: {plan.config.model.arch}, patches of {student.backbone.patch_px} px; "
         f"{shape.iterations:,} iterations of {shape.batch_images:,} images{way}, on {who}, {shape.dtype}"
     )
     backbone = backbone_parameters(student.backbone)
-    yield f"parameters: {_millions(backbone)} of the backbone, {_millions(student.head_parameters)} of the heads"
+    heads = student.head_parameters
+    yield f"parameters: {_millions(backbone)} of the backbone, {_millions(heads)} of the heads"
 
 
 def _memory(plan: TrainingPlan) -> Iterator[str]:
     peak = plan.peak
     rows = [("memory of a card", "bytes")]
-    rows += [(name, size(round(value))) for name, value in peak.terms.items() if round(value)]
-    rows.append(("in all", size(round(peak.num_bytes))))
+    rows += [(name, size(value)) for name, value in peak.terms.items() if value]
+    rows.append(("in all", size(peak.num_bytes)))
     yield from table_lines(rows)
     yield (
         f"this is its highest, at {peak.name} of a step; the driver, and gaps that the allocator leaves, "
@@ -58,8 +59,8 @@ def _time(plan: TrainingPlan, now: float) -> Iterator[str]:
     speed, shape, left_s = plan.speed, plan.shape, plan.seconds
     if speed is None or left_s is None:
         yield (
-            "no rate is known of this training: --measure does some steps here, `--like RUN_DIR` takes that of "
-            "another training, `--rates FILE` a published one, such as a100.yaml"
+            "no rate is known of this training: `--measure` does some steps here, `--like RUN_DIR` takes "
+            "that of another training, `--rates FILE` a published one, such as a100.yaml"
         )
         return
     step_s = speed.of_step(shape.rank_images)
@@ -73,12 +74,12 @@ def _time(plan: TrainingPlan, now: float) -> Iterator[str]:
     yield f"rate from {speed.source}"
     if speed.is_loading(shape.rank_images):
         yield "what limits it is the loading of images: more data.workers, or more cores"
-    elif speed.load_image_s is None and not speed.is_published:
+    elif speed.load_image_s is None and speed.knows_loading:
         yield "what limits it is the card: it does not wait for data"
     elif speed.load_image_s is None:
         yield (
-            f"the loading of images is not in it: it must give {shape.rank_images / step_s:,.1f} images/s for "
-            "each card"
+            "the loading of images is not in it: it must give "
+            f"{shape.rank_images / step_s:,.1f} images/s for each card"
         )
     else:
         yield f"what limits it is the card: loading gives {1 / speed.load_image_s:,.1f} images/s for each"
@@ -91,10 +92,10 @@ def _verdict(plan: TrainingPlan) -> Iterator[str]:
     yield ""
     wanted = []
     if limits.memory_bytes is not None:
-        wanted.append(f"{size(round(limits.memory_bytes))} of memory, of which {RESERVED:.0%} is left free")
+        wanted.append(f"a card of {size(round(limits.memory_bytes))}, of which {RESERVED:.0%} is left free")
     if limits.deadline_s is not None:
-        wanted.append(seconds(limits.deadline_s))
-    asked = " and ".join(wanted)
+        wanted.append(f"{seconds(limits.deadline_s)} of time")
+    asked = ", and ".join(wanted)
     if limits.deadline_s is not None and plan.speed is None:
         yield "whether it is done in time nobody knows: no rate is known"
     if plan.fits:
@@ -103,20 +104,22 @@ def _verdict(plan: TrainingPlan) -> Iterator[str]:
     yield f"it does not fit {asked}"
     if not plan.options:
         yield (
-            "nothing else does: no size of model, no batch down to a sixteenth, in micro-batches of however few "
-            "images"
+            "nothing else does: no size of model, no batch down to a sixteenth, in micro-batches of however "
+            "few images"
         )
         return
     yield "what fits, best first:"
     yield from table_lines([HEAD, *(_row(option) for option in plan.options[:MOST_OPTIONS])])
     if (more := len(plan.options) - MOST_OPTIONS) > 0:
         yield f"and {more:,} more (--json lists all)"
+    if any(option.batch_images < plan.shape.batch_images for option in plan.options[:MOST_OPTIONS]):
+        yield "a smaller batch sees fewer images in as many iterations; the learning rate follows its root"
 
 
 def _row(option: Option) -> tuple[str, ...]:
     return (
         option.arch, f"{option.batch_images:,}", f"{option.accumulate:,}",
-        "yes" if option.checkpoint_activations else "no", size(round(option.peak_bytes)),
+        "yes" if option.checkpoint_activations else "no", size(option.peak_bytes),
         "" if option.seconds is None else seconds(option.seconds), option.flags,
     )  # fmt: skip
 
