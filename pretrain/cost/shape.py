@@ -4,6 +4,7 @@ In pretraining the mean of the only student is the teacher; in distillation a fr
 several students, each of which has a mean. What is counted here is counted on one rank.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -122,7 +123,7 @@ class TrainingShape:
         if self.accumulate == 1:
             return round(mean)
         crops = self.piece_images * self.globals_.num
-        return round(min(mean + _FULLEST * self.masked_deviation * crops**0.5, every))
+        return round(min(mean + _FULLEST * self.masked_deviation * math.sqrt(crops), every))
 
     @property
     def teaches(self) -> NetworkShape:

@@ -4,7 +4,6 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +50,10 @@ def measured_speed(config: PretrainConfig, shape: TrainingShape) -> Speed:
             "cuda" if where.device.type == "cuda" else "cpu",
             "bf16" if where.dtype is torch.bfloat16 else "fp32",
         )
-        times = _times(alone, cards, where, most=shape.piece_images)
-        load_s, loaded = _load_image_s(config, where)
+        _require_room(alone, cards, where)
+        state = build(alone, where, is_new=False)
+        times = _times(state, alone, cards, where, most=shape.piece_images)
+        load_s, loaded = _load_image_s(state, config, where)
     step_s, image_s = _line(times)
     factor = image_flops(shape) / image_flops(shape_of(alone, cards))
     sizes = ", ".join(str(num) for num, _ in times)
@@ -63,9 +64,8 @@ def measured_speed(config: PretrainConfig, shape: TrainingShape) -> Speed:
     return Speed(image_s * factor, source, step_s, load_s, knows_loading=load_s is not None)
 
 
-def _times(config: PretrainConfig, cards: Cards, where: Place, *, most: int) -> list[tuple[int, float]]:
-    """Seconds of steps of more and more images, as far as the machine's memory and patience go."""
-    needed, room = peak(shape_of(config, cards)).num_bytes, _MEMORY_SHARE * _memory_bytes(where)
+def _require_room(config: PretrainConfig, cards: Cards, where: Place) -> None:
+    needed, room = peak(shape_of(config, cards)).num_bytes, _room_bytes(where)
     if needed > room:
         raise ConfigError(
             "--measure: a step of the training does not fit this machine",
@@ -73,7 +73,13 @@ def _times(config: PretrainConfig, cards: Cards, where: Place, *, most: int) -> 
             expected=f"at most {room / 1e9:.1f} GB",
             remedy="Measure where it will run, or plan with --like RUN_DIR or --rates FILE",
         )
-    state = build(config, where, is_new=False)
+
+
+def _times(
+    state: State, config: PretrainConfig, cards: Cards, where: Place, *, most: int
+) -> list[tuple[int, float]]:
+    """Seconds of steps of more and more images, as far as the machine's memory and patience go."""
+    room = _room_bytes(where)
     times: list[tuple[int, float]] = []
     images = SMALLEST
     while not times or (images <= most and times[-1][1] < LONG_S):
@@ -122,18 +128,16 @@ def _line(times: Sequence[tuple[int, float]]) -> tuple[float, float]:
     return longest - image_s * images, image_s
 
 
-def _load_image_s(config: PretrainConfig, where: Place) -> tuple[float | None, str]:
+def _load_image_s(state: State, config: PretrainConfig, where: Place) -> tuple[float | None, str]:
     """Seconds that the loaders of a rank take for an image, where its data is there, and a word on it."""
     if config.data.path is None:
         return None, "loading was not measured: data.path is not set"
     few = changed(config, batch_images=LOADED_IMAGES, accumulate=1, data__workers=0, start=None)
-    alone = replace(where, mesh=None)
     spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
     try:
         with tempfile.TemporaryDirectory() as folder:
             images = Images(config.data.path, cache=Path(folder), spool=spool)
-            nobody = State([], None, None)  # type: ignore[arg-type]  # of which the loader asks the step alone
-            batches = load_batches(source_of(few, images), nobody, total=2, where=alone)
+            batches = load_batches(source_of(few, images), state, total=state.step + 2, where=where)
             next(batches)  # what is loaded once
             started = time.perf_counter()
             next(batches)
@@ -144,7 +148,8 @@ def _load_image_s(config: PretrainConfig, where: Place) -> tuple[float | None, s
     return took_s / at_once, f"loading of {LOADED_IMAGES} images, by {at_once} workers at once"
 
 
-def _memory_bytes(where: Place) -> int:
+def _room_bytes(where: Place) -> float:
+    """What steps may take here."""
     if where.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(where.device)[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return _MEMORY_SHARE * torch.cuda.mem_get_info(where.device)[0]
+    return _MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
