@@ -4,6 +4,7 @@ What a command needs is imported once it is given: of a run that is the whole fl
 """
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation.errors import ConfigError
@@ -175,6 +176,8 @@ def _go_on_apart_on_ray(arguments: argparse.Namespace, executor: "ExecutorConfig
 def _plan(arguments: argparse.Namespace) -> int:
     from pipelines.config.read import ALL_FOLDERS, read_config
 
+    if Path(arguments.config).is_dir():  # of a training that has begun
+        return _plan_training(arguments)
     _, data = read_config(arguments.config, arguments.overrides, folders=ALL_FOLDERS)
     if "pools" not in data and "pretrain" not in data:
         return _plan_training(arguments)

@@ -1,6 +1,7 @@
 """`lvd plan` of a training: the config of one, or the section of a run's; all of it brings torch."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from curation.errors import ConfigError
@@ -9,6 +10,7 @@ from pipelines.config.run_config import RunConfig
 from pipelines.plan.training.answer import TrainingQuestion, plan_training
 from pipelines.plan.training.fits import Limits
 from pipelines.plan.training.words import training_data, training_lines
+from pipelines.training.continuing import load_adaptation, load_continuation
 from pipelines.training.pretraining import pretraining_of, validate
 from pretrain.config import PretrainConfig
 
@@ -28,8 +30,15 @@ def plan_config(arguments: argparse.Namespace) -> Told:
                 got=f"{arguments.config}, the config of a training",
                 remedy="Set batch_images, schedule.iterations or data.workers, and --gpus",
             )
-    file, data = read_config(arguments.config, arguments.overrides, folders=ALL_FOLDERS)
-    return _told(validate(data, where=str(file)), arguments, like=arguments.like)
+    return _told(_training_of(arguments.config, arguments.overrides), arguments, like=arguments.like)
+
+
+def _training_of(path: str, overrides: Sequence[str]) -> PretrainConfig:
+    """One that has begun, another stage of one, or one from the start, whose data need not be there yet."""
+    if Path(path).is_dir():
+        return load_continuation(path, overrides)
+    file, data = read_config(path, overrides, folders=ALL_FOLDERS)
+    return load_adaptation(path, overrides) if "start" in data else validate(data, where=str(file))
 
 
 def plan_section(config: RunConfig, arguments: argparse.Namespace) -> Told:

@@ -10,8 +10,7 @@ from pipelines.config.read import ALL_FOLDERS, read_config, read_yaml
 from pipelines.plan.rates import PublishedTraining, RatesFile
 from pipelines.plan.training.shapes import Cards, shape_of
 from pipelines.training.pretraining import RESOLVED, validate
-from pretrain.checkpoint import read_facts
-from pretrain.checkpoint_files import complete_steps, step_dir
+from pretrain.checkpoint_files import complete_steps, read_facts, step_dir
 from pretrain.config import PretrainConfig
 from pretrain.cost.shape import TrainingShape
 from pretrain.cost.work import image_flops

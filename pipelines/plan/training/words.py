@@ -32,7 +32,7 @@ def training_lines(plan: TrainingPlan, *, now: float | None = None) -> list[str]
 
 def _what(plan: TrainingPlan) -> Iterator[str]:
     shape, student = plan.shape, plan.shape.students[0]
-    who = counted(shape.ranks, "card" if shape.device == "cuda" else "process")
+    who = counted(shape.ranks, _who(plan))
     way = "" if shape.accumulate == 1 else f" in {shape.accumulate:,} micro-batches"
     yield (
         f"{plan.config.name}: {plan.config.model.arch}, patches of {student.backbone.patch_px} px; "
@@ -43,9 +43,13 @@ def _what(plan: TrainingPlan) -> Iterator[str]:
     yield f"parameters: {_millions(backbone)} of the backbone, {_millions(heads)} of the heads"
 
 
+def _who(plan: TrainingPlan) -> str:
+    return "card" if plan.shape.device == "cuda" else "process"
+
+
 def _memory(plan: TrainingPlan) -> Iterator[str]:
     peak = plan.peak
-    rows = [("memory of a card", "bytes")]
+    rows = [(f"memory of a {_who(plan)}", "bytes")]
     rows += [(name, size(value)) for name, value in peak.terms.items() if value]
     rows.append(("in all", size(peak.num_bytes)))
     yield from table_lines(rows)
@@ -75,14 +79,15 @@ def _time(plan: TrainingPlan, now: float) -> Iterator[str]:
     if speed.is_loading(shape.rank_images):
         yield "what limits it is the loading of images: more data.workers, or more cores"
     elif speed.load_image_s is None and speed.knows_loading:
-        yield "what limits it is the card: it does not wait for data"
+        yield f"what limits it is the {_who(plan)}: it does not wait for data"
     elif speed.load_image_s is None:
         yield (
             "the loading of images is not in it: it must give "
             f"{shape.rank_images / step_s:,.1f} images/s for each card"
         )
     else:
-        yield f"what limits it is the card: loading gives {1 / speed.load_image_s:,.1f} images/s for each"
+        loaded = f"loading gives {1 / speed.load_image_s:,.1f} images/s for each"
+        yield f"what limits it is the {_who(plan)}: {loaded}"
 
 
 def _verdict(plan: TrainingPlan) -> Iterator[str]:

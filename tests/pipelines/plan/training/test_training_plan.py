@@ -83,7 +83,7 @@ def test_a_training_tells_its_own_rate(tmp_path: Path) -> None:
     assert own_speed(wider, shape_of(wider, Cards())) is None  # another training: its metrics tell nothing
     lines = training_lines(plan_training(config, NO_LIMITS), now=0.0)
     assert any("88 iterations, 12 are done: 69.0 s, until 1970-01-01 00:01 UTC" in line for line in lines)
-    assert "what limits it is the card: it does not wait for data" in lines
+    assert "what limits it is the process: it does not wait for data" in lines
 
 
 def test_a_training_that_waits_for_data(tmp_path: Path) -> None:
