@@ -211,6 +211,14 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--images is for the plan of a curation" in capsys.readouterr().err
 
 
+def test_a_training_that_has_begun_and_another_stage_of_one_are_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ([str(tmp_path)], ["adapt_518.yaml", "--set", f"start.checkpoint={tmp_path}"]):
+        assert main(["plan", *arguments]) == 2
+        assert f"No training has begun in {tmp_path}" in capsys.readouterr().err
+
+
 def test_a_run_that_trains_is_planned_with_its_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
