@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from curation.printed import visible
+from pretrain.sinks.feed import Feed, Sinks
 
 PLAIN_LINE_EVERY_S = 10.0
 _MAX_STEP = 1 << 53  # what fp64 counts; no training gets there
@@ -51,17 +52,44 @@ class MetricsLog:
     """Appends to `RUN_DIR/metrics.jsonl`; a resumed training goes on right behind its checkpoint's step.
 
     It is for people and plots: what is damaged in it, or cannot be written, is said, and stops no training.
+    The same holds for the sinks, which get the same lines. Left as a context, it closes them.
+
+    Args:
+        run_dir: of the training.
+        first_step: the training goes on behind it.
+        warn: told of what fails.
+        sinks: where else the lines go.
     """
 
-    def __init__(self, run_dir: Path, *, first_step: int, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        first_step: int,
+        warn: Callable[[str], None],
+        sinks: Sinks | None = None,
+    ) -> None:
         self._path = run_dir / "metrics.jsonl"
         self._warn = warn
         self._start = ""  # what ends a line that was torn
         self._is_failing = False
+        last_step = self._cut(first_step)
+        fed = sinks or Sinks((), "", {})
+        self._feed = Feed(fed, run_dir, first_step=first_step, last_step=last_step, warn=warn)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._feed.close(is_done=error is None)
+
+    def _cut(self, first_step: int) -> int:
+        """Leave the lines up to a step; returns the last step that there was, -1 for none."""
         # What was logged after the checkpoint happens again.
         temp = self._path.with_suffix(".tmp")
+        found: list[dict[str, Any]] = []
         try:
-            run_dir.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             found, num_torn = _read(self._path)
             kept = [line for line in found if first_step and line["step"] <= first_step]
             temp.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -69,13 +97,16 @@ class MetricsLog:
         except OSError as error:
             self._start = "\n"  # what lies there has not been looked at
             self._say_failing(error)
-            return
-        if num_torn and first_step:
-            warn(f"{self._path}: {num_torn} torn lines are left out; only the curves miss them")
+        else:
+            if num_torn and first_step:
+                self._warn(f"{self._path}: {num_torn} torn lines are left out; only the curves miss them")
+        return max((line["step"] for line in found), default=-1)
 
     def write(self, record: dict[str, object]) -> None:
         """Append one line; numbers that JSON does not have become null."""
-        line = json.dumps({key: _plain(value) for key, value in record.items()})
+        plain = {key: _plain(value) for key, value in record.items()}
+        self._feed.write(plain)
+        line = json.dumps(plain)
         try:
             with self._path.open("a") as out:
                 out.write(f"{self._start}{line}\n")

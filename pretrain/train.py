@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,8 @@ from pretrain.objective import Batch, Centres, Losses, initial_centres, student_
 from pretrain.optimizer import apply_schedule, build_adamw, clip_gradients, move_teacher
 from pretrain.parallel import Place, Placed, place
 from pretrain.schedules import scheduled
+from pretrain.sinks.feed import Sinks
+from pretrain.sinks.required import require_sinks
 from pretrain.start import start_from
 
 _MODEL_SEED, _STEP_SEED = 2, 3  # apart from those of the data
@@ -67,6 +69,8 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
     run_dir = Path(config.run_dir)
     with place(config.parallel) as where, _stop_flag() as stop:
         is_first = where.group.rank == 0
+        if is_first:
+            require_sinks(config.sinks)
         progress = ProgressLine(config.schedule.iterations, quiet=quiet or not is_first)
         # Of this machine: the run_dir may be a folder that many machines share.
         spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
@@ -75,9 +79,14 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
         state = build(config, where, is_new=folder is None)
         if folder is not None:
             _resume(folder, config, state, dataset=images.digest, where=where, warn=progress.say)
-        log = MetricsLog(run_dir, first_step=state.step, warn=progress.say) if is_first else None
         probe = Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None
-        return _loop(Session(config, run_dir, where, images, progress, log, probe, stop), state)
+        with _log(config, first_step=state.step, warn=progress.say) if is_first else nullcontext() as log:
+            return _loop(Session(config, run_dir, where, images, progress, log, probe, stop), state)
+
+
+def _log(config: PretrainConfig, *, first_step: int, warn: Callable[[str], None]) -> MetricsLog:
+    sinks = Sinks(config.sinks, config.name, config.model_dump(mode="json"))
+    return MetricsLog(Path(config.run_dir or ""), first_step=first_step, warn=warn, sinks=sinks)
 
 
 @dataclass(frozen=True)
@@ -330,7 +339,7 @@ def _resume(
 
 def _identity(config: PretrainConfig, dataset: str) -> dict[str, object]:
     """What decides which numbers come out: the data and its order, and every setting but where it runs."""
-    free = {"name", "run_dir", "data", "checkpoint", "probe", "parallel", "max_skipped"}
+    free = {"name", "run_dir", "data", "checkpoint", "probe", "sinks", "parallel", "max_skipped"}
     settings = config.model_dump(mode="json", exclude=free)
     return {**settings, "dataset_sha256": dataset, "window_images": config.data.window_images}
 

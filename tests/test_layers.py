@@ -197,6 +197,7 @@ def test_pretrain_reads_shards_and_no_more(module: str) -> None:
     # Through the same decoder and the same views the trainer sees exactly the pixels that curation saw.
     allowed = (
         "curation.cpu", "curation.errors", "curation.printed", "curation.hidden", "curation.orphans",
+        "curation.packages",
         "curation.schema", "curation.shard.read", "curation.disk_errors", "curation.local_files",
         "curation.pictures.decode", "curation.pictures.views",
     )  # fmt: skip
