@@ -18,7 +18,9 @@ from pretrain.optimizer import (
 from pretrain.schedules import Scheduled
 
 CONFIG = OptimizerConfig(layer_decay=0.5, patch_embed_lr=0.2)
-VALUES = Scheduled(lr=0.01, last_layer_lr=0.0, weight_decay=0.3, momentum=0.9, teacher_temperature=0.07)
+VALUES = Scheduled(
+    lr=0.01, last_layer_lr=0.0, backbone_lr=0.01, weight_decay=0.3, momentum=0.9, teacher_temperature=0.07
+)
 
 
 def make(seed: int = 0) -> Network:
@@ -68,7 +70,10 @@ def test_steps_are_those_of_the_formula() -> None:
     rng = torch.Generator().manual_seed(0)
     for step in range(1, 4):
         values = VALUES._replace(
-            lr=0.01 * step, last_layer_lr=0.0 if step < 3 else 0.02, weight_decay=0.1 * step
+            lr=0.01 * step,
+            backbone_lr=0.01 * step,
+            last_layer_lr=0.0 if step < 3 else 0.02,
+            weight_decay=0.1 * step,
         )
         apply_schedule(optimizer, values)
         for name, parameter in network.named_parameters():
