@@ -13,6 +13,7 @@ from curation.printed import visible
 from pretrain.sinks.feed import Feed, Sinks
 
 PLAIN_LINE_EVERY_S = 10.0
+_NEWEST = 0.02  # what the newest step has of the mean: the last fifty count
 _MAX_STEP = 1 << 53  # what fp64 counts; no training gets there
 
 
@@ -129,6 +130,31 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class TimeLeft:
+    """How long a step takes, as a mean over the last ones, and so how long the rest will.
+
+    An exponential mean without the bias of its start. The first step of a process waits for workers to start
+    and kernels to be chosen, and counts only until there is a second one. What lies between steps, a look or
+    a checkpoint, is in none of them.
+    """
+
+    def __init__(self) -> None:
+        self._sum = self._weight = 0.0
+        self._num_steps = 0
+
+    def add(self, step_s: float) -> None:
+        """Take in a step."""
+        if self._num_steps == 1:
+            self._sum = self._weight = 0.0
+        self._num_steps += 1
+        self._sum = (1 - _NEWEST) * self._sum + _NEWEST * step_s
+        self._weight = (1 - _NEWEST) * self._weight + _NEWEST
+
+    def of(self, num_steps: int) -> float:
+        """Seconds that so many more steps will take; one at least was taken in."""
+        return num_steps * self._sum / self._weight
+
+
 @dataclass
 class ProgressLine:
     """Step, loss, rate, time left: one line that changes on a terminal, elsewhere one every ten seconds."""
@@ -137,17 +163,19 @@ class ProgressLine:
     out: TextIO = field(default_factory=lambda: sys.stderr)
     quiet: bool = False
     _last: float = 0.0
+    _left: TimeLeft = field(default_factory=TimeLeft)
 
     def show(self, records: Sequence[dict[str, Any]]) -> None:
         """Show a step, of which there is a record for each student."""
         now, record = time.monotonic(), records[0]
+        self._left.add(record["step_s"])
         is_terminal = self.out.isatty()
         is_due = now - self._last >= (0.2 if is_terminal else PLAIN_LINE_EVERY_S)
         if self.quiet or not (is_due or record["step"] == self.total):
             return
         self._last = now
         losses = " / ".join(f"{record['loss']:.4f}" for record in records)
-        left_s = (self.total - record["step"]) * record["step_s"]
+        left_s = self._left.of(self.total - record["step"])
         text = (
             f"step {record['step']:,}/{self.total:,}  loss {losses}  "
             f"{record['images_per_s']:,.1f} images/s  waiting for data {record['data_wait']:.0%}  "
