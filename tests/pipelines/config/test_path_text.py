@@ -114,6 +114,7 @@ pretrain:
   model: {{weights: ~/w.pth}}
   probe: {{train: ~/train, test: ~/test}}
   sinks: [{{kind: tensorboard, dir: ~/board}}]
+  start: {{checkpoint: ~/begun}}
 """
 
 
@@ -132,7 +133,7 @@ def test_every_path_of_a_config(tmp_path: Path) -> None:
     ]
     # As many as there are: the table of fields names none in vain.
     assert text.count("/home/me") == SETTINGS.count("~")
-    assert len(PATHS) + len(EMBEDDERS) == 23
+    assert len(PATHS) + len(EMBEDDERS) == 25
     training = pretraining_of(config)
     assert training.data.path == "/home/me/run"
 
