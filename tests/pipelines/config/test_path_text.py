@@ -114,7 +114,6 @@ pretrain:
   model: {{weights: ~/w.pth}}
   probe: {{train: ~/train, test: ~/test}}
   sinks: [{{kind: tensorboard, dir: ~/board}}]
-  start: {{checkpoint: ~/begun}}
 """
 
 
