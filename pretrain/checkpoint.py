@@ -22,7 +22,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -45,6 +44,7 @@ from pretrain.model.network import Network
 from pretrain.model.vit import ViTConfig
 from pretrain.parallel import assign, full
 from pretrain.targets import Centres
+from pretrain.tensor_files import save_file
 from pretrain.weights import config_of_metadata
 
 Fit = Callable[[str, Tensor], Tensor]
@@ -164,16 +164,18 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
     Raises:
         IntegrityError: when there are checkpoints, and every one is damaged.
     """
-    steps = complete_steps(run_dir)
+    faults: list[str] = []
     for folder in reversed(folders(run_dir)):
         fault = fault_of(folder)
         if fault is None:
             return folder
-        warn(f"{folder} is damaged ({fault}); the one before is tried")
-    if steps:
+        warn(f"{folder} is damaged ({fault})")
+        if (folder / MARKER).exists():
+            faults.append(f"{folder.name}: {fault}")
+    if faults:
         raise IntegrityError(
             f"Every checkpoint in {run_dir / 'checkpoints'} is damaged",
-            got=f"steps {steps}",
+            got="; ".join(faults),
             remedy="Restore one, or remove the folder to begin anew",
         )
     return None
@@ -195,7 +197,7 @@ def newest_common(run_dirs: Sequence[Path], *, warn: Callable[[str], None]) -> i
         if not damaged:
             return step
         for folder, fault in damaged.items():
-            warn(f"{folder} is damaged ({fault}); the ones before are tried")
+            warn(f"{folder} is damaged ({fault})")
     if steps:
         raise IntegrityError(
             "There is no step of which every student has a sound checkpoint",

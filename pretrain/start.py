@@ -80,18 +80,20 @@ def _carry_over(
         anchor.load(folder, fit)
 
 
-def begin_anchor(anchor: Anchor, shape: ViTConfig) -> None:
+def begin_anchor(state: State) -> None:
     """Take the Gram teacher that the config names, for a training that has carried none over.
 
+    Its positions are resampled to the grid of the teacher.
+
     Args:
-        anchor: of a new training.
-        shape: of its backbone; positions are resampled to its grid.
+        state: of a new training, with Gram anchoring or without.
 
     Raises:
         ConfigError, ModelError: as `start_from`.
     """
-    if anchor.placed is None and anchor.config.teacher is not None:
-        anchor.take(start_from(anchor.config.teacher, shape))
+    anchor = state.anchor
+    if anchor is not None and anchor.placed is None and anchor.config.teacher is not None:
+        anchor.take(start_from(anchor.config.teacher, state.teacher.network.backbone.config))
 
 
 def link_to(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from pretrain.metrics import MetricsLog, read_metrics
 
 
 def a_step(step: int) -> dict[str, object]:
-    terms = dict.fromkeys(("dino_local", "dino_global", "ibot", "koleo"), 1.0 / step)
+    anchored = ("gram",) if step > 2 else ()  # a term that comes in later
+    terms = dict.fromkeys(("dino_local", "dino_global", "ibot", "koleo", *anchored), 1.0 / step)
     norms = {"grad_norm_backbone": 2.0, "grad_norm_dino_head": 1.0}
     return {
         "step": step,
