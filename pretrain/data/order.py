@@ -120,8 +120,8 @@ class WindowShuffle:
 class MixedOrder:
     """Several orders by weight: in every block of 1,000 positions each has exactly its share, by lot.
 
-    Block b takes the local positions b · n … b · n + n − 1 of an order with n positions in a block: where a
-    position leads follows from its number alone, and each order goes through its own epochs.
+    An order with n positions in a block has come to its own position b · n where block b begins, and goes on
+    through the block in its own sequence. So where a position leads follows from its number alone.
 
     Args:
         orders: of each dataset, over its own rows.
@@ -136,8 +136,7 @@ class MixedOrder:
         assert sum(shares) == MIX_BLOCK
         self._orders, self._seed = tuple(orders), seed
         self._shares = np.asarray(shares, dtype=np.int64)
-        self._slots = np.concatenate([[0], np.cumsum(self._shares)])
-        self._rows = np.concatenate([[0], np.cumsum(sizes)])
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
 
     def rows(self, positions: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m"]:
         """The row at each position, counted through all datasets."""
@@ -146,20 +145,30 @@ class MixedOrder:
         for number, order in enumerate(self._orders):
             here = np.flatnonzero(datasets == number)
             if len(here):
-                rows[here] = self._rows[number] + order.rows(local[here])
+                rows[here] = self._starts[number] + order.rows(local[here])
         return rows
 
     def places(
         self, positions: Int64[np.ndarray, "m"]
     ) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
         """The dataset that stands at each position, and the position within that dataset's own order."""
-        slots = _epoch_by_epoch(positions, MIX_BLOCK, self._slots_of_block)
-        datasets = np.searchsorted(self._slots, slots, side="right") - 1
-        local = positions // MIX_BLOCK * self._shares[datasets] + slots - self._slots[datasets]
+        blocks, index = np.divmod(positions, MIX_BLOCK)
+        datasets, local = np.empty_like(positions), np.empty_like(positions)
+        for block in np.unique(blocks):
+            here = np.flatnonzero(blocks == block)
+            drawn, before = self._block(int(block))
+            datasets[here] = drawn[index[here]]
+            local[here] = block * self._shares[datasets[here]] + before[index[here]]
         return datasets, local
 
-    def _slots_of_block(self, block: int, index: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m"]:
-        return permuted(index, size=MIX_BLOCK, seed=(self._seed, _MIX_SEED, block))
+    def _block(self, block: int) -> tuple[Int64[np.ndarray, "size"], Int64[np.ndarray, "size"]]:
+        """The dataset at each position of a block, and how many positions of it come before."""
+        lots = permuted(np.arange(MIX_BLOCK), size=MIX_BLOCK, seed=(self._seed, _MIX_SEED, block))
+        drawn = np.searchsorted(np.cumsum(self._shares), lots, side="right")
+        before = np.empty_like(drawn)
+        for number, share in enumerate(self._shares):
+            before[drawn == number] = np.arange(share)
+        return drawn, before
 
 
 def shares_of(weights: Sequence[float]) -> list[int]:

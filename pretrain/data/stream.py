@@ -9,8 +9,11 @@ import contextlib
 import hashlib
 import itertools
 import json
+import lzma
 import sys
+import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,13 +21,15 @@ import numpy as np
 from jaxtyping import Int64
 
 from curation import storage
-from curation.errors import LvdError, SourceError
+from curation.errors import SourceError
 from curation.packages import needing
 from curation.printed import redact
 from pretrain.data.order import Order, permuted
 from pretrain.data.tar_listing import is_image, kind_of
 
 TRIES = 3  # at a tar; what was given out already is passed over
+# What is raised where bytes do not come, or are no tar's: by commands and disks, tarfile, and what unpacks.
+_BREAKS = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
 _WAIT_S = 2.0  # before the second try; twice as long before the third
 _DRAINED_BYTES = 1 << 20
 _SHUFFLE_SEED = 5  # tells the seeds of buffers from those of other draws
@@ -149,9 +154,7 @@ def _tried_again(path: str, is_wanted: Callable[[str], bool]) -> Iterator[bytes]
                 num_given += 1
                 yield data
             return
-        except LvdError:
-            raise
-        except Exception as error:  # webdataset, tarfile, zlib and curl have their own
+        except _BREAKS as error:
             if attempt == TRIES:
                 raise SourceError(
                     f"A tar that is read as a stream breaks off after {num_given:,} images: {redact(path)}",
@@ -178,7 +181,7 @@ def _read_tar(path: str, is_wanted: Callable[[str], bool]) -> Iterator[bytes]:
 def _opened(path: str) -> Iterator[Any]:
     """A tar's bytes. webdataset's own way to tell what opens a URL would ask the environment, which may turn
     any URL into a command."""
-    from webdataset import gopen
+    from webdataset.gopen import gopen_curl, gopen_pipe
 
     match kind_of(path):
         case "file" | "store":
@@ -186,9 +189,9 @@ def _opened(path: str) -> Iterator[Any]:
                 yield stream
             return
         case "pipe":
-            process = gopen.gopen_pipe(f"pipe:{path[len('pipe:') :]}")
+            process = gopen_pipe(f"pipe:{path[len('pipe:') :]}")
         case "http":
-            process = gopen.gopen_curl(path)
+            process = gopen_curl(path)
     try:
         yield process
         process.close()  # raises where it ended badly
@@ -207,7 +210,8 @@ def _require_reader() -> None:
 
 def _told(error: Exception) -> str:
     """What went wrong; webdataset adds what it was reading to the words."""
-    return f"{type(error).__name__}: {error.args[0] if error.args else error}"
+    words = error.strerror if isinstance(error, OSError) and error.strerror else error.args[:1] or ("",)
+    return f"{type(error).__name__}: {words if isinstance(words, str) else words[0]}"
 
 
 def _seed_of(*numbers: int) -> int:
