@@ -52,7 +52,9 @@ def load_pretraining(path: str, overrides: Sequence[str]) -> PretrainConfig:
 def pretraining_of(config: RunConfig) -> PretrainConfig:
     """The training on what a run curates: it reads the run directory, and writes below it."""
     section = PretrainConfig.model_validate(config.pretrain)
-    data = section.data.model_copy(update={"path": section.data.path or config.run_dir})
+    data = section.data
+    if not data.has_data:
+        data = data.model_copy(update={"path": config.run_dir})
     run_dir = section.run_dir or storage.join(config.run_dir, "pretrain")
     training = section.model_copy(update={"data": data, "run_dir": run_dir})
     _require_local(training, where="pretrain")
@@ -93,10 +95,10 @@ def require_data(config: PretrainConfig, *, where: str) -> PretrainConfig:
     Raises:
         ConfigError: when it does not.
     """
-    if config.data.path is None:
+    if not config.data.has_data:
         raise ConfigError(
             f"{where}: data.path is missing",
-            expected="a run directory of `lvd run`, or its manifest.json",
+            expected="a run directory of `lvd run`, its manifest.json, or a pattern of tars; or data.mix",
             remedy="Set it: --set data.path=RUN_DIR",
         )
     return config
@@ -106,7 +108,7 @@ def pretrain(config: PretrainConfig, *, arguments: Sequence[str]) -> Path:
     """Train, or go on with a training, in this process or in several.
 
     Args:
-        config: with `run_dir` and `data.path` set.
+        config: with `run_dir`, and `data.path` or `data.mix`, set.
         arguments: of `lvd pretrain`, from which other processes get the same config.
 
     Returns:
@@ -120,7 +122,7 @@ def pretrain(config: PretrainConfig, *, arguments: Sequence[str]) -> Path:
     if config.parallel.processes > 1 and not torchrun.is_rank():
         threads = config.parallel.threads
         torchrun.launch(arguments, num_processes=config.parallel.processes, threads=threads)
-        return step_dir(Path(config.run_dir), config.schedule.iterations)
+        return step_dir(Path(config.run_dir), config.schedule.total)
     with ExitStack() as owned, stop_on_sigterm():
         if torchrun.rank() == 0:
             owned.enter_context(lock(config.run_dir))

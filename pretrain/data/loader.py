@@ -48,14 +48,14 @@ class CropBatch(NamedTuple):
 class Share:
     """Which part of the global batch a rank has: the positions are dealt in runs, rank by rank.
 
-    Positions count on where a training goes on with another batch than it had before.
+    Positions count on where a training goes on with another batch than the one it began with.
     """
 
     batch_images: int  # of all ranks
     rank: int = 0
     num_ranks: int = 1
-    first_step: int = 0  # the first one with this batch
-    first_image: int = 0  # the position at which it begins
+    first_step: int = 0  # that of this training, and the position at which it takes its first image
+    first_image: int = 0
 
     def positions(self, step: int) -> Int64[np.ndarray, "b"]:
         """The positions of this rank at a step."""
