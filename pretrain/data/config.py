@@ -17,7 +17,7 @@ class MixedDataset(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field(description=f"{_WHAT}; no streams")
+    path: str = Field(description="as `data.path`; no stream, which nobody can resume exactly")
     weight: float = Field(
         1.0, gt=0, allow_inf_nan=False, description="its share of the images, beside the other weights"
     )
