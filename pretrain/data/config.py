@@ -66,7 +66,9 @@ class DataConfig(BaseModel):
         if self.mix is None:
             return self
         if self.path is not None:
-            raise ValueError("path and mix are both set; one dataset has a path, several are a mix")
+            raise ValueError(
+                "path and mix are both set: one dataset has a path, several are a mix; set the other to null"
+            )
         shares = shares_of([part.weight for part in self.mix])
         for part, share in zip(self.mix, shares, strict=True):
             if not share:
