@@ -78,13 +78,14 @@ class StreamedImages:
         listed = json.dumps([named, self._extensions])
         self.digest = hashlib.sha256(listed.encode()).hexdigest()
         self._images: Iterator[bytes] | None = None
+        self._begun: tuple[int, int] | None = None  # which reader, of how many
 
     def __len__(self) -> int:
         return sys.maxsize
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker begins by itself."""
-        return {**self.__dict__, "_images": None}
+        return {**self.__dict__, "_images": None, "_begun": None}
 
     def describe(self) -> str:
         """One line for people."""
@@ -99,27 +100,34 @@ class StreamedImages:
         return 0
 
     def begin(self, reader: int, num_readers: int, *, seed: tuple[int, ...]) -> None:
-        """Begin to read, if that has not been done.
+        """Begin to read, if that reader has not begun.
 
         Args:
             reader: which of the readers this process is.
             num_readers: of the training, over all ranks and workers.
             seed: numbers that the readers have in common; others from another start on.
         """
-        if self._images is None:
-            from webdataset import filters
-
-            shuffle = filters.shuffle(self._buffer_images, seed=_seed_of(*seed, _SHUFFLE_SEED, reader))
-            self._images = iter(shuffle(self._members(self._tars(reader, num_readers, seed))))
+        if self._begun == (reader, num_readers):
+            return
+        self._begun = (reader, num_readers)
+        self._images = self._shuffled(reader, num_readers, seed)
 
     def read(self, row: int) -> bytes:  # noqa: ARG002 — a stream has none
-        """The bytes of the next image.
+        """The bytes of the next image; before a reader has begun, of one that goes through all tars alone.
 
         Raises:
             SourceError: when a tar cannot be read, or none has an image.
         """
-        assert self._images is not None, "begin comes first"
+        if self._images is None:
+            self._images = self._shuffled(0, 1, seed=(0,))
         return next(self._images)
+
+    def _shuffled(self, reader: int, num_readers: int, seed: tuple[int, ...]) -> Iterator[bytes]:
+        from webdataset import filters
+
+        shuffle = filters.shuffle(self._buffer_images, seed=_seed_of(*seed, _SHUFFLE_SEED, reader))
+        images: Iterator[bytes] = iter(shuffle(self._members(self._tars(reader, num_readers, seed))))
+        return images
 
     def _tars(self, reader: int, num_readers: int, seed: tuple[int, ...]) -> Iterator[str]:
         num = len(self._paths)

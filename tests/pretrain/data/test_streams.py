@@ -79,6 +79,16 @@ def test_what_webdataset_itself_reads(tmp_path: Path) -> None:
     assert sorted(taken(images, 20)) == sorted(theirs)
 
 
+def test_a_look_before_a_reader_begins_takes_nothing_from_it(tmp_path: Path) -> None:
+    expected = write_webdataset(tmp_path, suffix=".tar.gz")
+    images = opened(f"{tmp_path}/*.tar.gz", tmp_path, buffer_images=1)
+    assert sorted(images.read(row) for row in range(20)) == sorted(expected)
+    images.begin(0, 1, seed=(0, 0))
+    found = [images.read(0) for _ in range(10)]
+    images.begin(0, 1, seed=(0, 1))  # its next step: it goes on
+    assert found + [images.read(0) for _ in range(10)] == taken(images, 20)
+
+
 @pytest.mark.parametrize(("num_tars", "num_readers"), [(6, 2), (3, 4), (1, 3), (7, 3)])
 def test_readers_share_the_tars(num_tars: int, num_readers: int, tmp_path: Path) -> None:
     """Whatever their numbers, each tar is read as often as any other."""
