@@ -19,6 +19,7 @@ from pretrain.objective import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig
 from pretrain.parallel import ParallelConfig
 from pretrain.schedules import ScheduleConfig
+from pretrain.start_config import StartConfig
 
 _TIMM = "timm:"
 _CONVNEXT_MIN_PX = 32  # its stem and three halvings pad nothing
@@ -129,7 +130,17 @@ class PretrainConfig(BaseModel):
         description="where checkpoints and metrics go; null: runs/NAME, or RUN_DIR/pretrain of a curation",
     )
     seed: int = Field(0, ge=0, lt=1 << 63, description="of everything random")
+    start: StartConfig | None = Field(
+        None,
+        description="begins with a checkpoint of another training, all of it; null: anew, or model.weights",
+    )
     batch_images: int = Field(ge=1, description="images in a step, over all ranks")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="micro-batches in which each rank works through its part of a step, for less memory; the "
+        "gradient is that of the whole batch",
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     heads: HeadsConfig = HeadsConfig()
@@ -170,6 +181,12 @@ class PretrainConfig(BaseModel):
             raise ValueError(
                 f"{self.model.arch} takes crops of {_CONVNEXT_MIN_PX} px and more, not {smallest}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> "PretrainConfig":
+        if self.start and self.model.weights:
+            raise ValueError("start brings a backbone along; leave model.weights out")
         return self
 
     @property

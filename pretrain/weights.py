@@ -171,8 +171,12 @@ def _require_proven(file: Path) -> None:
 
 def metadata_of_config(config: BackboneConfig) -> dict[str, str]:
     """The metadata with which a `.safetensors` file of ours tells its model's shape."""
-    key = CONVNET_KEY if isinstance(config, ConvNetConfig) else VIT_KEY
-    return {"format": "pt", key: json.dumps(asdict(config), sort_keys=True)}
+    return {"format": "pt", shape_key(config): json.dumps(asdict(config), sort_keys=True)}
+
+
+def shape_key(config: BackboneConfig) -> str:
+    """The name in a file's metadata under which such a shape is told."""
+    return CONVNET_KEY if isinstance(config, ConvNetConfig) else VIT_KEY
 
 
 def config_of_metadata(metadata: Mapping[str, str]) -> BackboneConfig:
