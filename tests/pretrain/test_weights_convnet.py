@@ -119,7 +119,7 @@ def test_a_run_is_an_embedder(arch: str, drawn: Path, tmp_path: Path) -> None:
     )
     folder = train(config, quiet=True)
     tower, view, _, _ = load_tower(str(tmp_path / "run"), image_size_px=None)
-    assert view.size_px == 64
+    assert view.side_px == 64
     with torch.no_grad():
         features = tower(images(64))
     net = timm.create_model(
