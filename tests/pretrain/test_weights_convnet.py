@@ -53,7 +53,7 @@ def test_there_and_back_and_to_timm(config: ConvNetConfig, tmp_path: Path) -> No
     folder = export(file, format="timm", out=tmp_path / "timm")
     net = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert torch.equal(net(images(64)), cls(model))
-    assert net.pretrained_cfg["input_size"] == (3, 64, 64)
+    assert tuple(net.pretrained_cfg["input_size"]) == (3, 64, 64)
     # timm's directory does not tell the virtual patch: the places of the last map are given as they are.
     back = load_backbone(folder)
     assert back.config == ConvNetConfig(config.name, patch_px=32, grid=2)
