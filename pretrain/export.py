@@ -29,11 +29,14 @@ from torch import Tensor
 from curation.disk_errors import naming
 from curation.errors import ConfigError, ModelError
 from curation.local_files import fsync
+from pretrain.export_convnet import check_convnet_format, write_timm_convnet
 from pretrain.export_onnx import write_onnx
 from pretrain.export_program import FeatureModel, Input, write_program
+from pretrain.model.convnet import ConvNet, ConvNetConfig
 from pretrain.model.keys import HEAD_DIM
 from pretrain.model.keys_huggingface import huggingface_config, to_huggingface
 from pretrain.model.keys_timm import CROP_FRACTION, IMAGENET_MEAN, IMAGENET_STD, timm_config, to_timm
+from pretrain.model.network import Backbone, BackboneConfig
 from pretrain.model.vit import VisionTransformer, ViTConfig
 from pretrain.model_card import Model, card_of, require_license
 from pretrain.origin import origin_of
@@ -125,8 +128,10 @@ def card_path(out: Path, kind: Format) -> Path:
     return out.with_name(f"{out.name}.md") if kind in SUFFIXES else out / CARD
 
 
-def _write(model: VisionTransformer, draft: Path, *, format: Format, taken: Input) -> None:  # noqa: A002
+def _write(model: Backbone, draft: Path, *, format: Format, taken: Input) -> None:  # noqa: A002
     match format:
+        case "timm" if isinstance(model, ConvNet):
+            write_timm_convnet(model, draft)
         case "huggingface":
             _write_huggingface(model, draft)
         case "timm":
@@ -141,7 +146,7 @@ def _write(model: VisionTransformer, draft: Path, *, format: Format, taken: Inpu
             write_program(FeatureModel(model), draft, taken=taken, facts=metadata_of_config(model.config))
 
 
-def _input_of(config: ViTConfig, kind: Format, size_px: int | None) -> Input:
+def _input_of(config: BackboneConfig, kind: Format, size_px: int | None) -> Input:
     """The images that a model takes, of one size or of any.
 
     Raises:
@@ -173,7 +178,8 @@ def _input_of(config: ViTConfig, kind: Format, size_px: int | None) -> Input:
     )
 
 
-def _write_huggingface(model: VisionTransformer, folder: Path) -> None:
+def _write_huggingface(model: Backbone, folder: Path) -> None:
+    assert isinstance(model, VisionTransformer)
     folder.mkdir()
     side_px = model.config.grid * model.config.patch_px
     _write_json(folder / "config.json", huggingface_config(model.config))
@@ -198,7 +204,8 @@ def _write_huggingface(model: VisionTransformer, folder: Path) -> None:
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write_timm(model: VisionTransformer, folder: Path) -> None:
+def _write_timm(model: Backbone, folder: Path) -> None:
+    assert isinstance(model, VisionTransformer)
     folder.mkdir()
     _write_json(folder / "config.json", timm_config(model.config))
     state = _plain(to_timm(model.state_dict()))
@@ -220,8 +227,11 @@ def _check_out(out: Path, kind: Format) -> None:
         )
 
 
-def _check_expressible(config: ViTConfig, kind: Format) -> None:
+def _check_expressible(config: BackboneConfig, kind: Format) -> None:
     """Raise where a reader of the format would see other features than this model's."""
+    if isinstance(config, ConvNetConfig):
+        check_convnet_format(config, kind)
+        return
     if kind == "safetensors" or kind in GRAPHS:
         return
     released = (0.0, True) if config.registers else (0.1, False)
