@@ -55,10 +55,7 @@ class Anchor:
         is_first = self.placed is None and step >= self.config.start
         if is_first or (step > self.config.start and is_refreshed(step, self.config)):
             placed = self._own()
-            of_teacher = teacher.network.backbone
-            move_teacher(placed.network.backbone, of_teacher, momentum=0.0)
-            for own, other in zip(placed.network.buffers(), of_teacher.buffers(), strict=True):
-                own.copy_(other)
+            move_teacher(placed.network.backbone, teacher.network.backbone, momentum=0.0)
             placed.refresh()
 
     def take(self, state: Mapping[str, Tensor]) -> None:
