@@ -5,8 +5,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from convnet_jobs import convnet_config, noise
 from pydantic import ValidationError
 from rank_jobs import NUM_IMAGES, backward_job, roughened, train_job
 from ranks import run_ranks
@@ -19,7 +21,7 @@ from pretrain.checkpoint_files import GRAM, MARKER, TEACHER, step_dir
 from pretrain.config import PretrainConfig
 from pretrain.metrics import read_metrics
 from pretrain.parallel import place
-from pretrain.train import plan_of, train
+from pretrain.train import build, plan_of, train
 from pretrain.train_step import leave_gradients, to_batch, train_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -120,6 +122,23 @@ def test_the_working_copy_in_bf16_is_the_teachers() -> None:
         assert all(own.dtype is torch.bfloat16 and torch.equal(own, other) for own, other in pairs)
     exact = backward_job(tiny_config(gram=AT_ONCE))["losses"][-1]
     torch.testing.assert_close(sums.mean()[-2], exact, rtol=0.05, atol=0)
+
+
+def test_of_a_convolutional_network_it_has_the_statistics_too() -> None:
+    """And its step is one of the term; there is no mask token in such a network."""
+    config = convnet_config(gram=AT_ONCE)
+    with place(config.parallel) as where:
+        state = build(config, where)
+        for buffer in state.teacher.network.buffers():
+            buffer.add_(0.5)
+        record = train_step(state, noise(), plan_of(config), where).records[0]
+        assert state.anchor is not None
+        assert state.anchor.network is not None
+        saved = dict(state.anchor.network.named_buffers())
+        assert saved
+        assert all(bool((buffer >= 0.5).all()) for buffer in saved.values())
+        assert np.isfinite(record["gram"])
+        assert record["gram"] > 0
 
 
 def training(dataset: Path, run_dir: Path, **change: Any) -> PretrainConfig:
