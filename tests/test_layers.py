@@ -198,7 +198,7 @@ def test_pretrain_reads_shards_and_no_more(module: str) -> None:
     allowed = (
         "curation.cpu", "curation.errors", "curation.printed", "curation.hidden", "curation.orphans",
         "curation.schema", "curation.shard.read", "curation.disk_errors", "curation.local_files",
-        "curation.pictures.decode", "curation.pictures.views",
+        "curation.pictures.decode", "curation.pictures.samples", "curation.pictures.views",
     )  # fmt: skip
     assert all(name.startswith(allowed) for name in of_curation)
 
