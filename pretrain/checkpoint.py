@@ -14,7 +14,7 @@ hash in it is right. One that is damaged is passed over for the one before.
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,12 @@ from curation.errors import IntegrityError
 from curation.local_files import fsync
 from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, fault_of, folders, proof_of, step_dir
 from pretrain.model.network import Network
-from pretrain.objective import Centres
+from pretrain.model.vit import ViTConfig
 from pretrain.parallel import assign, full
+from pretrain.targets import Centres
+from pretrain.weights import config_of_metadata
+
+Fit = Callable[[str, Tensor], Tensor]
 
 
 class CheckpointConfig(BaseModel):
@@ -159,32 +163,82 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
     return None
 
 
+def newest_common(run_dirs: Sequence[Path], *, warn: Callable[[str], None]) -> int | None:
+    """The newest step of which every one of these trainings, one in pretraining, has a sound checkpoint.
+
+    Raises:
+        IntegrityError: when there are checkpoints, and none that is sound in all.
+    """
+    if len(run_dirs) == 1:
+        found = newest_sound(run_dirs[0], warn=warn)
+        return None if found is None else int(read_facts(found)["step"])
+    steps = set.intersection(*(set(complete_steps(run_dir)) for run_dir in run_dirs))
+    for step in sorted(steps, reverse=True):
+        faults = {folder: fault_of(folder) for folder in (step_dir(run_dir, step) for run_dir in run_dirs)}
+        damaged = {folder: fault for folder, fault in faults.items() if fault is not None}
+        if not damaged:
+            return step
+        for folder, fault in damaged.items():
+            warn(f"{folder} is damaged ({fault}); the ones before are tried")
+    if steps:
+        raise IntegrityError(
+            "There is no step of which every student has a sound checkpoint",
+            got=f"steps {sorted(steps)} of {', '.join(map(str, run_dirs))}",
+            remedy="Restore one of each, or remove the folders to begin anew",
+        )
+    return None
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
     """What `training.json` says."""
     facts: dict[str, Any] = json.loads((folder / "training.json").read_text())
     return facts
 
 
-def load(folder: Path, *, student: Network, teacher: Network, optimizer: Optimizer) -> Centres:
+def load(
+    folder: Path,
+    *,
+    student: Network,
+    teacher: Network,
+    optimizer: Optimizer | None,
+    fit: Fit = lambda _name, tensor: tensor,
+) -> Centres:
     """Set the state from a checkpoint, whatever the number of ranks now and then; returns the centres.
+
+    Args:
+        folder: the checkpoint.
+        student, teacher: what they shall be is set.
+        optimizer: likewise; None leaves it as it is.
+        fit: makes of a tensor, by name, what this model wants in its place.
 
     Raises:
         IntegrityError: when the checkpoint is not of this student.
     """
-    _load_state(student, folder / "student.safetensors")
-    _load_state(teacher, folder / TEACHER)
+    _load_state(student, folder / "student.safetensors", fit)
+    _load_state(teacher, folder / TEACHER, fit)
     device = next(student.parameters()).device
     with safe_open(folder / "training.safetensors", "pt") as file:
-        moved = set(file.keys())
-        for name, parameter in student.named_parameters():
-            if f"step.{name}" not in moved:  # no step was taken so far
-                continue
-            state = optimizer.state[parameter]
-            for kind in ("exp_avg", "exp_avg_sq"):
-                state[kind] = parameter.detach().clone()
-                assign(state[kind], file.get_tensor(f"{kind}.{name}"))
-            state["step"] = file.get_tensor(f"step.{name}").to(device)
+        if optimizer is not None:
+            _load_moments(optimizer, student, file, fit)
         return Centres(*(file.get_tensor(f"centre.{field}").to(device) for field in Centres._fields))
+
+
+def _load_moments(optimizer: Optimizer, student: Network, file: Any, fit: Fit) -> None:
+    moved = set(file.keys())
+    for name, parameter in student.named_parameters():
+        if f"step.{name}" not in moved:  # no step was taken so far
+            continue
+        state = optimizer.state[parameter]
+        for kind in ("exp_avg", "exp_avg_sq"):
+            state[kind] = parameter.detach().clone()
+            assign(state[kind], fit(f"{kind}.{name}", file.get_tensor(f"{kind}.{name}")))
+        state["step"] = file.get_tensor(f"step.{name}").to(parameter.device)
+
+
+def shape_of(folder: Path) -> ViTConfig:
+    """The shape of the backbone in a checkpoint."""
+    with safe_open(folder / TEACHER, "pt") as file:
+        return config_of_metadata(file.metadata() or {})
 
 
 def _state_of(network: nn.Module, is_writer: bool) -> dict[str, Tensor]:
@@ -213,11 +267,12 @@ def _training_state(
     )
 
 
-def _load_state(network: Network, path: Path) -> None:
+def _load_state(network: Network, path: Path, fit: Fit) -> None:
     parameters = dict(network.named_parameters())
     with safe_open(path, "pt") as file:
-        names = set(file.keys())
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        tensors = {name: fit(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        names = set(tensors)
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
         if shapes != expected:
             wrong = sorted(name for name in names | set(expected) if shapes.get(name) != expected.get(name))
@@ -227,7 +282,7 @@ def _load_state(network: Network, path: Path) -> None:
                 remedy="Resume with the config that wrote it, or choose another run_dir",
             )
         for name, parameter in parameters.items():
-            assign(parameter, file.get_tensor(name))
+            assign(parameter, tensors[name])
 
 
 def _sort_metadata(path: Path) -> None:

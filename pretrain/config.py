@@ -15,6 +15,7 @@ from pretrain.objective import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig
 from pretrain.parallel import ParallelConfig
 from pretrain.schedules import ScheduleConfig
+from pretrain.start_config import StartConfig
 
 
 class ModelConfig(BaseModel):
@@ -72,7 +73,17 @@ class PretrainConfig(BaseModel):
         description="where checkpoints and metrics go; null: runs/NAME, or RUN_DIR/pretrain of a curation",
     )
     seed: int = Field(0, ge=0, lt=1 << 63, description="of everything random")
+    start: StartConfig | None = Field(
+        None,
+        description="begins with a checkpoint of another training, all of it; null: anew, or model.weights",
+    )
     batch_images: int = Field(ge=1, description="images in a step, over all ranks")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="micro-batches in which each rank works through its part of a step, for less memory; the "
+        "gradient is that of the whole batch",
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     heads: HeadsConfig = HeadsConfig()
@@ -96,6 +107,12 @@ class PretrainConfig(BaseModel):
                     f"crops.{name} ({getattr(self.crops, name)}) is no multiple of model.patch_px "
                     f"({self.model.patch_px})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> "PretrainConfig":
+        if self.start and self.model.weights:
+            raise ValueError("start brings a backbone along; leave model.weights out")
         return self
 
     @property

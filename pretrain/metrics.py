@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -107,17 +107,18 @@ class ProgressLine:
     quiet: bool = False
     _last: float = 0.0
 
-    def show(self, record: dict[str, Any]) -> None:
-        """Show a step."""
-        now = time.monotonic()
+    def show(self, records: Sequence[dict[str, Any]]) -> None:
+        """Show a step, of which there is a record for each student."""
+        now, record = time.monotonic(), records[0]
         is_terminal = self.out.isatty()
         is_due = now - self._last >= (0.2 if is_terminal else PLAIN_LINE_EVERY_S)
         if self.quiet or not (is_due or record["step"] == self.total):
             return
         self._last = now
+        losses = " / ".join(f"{record['loss']:.4f}" for record in records)
         left_s = (self.total - record["step"]) * record["step_s"]
         text = (
-            f"step {record['step']:,}/{self.total:,}  loss {record['loss']:.4f}  "
+            f"step {record['step']:,}/{self.total:,}  loss {losses}  "
             f"{record['images_per_s']:,.1f} images/s  waiting for data {record['data_wait']:.0%}  "
             f"about {_duration(left_s)} left"
         )

@@ -1,9 +1,9 @@
-"""What is minimised: DINO + iBOT + KoLeo on one batch, given a student and a teacher.
+"""What is minimised: DINO + iBOT + KoLeo on one batch or a piece of it, given a student and its targets.
 
 Nothing here knows of devices, ranks or files: a `Group` stands for whoever holds the rest of the batch.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,6 @@ from pretrain.loss.dino import dino_loss
 from pretrain.loss.group import Alone, Group
 from pretrain.loss.ibot import ibot_loss, patch_weights
 from pretrain.loss.koleo import koleo_loss
-from pretrain.loss.sinkhorn import centred_softmax, moved_centre, sinkhorn_knopp
 from pretrain.model.block import take_rows
 from pretrain.model.network import Network, Scores
 from pretrain.model.vit import Features
@@ -39,7 +38,8 @@ class ObjectiveConfig(BaseModel):
     koleo_weight: float = Field(0.1, ge=0, description="of the spreading loss, on each global crop")
     koleo_over: Literal["batch", "rank"] = Field(
         "batch",
-        description="where KoLeo looks for neighbours: the whole batch, or a rank's part as officially",
+        description="where KoLeo looks for neighbours: the whole batch, or a rank's part as officially, of "
+        "which each micro-batch is one where gradients are accumulated",
     )
 
 
@@ -51,87 +51,65 @@ class Batch(NamedTuple):
     masks: Bool[Tensor, "two_b n"]
 
 
-class Centres(NamedTuple):
-    """The moving means of the teacher's scores; Sinkhorn–Knopp leaves them where they are."""
-
-    cls: Float[Tensor, "prototypes"]
-    patches: Float[Tensor, "patch_prototypes"]
-
-
 class Losses(NamedTuple):
-    """Every term with its weight, as it enters the total."""
+    """Every term with its weight, as it enters the total; None for one that a training does not have."""
 
-    dino_local: Float[Tensor, ""]
-    dino_global: Float[Tensor, ""]
-    ibot: Float[Tensor, ""]
-    koleo: Float[Tensor, ""]
+    dino_local: Float[Tensor, ""] | None = None
+    dino_global: Float[Tensor, ""] | None = None
+    ibot: Float[Tensor, ""] | None = None
+    koleo: Float[Tensor, ""] | None = None
+    gram: Float[Tensor, ""] | None = None
+    features: Float[Tensor, ""] | None = None
+
+    @property
+    def terms(self) -> dict[str, Float[Tensor, ""]]:
+        """Those that there are, by name."""
+        return {name: term for name, term in self._asdict().items() if term is not None}
 
     @property
     def total(self) -> Float[Tensor, ""]:
         """What is minimised."""
-        return self.dino_local + self.dino_global + self.ibot + self.koleo
+        return torch.stack(list(self.terms.values())).sum()
 
 
-def initial_centres(network: Network, *, device: torch.device | str = "cpu") -> Centres:
-    """Zeros, one for each prototype."""
-    heads = (network.dino_head, network.ibot_head or network.dino_head)
-    cls, patches = (torch.zeros(head.config.prototypes, device=device) for head in heads)
-    return Centres(cls, patches)
+class Known(NamedTuple):
+    """A term that was computed on the whole batch before: its value, and its gradient for a piece's rows."""
 
-
-@torch.no_grad()
-def teacher_targets(
-    teacher: Network,
-    batch: Batch,
-    centres: Centres,
-    config: ObjectiveConfig,
-    *,
-    temperature: float,
-    group: Group,
-) -> tuple[Scores, Centres]:
-    """What the teacher makes of the unmasked global crops, and the centres for the next step.
-
-    Args:
-        teacher: in eval mode.
-        batch: of this process.
-        centres: those in force.
-        config: the constants.
-        temperature: of the teacher.
-        group: that shares the batch.
-
-    Returns:
-        Target probabilities, fp32: of the class tokens (2B, K), crop by crop, and of the masked patches.
-    """
-    [features] = teacher.backbone([batch.globals_])
-    scores = teacher.project(features.cls, _masked(features, batch.masks))
-    if config.centring == "sinkhorn":
-        targets = (sinkhorn_knopp(s, temperature=temperature, group=group) for s in scores)
-        return Scores(*targets), centres
-    pairs = list(zip(scores, centres, strict=True))
-    targets = (centred_softmax(s, centre, temperature=temperature) for s, centre in pairs)
-    moved = (moved_centre(centre, s, momentum=config.centre_momentum, group=group) for s, centre in pairs)
-    return Scores(*targets), Centres(*moved)
+    value: Float[Tensor, ""]
+    gradient: Float[Tensor, "two_b dim"]
 
 
 def student_losses(
-    student: Network, batch: Batch, targets: Scores, config: ObjectiveConfig, *, group: Group
+    student: Network,
+    batch: Batch,
+    targets: Scores,
+    config: ObjectiveConfig,
+    *,
+    group: Group,
+    masks_student: bool = True,
+    koleo: Known | None = None,
 ) -> Losses:
-    """The weighted terms of the objective on this process's part of the batch.
+    """The weighted terms of the objective on this process's part of the batch, or a piece of that.
 
-    The mean over the group of their gradients is the gradient on the whole batch, when every part masks
-    patches of its own number of images (`num_images` divides each part by its own size).
+    The mean of their gradients over the group is the gradient on the whole batch, when every part masks
+    patches of its own number of images (`num_images` divides each part by its own size); so is the mean over
+    pieces, but for KoLeo over the whole batch, which is computed on all of them before (`koleo_of`).
 
     Args:
         student: in training mode.
         batch: of this process.
-        targets: see `teacher_targets`.
+        targets: see `pretrain.targets`.
         config: the constants.
         group: that shares the batch.
+        masks_student: whether the student sees mask tokens; without, the masks only say at which patches it
+            is compared, as in distillation.
+        koleo: the unweighted KoLeo of the whole batch, for a piece of it.
 
-    Source: arXiv:2304.07193, §4.
+    Source: arXiv:2304.07193, §4 and §5.
     """
-    views, crops = student.backbone([batch.globals_, batch.locals_], [batch.masks, None])
-    scores = student.project(torch.cat([views.cls, crops.cls]), _masked(views, batch.masks))
+    masks = batch.masks if masks_student else None
+    views, crops = student.backbone([batch.globals_, batch.locals_], [masks, None])
+    scores = student.project(torch.cat([views.cls, crops.cls]), masked(views, batch.masks))
     num_views, temperature = len(batch.globals_), config.student_temperature
     dino = dino_loss(scores.cls[:num_views], scores.cls[num_views:], targets.cls, temperature=temperature)
     ibot = ibot_loss(
@@ -141,16 +119,70 @@ def student_losses(
         num_images=num_views,
         temperature=temperature,
     )
-    neighbours = group if config.koleo_over == "batch" else Alone()
-    koleo = torch.stack([koleo_loss(view, group=neighbours) for view in views.cls.chunk(2)]).sum()
+    spreading = spread(views.cls, config, group=group) if koleo is None else _known(views.cls, koleo)
     return Losses(
         config.dino_weight * dino.local,
         config.dino_weight * dino.globals_,
         config.ibot_weight * ibot,
-        config.koleo_weight * koleo,
+        config.koleo_weight * spreading,
     )
 
 
-def _masked(features: Features, masks: Bool[Tensor, "b n"]) -> Float[Tensor, "num_masked dim"]:
+def spread(cls: Float[Tensor, "two_b dim"], config: ObjectiveConfig, *, group: Group) -> Float[Tensor, ""]:
+    """KoLeo of both global crops, without its weight.
+
+    Args:
+        cls: of the student, crop 1 of all images, then crop 2.
+        config: where neighbours are looked for.
+        group: that shares the batch.
+    """
+    neighbours = group if config.koleo_over == "batch" else Alone()
+    return torch.stack([koleo_loss(view, group=neighbours) for view in cls.chunk(2)]).sum()
+
+
+def koleo_of(pieces: list[Float[Tensor, "_ dim"]], config: ObjectiveConfig, *, group: Group) -> list[Known]:
+    """KoLeo over all pieces of this process's part, and what each piece's rows have to do with it.
+
+    The gradients are scaled so that the mean over the pieces, which the other terms are, is right for this
+    one.
+
+    Args:
+        pieces: class tokens of the student for each piece, crop 1 of its images, then crop 2.
+        config: where neighbours are looked for.
+        group: that shares the batch.
+
+    Source: the gradient cache of arXiv:2101.06983, §3.
+    """
+    views = [torch.cat(part) for part in zip(*(piece.chunk(2) for piece in pieces), strict=True)]
+    rows = torch.cat(views).detach().requires_grad_()
+    with torch.enable_grad():
+        value = spread(rows, config, group=group)
+        [gradient] = torch.autograd.grad(value, rows)
+    lengths = [len(piece) // 2 for piece in pieces]
+    parts = (view.split(lengths) for view in (len(pieces) * gradient).chunk(2))
+    return [Known(value.detach(), torch.cat(part)) for part in zip(*parts, strict=True)]
+
+
+class _KnownTerm(torch.autograd.Function):
+    """A value with a gradient, both computed elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = rows.dtype
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        [gradient] = ctx.saved_tensors
+        return (grads[0] * gradient).to(ctx.dtype), None, None
+
+
+def _known(rows: Tensor, koleo: Known) -> Tensor:
+    term: Tensor = _KnownTerm.apply(rows, koleo.value, koleo.gradient)
+    return term
+
+
+def masked(features: Features, masks: Bool[Tensor, "b n"]) -> Float[Tensor, "num_masked dim"]:
     """The patches under the mask, image by image."""
     return take_rows(features.patches.flatten(0, 1), masks.flatten().nonzero()[:, 0])

@@ -37,6 +37,7 @@ class Rule:
     lr: float  # factor
     weight_decay: float  # factor: 0 or 1
     is_last_layer: bool
+    is_backbone: bool = True
 
 
 def rule_of(name: str, *, depth: int, config: OptimizerConfig) -> Rule:
@@ -65,7 +66,7 @@ def rule_of(name: str, *, depth: int, config: OptimizerConfig) -> Rule:
         if rest.startswith("patch_embed"):
             lr *= config.patch_embed_lr
     is_free = name.endswith(".bias") or "norm" in name or "gamma" in name
-    return Rule(lr, 0.0 if is_free else 1.0, "last_layer" in name)
+    return Rule(lr, 0.0 if is_free else 1.0, "last_layer" in name, module == "backbone")
 
 
 def build_adamw(
@@ -89,7 +90,8 @@ def apply_schedule(optimizer: torch.optim.Optimizer, values: Scheduled) -> None:
     """Set the learning rate and weight decay of every group for this iteration."""
     for group in optimizer.param_groups:
         rule: Rule = group["rule"]
-        group["lr"] = rule.lr * (values.last_layer_lr if rule.is_last_layer else values.lr)
+        head_lr = values.last_layer_lr if rule.is_last_layer else values.lr
+        group["lr"] = rule.lr * (values.backbone_lr if rule.is_backbone else head_lr)
         group["weight_decay"] = rule.weight_decay * values.weight_decay
 
 

@@ -190,10 +190,12 @@ class Placed:
 
     @torch.no_grad()
     def take_gradients(self) -> None:
-        """Move the gradients of the working copy to the network, as fp32."""
+        """Add the gradients of the working copy to those of the network, as fp32."""
         if self.working is not self.network:
             for own, other in zip(self.network.parameters(), self.working.parameters(), strict=True):
-                own.grad = None if other.grad is None else other.grad.float()
+                if other.grad is not None:
+                    made = other.grad.float()
+                    own.grad = made if own.grad is None else own.grad.add_(made)
                 other.grad = None
 
 

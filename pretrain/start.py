@@ -1,14 +1,138 @@
-"""Go on from a backbone that was trained before."""
+"""What a training begins with: a backbone that was trained before, or another training's checkpoint whole."""
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from curation.errors import ConfigError
+from curation.errors import ConfigError, IntegrityError
+from pretrain import checkpoint
+from pretrain.checkpoint_files import MARKER, fault_of, is_checkpoint, step_dir
+from pretrain.identity import require_same
 from pretrain.model.positions import interpolate_positions
 from pretrain.model.vit import ViTConfig
+from pretrain.parallel import Place
+from pretrain.start_config import StartConfig
+from pretrain.train_step import State
 from pretrain.weights import load_backbone
+
+
+def begin_from(
+    start: StartConfig, state: State, *, dataset: str, where: Place, warn: Callable[[str], None]
+) -> None:
+    """Let a training begin with a checkpoint of another one; positions are resampled to its grid.
+
+    AdamW's moments of the positions are resampled as well, the second ones to no less than 0.
+
+    Args:
+        start: which one, and what of it.
+        state: of the new training, with one student.
+        dataset: digest of what it is trained on; on another one the order begins anew.
+        where: this rank's place; every rank must call.
+        warn: is told what a user may not expect.
+
+    Raises:
+        ConfigError: nothing is there, or it is of another model.
+        IntegrityError: the checkpoint is damaged.
+    """
+    folder = _agreed_checkpoint(Path(start.checkpoint), where, warn=warn)
+    facts = checkpoint.read_facts(folder)
+    [learner] = state.learners
+    shape: ViTConfig = learner.student.network.backbone.config
+    _require_same_shape(folder, shape)
+    try:
+        state.centres = checkpoint.load(
+            folder,
+            student=learner.student.network,
+            teacher=learner.mean.network,
+            optimizer=learner.optimizer if start.optimizer else None,
+            fit=lambda name, tensor: _fitted(name, tensor, shape),
+        )
+    except IntegrityError as error:
+        raise ConfigError(
+            f"{folder} holds other heads than this training has", got=error.got, expected="those of heads"
+        ) from error
+    if start.schedule == "go_on":
+        state.step = facts["step"]
+    state.first_step = state.step
+    if start.order == "go_on" and facts["dataset"] == dataset:
+        state.first_image = facts["images_seen"]
+    elif start.order == "go_on":
+        warn(f"{folder} was trained on other images: the order of these begins anew")
+    state.parent = link_to(folder, facts)
+    warn(f"begins with {folder}")
+
+
+def link_to(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What names a checkpoint: path, step, and the SHA-256 of its proof, which has those of its files."""
+    digest = hashlib.sha256((folder / MARKER).read_bytes()).hexdigest()
+    return {"path": str(folder), "step": facts["step"], "sha256": digest}
+
+
+def _agreed_checkpoint(path: Path, where: Place, *, warn: Callable[[str], None]) -> Path:
+    """The checkpoint that a path means, sound; the first rank looks, for all to take the same."""
+    is_first = where.group.rank == 0
+    error: ConfigError | IntegrityError | None = None
+    step = 0
+    if is_first:
+        try:
+            step = _sound_step(path, warn=warn)
+        except (ConfigError, IntegrityError) as found:
+            error, step = found, -1
+    step = int(where.group.sum(torch.tensor(float(step), dtype=torch.float64, device=where.device)).item())
+    if step < 0:
+        # The first rank says what is wrong.
+        raise error or ConfigError("There is nothing to begin with", got=str(path))
+    return path if is_checkpoint(path) else step_dir(path, step)
+
+
+def _sound_step(path: Path, *, warn: Callable[[str], None]) -> int:
+    if is_checkpoint(path):
+        if (fault := fault_of(path)) is not None:
+            raise IntegrityError(
+                f"The checkpoint {path} is damaged",
+                got=fault,
+                remedy="Give an earlier one, or the run directory, of which the newest sound one is taken",
+            )
+        return int(checkpoint.read_facts(path)["step"])
+    found = checkpoint.newest_common([path], warn=warn)
+    if found is None:
+        raise ConfigError(
+            "There is no checkpoint to begin with",
+            got=str(path),
+            expected="a run directory of a training, or one of its checkpoints/step-…",
+        )
+    return found
+
+
+def _require_same_shape(folder: Path, shape: ViTConfig) -> None:
+    found = checkpoint.shape_of(folder)
+    same = replace(found, grid=shape.grid, layer_scale=shape.layer_scale, drop_path=shape.drop_path)
+    if same != shape:
+        raise ConfigError(f"{folder} holds another backbone than model asks for", got=found, expected=shape)
+
+
+def _fitted(name: str, tensor: Tensor, shape: ViTConfig) -> Tensor:
+    """A tensor of a checkpoint, or of AdamW's moments, for a model of this shape."""
+    if not name.endswith("backbone.pos_embed"):
+        return tensor
+    resampled = resampled_positions(tensor, shape)
+    return resampled.clamp(min=0) if name.startswith("exp_avg_sq.") else resampled
+
+
+def resampled_positions(positions: Tensor, shape: ViTConfig) -> Tensor:
+    """Position embeddings (1, 1 + n, dim) on the grid of a shape; that of the class token stays."""
+    patches = interpolate_positions(
+        positions[:, 1:],
+        (shape.grid, shape.grid),
+        offset=shape.position_offset,
+        antialias=shape.position_antialias,
+    )
+    return torch.cat([positions[:, :1], patches], dim=1)
 
 
 def start_from(path: str, shape: ViTConfig) -> dict[str, Tensor]:
@@ -29,11 +153,36 @@ def start_from(path: str, shape: ViTConfig) -> dict[str, Tensor]:
             f"{path} holds another backbone than model asks for", got=backbone.config, expected=shape
         )
     state = dict(backbone.state_dict())
-    positions = state["pos_embed"]
-    patches = interpolate_positions(
-        positions[:, 1:],
-        (shape.grid, shape.grid),
-        offset=shape.position_offset,
-        antialias=shape.position_antialias,
-    )
-    return {**state, "pos_embed": torch.cat([positions[:, :1], patches], dim=1)}
+    return {**state, "pos_embed": resampled_positions(state["pos_embed"], shape)}
+
+
+def resume(state: State, step: int, identity: dict[str, object], where: Place) -> list[str]:
+    """Set a training as its checkpoints after `step` iterations have it.
+
+    Returns:
+        What to tell people.
+
+    Raises:
+        ConfigError: when they were written by another training.
+    """
+    folders = [step_dir(learner.folder, step) for learner in state.learners]
+    facts = [checkpoint.read_facts(folder) for folder in folders]
+    for folder, found in zip(folders, facts, strict=True):
+        require_same(found["identity"], identity, folder, step=step)
+    for learner, folder, found in zip(state.learners, folders, facts, strict=True):
+        state.centres = checkpoint.load(
+            folder,
+            student=learner.student.network,
+            teacher=learner.mean.network,
+            optimizer=learner.optimizer,
+        )
+        learner.num_skipped = found["num_skipped"]
+    state.step, state.parent = step, facts[0]["parent"]
+    state.first_step, state.first_image = facts[0]["first_step"], facts[0]["first_image"]
+    told = [f"going on from {folder}" for folder in folders]
+    if facts[0]["num_ranks"] != where.group.size:
+        told.append(
+            f"{where.group.size} ranks go on for {facts[0]['num_ranks']}, with the same images and crops; "
+            "masks and stochastic depth are drawn for each rank's part, and will be others"
+        )
+    return told

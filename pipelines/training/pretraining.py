@@ -120,7 +120,7 @@ def pretrain(config: PretrainConfig, *, arguments: Sequence[str]) -> Path:
     if config.parallel.processes > 1 and not torchrun.is_rank():
         threads = config.parallel.threads
         torchrun.launch(arguments, num_processes=config.parallel.processes, threads=threads)
-        return step_dir(Path(config.run_dir), config.schedule.iterations)
+        return step_dir(Path(config.run_dir), config.schedule.total)
     with ExitStack() as owned, stop_on_sigterm():
         if torchrun.rank() == 0:
             owned.enter_context(lock(config.run_dir))

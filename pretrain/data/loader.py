@@ -72,11 +72,13 @@ class Share:
     batch_images: int  # of all ranks
     rank: int = 0
     num_ranks: int = 1
+    first_step: int = 0  # that of this training, and the position at which it takes its first image
+    first_image: int = 0
 
     def positions(self, step: int) -> Int64[np.ndarray, "b"]:
         """The positions of this rank at a step."""
         each = self.batch_images // self.num_ranks
-        start = step * self.batch_images + self.rank * each
+        start = self.first_image + (step - self.first_step) * self.batch_images + self.rank * each
         return np.arange(start, start + each, dtype=np.int64)
 
 

@@ -21,18 +21,27 @@ class Network(nn.Module):
     """A vision transformer, the head of its class tokens, and that of its patches.
 
     The keys of its state are those of the official training dumps: `backbone.…`, `dino_head.…`, and
-    `ibot_head.…` unless one head serves both.
+    `ibot_head.…` unless one head serves both. A network without heads is a backbone to compare features with.
     """
 
-    def __init__(self, backbone: ViTConfig, dino_head: HeadConfig, ibot_head: HeadConfig | None) -> None:
+    def __init__(
+        self, backbone: ViTConfig, dino_head: HeadConfig | None, ibot_head: HeadConfig | None
+    ) -> None:
         super().__init__()
         self.backbone = VisionTransformer(backbone)
-        self.dino_head = ProjectionHead(dino_head)
+        self.dino_head = ProjectionHead(dino_head) if dino_head else None
         self.ibot_head = ProjectionHead(ibot_head) if ibot_head else None
+
+    @property
+    def heads(self) -> tuple[ProjectionHead, ProjectionHead]:
+        """The head of class tokens, and that of patches, which may be the same."""
+        assert self.dino_head is not None, "this network has a backbone alone"
+        return self.dino_head, self.dino_head if self.ibot_head is None else self.ibot_head
 
     def project(self, cls: Float[Tensor, "n dim"], patches: Float[Tensor, "m dim"]) -> Scores:
         """Scores of class tokens and of patches, with one call to each head."""
-        if self.ibot_head is not None:
-            return Scores(self.dino_head(cls), self.ibot_head(patches))
-        scores = self.dino_head(torch.cat([cls, patches]))
+        dino_head, ibot_head = self.heads
+        if ibot_head is not dino_head:
+            return Scores(dino_head(cls), ibot_head(patches))
+        scores = dino_head(torch.cat([cls, patches]))
         return Scores(scores[: len(cls)], scores[len(cls) :])

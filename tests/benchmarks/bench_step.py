@@ -24,10 +24,11 @@ from pretrain.loss.koleo import koleo_loss
 from pretrain.model.heads import HeadConfig
 from pretrain.model.network import Network, Scores
 from pretrain.model.vit import variant
-from pretrain.objective import Batch, ObjectiveConfig, initial_centres, student_losses, teacher_targets
+from pretrain.objective import Batch, ObjectiveConfig, student_losses
 from pretrain.optimizer import OptimizerConfig, apply_schedule, build_adamw, clip_gradients, move_teacher
 from pretrain.parallel import ParallelConfig, Place, Placed, place
 from pretrain.schedules import ScheduleConfig, scheduled
+from pretrain.targets import initial_centres, teacher_targets
 
 NUM_LOCAL = 8
 TEMPERATURE = 0.07

@@ -14,15 +14,8 @@ from pretrain.loss.group import Alone
 from pretrain.model.heads import HeadConfig
 from pretrain.model.network import Network
 from pretrain.model.vit import ViTConfig
-from pretrain.objective import (
-    Batch,
-    Centres,
-    Losses,
-    ObjectiveConfig,
-    initial_centres,
-    student_losses,
-    teacher_targets,
-)
+from pretrain.objective import Batch, Losses, ObjectiveConfig, student_losses
+from pretrain.targets import Centres, initial_centres, teacher_targets
 
 GOLDEN = Path(os.environ.get("LVD_GOLDEN_DIR", Path(__file__).parents[1] / "data" / "golden"))
 CASES = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))

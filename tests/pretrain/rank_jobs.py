@@ -10,16 +10,18 @@ from tiny import drawn_batch, share_of, tiny_config
 from torch import Tensor
 
 from curation.errors import LvdError
-from pretrain import train
+from pretrain import learner, loop, train
 from pretrain.config import PretrainConfig
 from pretrain.data.loader import CropBatch
 from pretrain.loss.group import Alone
 from pretrain.loss.koleo import koleo_loss
 from pretrain.loss.sinkhorn import moved_centre, sinkhorn_knopp
-from pretrain.objective import student_losses, teacher_targets
+from pretrain.objective import student_losses
 from pretrain.optimizer import clip_gradients
 from pretrain.parallel import Place, Processes, assign, full, place
-from pretrain.train import State, build, to_batch, train_step
+from pretrain.targets import teacher_targets
+from pretrain.train import build, plan_of
+from pretrain.train_step import State, StepOutcome, leave_gradients, to_batch, train_step
 
 NUM_IMAGES = 8
 
@@ -27,7 +29,7 @@ NUM_IMAGES = 8
 def roughened(config: PretrainConfig, where: Place) -> State:
     """A student and a teacher that differ everywhere; nothing is zero."""
     state = build(config, where)
-    for seed, placed in enumerate((state.student, state.teacher)):
+    for seed, placed in enumerate((state.learners[0].student, state.teacher)):
         rng = torch.Generator().manual_seed(seed)
         for parameter in placed.network.parameters():
             whole = full(parameter)
@@ -39,27 +41,16 @@ def backward_job(config: PretrainConfig) -> dict[str, Any]:
     """Losses and gradients of the first step on this rank's part of the batch, and their norms."""
     with place(config.parallel) as where:
         state = roughened(config, where)
-        batch = to_batch(share_of(drawn_batch(NUM_IMAGES), where.group.rank, where.group.size), where)
-        state.teacher.refresh()
-        state.student.refresh()
-        targets, centres = teacher_targets(
-            state.teacher.working,
-            batch,
-            state.centres,
-            config.objective,
-            temperature=0.07,
-            group=where.group,
-        )
-        losses = student_losses(state.student.working, batch, targets, config.objective, group=where.group)
-        losses.total.backward()
-        state.student.take_gradients()
-        gradients = {n: full(p.grad).clone() for n, p in state.student.network.named_parameters()}
-        norms = clip_gradients(state.student.network, limit=0.01)
+        crops = share_of(drawn_batch(NUM_IMAGES), where.group.rank, where.group.size)
+        [sums], centres = leave_gradients(state, crops, plan_of(config), where)
+        student = state.learners[0].student.network
+        gradients = {n: full(p.grad).clone() for n, p in student.named_parameters()}
+        norms = clip_gradients(student, limit=0.01)
         return {
             "gradients": gradients,
-            "clipped": {n: full(p.grad) for n, p in state.student.network.named_parameters()},
+            "clipped": {n: full(p.grad) for n, p in student.named_parameters()},
             "norms": {name: norm.item() for name, norm in norms.items()},
-            "losses": torch.stack(losses).detach(),
+            "losses": sums.mean()[:-1],
             "centres": list(centres),
         }
 
@@ -72,8 +63,10 @@ def backward_job_of_part(config: PretrainConfig, rank: int, size: int) -> dict[s
         targets, _ = teacher_targets(
             state.teacher.working, batch, state.centres, config.objective, temperature=0.07, group=Alone()
         )
-        losses = student_losses(state.student.working, batch, targets, config.objective, group=Alone())
-        return {"losses": torch.stack(losses).detach()}
+        losses = student_losses(
+            state.learners[0].student.working, batch, targets, config.objective, group=Alone()
+        )
+        return {"losses": torch.stack(list(losses.terms.values())).detach()}
 
 
 def steps_job(config: PretrainConfig, num_steps: int) -> dict[str, Any]:
@@ -84,13 +77,12 @@ def steps_job(config: PretrainConfig, num_steps: int) -> dict[str, Any]:
         records = []
         for step in range(num_steps):
             batch = drawn_batch(NUM_IMAGES, seed=step, step=step)
-            records.append(
-                train_step(state, share_of(batch, where.group.rank, where.group.size), config, where)
-            )
+            part = share_of(batch, where.group.rank, where.group.size)
+            records += train_step(state, part, plan_of(config), where).records
         return {
             "records": records,
             "before": before,
-            "student": {n: full(p).clone() for n, p in state.student.network.named_parameters()},
+            "student": {n: full(p).clone() for n, p in state.learners[0].student.network.named_parameters()},
             "teacher": {n: full(p).clone() for n, p in state.teacher.network.named_parameters()},
         }
 
@@ -123,7 +115,7 @@ def group_job(lengths: list[int]) -> dict[str, Any]:
         [koleo_grad] = torch.autograd.grad(koleo, own)
         return {
             "sinkhorn": sinkhorn_knopp(rows, temperature=0.3, group=group),
-            "centre": moved_centre(torch.ones(20), rows, momentum=0.9, group=group),
+            "centre": moved_centre(torch.ones(20), [rows], momentum=0.9, group=group),
             "gathered": gathered.detach(),
             "gather_grad": gather_grad,
             "koleo": koleo.detach(),
@@ -135,7 +127,7 @@ def sharded_job(config: PretrainConfig) -> dict[str, float]:
     """The share of the student's parameters that a rank holds."""
     with place(config.parallel) as where:
         state = build(config, where)
-        parameters = list(state.student.network.parameters())
+        parameters = list(state.learners[0].student.network.parameters())
         held = sum(p.to_local().numel() for p in parameters)
         return {"share": held / sum(p.numel() for p in parameters)}
 
@@ -159,10 +151,10 @@ def train_job(config: PretrainConfig, notes: str, fatal: dict[int, tuple[int, in
         The last checkpoint's folder, or the error's text.
     """
     rank = int(os.environ["RANK"])
-    step_of, move = train.train_step, train.move_teacher
+    step_of, move = loop.train_step, learner.move_teacher
     at_step = 0
 
-    def noting(state: State, crops: CropBatch, *rest: Any, **options: Any) -> dict[str, Any]:
+    def noting(state: State, crops: CropBatch, *rest: Any, **options: Any) -> StepOutcome:
         nonlocal at_step
         at_step = crops.step + 1
         digest = hashlib.sha256(crops.globals_.numpy().tobytes() + crops.locals_.numpy().tobytes())
@@ -177,7 +169,7 @@ def train_job(config: PretrainConfig, notes: str, fatal: dict[int, tuple[int, in
             os.kill(os.getpid(), number)
         move(*arguments, **options)
 
-    train.train_step, train.move_teacher = noting, moving
+    loop.train_step, learner.move_teacher = noting, moving
     try:
         return str(train.train(config, quiet=True))
     except LvdError as error:

@@ -18,7 +18,9 @@ from pretrain.optimizer import (
 from pretrain.schedules import Scheduled
 
 CONFIG = OptimizerConfig(layer_decay=0.5, patch_embed_lr=0.2)
-VALUES = Scheduled(lr=0.01, last_layer_lr=0.0, weight_decay=0.3, momentum=0.9, teacher_temperature=0.07)
+VALUES = Scheduled(
+    lr=0.01, last_layer_lr=0.0, backbone_lr=0.01, weight_decay=0.3, momentum=0.9, teacher_temperature=0.07
+)
 
 
 def make(seed: int = 0) -> Network:

@@ -73,6 +73,42 @@ def test_gradients_of_many_ranks_are_those_of_one(size: int, centring: str, head
     assert set(expected["norms"]) == {"backbone", "dino_head"} | ({"ibot_head"} if heads else set())
 
 
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    ("objective", "heads"),
+    [
+        ({"centring": "sinkhorn", "koleo_weight": 3.0}, {}),
+        ({"centring": "softmax", "koleo_weight": 3.0}, SEPARATE),
+    ],
+    ids=["sinkhorn-shared", "softmax-separate"],
+)
+def test_gradients_of_micro_batches_are_those_of_the_batch(
+    size: int, objective: dict[str, Any], heads: dict[str, Any]
+) -> None:
+    """KoLeo over the whole batch, Sinkhorn-Knopp or the centre, one rank and two."""
+    config = tiny_config(heads=heads, objective=objective)
+    expected = alone(config)
+    ranks = run_ranks(backward_job, size, config.model_copy(update={"accumulate": 4}))
+    for found in ranks:
+        ratio = difference(found["gradients"], expected["gradients"])
+        print(f"{size} ranks of 4 micro-batches: {ratio:.1e} of the largest gradient")
+        assert ratio <= GRADIENT
+        for got, wanted in zip(found["centres"], expected["centres"], strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
+    losses = torch.stack([found["losses"] for found in ranks])
+    torch.testing.assert_close(losses.mean(dim=0), expected["losses"], rtol=1e-5, atol=1e-7)
+
+
+def test_a_micro_batch_draws_what_a_rank_draws() -> None:
+    """With KoLeo within each, four micro-batches of a process are four processes, stochastic depth too."""
+    config = tiny_config(model={"drop_path": 0.4}, objective={"koleo_over": "rank", "koleo_weight": 3.0})
+    ranks = run_ranks(backward_job, 4, config)
+    found = alone(config.model_copy(update={"accumulate": 4}))
+    assert difference(found["gradients"], ranks[0]["gradients"]) <= GRADIENT
+    losses = torch.stack([rank["losses"] for rank in ranks]).mean(dim=0)
+    torch.testing.assert_close(found["losses"], losses, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.accept
 def test_neighbours_within_a_rank() -> None:
     config = tiny_config(objective={"koleo_over": "rank", "koleo_weight": 3.0})
@@ -188,7 +224,7 @@ def test_parts_of_any_size_get_their_rows_of_the_targets(lengths: list[int]) -> 
     targets = torch.cat([found["sinkhorn"] for found in ranks])
     expected = sinkhorn_knopp(logits, temperature=0.3, group=Alone())
     torch.testing.assert_close(targets, expected, rtol=1e-5, atol=1e-7)
-    centre = moved_centre(torch.ones(20), logits, momentum=0.9, group=Alone())
+    centre = moved_centre(torch.ones(20), [logits], momentum=0.9, group=Alone())
     leaf = features.clone().requires_grad_()
     koleo = koleo_loss(leaf, group=Alone())
     [koleo_grad] = torch.autograd.grad(koleo, leaf)

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from pretrain.loss.group import Alone
 from pretrain.loss.sinkhorn import NUM_ITERATIONS, centred_softmax, moved_centre, sinkhorn_knopp
-from pretrain.objective import Centres, initial_centres, teacher_targets
 from pretrain.parallel import Place
-from pretrain.train import build, to_batch
+from pretrain.targets import Centres, initial_centres, teacher_targets
+from pretrain.train import build
+from pretrain.train_step import to_batch
 
 
 def textbook(logits: Tensor, temperature: float, rounds: int) -> Tensor:
@@ -67,7 +68,7 @@ def test_centred_softmax() -> None:
 def test_the_centre_by_hand() -> None:
     centre = torch.tensor([1.0, -1.0])
     logits = torch.tensor([[2.0, 0.0], [4.0, 2.0]])
-    moved = moved_centre(centre, logits, momentum=0.9, group=Alone())
+    moved = moved_centre(centre, [logits], momentum=0.9, group=Alone())
     torch.testing.assert_close(moved, torch.tensor([0.9 + 0.3, -0.9 + 0.1]))
     torch.testing.assert_close(centre, torch.tensor([1.0, -1.0]))
 
