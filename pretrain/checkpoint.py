@@ -31,6 +31,7 @@ from curation.local_files import fsync
 from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, fault_of, folders, proof_of, step_dir
 from pretrain.model.network import Network
 from pretrain.model.vit import ViTConfig
+from pretrain.normalisation import IMAGENET, Normalisation, metadata_of_normalisation
 from pretrain.parallel import assign, full
 from pretrain.targets import Centres
 from pretrain.weights import config_of_metadata
@@ -60,6 +61,7 @@ def save(
     centres: Centres,
     facts: Mapping[str, Any],
     is_writer: bool,
+    normalisation: Normalisation = IMAGENET,
 ) -> Path:
     """Write the checkpoint after `step` iterations. Every rank must call; one of them writes.
 
@@ -69,6 +71,7 @@ def save(
         student, teacher, optimizer, centres: the state.
         facts: what else `training.json` says.
         is_writer: whether this rank writes.
+        normalisation: of the input that the networks take, for whoever uses them.
 
     Returns:
         The folder.
@@ -85,6 +88,7 @@ def save(
     if not is_writer:
         return target
     metadata = {"format": "pt", "lvd": "1", "vit": json.dumps(asdict(student.backbone.config))}
+    metadata |= metadata_of_normalisation(normalisation)
     _write(target, files, metadata, facts={"step": step, **facts})
     return target
 

@@ -30,8 +30,9 @@ from curation.disk_errors import naming
 from curation.errors import ConfigError, ModelError
 from pretrain.model.keys import HEAD_DIM
 from pretrain.model.keys_huggingface import huggingface_config, to_huggingface
-from pretrain.model.keys_timm import CROP_FRACTION, IMAGENET_MEAN, IMAGENET_STD, timm_config, to_timm
+from pretrain.model.keys_timm import CROP_FRACTION, timm_config, to_timm
 from pretrain.model.vit import VisionTransformer, ViTConfig
+from pretrain.normalisation import IMAGENET, Normalisation, carried_metadata, normalisation_of
 from pretrain.weights import load_backbone, metadata_of_config
 
 Format = Literal["huggingface", "timm", "official", "safetensors"]
@@ -65,20 +66,22 @@ def export(path: str | Path, *, format: Format, out: str | Path, num_heads: int 
     _check_out(out, format)
     model = load_backbone(path, num_heads=num_heads)
     _check_expressible(model.config, format)
+    normalisation = _input_of(path, model.config, format)
     with naming(out), _published(out) as draft:
         match format:
             case "huggingface":
-                _write_huggingface(model, draft)
+                _write_huggingface(model, draft, normalisation)
             case "timm":
-                _write_timm(model, draft)
+                _write_timm(model, draft, normalisation)
             case "official":
                 torch.save(_plain(model.state_dict()), draft)
             case "safetensors":
-                save_file(_plain(model.state_dict()), draft, metadata=metadata_of_config(model.config))
+                metadata = metadata_of_config(model.config) | carried_metadata(path)
+                save_file(_plain(model.state_dict()), draft, metadata=metadata)
     return out
 
 
-def _write_huggingface(model: VisionTransformer, folder: Path) -> None:
+def _write_huggingface(model: VisionTransformer, folder: Path, normalisation: Normalisation) -> None:
     folder.mkdir()
     side_px = model.config.grid * model.config.patch_px
     _write_json(folder / "config.json", huggingface_config(model.config))
@@ -95,17 +98,19 @@ def _write_huggingface(model: VisionTransformer, folder: Path) -> None:
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
-            "image_mean": list(IMAGENET_MEAN),
-            "image_std": list(IMAGENET_STD),
+            "image_mean": list(normalisation.mean),
+            "image_std": list(normalisation.std),
         },
     )
     state = _plain(to_huggingface(model.state_dict()))
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write_timm(model: VisionTransformer, folder: Path) -> None:
+def _write_timm(model: VisionTransformer, folder: Path, normalisation: Normalisation) -> None:
     folder.mkdir()
-    _write_json(folder / "config.json", timm_config(model.config))
+    _write_json(
+        folder / "config.json", timm_config(model.config, mean=normalisation.mean, std=normalisation.std)
+    )
     state = _plain(to_timm(model.state_dict()))
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -144,13 +149,23 @@ def _check_expressible(config: ViTConfig, kind: Format) -> None:
             got=f"{config.num_heads} heads of {config.dim // config.num_heads} channels",
             expected=f"heads of {HEAD_DIM} channels",
         )
-    if kind in ("huggingface", "timm") and config.channels != len(IMAGENET_MEAN):
+
+
+def _input_of(path: str | Path, config: ViTConfig, kind: Format) -> Normalisation:
+    """How the model's input is normalised; raise where the format cannot say it."""
+    if kind not in ("huggingface", "timm"):
+        return IMAGENET  # they say nothing of it, or copy what the file says
+    if config.channels != len(IMAGENET.mean):
         raise _inexpressible(
             kind,
             "the normalisation of other images than RGB",
             got=f"{config.channels} channels",
             expected="3 channels",
         )
+    found = normalisation_of(path)
+    if found.bands is not None:
+        raise _inexpressible(kind, "which bands are its channels", got=f"bands {found.bands}", expected="RGB")
+    return found
 
 
 def _inexpressible(kind: Format, what: str, *, got: str, expected: str) -> ModelError:

@@ -10,14 +10,16 @@ import torch
 
 from pretrain.config import PretrainConfig
 from pretrain.data.images import Images
-from pretrain.data.loader import seed_of
+from pretrain.data.loader import order_of, seed_of
 from pretrain.data.spool import own_spool
+from pretrain.data.statistics import settle_normalisation
 from pretrain.evaluate.probe import Probe
 from pretrain.identity import identity_of
 from pretrain.learner import new_learner
 from pretrain.loop import Session, Source, newest_checkpoint, run_loop, stop_flag
 from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.network import Network
+from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.parallel import Place, place
 from pretrain.start import begin_from, resume, start_from
 from pretrain.targets import initial_centres
@@ -59,9 +61,18 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
                 progress.say(text)
         elif config.start is not None:
             begin_from(config.start, state, dataset=images.digest, where=where, warn=progress.say)
+        normalisation = settle_normalisation(
+            config.crops,
+            images,
+            order_of(images, config.data, seed=config.seed),
+            run_dir=run_dir,
+            where=where,
+            start=config.start.checkpoint if config.start else None,
+            say=progress.say,
+        )
         session = Session(
             total=config.schedule.total,
-            plan=plan_of(config),
+            plan=plan_of(config, normalisation),
             source=source_of(config, images),
             where=where,
             checkpoint=config.checkpoint,
@@ -69,7 +80,7 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
             identity=identity,
             progress=progress,
             logs=[MetricsLog(run_dir, first_step=state.step, warn=progress.say)] if is_first else [],
-            probe=Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None,
+            probe=_probe_of(config, normalisation),
             stop=stop,
         )
         [folder] = run_loop(session, state)
@@ -89,7 +100,9 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
         torch.manual_seed(seed_of(config.seed, _MODEL_SEED))
         student = Network(config.backbone(drop_path=config.model.drop_path), *heads)
     if config.model.weights and is_new:
-        student.backbone.load_state_dict(start_from(config.model.weights, student.backbone.config))
+        student.backbone.load_state_dict(
+            start_from(config.model.weights, student.backbone.config, inflate=config.model.inflate)
+        )
     teacher = Network(config.backbone(drop_path=0.0), *heads)
     centres = initial_centres(teacher, device=where.device)
     learner = new_learner(
@@ -104,10 +117,21 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
     return State([learner], learner.mean, centres)
 
 
-def plan_of(config: PretrainConfig) -> StepPlan:
+def _probe_of(config: PretrainConfig, normalisation: Normalisation) -> Probe | None:
+    if config.probe is None:
+        return None
+    return Probe(config.probe, side_px=config.grid * config.model.patch_px, normalisation=normalisation)
+
+
+def plan_of(config: PretrainConfig, normalisation: Normalisation = IMAGENET) -> StepPlan:
     """What every iteration of a training does alike."""
     return StepPlan(
-        config.seed, config.batch_images, config.objective, config.schedule, accumulate=config.accumulate
+        config.seed,
+        config.batch_images,
+        config.objective,
+        config.schedule,
+        accumulate=config.accumulate,
+        normalisation=normalisation,
     )
 
 
@@ -118,7 +142,7 @@ def source_of(config: PretrainConfig, images: Images) -> Source:
         config.data,
         config.crops,
         config.masking,
-        grid=(config.grid, config.grid),
+        grid=config.crop_grid,
         seed=config.seed,
         batch_images=config.batch_images,
         accumulate=config.accumulate,

@@ -15,12 +15,14 @@ from jaxtyping import Shaped
 from curation.errors import is_no_memory
 from curation.packages import needing
 from curation.pictures.colour import ORIENTATION_TAG, turn_upright
+from curation.pictures.formats import sniff
 from curation.pictures.tiff import MAX_NUMBERS, ends_early, refuse_tiff, without_thumbnails
 
 MAX_BYTES = 512_000_000  # of a picture's samples; 64 million pixels of four 16-bit bands
 MAX_BANDS = 4_096
 PLAIN, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, ZSTD = 1, 5, 8, 32946, 32773, 50000
 PACKINGS = frozenset((PLAIN, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, ZSTD))
+NO_DATA_TAG = 42113  # of GDAL: a sample that stands for none
 BLACK_IS_ZERO, RGB = 1, 2  # the photometric interpretations whose samples are measures
 
 
@@ -28,7 +30,8 @@ BLACK_IS_ZERO, RGB = 1, 2  # the photometric interpretations whose samples are m
 class BandSamples:
     """The samples of a picture, or the reason why there are none."""
 
-    values: Shaped[np.ndarray, "h w bands"] | None  # upright, integers or floats of the file's own width
+    # Upright, integers or floats of the file's own width; NaN for the floats that it says are no data.
+    values: Shaped[np.ndarray, "h w bands"] | None
     size: tuple[int, int] = (0, 0)  # width and height, upright, px; zeros where unknown
     reason: str | None = None  # one of REASONS["describe"]; None where read
     words: str = ""  # what is wrong
@@ -52,6 +55,8 @@ def read_samples(data: bytes, *, max_pixels: int, max_bytes: int = MAX_BYTES) ->
     with needing("TIFFs of many bands need tifffile and imagecodecs", install="pip install 'lvd[bands]'"):
         import imagecodecs  # noqa: F401  # tifffile would say so only once it finds a packed strip
         import tifffile
+    if sniff(data) != "TIFF":
+        return BandSamples(None, reason="unsupported_format", words="no TIFF")
     if ends_early(data):
         return BandSamples(None, reason="truncated", words="the file ends before its first directory")
     data = without_thumbnails(data)
@@ -91,6 +96,8 @@ def _read(tifffile: ModuleType, data: bytes, *, max_pixels: int, max_bytes: int)
             )
         planes = page.asarray(squeeze=False, maxworkers=1)  # (planes apart, depth, h, w, samples together)
     values = np.moveaxis(planes[:, 0], 0, -2).reshape(height, width, -1)
+    if NO_DATA_TAG in page.tags and values.dtype.kind == "f":
+        values = np.where(values == page.nodata, np.nan, values)
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     return BandSamples(turn_upright(native, turn), size)
 
