@@ -55,4 +55,4 @@ def _side_px(size: Size, scale: Share) -> float:
     Of an image that is too narrow for that aspect, the region is as long as one side of it.
     """
     height, width = sides_of(size)
-    return max(math.sqrt(height * width) / math.sqrt(scale[0]), height, width)
+    return float(max(math.sqrt(height * width) / math.sqrt(scale[0]), height, width))

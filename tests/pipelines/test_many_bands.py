@@ -21,7 +21,7 @@ from pretrain.train import train
 from pretrain.weights import load_backbone
 
 NUM_IMAGES, HEIGHT_PX, WIDTH_PX = 16, 72, 88
-# What a sensor gives: dark, of another range in every band, of which the fourth has nothing to do with colour.
+# What a sensor gives: dark, of another range in every band; the fourth has nothing to do with colour.
 OFFSETS, SPREADS = np.array([300, 500, 800, 4000]), np.array([200, 300, 500, 3000])
 
 
