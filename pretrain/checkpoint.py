@@ -28,7 +28,17 @@ from torch.optim import Optimizer
 from curation.disk_errors import naming
 from curation.errors import IntegrityError
 from curation.local_files import fsync
-from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, fault_of, folders, proof_of, step_dir
+from pretrain.checkpoint_files import (
+    FACTS,
+    MARKER,
+    TEACHER,
+    complete_steps,
+    fault_of,
+    folders,
+    proof_of,
+    read_facts,
+    step_dir,
+)
 from pretrain.model.network import Network
 from pretrain.model.vit import ViTConfig
 from pretrain.normalisation import IMAGENET, Normalisation, metadata_of_normalisation
@@ -109,7 +119,7 @@ def _write(
             for name, tensors in files.items():
                 save_file(tensors, temp / name, metadata=metadata)
                 _sort_metadata(temp / name)
-            (temp / "training.json").write_text(json.dumps(facts, indent=1))
+            (temp / FACTS).write_text(json.dumps(facts, indent=1))
             proof = {path.name: proof_of(path) for path in sorted(temp.iterdir())}
             _sync(temp)
             _remove(target)  # a damaged one of this step, or one without its marker
@@ -191,12 +201,6 @@ def newest_common(run_dirs: Sequence[Path], *, warn: Callable[[str], None]) -> i
             remedy="Restore one of each, or remove the folders to begin anew",
         )
     return None
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What `training.json` says."""
-    facts: dict[str, Any] = json.loads((folder / "training.json").read_text())
-    return facts
 
 
 def load(

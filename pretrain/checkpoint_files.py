@@ -7,12 +7,14 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 MARKER = "COMPLETE.json"
 TEACHER = "teacher.safetensors"
+FACTS = "training.json"
 _STEP = re.compile(r"step-(\d{8})", re.ASCII)
 # Without these there is nothing to go on from.
-_FILES = frozenset((TEACHER, "student.safetensors", "training.safetensors", "training.json"))
+_FILES = frozenset((TEACHER, "student.safetensors", "training.safetensors", FACTS))
 
 
 def step_dir(run_dir: Path, step: int) -> Path:
@@ -39,6 +41,12 @@ def _step_of(folder: Path) -> int:
     match = _STEP.fullmatch(folder.name)
     assert match is not None
     return int(match[1])
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `training.json` of a checkpoint says: step, images seen, what it began with, settings."""
+    facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    return facts
 
 
 def proof_of(path: Path) -> dict[str, str | int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from curation.errors import ConfigError, IntegrityError
 from pretrain import checkpoint
-from pretrain.checkpoint_files import MARKER, fault_of, is_checkpoint, step_dir
+from pretrain.checkpoint_files import MARKER, fault_of, is_checkpoint, read_facts, step_dir
 from pretrain.identity import require_same
 from pretrain.model.positions import interpolate_positions
 from pretrain.model.vit import ViTConfig
@@ -41,7 +41,7 @@ def begin_from(
         IntegrityError: the checkpoint is damaged.
     """
     folder = _agreed_checkpoint(Path(start.checkpoint), where, warn=warn)
-    facts = checkpoint.read_facts(folder)
+    facts = read_facts(folder)
     [learner] = state.learners
     shape: ViTConfig = learner.student.network.backbone.config
     _require_same_shape(folder, shape)
@@ -99,7 +99,7 @@ def _sound_step(path: Path, *, warn: Callable[[str], None]) -> int:
                 got=fault,
                 remedy="Give an earlier one, or the run directory, of which the newest sound one is taken",
             )
-        return int(checkpoint.read_facts(path)["step"])
+        return int(read_facts(path)["step"])
     found = checkpoint.newest_common([path], warn=warn)
     if found is None:
         raise ConfigError(
@@ -195,7 +195,7 @@ def resume(state: State, step: int, identity: dict[str, object], where: Place) -
         ConfigError: when they were written by another training.
     """
     folders = [step_dir(learner.folder, step) for learner in state.learners]
-    facts = [checkpoint.read_facts(folder) for folder in folders]
+    facts = [read_facts(folder) for folder in folders]
     for folder, found in zip(folders, facts, strict=True):
         require_same(found["identity"], identity, folder, step=step)
     for learner, folder, found in zip(state.learners, folders, facts, strict=True):

@@ -18,6 +18,7 @@ from pipelines.words import table_lines
 if TYPE_CHECKING:
     from pipelines.config.run_config import RunConfig
     from pipelines.training.evaluate import Measured
+    from pretrain.config import PretrainConfig
 
 DEGRADED = 3  # the exit code of what is done, but for what could not be read
 FORMATS = ("huggingface", "timm", "official", "safetensors")
@@ -31,12 +32,28 @@ def add_pretrain(commands: Any) -> None:
         text="Train what CONFIG describes on the shards of a finished run. CONFIG is the config of a "
         "training, or that of a run with a section `pretrain`, which is trained on what the run has "
         "curated. Stopped or killed, the same command goes on from the last checkpoint; SIGTERM saves one "
-        "first. parallel.processes > 1 starts so many processes on this machine; under torchrun it takes its "
-        "place among those that are there. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 stopped "
-        "by Ctrl-C, 143 by SIGTERM.",
+        "first. In place of CONFIG, a training that has begun (its run directory or one of its checkpoints) "
+        "is made longer, cooled down early (--set schedule.tail=…), or, with --set run_dir=…, branched into "
+        "a new one. parallel.processes > 1 starts so many processes on this machine; under torchrun it takes "
+        "its place among those that are there. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 "
+        "stopped by Ctrl-C, 143 by SIGTERM.",
         example="lvd pretrain small_gpu.yaml --set data.path=runs/first --set run_dir=runs/vits",
     )  # fmt: skip
     add_config_arguments(pretrain)
+
+
+def add_adapt(commands: Any) -> None:
+    """`lvd adapt`."""
+    adapt = add_command(
+        commands, "adapt", _pretrain,
+        does="go on with a trained model at another size, such as 518 px",
+        text="Begin a stage of its own with everything that a training has come to: backbone, both heads, "
+        "teacher, centres, and AdamW's moments. CONFIG says what is new, such as the size of the crops and "
+        "the schedule; all else is as it was in the training that start.checkpoint names. It goes on, stops "
+        "and exits as `lvd pretrain` does.",
+        example="lvd adapt adapt_518.yaml --set start.checkpoint=runs/vits --set run_dir=runs/vits-518",
+    )  # fmt: skip
+    add_config_arguments(adapt)
 
 
 def add_evaluate(commands: Any) -> None:
@@ -90,7 +107,7 @@ def pretrain_after(config: "RunConfig", arguments: Sequence[str]) -> Path:
     """Train on what a run has curated; returns the last checkpoint."""
     from pipelines.training.pretraining import pretrain, pretraining_of
 
-    return pretrain(pretraining_of(config), arguments=arguments)
+    return pretrain(pretraining_of(config), arguments=["pretrain", *arguments])
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:
@@ -98,10 +115,10 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
     try:
         with torchrun.exit_code_noted():
-            from pipelines.training.pretraining import load_pretraining, pretrain
+            from pipelines.training.pretraining import pretrain
 
-            config = load_pretraining(arguments.config, arguments.overrides)
-            checkpoint = pretrain(config, arguments=config_arguments(arguments.config, arguments.overrides))
+            again = config_arguments(arguments.config, arguments.overrides)
+            checkpoint = pretrain(_training_of(arguments), arguments=[arguments.name, *again])
     except (ConfigError, StoppedError) as error:
         if not torchrun.is_first_here():  # the first process of this machine says the same
             torchrun.let_first_speak()
@@ -110,6 +127,18 @@ def _pretrain(arguments: argparse.Namespace) -> int:
     if not torchrun.rank() and not torchrun.is_launched_by_lvd():
         show(arguments, {"checkpoint": str(checkpoint)}, [f"checkpoint: {checkpoint}"])
     return 0
+
+
+def _training_of(arguments: argparse.Namespace) -> "PretrainConfig":
+    """The training that is meant: of a config, or one that has begun, or another stage of that."""
+    from pipelines.training.continuing import load_adaptation, load_continuation
+    from pipelines.training.pretraining import load_pretraining
+
+    if arguments.name == "adapt":
+        return load_adaptation(arguments.config, arguments.overrides)
+    if Path(arguments.config).is_dir():
+        return load_continuation(arguments.config, arguments.overrides)
+    return load_pretraining(arguments.config, arguments.overrides)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

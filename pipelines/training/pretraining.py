@@ -107,7 +107,7 @@ def pretrain(config: PretrainConfig, *, arguments: Sequence[str]) -> Path:
 
     Args:
         config: with `run_dir` and `data.path` set.
-        arguments: of `lvd pretrain`, from which other processes get the same config.
+        arguments: of `lvd`, the command's name first, from which other processes get the same config.
 
     Returns:
         The folder of the last checkpoint.

@@ -1,4 +1,4 @@
-"""Several processes of one training: `lvd pretrain` starts itself under torchrun, and tells how that ended.
+"""Several processes of one training: `lvd` starts itself under torchrun, and tells how that ended.
 
 python -m pipelines.training.torchrun …    torchrun; no traceback where a process has said what is wrong
 """
@@ -48,10 +48,10 @@ def is_launched_by_lvd() -> bool:
 
 
 def launch(arguments: Sequence[str], *, num_processes: int, threads: int | None) -> None:
-    """Run `lvd pretrain` in several processes; SIGTERM and Ctrl-C are passed on to them.
+    """Run a command of `lvd` that trains in several processes; SIGTERM and Ctrl-C are passed on to them.
 
     Args:
-        arguments: of `lvd pretrain`.
+        arguments: of `lvd`, the command's name first.
         num_processes: on this machine.
         threads: of each; an even share of the cores where None.
 
@@ -60,7 +60,7 @@ def launch(arguments: Sequence[str], *, num_processes: int, threads: int | None)
         KeyboardInterrupt: on Ctrl-C.
     """
     command = [sys.executable, "-m", "pipelines.training.torchrun", "--standalone"]
-    command += [f"--nproc-per-node={num_processes}", "-m", "pipelines.cli", "pretrain", *arguments]
+    command += [f"--nproc-per-node={num_processes}", "-m", "pipelines.cli", *arguments]
     share = threads or max(1, (os.cpu_count() or 1) // num_processes)
     with tempfile.TemporaryDirectory(prefix="lvd-exit-codes-") as folder:
         own = {EXIT_CODES: folder, PARENT: str(os.getpid()), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S)}

@@ -70,7 +70,10 @@ def test_steps_are_those_of_the_formula() -> None:
     rng = torch.Generator().manual_seed(0)
     for step in range(1, 4):
         values = VALUES._replace(
-            lr=0.01 * step, last_layer_lr=0.0 if step < 3 else 0.02, weight_decay=0.1 * step
+            lr=0.01 * step,
+            backbone_lr=0.01 * step,
+            last_layer_lr=0.0 if step < 3 else 0.02,
+            weight_decay=0.1 * step,
         )
         apply_schedule(optimizer, values)
         for name, parameter in network.named_parameters():

@@ -20,7 +20,7 @@ from torch import Tensor
 from curation.errors import ConfigError, ExecutorError, IntegrityError, ModelError, StoppedError
 from pretrain import checkpoint, loop, train, train_step
 from pretrain.checkpoint import CheckpointConfig, newest_sound, prune
-from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, step_dir
+from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, read_facts, step_dir
 from pretrain.config import PretrainConfig
 from pretrain.loss.group import Alone
 from pretrain.metrics import MetricsLog, read_metrics
@@ -392,7 +392,7 @@ def test_an_interrupted_checkpoint_leaves_the_old_or_the_new_state(
     state = train.build(alone(tmp_path, tmp_path), Place(torch.device("cpu"), torch.float32, Alone(), None))
     networks = {"student": state.learners[0].student.network, "teacher": state.teacher.network}
     centres = checkpoint.load(step_dir(six_steps, 6), **networks, optimizer=state.learners[0].optimizer)
-    facts = checkpoint.read_facts(step_dir(six_steps, 6))
+    facts = read_facts(step_dir(six_steps, 6))
     whole = {step: outcome(six_steps, step) for step in (4, 6)}
 
     def save(run_dir: Path) -> None:

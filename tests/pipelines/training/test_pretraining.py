@@ -28,7 +28,9 @@ TRAINING = {
     "schedule": {"iterations": 2},
     "parallel": {"device": "cpu", "dtype": "fp32", "threads": 1},
 }
-SHIPPED = sorted(path.name for path in ALL_FOLDERS[1].glob("*.yaml"))
+# Those of other stages say what they begin with, and have tests of their own.
+STAGES = ("adapt_", "distill_", "chain_", "continue_")
+SHIPPED = sorted(p.name for p in ALL_FOLDERS[1].glob("*.yaml") if not p.name.startswith(STAGES))
 OFFICIAL = {
     "vitl16_short.yaml": {
         "arch": "vit_large", "patch_px": 16, "ffn": "mlp", "local_px": 96, "batch": 2048, "lr": 5.66e-3,

@@ -56,10 +56,10 @@ def test_how_the_processes_ended(
 
     monkeypatch.setattr(torchrun, "_wait_for", ended)
     if error is None:
-        torchrun.launch(["c.yaml"], num_processes=2, threads=1)
+        torchrun.launch(["pretrain", "c.yaml"], num_processes=2, threads=1)
         return
     with pytest.raises(error) as caught:
-        torchrun.launch(["c.yaml"], num_processes=2, threads=1)
+        torchrun.launch(["pretrain", "c.yaml"], num_processes=2, threads=1)
     assert type(caught.value) is error
 
 
