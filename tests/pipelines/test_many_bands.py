@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ def training(run_dir: Path, out: Path) -> PretrainConfig:
                 "blur_kernel_px": 3,
             },
             "schedule": {"iterations": 2, "lr_warmup": 1},
+            "checkpoint": {"every": 1},
             "parallel": {"device": "cpu", "dtype": "fp32", "threads": 1},
         }
     )
@@ -137,3 +139,13 @@ def test_a_model_of_four_bands_is_trained_and_exported(curated: Path, tmp_path: 
     assert features.patches.shape == (1, 15, 96)
     again = load_backbone(folder)
     assert torch.equal(again([images])[0].cls, features.cls)
+
+
+def test_a_training_on_bands_goes_on_bit_for_bit(curated: Path, tmp_path: Path) -> None:
+    """Its last checkpoint lost, it takes the last step again, with the numbers that it measured at first."""
+    config = training(curated, tmp_path / "trained")
+    folder = train(config, quiet=True)
+    before = (folder / "teacher.safetensors").read_bytes()
+    shutil.rmtree(folder)
+    assert train(config, quiet=True) == folder
+    assert (folder / "teacher.safetensors").read_bytes() == before

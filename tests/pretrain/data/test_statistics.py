@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from curation.errors import ConfigError, IntegrityError, ModelError
 from pretrain.data.augment import CropConfig
 from pretrain.data.images import Images, Spool
-from pretrain.data.loader import DataConfig, order_of
+from pretrain.data.loader import DataConfig, Share, StepDataset, order_of
+from pretrain.data.masking import MaskingConfig
 from pretrain.data.pictures import picture_of
 from pretrain.data.statistics import moments_of, settle_normalisation
 from pretrain.normalisation import IMAGENET, Normalisation, metadata_of_normalisation, normalisation_of
@@ -125,6 +126,39 @@ def test_what_a_file_tells_of_its_input(tmp_path: Path) -> None:
     for text in ('{"mean": [1]}', "no", '{"mean": [1], "std": [0]}', '{"mean": [1, 2], "std": [1]}'):
         with pytest.raises(ModelError, match="is no normalisation"):
             normalisation_of(saved({"normalisation": text}))
+
+
+def test_batches_of_bands_and_the_order_of_gram_crops(tmp_path: Path) -> None:
+    """Crop 1 of all images, then crop 2, as the global ones; at their size an undistorted one is the same."""
+    run_dir = write_dataset_of(tmp_path / "run", [[written(one) for one in scenes(5)]])
+    images = Images(str(run_dir), cache=tmp_path / "cache", spool=Spool(tmp_path / "spool", 1 << 30))
+    crops = CropConfig(
+        bands=(1, 2),
+        global_size_px=(16, 24),
+        gram_size_px=(16, 24),
+        local_size_px=8,
+        num_local=1,
+        blur_kernel_px=3,
+        jitter_probability=0,
+        blur_sigma_px=(1e-3, 2e-3),
+    )
+    dataset = StepDataset(
+        images,
+        order_of(images, DataConfig(), seed=0),
+        Share(4),
+        crops=crops,
+        masking=MaskingConfig(),
+        grid=(2, 3),
+        seed=0,
+        read_threads=1,
+    )
+    batch = dataset[0]
+    assert batch.globals_.shape == (8, 2, 16, 24)
+    assert batch.locals_.shape == (4, 2, 8, 8)
+    assert batch.masks.shape == (8, 6)
+    assert batch.gram is not None
+    assert torch.equal(batch.gram, batch.globals_)
+    assert not torch.equal(batch.gram[:4], batch.gram[4:])
 
 
 def test_bands_of_a_file() -> None:
