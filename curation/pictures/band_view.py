@@ -17,8 +17,9 @@ Range = tuple[float, float]
 class BandView(BaseModel, frozen=True, extra="forbid"):
     """How a TIFF of many bands, or of more than 8 bits, is looked at; what is stored stays as it is."""
 
-    channels: tuple[Band] | tuple[Band, Band, Band] = Field(
-        description="numbers of the bands, from 1, that are seen as R, G and B; or one, seen as grey"
+    channels: tuple[Band, ...] = Field(
+        min_length=1,
+        description="numbers of the bands, from 1, that are seen as R, G and B; or one, seen as grey",
     )
     levels: tuple[Range, ...] | None = Field(
         None,
@@ -36,6 +37,10 @@ class BandView(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _check(self) -> "BandView":
+        if len(self.channels) not in (1, 3):
+            raise ValueError(
+                f"channels has {len(self.channels)} bands; give three for R, G and B, or one for grey"
+            )
         if self.levels is not None and len(self.levels) != len(self.channels):
             raise ValueError(
                 f"levels has {len(self.levels)} ranges for {len(self.channels)} channels; give one for each"

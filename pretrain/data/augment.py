@@ -12,26 +12,32 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pretrain.data.pixels import JitterOp, adjust, blur, distort_bands, to_grey
+from pretrain.data.regions import Share, sample_region, uniform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # R, G, B, of levels 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Of torchvision's RandomResizedCrop, which the official code uses as it comes.
-ASPECT_RANGE = (3 / 4, 4 / 3)
-REGION_TRIES = 10
-
 CropKind = Literal["global_1", "global_2", "local"]
-Share = tuple[float, float]
-Px = Annotated[int, Field(ge=1)]
-Size = Px | tuple[Px, Px]  # of a square; height and width
+Size = int | tuple[int, int]  # of a square; height and width
 Moments = tuple[float, ...] | Literal["measured"] | None
 Levels = UInt8[Tensor, "c h w"] | Float32[Tensor, "c h w"]
 Crop = UInt8[Tensor, "c g_h g_w"] | Float32[Tensor, "c g_h g_w"]
+
+
+def _checked_size(value: object) -> object:
+    """Of a union, pydantic would tell what is wrong with each of its types."""
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
+    if not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError(f"a size is a side, or [height, width], whole pixels from 1 (got {value})")
+    return value
+
+
+SizeField = Annotated[Size, BeforeValidator(_checked_size)]
 
 
 class CropConfig(BaseModel):
@@ -39,13 +45,15 @@ class CropConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    global_size_px: Size = Field(224, description="side of the two global crops, or height and width, pixels")
-    local_size_px: Size = Field(
+    global_size_px: SizeField = Field(
+        224, description="side of the two global crops, or height and width, pixels"
+    )
+    local_size_px: SizeField = Field(
         98,
         description="side of the local crops, or height and width, pixels; multiples of the patch (96 for "
         "16, 98 for 14)",
     )
-    gram_size_px: Size | None = Field(
+    gram_size_px: SizeField | None = Field(
         None,
         description="for every global crop the same region once more, flipped alike and not recoloured, at "
         "this size, pixels; null: none",
@@ -268,7 +276,7 @@ def sample_crop(
     jitter = _sample_jitter(config, rng) if rng.random() < config.jitter_probability else ()
     grey = rng.random() < config.grey_probability
     is_blurred = rng.random() < blur_probability(kind, config.blur)
-    blur_sigma_px = _uniform(*config.blur_sigma_px, rng) if is_blurred else None
+    blur_sigma_px = uniform(*config.blur_sigma_px, rng) if is_blurred else None
     solarize = kind == "global_2" and rng.random() < config.solarize_probability
     return CropParameters(top, left, height, width, flip, jitter, grey, blur_sigma_px, solarize)
 
@@ -288,41 +296,6 @@ def blur_probability(kind: CropKind, mode: Literal["released", "paper"]) -> floa
         case "local":
             probability = 0.5
     return probability if mode == "paper" else 1 - probability
-
-
-def sample_region(
-    size_px: tuple[int, int], scale: Share, rng: random.Random, *, aspect: float = 1.0
-) -> tuple[int, int, int, int]:
-    """Draw a region as torchvision's RandomResizedCrop does.
-
-    Its share of the area is uniform in `scale` and its aspect log-uniform from 3/4 to 4/3 of the crop's own;
-    where none of ten tries fits into the image, it is the largest central region of an allowed aspect.
-
-    Args:
-        size_px: (height, width) of the image.
-        scale: smallest and largest share of the area.
-        rng: where it is drawn from.
-        aspect: width / height of the crop.
-
-    Returns:
-        top, left, height, width, pixels of the image.
-    """
-    image_height, image_width = size_px
-    low, high = (aspect * bound for bound in ASPECT_RANGE)
-    for _ in range(REGION_TRIES):
-        area = image_height * image_width * _uniform(*scale, rng)
-        drawn = math.exp(_uniform(math.log(low), math.log(high), rng))
-        width, height = round(math.sqrt(area * drawn)), round(math.sqrt(area / drawn))
-        if 0 < width <= image_width and 0 < height <= image_height:
-            top = int(rng.random() * (image_height - height + 1))
-            left = int(rng.random() * (image_width - width + 1))
-            return top, left, height, width
-    height, width = image_height, image_width
-    if image_width < low * image_height:
-        height = round(image_width / low)
-    elif image_width > high * image_height:
-        width = round(image_height * high)
-    return (image_height - height) // 2, (image_width - width) // 2, height, width
 
 
 def make_crop(image: Levels, parameters: CropParameters, config: CropConfig, *, out: Crop) -> None:
@@ -368,14 +341,10 @@ def _sample_jitter(config: CropConfig, rng: random.Random) -> tuple[tuple[Jitter
     )
     for op, spread in spreads:
         if spread > 0:
-            drawn.append((op, _uniform(max(0.0, 1 - spread), 1 + spread, rng)))
+            drawn.append((op, uniform(max(0.0, 1 - spread), 1 + spread, rng)))
     if config.hue > 0:
-        drawn.append(("hue", _uniform(-config.hue, config.hue, rng)))
+        drawn.append(("hue", uniform(-config.hue, config.hue, rng)))
     return tuple(sorted(drawn, key=lambda _: rng.random()))
-
-
-def _uniform(low: float, high: float, rng: random.Random) -> float:
-    return low + (high - low) * rng.random()
 
 
 def _resize_region(image: Levels, region: CropParameters, *, sides_px: tuple[int, int]) -> Tensor:

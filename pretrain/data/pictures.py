@@ -7,7 +7,8 @@ from jaxtyping import Float32, UInt8
 
 from curation.pictures.decode import DecodeConfig, decode
 from curation.pictures.samples import read_samples
-from pretrain.data.augment import CropConfig, Share, Size, sides_of
+from pretrain.data.augment import CropConfig, Size, sides_of
+from pretrain.data.regions import Share
 
 Picture = UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w c"]
 

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 import torch
 
+from curation.errors import ConfigError
 from pipelines.config.run_config import validate
 from pipelines.engine.progress import Progress
 from pipelines.run import run
@@ -149,3 +150,14 @@ def test_a_training_on_bands_goes_on_bit_for_bit(curated: Path, tmp_path: Path) 
     shutil.rmtree(folder)
     assert train(config, quiet=True) == folder
     assert (folder / "teacher.safetensors").read_bytes() == before
+
+
+def test_what_would_lose_bands_is_refused(tmp_path: Path) -> None:
+    pools = {"all": {"role": "curated", "sources": [{"kind": "folder", "path": str(tmp_path)}]}}
+    data = {
+        "pools": pools,
+        "describe": {"decode": {"bands": {"channels": [1]}}},
+        "shard": {"max_side_px": 512},
+    }
+    with pytest.raises(ConfigError, match=r"shard\.max_side_px would put 8-bit pictures"):
+        validate(data, where="the test's config")

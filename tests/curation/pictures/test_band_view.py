@@ -95,7 +95,7 @@ def test_what_is_off_is_no_part_of_an_identity() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"channels": (1, 2)}, "channels"),
+        ({"channels": (1, 2)}, "three for R, G and B, or one"),
         ({"channels": (0,)}, "greater than or equal to 1"),
         ({"channels": (1,), "levels": ((0, 1), (0, 1))}, "2 ranges for 1 channels"),
         ({"channels": (1,), "levels": ((5, 5),)}, "lowest < highest"),

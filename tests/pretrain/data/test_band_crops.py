@@ -15,6 +15,8 @@ from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from pipelines.config.faults import fault_lines
+from pretrain.config import PretrainConfig
 from pretrain.data.augment import (
     CropConfig,
     CropParameters,
@@ -243,3 +245,19 @@ def test_gram_crops_show_the_regions_of_the_globals_as_they_are() -> None:
 def test_what_cannot_be_trained_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         tiny_config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("crops", "line"),
+    [
+        ({"global_size_px": [224]}, "crops.global_size_px: a size is a side, or [height, width]"),
+        ({"local_size_px": 0}, "crops.local_size_px: a size is a side, or [height, width]"),
+        ({"local_scale": [0.1]}, "crops.local_scale.1 is missing"),
+    ],
+)
+def test_a_wrong_pair_is_told_in_one_line(crops: dict[str, Any], line: str) -> None:
+    data = {"batch_images": 8, "schedule": {"iterations": 3}, "crops": crops}
+    with pytest.raises(ValidationError) as raised:
+        PretrainConfig.model_validate(data)
+    [found] = fault_lines(raised.value, PretrainConfig, data)
+    assert found.startswith(line)
