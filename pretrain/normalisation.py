@@ -62,6 +62,17 @@ def normalisation_of(path: str | Path) -> Normalisation:
     return IMAGENET
 
 
+def told_normalisation(path: str | Path, *, channels: int) -> Normalisation | None:
+    """As `normalisation_of`, for a model of so many channels; None where nothing tells it.
+
+    Raises:
+        ModelError: nothing is there, or it cannot be read.
+    """
+    if not carried_metadata(path):
+        return IMAGENET if channels == len(IMAGENET.mean) else None
+    return normalisation_of(path)
+
+
 def carried_metadata(path: str | Path) -> dict[str, str]:
     """The part of a file's metadata that tells its normalisation, for a copy of the model; or nothing."""
     metadata = _metadata_of(find_weights(path))
