@@ -29,11 +29,14 @@ from torch import Tensor
 from curation.disk_errors import naming
 from curation.errors import ConfigError, ModelError
 from curation.local_files import fsync
+from pretrain.export_convnet import check_convnet_format, write_timm_convnet
 from pretrain.export_onnx import write_onnx
 from pretrain.export_program import FeatureModel, Input, write_program
+from pretrain.model.convnet import ConvNet, ConvNetConfig
 from pretrain.model.keys import HEAD_DIM
 from pretrain.model.keys_huggingface import huggingface_config, to_huggingface
 from pretrain.model.keys_timm import CROP_FRACTION, timm_config, to_timm
+from pretrain.model.network import Backbone, BackboneConfig
 from pretrain.model.vit import VisionTransformer, ViTConfig
 from pretrain.model_card import Model, card_of, require_license
 from pretrain.normalisation import IMAGENET, Normalisation, carried_metadata, told_normalisation
@@ -131,7 +134,7 @@ def card_path(out: Path, kind: Format) -> Path:
 
 
 def _write(
-    model: VisionTransformer,
+    model: Backbone,
     draft: Path,
     *,
     format: Format,  # noqa: A002
@@ -139,6 +142,8 @@ def _write(
     facts: dict[str, str],
 ) -> None:
     match format:
+        case "timm" if isinstance(model, ConvNet):
+            write_timm_convnet(model, draft)
         case "huggingface":
             _write_huggingface(model, draft, taken)
         case "timm":
@@ -154,7 +159,7 @@ def _write(
 
 
 def _input_of(
-    config: ViTConfig, kind: Format, size_px: int | None, normalisation: Normalisation | None
+    config: BackboneConfig, kind: Format, size_px: int | None, normalisation: Normalisation | None
 ) -> Input:
     """The images that a model takes, of one size or of any.
 
@@ -186,7 +191,8 @@ def _input_of(
     )
 
 
-def _write_huggingface(model: VisionTransformer, folder: Path, taken: Input) -> None:
+def _write_huggingface(model: Backbone, folder: Path, taken: Input) -> None:
+    assert isinstance(model, VisionTransformer)
     folder.mkdir()
     side_px = model.config.grid * model.config.patch_px
     _write_json(folder / "config.json", huggingface_config(model.config))
@@ -211,7 +217,8 @@ def _write_huggingface(model: VisionTransformer, folder: Path, taken: Input) -> 
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write_timm(model: VisionTransformer, folder: Path, taken: Input) -> None:
+def _write_timm(model: Backbone, folder: Path, taken: Input) -> None:
+    assert isinstance(model, VisionTransformer)
     folder.mkdir()
     mean, std = taken.mean or IMAGENET.mean, taken.std or IMAGENET.std
     _write_json(folder / "config.json", timm_config(model.config, mean=mean, std=std))
@@ -234,8 +241,11 @@ def _check_out(out: Path, kind: Format) -> None:
         )
 
 
-def _check_expressible(config: ViTConfig, kind: Format) -> None:
+def _check_expressible(config: BackboneConfig, kind: Format) -> None:
     """Raise where a reader of the format would see other features than this model's."""
+    if isinstance(config, ConvNetConfig):
+        check_convnet_format(config, kind)
+        return
     if kind == "safetensors" or kind in GRAPHS:
         return
     released = (0.0, True) if config.registers else (0.1, False)
@@ -256,7 +266,7 @@ def _check_expressible(config: ViTConfig, kind: Format) -> None:
         )
 
 
-def _check_is_rgb(normalisation: Normalisation | None, config: ViTConfig, kind: Format) -> None:
+def _check_is_rgb(normalisation: Normalisation | None, config: BackboneConfig, kind: Format) -> None:
     if normalisation is None or config.channels != len(IMAGENET.mean):
         raise _inexpressible(
             kind,

@@ -4,13 +4,15 @@ The same function continues a training that began elsewhere: another stage of it
 resolution, or a branch (`pretrain.start`).
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from pretrain.config import PretrainConfig
-from pretrain.data.images import Images
+from pretrain.data.image_set import ImageSet
 from pretrain.data.loader import order_of, seed_of
+from pretrain.data.opening import open_images
 from pretrain.data.spool import own_spool
 from pretrain.data.statistics import settle_normalisation
 from pretrain.evaluate.probe import Probe
@@ -21,6 +23,8 @@ from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.network import Network
 from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.parallel import Place, place
+from pretrain.sinks.feed import Sinks
+from pretrain.sinks.required import require_sinks
 from pretrain.start import begin_from, resume, start_from
 from pretrain.targets import initial_centres
 from pretrain.train_step import State, StepPlan
@@ -32,7 +36,7 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
     """Train, or go on with a training, up to the last iteration.
 
     Args:
-        config: with `run_dir` and `data.path` set.
+        config: with `run_dir`, and `data.path` or `data.mix`, set.
         quiet: show nothing.
 
     Returns:
@@ -45,14 +49,21 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
         IntegrityError: when the dataset or every checkpoint is damaged.
     """
     assert config.run_dir is not None
-    assert config.data.path is not None
     run_dir = Path(config.run_dir)
-    with place(config.parallel) as where, stop_flag() as stop:
+    with place(config.parallel) as where, stop_flag() as stop, ExitStack() as opened:
         is_first = where.group.rank == 0
+        if is_first:
+            require_sinks(config.sinks)
         progress = ProgressLine(config.schedule.total, quiet=quiet or not is_first)
         # Of this machine: the run_dir may be a folder that many machines share.
         spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
-        images = Images(config.data.path, cache=run_dir / "cache", spool=spool)
+        images = open_images(
+            config.data,
+            cache=run_dir / "cache",
+            spool=spool,
+            batch_images=config.batch_images,
+            say=progress.say,
+        )
         identity = identity_of(config, dataset=images.digest, window_images=config.data.window_images)
         step = newest_checkpoint([run_dir], where, warn=progress.say)
         state = build(config, where, is_new=step is None)
@@ -70,6 +81,11 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
             start=config.start.checkpoint if config.start else None,
             say=progress.say,
         )
+        sinks = Sinks(config.sinks, config.name, config.model_dump(mode="json"))
+        logs = [
+            opened.enter_context(MetricsLog(folder, first_step=state.step, warn=progress.say, sinks=sinks))
+            for folder in ([run_dir] if is_first else [])
+        ]
         session = Session(
             total=config.schedule.total,
             plan=plan_of(config, normalisation),
@@ -79,7 +95,7 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
             max_skipped=config.max_skipped,
             identity=identity,
             progress=progress,
-            logs=[MetricsLog(run_dir, first_step=state.step, warn=progress.say)] if is_first else [],
+            logs=logs,
             probe=_probe_of(config, normalisation),
             stop=stop,
         )
@@ -132,10 +148,11 @@ def plan_of(config: PretrainConfig, normalisation: Normalisation = IMAGENET) -> 
         config.schedule,
         accumulate=config.accumulate,
         normalisation=normalisation,
+        masks_student=config.model.timm_name is None,
     )
 
 
-def source_of(config: PretrainConfig, images: Images) -> Source:
+def source_of(config: PretrainConfig, images: ImageSet) -> Source:
     """Where the batches of a training come from."""
     return Source(
         images,

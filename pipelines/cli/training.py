@@ -124,6 +124,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
     try:
         with torchrun.exit_code_noted():
+            if torchrun.rank() == 0 and not torchrun.is_launched_by_lvd():  # whoever launches has said it
+                from pipelines.training.first_word import say_first_word
+
+                is_stage = arguments.name == "adapt"
+                say_first_word(arguments.config, arguments.overrides, is_stage=is_stage)
             from pipelines.training.pretraining import pretrain
 
             again = config_arguments(arguments.config, arguments.overrides)

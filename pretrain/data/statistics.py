@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float64, Int64
 
 from curation.disk_errors import naming
-from curation.errors import ConfigError, IntegrityError, ModelError
+from curation.errors import ConfigError, IntegrityError, LvdError
 from pretrain.data.augment import CropConfig
-from pretrain.data.images import Images
+from pretrain.data.image_set import ImageSet
 from pretrain.data.order import Order
 from pretrain.data.pictures import Picture, picture_of
 from pretrain.normalisation import IMAGENET, Normalisation, normalisation_of
@@ -26,7 +26,7 @@ FILE = "normalisation.json"
 
 def settle_normalisation(
     crops: CropConfig,
-    images: Images,
+    images: ImageSet,
     order: Order,
     *,
     run_dir: Path,
@@ -57,12 +57,12 @@ def settle_normalisation(
     if crops.mean is None and crops.bands is None:
         return IMAGENET
     num_channels = 3 if crops.bands is None else len(crops.bands)
-    failure: ConfigError | IntegrityError | ModelError | None = None
+    failure: LvdError | None = None
     numbers = np.zeros(2 * num_channels)
     if where.group.rank == 0:
         try:
             numbers = _kept_or_found(crops, images, order, file=run_dir / FILE, start=start, say=say)
-        except (ConfigError, IntegrityError, ModelError) as error:
+        except LvdError as error:
             failure, numbers = error, np.full(2 * num_channels, np.nan)
     numbers = where.group.sum(torch.from_numpy(numbers).to(where.device)).cpu().numpy()
     if np.isnan(numbers).any():
@@ -98,7 +98,7 @@ def moments_of(pictures: Iterable[Picture]) -> tuple[Float64[np.ndarray, "c"], F
 
 def _kept_or_found(
     crops: CropConfig,
-    images: Images,
+    images: ImageSet,
     order: Order,
     *,
     file: Path,
@@ -127,7 +127,7 @@ def _of_start(start: str, crops: CropConfig) -> tuple[Float64[np.ndarray, "c"], 
 
 
 def _measured(
-    crops: CropConfig, images: Images, rows: Int64[np.ndarray, "m"], say: Callable[[str], None]
+    crops: CropConfig, images: ImageSet, rows: Int64[np.ndarray, "m"], say: Callable[[str], None]
 ) -> tuple[Float64[np.ndarray, "c"], Float64[np.ndarray, "c"]]:
     say(f"measuring mean and deviation of {len(rows):,} images")
     read = (picture_of(images.read(int(row)), crops) for row in rows)
@@ -136,7 +136,7 @@ def _measured(
     except ValueError as error:
         raise IntegrityError(
             "No image can be measured",
-            got=f"{len(rows)} files of {images.reader.root} that give no picture",
+            got=f"{len(rows)} files of {images.name} that give no picture",
             expected="TIFFs with the bands of crops.bands" if crops.bands else "pictures",
             remedy="Check crops.bands, and the shards: lvd verify RUN_DIR",
         ) from error

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from curation.errors import ConfigError
 from pretrain.config import PretrainConfig
 from pretrain.cost.shape import CropShape, Device, Dtype, NetworkShape, TrainingShape
 from pretrain.data.augment import sides_of
 from pretrain.data.masking import MaskingConfig
+from pretrain.model.convnet import ConvNetConfig
 
 NUM_GLOBAL = 2
 
@@ -21,8 +23,19 @@ class Cards:
 
 
 def shape_of(config: PretrainConfig, cards: Cards) -> TrainingShape:
-    """The shape of a pretraining on these cards."""
-    network = NetworkShape(config.backbone(drop_path=config.model.drop_path), *config.head_shapes())
+    """The shape of a pretraining on these cards.
+
+    Raises:
+        ConfigError: it trains a convolutional network.
+    """
+    backbone = config.backbone(drop_path=config.model.drop_path)
+    if isinstance(backbone, ConvNetConfig):
+        raise ConfigError(
+            "A training of a convolutional network is not planned",
+            got=f"model.arch {config.model.arch}",
+            expected="a vision transformer: its costs were measured",
+        )
+    network = NetworkShape(backbone, *config.head_shapes())
     rows, columns = config.crop_grid
     mean, deviation = _masked(config.masking, rows * columns)
     local = [side_px // config.model.patch_px for side_px in sides_of(config.crops.local_size_px)]
