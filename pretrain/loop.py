@@ -245,6 +245,7 @@ def save(session: Session, state: State) -> list[Path]:
                 "num_skipped": learner.num_skipped,
                 "measured_at_start": None if learner.at_start is None else asdict(learner.at_start),
             },
+            normalisation=session.plan.normalisation,
             is_writer=is_first,
             gram=None if state.anchor is None else state.anchor.network,
         )

@@ -24,6 +24,7 @@ from pretrain.learner import Learner
 from pretrain.loss.group import Group
 from pretrain.model.batch_norm import uncounted
 from pretrain.model.network import Scores
+from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.objective import Anchoring, Batch, Known, Losses, ObjectiveConfig, koleo_of, student_losses
 from pretrain.parallel import Place, Placed
 from pretrain.schedules import ScheduleConfig, Scheduled, scheduled
@@ -66,6 +67,7 @@ class StepPlan:
         schedule: of the teacher's temperature.
         accumulate: micro-batches of a step.
         masks_student: whether students see mask tokens; in distillation they do not.
+        normalisation: of the crops.
     """
 
     seed: int
@@ -74,6 +76,7 @@ class StepPlan:
     schedule: ScheduleConfig
     accumulate: int = 1
     masks_student: bool = True
+    normalisation: Normalisation = IMAGENET
 
 
 @dataclass
@@ -150,7 +153,7 @@ def leave_gradients(
     parts = split_batch(crops, plan.accumulate)
     targets = Targets(
         state.teacher.working,
-        (to_batch(part, where) for part in parts),
+        (to_batch(part, where, plan.normalisation) for part in parts),
         state.centres,
         plan.objective,
         temperature=scheduled(state.step, plan.schedule).teacher_temperature,
@@ -159,8 +162,8 @@ def leave_gradients(
     known = [_known_spreads(learner, parts, plan, state.step, where) for learner in state.learners]
     sums = [LossSums() for _ in state.learners]
     for number, part in enumerate(parts):
-        batch, wanted = to_batch(part, where), targets.of(number)
-        anchoring = _anchoring(state, part, batch, where)
+        batch, wanted = to_batch(part, where, plan.normalisation), targets.of(number)
+        anchoring = _anchoring(state, part, batch, plan.normalisation, where)
         for learner, spreads, found in zip(state.learners, known, sums, strict=True):
             _draw_from(plan, state.step, number, where)
             losses = _losses(learner, batch, wanted, plan, where, koleo=spreads[number], anchoring=anchoring)
@@ -192,11 +195,13 @@ def _losses(
     )
 
 
-def _anchoring(state: State, crops: CropBatch, batch: Batch, where: Place) -> Anchoring | None:
+def _anchoring(
+    state: State, crops: CropBatch, batch: Batch, normalisation: Normalisation, where: Place
+) -> Anchoring | None:
     """What the Gram teacher holds a piece to: it sees the crops meant for it, or else the student's."""
     if state.anchor is None or not state.anchor.weight(state.step):
         return None
-    seen = batch.globals_ if crops.gram is None else _numbers(crops.gram, where)
+    seen = batch.globals_ if crops.gram is None else _numbers(crops.gram, normalisation, where)
     return state.anchor.on(seen, batch.globals_, step=state.step)
 
 
@@ -210,7 +215,7 @@ def _known_spreads(
         return [None] * len(parts)
     tokens = []
     for number, part in enumerate(parts):
-        batch = to_batch(part, where)
+        batch = to_batch(part, where, plan.normalisation)
         masks = batch.masks if plan.masks_student else None
         _draw_from(plan, step, number, where)
         # The local crops go along: stochastic depth draws for both in turn, and shall draw the same again.
@@ -278,12 +283,13 @@ def split_batch(crops: CropBatch, num_parts: int) -> list[CropBatch]:
     return [images_from(number * each) for number in range(num_parts)]
 
 
-def to_batch(crops: CropBatch, where: Place) -> Batch:
+def to_batch(crops: CropBatch, where: Place, normalisation: Normalisation = IMAGENET) -> Batch:
     """Crops as normalised numbers on this rank's device."""
-    globals_, locals_ = (_numbers(part, where) for part in (crops.globals_, crops.locals_))
+    globals_, locals_ = (_numbers(part, normalisation, where) for part in (crops.globals_, crops.locals_))
     return Batch(globals_, locals_, crops.masks.to(where.device, non_blocking=True))
 
 
-def _numbers(levels: Tensor, where: Place) -> Tensor:
-    # Moved as bytes: a quarter of what the normalised crops take.
-    return normalise(levels.to(where.device, non_blocking=True), dtype=where.dtype)
+def _numbers(levels: Tensor, normalisation: Normalisation, where: Place) -> Tensor:
+    # RGB is moved as bytes: a quarter of what the normalised crops take.
+    moved = levels.to(where.device, non_blocking=True)
+    return normalise(moved, normalisation.mean, normalisation.std, dtype=where.dtype)
