@@ -39,11 +39,10 @@ from pretrain.checkpoint_files import (
     read_facts,
     step_dir,
 )
-from pretrain.model.network import Network
-from pretrain.model.vit import ViTConfig
+from pretrain.model.network import BackboneConfig, Network
 from pretrain.parallel import assign, full
 from pretrain.targets import Centres
-from pretrain.weights import config_of_metadata
+from pretrain.weights import config_of_metadata, shape_key
 
 Fit = Callable[[str, Tensor], Tensor]
 
@@ -94,7 +93,8 @@ def save(
     target = step_dir(run_dir, step)
     if not is_writer:
         return target
-    metadata = {"format": "pt", "lvd": "1", "vit": json.dumps(asdict(student.backbone.config))}
+    shape = student.backbone.config
+    metadata = {"format": "pt", "lvd": "1", shape_key(shape): json.dumps(asdict(shape))}
     _write(target, files, metadata, facts={"step": step, **facts})
     return target
 
@@ -239,20 +239,25 @@ def _load_moments(optimizer: Optimizer, student: Network, file: Any, fit: Fit) -
         state["step"] = file.get_tensor(f"step.{name}").to(parameter.device)
 
 
-def shape_of(folder: Path) -> ViTConfig:
+def shape_of(folder: Path) -> BackboneConfig:
     """The shape of the backbone in a checkpoint."""
     with safe_open(folder / TEACHER, "pt") as file:
         return config_of_metadata(file.metadata() or {})
 
 
 def _state_of(network: nn.Module, is_writer: bool) -> dict[str, Tensor]:
-    """The parameters, whole, on the CPU of the one rank that writes; the others only help to gather them."""
+    """All tensors, whole, on the CPU of the one rank that writes; the others only help to gather them."""
     state = {}
-    for name, parameter in network.named_parameters():
-        whole = full(parameter)
+    for name, tensor in _tensors_of(network).items():
+        whole = full(tensor)
         if is_writer:
             state[name] = whole.clone()
     return state
+
+
+def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters, and the statistics of batch norms, which every rank has whole and alike."""
+    return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
 def _training_state(
@@ -272,12 +277,12 @@ def _training_state(
 
 
 def _load_state(network: Network, path: Path, fit: Fit) -> None:
-    parameters = dict(network.named_parameters())
+    targets = _tensors_of(network)
     with safe_open(path, "pt") as file:
         tensors = {name: fit(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
         names = set(tensors)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+        expected = {name: tuple(target.shape) for name, target in targets.items()}
         if shapes != expected:
             wrong = sorted(name for name in names | set(expected) if shapes.get(name) != expected.get(name))
             raise IntegrityError(
@@ -285,8 +290,8 @@ def _load_state(network: Network, path: Path, fit: Fit) -> None:
                 got=f"{len(wrong)} tensors that are missing, new or of another shape: {', '.join(wrong[:5])}",
                 remedy="Resume with the config that wrote it, or choose another run_dir",
             )
-        for name, parameter in parameters.items():
-            assign(parameter, tensors[name])
+        for name, target in targets.items():
+            assign(target, tensors[name])
 
 
 def _sort_metadata(path: Path) -> None:

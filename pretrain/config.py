@@ -1,21 +1,28 @@
 """The config of a training: what is trained, on what, how long, and where."""
 
+import re
 from dataclasses import replace
+from typing import cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pretrain.checkpoint import CheckpointConfig
 from pretrain.data.augment import CropConfig
 from pretrain.data.loader import DataConfig
 from pretrain.data.masking import MaskingConfig
 from pretrain.evaluate.probe import ProbeConfig
+from pretrain.model.convnet import ConvNetConfig
 from pretrain.model.heads import HeadConfig
-from pretrain.model.vit import Arch, Ffn, ViTConfig, variant, with_registers
+from pretrain.model.network import BackboneConfig
+from pretrain.model.vit import Arch, Ffn, variant, with_registers
 from pretrain.objective import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig
 from pretrain.parallel import ParallelConfig
 from pretrain.schedules import ScheduleConfig
 from pretrain.start_config import StartConfig
+
+_TIMM = "timm:"
+_CONVNEXT_MIN_PX = 32  # its stem and three halvings pad nothing
 
 
 class ModelConfig(BaseModel):
@@ -23,8 +30,17 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    arch: Arch = Field("vit_small", description="width, depth and heads")
-    patch_px: int = Field(14, ge=1, description="side of a patch, px; divides the sides of all crops")
+    arch: str = Field(
+        "vit_small",
+        description=f"width, depth and heads: {', '.join(get_args(Arch))}; or timm:NAME, a ResNet or a "
+        "ConvNeXt of timm, such as timm:resnet50",
+    )
+    patch_px: int = Field(
+        14,
+        ge=1,
+        description="side of a patch, px; divides the sides of all crops. Of a convolutional network the "
+        "virtual patch, to whose grid its last map is resampled",
+    )
     ffn: Ffn | None = Field(None, description="feed-forward branch; null: the architecture's own")
     depth: int | None = Field(None, ge=1, description="number of blocks; null: the architecture's own")
     registers: int = Field(0, ge=0, description="register tokens (4 in the released register models)")
@@ -37,6 +53,47 @@ class ModelConfig(BaseModel):
         description="start from this backbone instead of at random: a checkpoint of ours or a file of the "
         "official, Hugging Face's or timm's kind",
     )
+
+    @field_validator("arch")
+    @classmethod
+    def _arch_is_known(cls, arch: str) -> str:
+        if arch not in get_args(Arch) and not re.fullmatch(_TIMM + r"[a-z0-9_]+", arch):
+            raise ValueError(
+                f"no such architecture: {arch!r}; one of {', '.join(get_args(Arch))}, or timm:NAME"
+            )
+        return arch
+
+    @model_validator(mode="after")
+    def _a_convolutional_network_has_no_tokens(self) -> "ModelConfig":
+        if self.timm_name is None:
+            return self
+        fields = ("ffn", "depth", "registers", "layer_scale")
+        if moved := [name for name in fields if getattr(self, name) != type(self).model_fields[name].default]:
+            raise ValueError(
+                f"{', '.join(moved)} shape a vision transformer; leave them out with {self.arch}"
+            )
+        return self
+
+    @property
+    def timm_name(self) -> str | None:
+        """The name in timm of a convolutional network; None for a vision transformer."""
+        return self.arch.removeprefix(_TIMM) if self.arch.startswith(_TIMM) else None
+
+    def shape(self, *, grid: int, drop_path: float) -> BackboneConfig:
+        """The shape of the backbone, for crops of so many rows and columns of patches."""
+        if self.timm_name is not None:
+            return ConvNetConfig(self.timm_name, patch_px=self.patch_px, grid=grid, drop_path=drop_path)
+        shape = variant(cast(Arch, self.arch))
+        shape = replace(
+            shape,
+            patch_px=self.patch_px,
+            grid=grid,
+            ffn=self.ffn or shape.ffn,
+            depth=self.depth or shape.depth,
+            layer_scale=self.layer_scale,
+            drop_path=drop_path,
+        )
+        return with_registers(shape, self.registers) if self.registers else shape
 
 
 class HeadsConfig(BaseModel):
@@ -110,6 +167,23 @@ class PretrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_convolutional_network_sees_every_patch(self) -> "PretrainConfig":
+        if self.model.timm_name is None:
+            return self
+        if self.objective.ibot_weight or self.masking.probability:
+            raise ValueError(
+                f"{self.model.arch} has no mask token, so that iBOT cannot train it: set "
+                "objective.ibot_weight and masking.probability to 0 (DINO and KoLeo train it), or distil it "
+                "from a teacher"
+            )
+        smallest = min(self.crops.local_size_px, self.crops.global_size_px)
+        if self.model.timm_name.startswith("convnext") and smallest < _CONVNEXT_MIN_PX:
+            raise ValueError(
+                f"{self.model.arch} takes crops of {_CONVNEXT_MIN_PX} px and more, not {smallest}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _begins_once(self) -> "PretrainConfig":
         if self.start and self.model.weights:
             raise ValueError("start brings a backbone along; leave model.weights out")
@@ -120,26 +194,15 @@ class PretrainConfig(BaseModel):
         """Rows and columns of patches of a global crop."""
         return self.crops.global_size_px // self.model.patch_px
 
-    def backbone(self, *, drop_path: float) -> ViTConfig:
+    def backbone(self, *, drop_path: float) -> BackboneConfig:
         """The shape of the backbone."""
-        model = self.model
-        shape = variant(model.arch)
-        shape = replace(
-            shape,
-            patch_px=model.patch_px,
-            grid=self.grid,
-            ffn=model.ffn or shape.ffn,
-            depth=model.depth or shape.depth,
-            layer_scale=model.layer_scale,
-            drop_path=drop_path,
-        )
-        return with_registers(shape, model.registers) if model.registers else shape
+        return self.model.shape(grid=self.grid, drop_path=drop_path)
 
     def head_shapes(self) -> tuple[HeadConfig, HeadConfig | None]:
         """The shapes of the class tokens' head and, where patches have their own, of theirs."""
         heads = self.heads
         shared = HeadConfig(
-            variant(self.model.arch).dim, heads.prototypes, heads.hidden_dim, heads.bottleneck_dim
+            self.backbone(drop_path=0.0).dim, heads.prototypes, heads.hidden_dim, heads.bottleneck_dim
         )
         own = replace(
             shared,

@@ -28,10 +28,13 @@ from torch import Tensor
 
 from curation.disk_errors import naming
 from curation.errors import ConfigError, ModelError
+from pretrain.export_convnet import check_convnet_format, write_timm_convnet
+from pretrain.model.convnet import ConvNet, ConvNetConfig
 from pretrain.model.keys import HEAD_DIM
 from pretrain.model.keys_huggingface import huggingface_config, to_huggingface
 from pretrain.model.keys_timm import CROP_FRACTION, IMAGENET_MEAN, IMAGENET_STD, timm_config, to_timm
-from pretrain.model.vit import VisionTransformer, ViTConfig
+from pretrain.model.network import Backbone, BackboneConfig
+from pretrain.model.vit import VisionTransformer
 from pretrain.weights import load_backbone, metadata_of_config
 
 Format = Literal["huggingface", "timm", "official", "safetensors"]
@@ -67,6 +70,8 @@ def export(path: str | Path, *, format: Format, out: str | Path, num_heads: int 
     _check_expressible(model.config, format)
     with naming(out), _published(out) as draft:
         match format:
+            case "timm" if isinstance(model, ConvNet):
+                write_timm_convnet(model, draft)
             case "huggingface":
                 _write_huggingface(model, draft)
             case "timm":
@@ -78,7 +83,8 @@ def export(path: str | Path, *, format: Format, out: str | Path, num_heads: int 
     return out
 
 
-def _write_huggingface(model: VisionTransformer, folder: Path) -> None:
+def _write_huggingface(model: Backbone, folder: Path) -> None:
+    assert isinstance(model, VisionTransformer)
     folder.mkdir()
     side_px = model.config.grid * model.config.patch_px
     _write_json(folder / "config.json", huggingface_config(model.config))
@@ -103,7 +109,8 @@ def _write_huggingface(model: VisionTransformer, folder: Path) -> None:
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write_timm(model: VisionTransformer, folder: Path) -> None:
+def _write_timm(model: Backbone, folder: Path) -> None:
+    assert isinstance(model, VisionTransformer)
     folder.mkdir()
     _write_json(folder / "config.json", timm_config(model.config))
     state = _plain(to_timm(model.state_dict()))
@@ -124,8 +131,11 @@ def _check_out(out: Path, kind: Format) -> None:
         )
 
 
-def _check_expressible(config: ViTConfig, kind: Format) -> None:
+def _check_expressible(config: BackboneConfig, kind: Format) -> None:
     """Raise where a reader of the format would see other features than this model's."""
+    if isinstance(config, ConvNetConfig):
+        check_convnet_format(config, kind)
+        return
     if kind == "safetensors":
         return
     released = (0.0, True) if config.registers else (0.1, False)

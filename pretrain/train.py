@@ -107,7 +107,12 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
 def plan_of(config: PretrainConfig) -> StepPlan:
     """What every iteration of a training does alike."""
     return StepPlan(
-        config.seed, config.batch_images, config.objective, config.schedule, accumulate=config.accumulate
+        config.seed,
+        config.batch_images,
+        config.objective,
+        config.schedule,
+        accumulate=config.accumulate,
+        masks_student=config.model.timm_name is None,
     )
 
 

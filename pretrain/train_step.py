@@ -20,6 +20,8 @@ from torch import Tensor
 from pretrain.data.augment import normalise
 from pretrain.data.loader import CropBatch, seed_of
 from pretrain.learner import Learner
+from pretrain.loss.group import Group
+from pretrain.model.batch_norm import uncounted
 from pretrain.model.network import Scores
 from pretrain.objective import Batch, Known, Losses, ObjectiveConfig, koleo_of, student_losses
 from pretrain.parallel import Place, Placed
@@ -123,7 +125,7 @@ def train_step(
     for part, now, norm in zip(sums, values, norms, strict=True):
         own, terms = terms[: len(part.names)], terms[len(part.names) :]
         records.append(_record(state.step + 1, dict(zip(part.names, own, strict=True)), norm, now))
-    _go_on(state, centres, records, values)
+    _go_on(state, centres, records, values, group=where.group)
     return StepOutcome(records, round(unreadable * where.group.size), stopping > 0)
 
 
@@ -187,7 +189,8 @@ def _known_spreads(
         masks = batch.masks if plan.masks_student else None
         _draw_from(plan, step, number, where)
         # The local crops go along: stochastic depth draws for both in turn, and shall draw the same again.
-        [views, _] = learner.student.working.backbone([batch.globals_, batch.locals_], [masks, None])
+        with uncounted(learner.student.working):
+            [views, _] = learner.student.working.backbone([batch.globals_, batch.locals_], [masks, None])
         tokens.append(views.cls)
     return koleo_of(tokens, objective, group=where.group)
 
@@ -210,11 +213,16 @@ def _record(
 
 
 def _go_on(
-    state: State, centres: Centres, records: Sequence[dict[str, Any]], values: Sequence[Scheduled]
+    state: State,
+    centres: Centres,
+    records: Sequence[dict[str, Any]],
+    values: Sequence[Scheduled],
+    *,
+    group: Group,
 ) -> None:
     """Move the students and the centres, where all is finite; the step is over, whatever it was."""
     for learner, record, now in zip(state.learners, records, values, strict=True):
-        learner.move(momentum=now.momentum, is_finite=not record["skipped"])
+        learner.move(momentum=now.momentum, is_finite=not record["skipped"], group=group)
     if not all(record["skipped"] for record in records):
         state.centres = centres
     state.step += 1

@@ -7,14 +7,14 @@ from curation.errors import ConfigError
 from curation.pictures.views import View
 from pretrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.evaluate.view import evaluation_view
-from pretrain.model.vit import VisionTransformer
+from pretrain.model.network import Backbone
 from pretrain.weights import load_backbone
 
 
 class ClassToken(nn.Module):
     """A backbone as an image tower: the class token after the final norm."""
 
-    def __init__(self, backbone: VisionTransformer) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 

@@ -9,7 +9,7 @@ from pretrain.data.augment import normalise
 from pretrain.evaluate.knn import knn_accuracy, rank_me
 from pretrain.evaluate.labelled import Labelled, list_labelled, read_file, read_labelled
 from pretrain.evaluate.view import evaluation_view
-from pretrain.model.vit import VisionTransformer
+from pretrain.model.network import Backbone
 from pretrain.parallel import Place
 
 _COLLAPSED_RANK = 2.0
@@ -44,7 +44,7 @@ class Probe:
             for folder, files in listed
         )
 
-    def measure(self, backbone: VisionTransformer, where: Place) -> dict[str, float]:
+    def measure(self, backbone: Backbone, where: Place) -> dict[str, float]:
         """k-NN accuracy for each k, and RankMe of the test images' unit vectors. Every rank must call.
 
         Args:
@@ -58,9 +58,7 @@ class Probe:
         rank = rank_me(nn.functional.normalize(test, dim=1))
         return {**{f"knn_{k}": value for k, value in accuracy.items()}, "rank_me": rank}
 
-    def _features(
-        self, backbone: VisionTransformer, images: Labelled, where: Place
-    ) -> Float[Tensor, "n dim"]:
+    def _features(self, backbone: Backbone, images: Labelled, where: Place) -> Float[Tensor, "n dim"]:
         """Class tokens of all images; the ranks share the work, and forward equally often."""
         group = where.group
         each = -(-len(images.pixels) // group.size)
@@ -79,7 +77,7 @@ def is_collapsed(measures: dict[str, float]) -> bool:
 
 @torch.no_grad()
 def class_tokens(
-    backbone: VisionTransformer, pixels: UInt8[Tensor, "n 3 s s"], where: Place
+    backbone: Backbone, pixels: UInt8[Tensor, "n 3 s s"], where: Place
 ) -> Float[Tensor, "n dim"]:
     """Class tokens after the final norm, fp32."""
     images = normalise(pixels.to(where.device)).to(where.dtype)
