@@ -63,12 +63,16 @@ def _panels(records: list[Record], steps: list[Record]) -> list[tuple[Draw, list
     panels: list[tuple[Draw, list[Record]]] = [
         (_draw_total, steps),
         (_draw_terms, steps),
-        (_draw_knn, [look for look in records if any("knn_" in name for name in look)]),
+        (_draw_knn, [look for look in records if _has_knn(look)]),
         (_draw_rank, looks),
         (_draw_gradients, steps),
         (_draw_rate, steps),
     ]
     return [(draw, shown) for draw, shown in panels if shown]
+
+
+def _has_knn(look: Record) -> bool:
+    return any("knn_" in name and look[name] is not None for name in look)
 
 
 def _draw_total(axes: Any, steps: list[Record]) -> None:
