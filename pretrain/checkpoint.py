@@ -21,7 +21,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -42,6 +41,7 @@ from pretrain.checkpoint_files import (
 from pretrain.model.network import BackboneConfig, Network
 from pretrain.parallel import assign, full
 from pretrain.targets import Centres
+from pretrain.tensor_files import save_file
 from pretrain.weights import config_of_metadata, shape_key
 
 Fit = Callable[[str, Tensor], Tensor]

@@ -11,7 +11,7 @@ from pretrain.data.augment import CropConfig
 from pretrain.data.loader import DataConfig
 from pretrain.data.masking import MaskingConfig
 from pretrain.evaluate.probe import ProbeConfig
-from pretrain.model.convnet import ConvNetConfig
+from pretrain.model.convnet import MIN_PX, ConvNetConfig
 from pretrain.model.heads import HeadConfig
 from pretrain.model.network import BackboneConfig
 from pretrain.model.vit import Arch, Ffn, variant, with_registers
@@ -22,7 +22,6 @@ from pretrain.schedules import ScheduleConfig
 from pretrain.start_config import StartConfig
 
 _TIMM = "timm:"
-_CONVNEXT_MIN_PX = 32  # its stem and three halvings pad nothing
 
 
 class ModelConfig(BaseModel):
@@ -177,10 +176,8 @@ class PretrainConfig(BaseModel):
                 "from a teacher"
             )
         smallest = min(self.crops.local_size_px, self.crops.global_size_px)
-        if self.model.timm_name.startswith("convnext") and smallest < _CONVNEXT_MIN_PX:
-            raise ValueError(
-                f"{self.model.arch} takes crops of {_CONVNEXT_MIN_PX} px and more, not {smallest}"
-            )
+        if smallest < MIN_PX:
+            raise ValueError(f"{self.model.arch} takes crops of {MIN_PX} px and more, not {smallest}")
         return self
 
     @model_validator(mode="after")

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from curation.errors import ModelError
 from pretrain.model.convnet import ConvNet, ConvNetConfig
 from pretrain.model.keys_convnet import timm_convnet_config, to_timm_convnet
 from pretrain.model.keys_timm import IMAGENET_MEAN
+from pretrain.tensor_files import save_file
 
 
 def write_timm_convnet(model: ConvNet, folder: Path) -> None:

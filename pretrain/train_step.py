@@ -218,7 +218,7 @@ def _known_spreads(
         # The local crops go along: stochastic depth draws for both in turn, and shall draw the same again.
         with uncounted(learner.student.working):
             [views, _] = learner.student.working.backbone([batch.globals_, batch.locals_], [masks, None])
-        tokens.append(views.cls)
+        tokens.append(views.cls.clone())  # a view would keep every token of its piece
     return koleo_of(tokens, objective, group=where.group)
 
 

@@ -197,7 +197,8 @@ def test_pretrain_reads_shards_and_no_more(module: str) -> None:
     # Through the same decoder and the same views the trainer sees exactly the pixels that curation saw.
     allowed = (
         "curation.cpu", "curation.errors", "curation.printed", "curation.hidden", "curation.orphans",
-        "curation.schema", "curation.shard.read", "curation.disk_errors", "curation.local_files",
+        "curation.schema", "curation.shard.read", "curation.shard.manifest", "curation.disk_errors",
+        "curation.local_files", "curation.packages",
         "curation.pictures.decode", "curation.pictures.views",
     )  # fmt: skip
     assert all(name.startswith(allowed) for name in of_curation)

@@ -22,6 +22,9 @@ from pretrain.model.hollow import hollow
 from pretrain.model.vit import Features
 
 NUM_STAGES = 4
+# The stride of the last stage. Of less a ConvNeXt has no place left, and a ResNet strides over a single one,
+# where torch's bf16 convolution on a CPU makes gradients of memory that nobody wrote (seen with 2.14).
+MIN_PX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,6 @@ class ConvNet(nn.Module):
         net = _timm_model(config.name, channels=config.channels, drop_path=config.drop_path)
         self.stem, stages, self.norm = _parts_of(net, config.name)
         self.blocks = nn.ModuleList(Stage(stage) for stage in stages)
-        # Its convolutions pad nothing: below the stride of the last stage no place is left.
-        self._min_px = 1 if isinstance(self.norm, nn.Identity) else int(net.feature_info[-1]["reduction"])
 
     def forward(
         self,
@@ -127,10 +128,10 @@ class ConvNet(nn.Module):
                 f"Images of {height} × {width} px cannot be cut into virtual patches of {side} px: "
                 "both sides must be multiples of it"
             )
-        if min(height, width) < self._min_px:
+        if min(height, width) < MIN_PX:
             raise ValueError(
                 f"Images of {height} × {width} px are too small for {self.config.name}, "
-                f"which takes {self._min_px} px and more"
+                f"which takes {MIN_PX} px and more"
             )
         return height // side, width // side
 

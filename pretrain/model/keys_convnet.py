@@ -24,7 +24,7 @@ FIRST_STAGE = re.compile(r"^(?:module\.)?(?:layer1\.0\.conv1|stages\.0\.blocks\.
 COUNTER = "num_batches_tracked"
 CLASSIFIERS = ("fc.", "head.fc.")
 # Arguments that change no feature, or that the tensors show.
-HARMLESS_ARGS = {"in_chans", "num_classes", "drop_rate", "drop_path_rate"}
+HARMLESS_ARGS = {"in_chans", "num_classes", "drop_rate", "drop_path_rate", "global_pool"}
 OWN_STRIDE_PX = 32  # of the last map of either family
 
 
@@ -105,11 +105,11 @@ def read_timm_convnet_config(fields: Mapping[str, Any]) -> ConvNetConfig:
         ModelError: it changes the architecture that it names.
     """
     args = fields.get("model_args") or {}
-    if args.keys() - HARMLESS_ARGS:
+    if args.keys() - HARMLESS_ARGS or args.get("global_pool", "avg") != "avg":
         raise ModelError(
             "config.json describes a model that is not built here",
             got=f"architecture {fields['architecture']} with model_args {args}",
-            expected=f"no model_args but {', '.join(sorted(HARMLESS_ARGS))}",
+            expected=f"no model_args but {', '.join(sorted(HARMLESS_ARGS))}, and a mean as the pool",
         )
     # Older files have the fields of `pretrained_cfg` beside the architecture.
     size = (fields.get("pretrained_cfg") or fields).get("input_size") or (3, 224, 224)
