@@ -158,16 +158,18 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
     Raises:
         IntegrityError: when there are checkpoints, and every one is damaged.
     """
-    steps = complete_steps(run_dir)
+    faults: list[str] = []
     for folder in reversed(folders(run_dir)):
         fault = fault_of(folder)
         if fault is None:
             return folder
-        warn(f"{folder} is damaged ({fault}); the one before is tried")
-    if steps:
+        warn(f"{folder} is damaged ({fault})")
+        if (folder / MARKER).exists():
+            faults.append(f"{folder.name}: {fault}")
+    if faults:
         raise IntegrityError(
             f"Every checkpoint in {run_dir / 'checkpoints'} is damaged",
-            got=f"steps {steps}",
+            got="; ".join(faults),
             remedy="Restore one, or remove the folder to begin anew",
         )
     return None
@@ -190,7 +192,7 @@ def newest_common(run_dirs: Sequence[Path], *, warn: Callable[[str], None]) -> i
         if not damaged:
             return step
         for folder, fault in damaged.items():
-            warn(f"{folder} is damaged ({fault}); the ones before are tried")
+            warn(f"{folder} is damaged ({fault})")
     # One killed as it wrote the first checkpoint of all has that of some students, and begins anew.
     if steps or any(len(found) > 1 for found in steps_of):
         raise IntegrityError(

@@ -19,6 +19,7 @@ from pretrain.objective import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig
 from pretrain.parallel import ParallelConfig
 from pretrain.schedules import ScheduleConfig
+from pretrain.sinks.config import SinkConfigs
 from pretrain.start_config import StartConfig
 
 _TIMM = "timm:"
@@ -150,6 +151,9 @@ class PretrainConfig(BaseModel):
     schedule: ScheduleConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
     probe: ProbeConfig | None = Field(None, description="measures the teacher as it learns; null: not")
+    sinks: SinkConfigs = Field(
+        (), description="where the numbers of metrics.jsonl go as well: one of each kind at most"
+    )
     parallel: ParallelConfig = ParallelConfig()
     max_skipped: int = Field(
         10, ge=0, description="steps in a row whose loss or gradient is not finite before the training fails"

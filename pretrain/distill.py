@@ -4,7 +4,8 @@ Each student is what it would be if it were alone: the teacher's targets are mad
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.heads import HeadConfig
 from pretrain.model.network import Network
 from pretrain.parallel import Place, Placed, place
+from pretrain.sinks.feed import Sinks
+from pretrain.sinks.required import require_sinks
 from pretrain.start import resume, start_from
 from pretrain.targets import Centres, initial_centres
 from pretrain.teacher import Teacher, load_teacher
@@ -52,8 +55,11 @@ def distill(config: DistillConfig, *, quiet: bool = False) -> dict[str, Path]:
     assert config.run_dir is not None
     assert config.data.path is not None
     run_dir = Path(config.run_dir)
-    with place(config.parallel) as where, stop_flag() as stop:
+    folders = [student_dir(run_dir, name) for name in config.students]
+    with place(config.parallel) as where, stop_flag() as stop, ExitStack() as opened:
         is_first = where.group.rank == 0
+        if is_first:
+            require_sinks(config.sinks)
         progress = ProgressLine(config.schedule.total, quiet=quiet or not is_first)
         spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
         images = Images(config.data.path, cache=run_dir / "cache", spool=spool)
@@ -62,16 +68,11 @@ def distill(config: DistillConfig, *, quiet: bool = False) -> dict[str, Path]:
             progress.say(text)
         identity = identity_with(teacher, config, dataset=images.digest)
         require_same_students(run_dir, identity)
-        folders = [student_dir(run_dir, name) for name in config.students]
         step = newest_checkpoint(folders, where, warn=progress.say)
         state = build(config, teacher, where, is_new=step is None)
         if step is not None:
             for text in resume(state, step, identity, where):
                 progress.say(text)
-        logs = [
-            MetricsLog(folder, first_step=state.step, warn=progress.say)
-            for folder in (folders if is_first else [])
-        ]
         session = Session(
             total=config.schedule.total,
             plan=plan_of(config, teacher),
@@ -81,13 +82,36 @@ def distill(config: DistillConfig, *, quiet: bool = False) -> dict[str, Path]:
             max_skipped=config.max_skipped,
             identity=identity,
             progress=progress,
-            logs=logs,
+            logs=open_logs(config, folders, state, opened, warn=progress.say) if is_first else [],
             probe=Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None,
             stop=stop,
         )
         if state.step == 0:
             look_at_teacher(session, state)
         return dict(zip(config.students, run_loop(session, state), strict=True))
+
+
+def open_logs(
+    config: DistillConfig,
+    folders: Sequence[Path],
+    state: State,
+    opened: ExitStack,
+    *,
+    warn: Callable[[str], None],
+) -> list[MetricsLog]:
+    """The log of each student, and what else its numbers go to under its own name."""
+    settings = config.model_dump(mode="json")
+    return [
+        opened.enter_context(
+            MetricsLog(
+                folder,
+                first_step=state.step,
+                warn=warn,
+                sinks=Sinks(config.sinks, f"{config.name}-{folder.name}", settings),
+            )
+        )
+        for folder in folders
+    ]
 
 
 def build(config: DistillConfig, teacher: Teacher, where: Place, *, is_new: bool = True) -> State:

@@ -16,6 +16,7 @@ from pretrain.objective import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig
 from pretrain.parallel import ParallelConfig
 from pretrain.schedules import ScheduleConfig
+from pretrain.sinks.config import SinkConfigs
 from pretrain.teacher import TeacherConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
@@ -94,6 +95,9 @@ class DistillConfig(BaseModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     probe: ProbeConfig | None = Field(
         None, description="measures the students' means as they learn, and the teacher once; null: not"
+    )
+    sinks: SinkConfigs = Field(
+        (), description="where the numbers of every metrics.jsonl go as well: one of each kind at most"
     )
     parallel: ParallelConfig = ParallelConfig()
     max_skipped: int = Field(

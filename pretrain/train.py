@@ -4,6 +4,7 @@ The same function continues a training that began elsewhere: another stage of it
 resolution, or a branch (`pretrain.start`).
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from pretrain.loop import Session, Source, newest_checkpoint, run_loop, stop_fla
 from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.network import Network
 from pretrain.parallel import Place, place
+from pretrain.sinks.feed import Sinks
+from pretrain.sinks.required import require_sinks
 from pretrain.start import begin_from, resume, start_from
 from pretrain.targets import initial_centres
 from pretrain.train_step import State, StepPlan
@@ -45,8 +48,10 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
     assert config.run_dir is not None
     assert config.data.path is not None
     run_dir = Path(config.run_dir)
-    with place(config.parallel) as where, stop_flag() as stop:
+    with place(config.parallel) as where, stop_flag() as stop, ExitStack() as opened:
         is_first = where.group.rank == 0
+        if is_first:
+            require_sinks(config.sinks)
         progress = ProgressLine(config.schedule.total, quiet=quiet or not is_first)
         # Of this machine: the run_dir may be a folder that many machines share.
         spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
@@ -59,6 +64,12 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
                 progress.say(text)
         elif config.start is not None:
             begin_from(config.start, state, dataset=images.digest, where=where, warn=progress.say)
+        probe = Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None
+        sinks = Sinks(config.sinks, config.name, config.model_dump(mode="json"))
+        logs = [
+            opened.enter_context(MetricsLog(folder, first_step=state.step, warn=progress.say, sinks=sinks))
+            for folder in ([run_dir] if is_first else [])
+        ]
         session = Session(
             total=config.schedule.total,
             plan=plan_of(config),
@@ -68,8 +79,8 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
             max_skipped=config.max_skipped,
             identity=identity,
             progress=progress,
-            logs=[MetricsLog(run_dir, first_step=state.step, warn=progress.say)] if is_first else [],
-            probe=Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None,
+            logs=logs,
+            probe=probe,
             stop=stop,
         )
         [folder] = run_loop(session, state)

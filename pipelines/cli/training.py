@@ -150,6 +150,11 @@ def _in_ranks(arguments: argparse.Namespace, work: Callable[[argparse.Namespace]
 
     try:
         with torchrun.exit_code_noted():
+            if torchrun.rank() == 0 and not torchrun.is_launched_by_lvd():  # whoever launches has said it
+                from pipelines.training.first_word import say_first_word
+
+                is_stage = arguments.name == "adapt"
+                say_first_word(arguments.config, arguments.overrides, is_stage=is_stage)
             found, lines = work(arguments)
     except (ConfigError, StoppedError) as error:
         if not torchrun.is_first_here():  # the first process of this machine says the same

@@ -7,7 +7,8 @@ from typing import Any
 from curation.errors import ConfigError
 from pipelines.config.path_text import expand_paths
 from pipelines.config.read import ALL_FOLDERS, apply_override, read_config, read_yaml
-from pipelines.training.pretraining import RESOLVED, require_data, validate
+from pipelines.training.first_word import RESOLVED
+from pipelines.training.pretraining import require_data, validate
 from pretrain.checkpoint_files import complete_steps, is_checkpoint, read_facts, step_dir
 from pretrain.config import PretrainConfig
 

@@ -17,6 +17,7 @@ from pipelines.config.strict_yaml import dump_yaml
 from pipelines.engine.lock import lock
 from pipelines.engine.signals import stop_on_sigterm
 from pipelines.training import torchrun
+from pipelines.training.first_word import missing_data
 from pretrain import distill as trainer
 from pretrain.checkpoint_files import step_dir, student_dir
 from pretrain.distill_config import DistillConfig
@@ -59,11 +60,7 @@ def validate(data: dict[str, Any], *, where: str) -> DistillConfig:
             expected="a path that all machines share",
         )
     if config.data.path is None:
-        raise ConfigError(
-            f"{where}: data.path is missing",
-            expected="a run directory of `lvd run`, or its manifest.json",
-            remedy="Set it: --set data.path=RUN_DIR",
-        )
+        raise missing_data(where)
     return config.model_copy(update={"run_dir": run_dir})
 
 

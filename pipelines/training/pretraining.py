@@ -19,11 +19,10 @@ from pipelines.config.strict_yaml import dump_yaml
 from pipelines.engine.lock import lock
 from pipelines.engine.signals import stop_on_sigterm
 from pipelines.training import torchrun
+from pipelines.training.first_word import RESOLVED, missing_data
 from pretrain.checkpoint_files import step_dir
 from pretrain.config import PretrainConfig
 from pretrain.train import train
-
-RESOLVED = "pretrain.yaml"
 
 
 def load_pretraining(path: str, overrides: Sequence[str]) -> PretrainConfig:
@@ -94,11 +93,7 @@ def require_data(config: PretrainConfig, *, where: str) -> PretrainConfig:
         ConfigError: when it does not.
     """
     if config.data.path is None:
-        raise ConfigError(
-            f"{where}: data.path is missing",
-            expected="a run directory of `lvd run`, or its manifest.json",
-            remedy="Set it: --set data.path=RUN_DIR",
-        )
+        raise missing_data(where)
     return config
 
 

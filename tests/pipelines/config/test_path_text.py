@@ -113,6 +113,7 @@ pretrain:
   data: {{path: ~/run, spool_dir: ~/spool}}
   model: {{weights: ~/w.pth}}
   probe: {{train: ~/train, test: ~/test}}
+  sinks: [{{kind: tensorboard, dir: ~/board}}]
 """
 
 
@@ -131,7 +132,7 @@ def test_every_path_of_a_config(tmp_path: Path) -> None:
     ]
     # As many as there are: the table of fields names none in vain.
     assert text.count("/home/me") == SETTINGS.count("~")
-    assert len(PATHS) + len(EMBEDDERS) == 21
+    assert len(PATHS) + len(EMBEDDERS) == 25
     training = pretraining_of(config)
     assert training.data.path == "/home/me/run"
 
@@ -159,6 +160,7 @@ NO_PATHS = (
     *(f"pools.*.sources.*.{name}" for name in ("split", "url")),
     *(f"pools.*.sources.*.download.{name}" for name in ("user_agent", "allow_private.*")),
     *(f"describe.heads.*.{name}" for name in ("like.*", "unlike.*")),
+    *(f"sinks.*.{name}" for name in ("tracking_uri", "experiment", "project", "entity", "space")),
 )
 
 
