@@ -36,8 +36,9 @@ The section `pretrain` is the whole config of a training. It may also be a file 
 DISTILL = """\
 # Distillation
 
-The config of `lvd distill` is a file of its own, whose fields stand without the prefix `distill.`. Sections that
-are not listed here have the same fields as those of a training: `distill.crops` those of `pretrain.crops`.
+The config of `lvd distill` is a file of its own, whose fields stand without the prefix `distill.`. Sections
+that are not listed here have the fields that they have in a training: `distill.crops` those of
+`pretrain.crops`.
 """
 # Bounds as pydantic keeps them with a field, in the order in which they are written.
 BOUNDS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
