@@ -15,8 +15,9 @@ from pretrain import checkpoint
 from pretrain.checkpoint import CheckpointConfig
 from pretrain.checkpoint_files import step_dir
 from pretrain.data.augment import CropConfig
-from pretrain.data.images import Images
-from pretrain.data.loader import CropBatch, DataConfig, Share, StepDataset, batches, order_of, raised
+from pretrain.data.config import DataConfig
+from pretrain.data.image_set import ImageSet
+from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_of, raised
 from pretrain.data.masking import MaskingConfig
 from pretrain.divergence import diverged
 from pretrain.evaluate.probe import Probe, is_collapsed
@@ -40,7 +41,7 @@ class Source:
         accumulate: micro-batches in which a rank works through its part.
     """
 
-    images: Images
+    images: ImageSet
     data: DataConfig
     crops: CropConfig
     masking: MaskingConfig
@@ -121,7 +122,7 @@ def run_loop(session: Session, state: State) -> list[Path]:
 
 def _size(session: Session, state: State) -> Size:
     source = session.source
-    return Size(len(source.images), source.batch_images, source.accumulate, state.step, session.total)
+    return Size(source.images.num_images, source.batch_images, source.accumulate, state.step, session.total)
 
 
 def images_seen(session: Session, state: State) -> int:

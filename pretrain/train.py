@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from pretrain.config import PretrainConfig
-from pretrain.data.images import Images
+from pretrain.data.image_set import ImageSet
 from pretrain.data.loader import seed_of
+from pretrain.data.opening import open_images
 from pretrain.data.spool import own_spool
 from pretrain.evaluate.probe import Probe
 from pretrain.identity import identity_of
@@ -33,7 +34,7 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
     """Train, or go on with a training, up to the last iteration.
 
     Args:
-        config: with `run_dir` and `data.path` set.
+        config: with `run_dir`, and `data.path` or `data.mix`, set.
         quiet: show nothing.
 
     Returns:
@@ -46,7 +47,6 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
         IntegrityError: when the dataset or every checkpoint is damaged.
     """
     assert config.run_dir is not None
-    assert config.data.path is not None
     run_dir = Path(config.run_dir)
     with place(config.parallel) as where, stop_flag() as stop, ExitStack() as opened:
         is_first = where.group.rank == 0
@@ -55,7 +55,13 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
         progress = ProgressLine(config.schedule.total, quiet=quiet or not is_first)
         # Of this machine: the run_dir may be a folder that many machines share.
         spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
-        images = Images(config.data.path, cache=run_dir / "cache", spool=spool)
+        images = open_images(
+            config.data,
+            cache=run_dir / "cache",
+            spool=spool,
+            batch_images=config.batch_images,
+            say=progress.say,
+        )
         identity = identity_of(config, dataset=images.digest, window_images=config.data.window_images)
         step = newest_checkpoint([run_dir], where, warn=progress.say)
         state = build(config, where, is_new=step is None)
@@ -127,7 +133,7 @@ def plan_of(config: PretrainConfig) -> StepPlan:
     )
 
 
-def source_of(config: PretrainConfig, images: Images) -> Source:
+def source_of(config: PretrainConfig, images: ImageSet) -> Source:
     """Where the batches of a training come from."""
     return Source(
         images,

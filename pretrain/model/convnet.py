@@ -105,13 +105,14 @@ class ConvNet(nn.Module):
         if masks is not None and any(mask is not None for mask in masks):
             raise ValueError(f"{self.config.name} has no mask token to put in the place of a patch")
         grids = [self._grid_of(images) for images in groups]
-        maps = [self.stem(images) for images in groups if len(images)]
+        # `len` would fix the number of images in a graph that torch.export traces.
+        maps = [self.stem(images) for images in groups if images.shape[0] > 0]
         for block in self.blocks:
             maps = block(maps)
         # Batch statistics of no image do not exist, so an empty group passes all of it by.
         left = iter(maps)
         tokens = [
-            _tokens(next(left), grid) if len(images) else _no_tokens(images, grid, self.config.dim)
+            _tokens(next(left), grid) if images.shape[0] > 0 else _no_tokens(images, grid, self.config.dim)
             for images, grid in zip(groups, grids, strict=True)
         ]
         return [self._features(group) for group in tokens]

@@ -9,7 +9,8 @@ from curation.errors import ConfigError
 from pipelines.config.read import ALL_FOLDERS, read_config, read_yaml
 from pipelines.plan.rates import PublishedTraining, RatesFile
 from pipelines.plan.training.shapes import Cards, shape_of
-from pipelines.training.first_word import RESOLVED, validate
+from pipelines.training.first_word import RESOLVED
+from pipelines.training.pretraining import validate
 from pretrain.checkpoint_files import complete_steps, read_facts, step_dir
 from pretrain.config import PretrainConfig
 from pretrain.cost.shape import TrainingShape
