@@ -21,8 +21,8 @@ import pipelines
 from curation import schema
 from pipelines.cli.main import build_parser
 from pipelines.config.run_config import validate
-from pretrain.distill_config import DistillConfig
 from pipelines.words import MEANING
+from pretrain.distill_config import DistillConfig
 
 REPO = Path(__file__).resolve().parents[1]
 DOCS = REPO / "docs"
