@@ -13,8 +13,9 @@ import torch
 
 from curation.errors import ConfigError
 from pretrain.checkpoint_files import complete_steps, read_facts, step_dir, student_dir, student_dirs
-from pretrain.data.images import Images
+from pretrain.data.image_set import ImageSet
 from pretrain.data.loader import seed_of
+from pretrain.data.opening import open_images
 from pretrain.data.spool import own_spool
 from pretrain.distill_config import DistillConfig
 from pretrain.evaluate.probe import Probe
@@ -39,7 +40,7 @@ def distill(config: DistillConfig, *, quiet: bool = False) -> dict[str, Path]:
     """Distil, or go on with a distillation, up to the last iteration.
 
     Args:
-        config: with `run_dir` and `data.path` set.
+        config: with `run_dir`, and `data.path` or `data.mix`, set.
         quiet: show nothing.
 
     Returns:
@@ -53,7 +54,6 @@ def distill(config: DistillConfig, *, quiet: bool = False) -> dict[str, Path]:
         IntegrityError: when the dataset, the teacher or every checkpoint is damaged.
     """
     assert config.run_dir is not None
-    assert config.data.path is not None
     run_dir = Path(config.run_dir)
     folders = [student_dir(run_dir, name) for name in config.students]
     with place(config.parallel) as where, stop_flag() as stop, ExitStack() as opened:
@@ -62,7 +62,13 @@ def distill(config: DistillConfig, *, quiet: bool = False) -> dict[str, Path]:
             require_sinks(config.sinks)
         progress = ProgressLine(config.schedule.total, quiet=quiet or not is_first)
         spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
-        images = Images(config.data.path, cache=run_dir / "cache", spool=spool)
+        images = open_images(
+            config.data,
+            cache=run_dir / "cache",
+            spool=spool,
+            batch_images=config.batch_images,
+            say=progress.say,
+        )
         teacher = load_teacher(config.teacher, where, warn=progress.say)
         for text in told_of(teacher, config):
             progress.say(text)
@@ -208,7 +214,7 @@ def plan_of(config: DistillConfig, teacher: Teacher) -> StepPlan:
     )
 
 
-def source_of(config: DistillConfig, images: Images, teacher: Teacher) -> Source:
+def source_of(config: DistillConfig, images: ImageSet, teacher: Teacher) -> Source:
     """Where the batches of a distillation come from; features are learned of the global crops alone."""
     crops = config.crops if teacher.has_heads else config.crops.model_copy(update={"num_local": 0})
     return Source(

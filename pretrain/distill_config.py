@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pretrain.checkpoint import CheckpointConfig
 from pretrain.config import ModelConfig
 from pretrain.data.augment import CropConfig
-from pretrain.data.loader import DataConfig
+from pretrain.data.config import DataConfig
 from pretrain.data.masking import MaskingConfig
 from pretrain.evaluate.probe import ProbeConfig
 from pretrain.feature_targets import FeaturesConfig

@@ -59,7 +59,7 @@ def validate(data: dict[str, Any], *, where: str) -> DistillConfig:
             got=storage.redact(run_dir),
             expected="a path that all machines share",
         )
-    if config.data.path is None:
+    if not config.data.has_data:
         raise missing_data(where)
     return config.model_copy(update={"run_dir": run_dir})
 
@@ -68,7 +68,7 @@ def distill(config: DistillConfig, *, arguments: Sequence[str]) -> dict[str, Pat
     """Distil, or go on with a distillation, in this process or in several.
 
     Args:
-        config: with `run_dir` and `data.path` set.
+        config: with `run_dir`, and `data.path` or `data.mix`, set.
         arguments: of `lvd`, the command's name first, from which other processes get the same config.
 
     Returns:
