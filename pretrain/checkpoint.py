@@ -39,6 +39,7 @@ from pretrain.checkpoint_files import (
     step_dir,
 )
 from pretrain.model.network import BackboneConfig, Network
+from pretrain.normalisation import IMAGENET, Normalisation, metadata_of_normalisation
 from pretrain.parallel import assign, full
 from pretrain.targets import Centres
 from pretrain.tensor_files import save_file
@@ -69,6 +70,7 @@ def save(
     centres: Centres,
     facts: Mapping[str, Any],
     is_writer: bool,
+    normalisation: Normalisation = IMAGENET,
 ) -> Path:
     """Write the checkpoint after `step` iterations. Every rank must call; one of them writes.
 
@@ -78,6 +80,7 @@ def save(
         student, teacher, optimizer, centres: the state.
         facts: what else `training.json` says.
         is_writer: whether this rank writes.
+        normalisation: of the input that the networks take, for whoever uses them.
 
     Returns:
         The folder.
@@ -95,6 +98,7 @@ def save(
         return target
     shape = student.backbone.config
     metadata = {"format": "pt", "lvd": "1", shape_key(shape): json.dumps(asdict(shape))}
+    metadata |= metadata_of_normalisation(normalisation)
     _write(target, files, metadata, facts={"step": step, **facts})
     return target
 

@@ -1,5 +1,6 @@
 """The config of a training: what is trained, on what, how long, and where."""
 
+import math
 import re
 from dataclasses import replace
 from typing import cast, get_args
@@ -7,7 +8,7 @@ from typing import cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pretrain.checkpoint import CheckpointConfig
-from pretrain.data.augment import CropConfig
+from pretrain.data.augment import CropConfig, sides_of
 from pretrain.data.config import DataConfig
 from pretrain.data.masking import MaskingConfig
 from pretrain.evaluate.probe import ProbeConfig
@@ -41,6 +42,7 @@ class ModelConfig(BaseModel):
         description="side of a patch, px; divides the sides of all crops. Of a convolutional network the "
         "virtual patch, to whose grid its last map is resampled",
     )
+    channels: int = Field(3, ge=1, description="of the input: 3 for RGB, or as many as crops.bands")
     ffn: Ffn | None = Field(None, description="feed-forward branch; null: the architecture's own")
     depth: int | None = Field(None, ge=1, description="number of blocks; null: the architecture's own")
     registers: int = Field(0, ge=0, description="register tokens (4 in the released register models)")
@@ -52,6 +54,11 @@ class ModelConfig(BaseModel):
         None,
         description="start from this backbone instead of at random: a checkpoint of ours or a file of the "
         "official, Hugging Face's or timm's kind",
+    )
+    inflate: bool = Field(
+        False,
+        description="model.weights may take another number of channels: each of ours begins with the mean of "
+        "theirs, scaled so that a picture alike in all channels gives what it gave",
     )
 
     @field_validator("arch")
@@ -67,6 +74,8 @@ class ModelConfig(BaseModel):
     def _a_convolutional_network_has_no_tokens(self) -> "ModelConfig":
         if self.timm_name is None:
             return self
+        if self.channels != 3:
+            raise ValueError(f"{self.arch} takes pictures in RGB; leave channels out with it")
         fields = ("ffn", "depth", "registers", "layer_scale")
         if moved := [name for name in fields if getattr(self, name) != type(self).model_fields[name].default]:
             raise ValueError(
@@ -87,6 +96,7 @@ class ModelConfig(BaseModel):
         shape = replace(
             shape,
             patch_px=self.patch_px,
+            channels=self.channels,
             grid=grid,
             ffn=self.ffn or shape.ffn,
             depth=self.depth or shape.depth,
@@ -161,12 +171,30 @@ class PretrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _crops_are_whole_patches(self) -> "PretrainConfig":
-        for name in ("global_size_px", "local_size_px"):
-            if getattr(self.crops, name) % self.model.patch_px:
+        for name in ("global_size_px", "local_size_px", "gram_size_px"):
+            size = getattr(self.crops, name)
+            if size is not None and any(side % self.model.patch_px for side in sides_of(size)):
                 raise ValueError(
-                    f"crops.{name} ({getattr(self.crops, name)}) is no multiple of model.patch_px "
-                    f"({self.model.patch_px})"
+                    f"crops.{name} ({size}) is no multiple of model.patch_px ({self.model.patch_px})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _channels_are_there(self) -> "PretrainConfig":
+        bands, channels = self.crops.bands, self.model.channels
+        if channels != (num := 3 if bands is None else len(bands)):
+            raise ValueError(
+                f"model.channels ({channels}) is not what crops.bands gives ({num}"
+                f"{', of RGB' if bands is None else ''}); name a band for each channel"
+            )
+        for name in ("mean", "std"):
+            given = getattr(self.crops, name)
+            if isinstance(given, tuple) and len(given) != channels:
+                raise ValueError(
+                    f"crops.{name} has {len(given)} numbers for {channels} channels; give one for each"
+                )
+        if self.probe is not None and bands is not None:
+            raise ValueError("the probe reads pictures in RGB, and crops.bands are none; remove probe")
         return self
 
     @model_validator(mode="after")
@@ -179,7 +207,7 @@ class PretrainConfig(BaseModel):
                 "objective.ibot_weight and masking.probability to 0 (DINO and KoLeo train it), or distil it "
                 "from a teacher"
             )
-        smallest = min(self.crops.local_size_px, self.crops.global_size_px)
+        smallest = min(*sides_of(self.crops.local_size_px), *sides_of(self.crops.global_size_px))
         if smallest < MIN_PX:
             raise ValueError(f"{self.model.arch} takes crops of {MIN_PX} px and more, not {smallest}")
         return self
@@ -191,9 +219,20 @@ class PretrainConfig(BaseModel):
         return self
 
     @property
-    def grid(self) -> int:
+    def crop_grid(self) -> tuple[int, int]:
         """Rows and columns of patches of a global crop."""
-        return self.crops.global_size_px // self.model.patch_px
+        height, width = sides_of(self.crops.global_size_px)
+        return height // self.model.patch_px, width // self.model.patch_px
+
+    @property
+    def grid(self) -> int:
+        """Rows and columns of the square grid that positions are learned on.
+
+        That of a square global crop; for another one the square of the nearest area, from which positions are
+        resampled to the crop's own grid.
+        """
+        rows, columns = self.crop_grid
+        return round(math.sqrt(rows * columns))
 
     def backbone(self, *, drop_path: float) -> BackboneConfig:
         """The shape of the backbone."""

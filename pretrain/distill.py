@@ -13,10 +13,12 @@ import torch
 
 from curation.errors import ConfigError
 from pretrain.checkpoint_files import complete_steps, read_facts, step_dir, student_dir, student_dirs
+from pretrain.data.augment import sides_of
 from pretrain.data.image_set import ImageSet
-from pretrain.data.loader import seed_of
+from pretrain.data.loader import order_of, seed_of
 from pretrain.data.opening import open_images
 from pretrain.data.spool import own_spool
+from pretrain.data.statistics import settle_normalisation
 from pretrain.distill_config import DistillConfig
 from pretrain.evaluate.probe import Probe
 from pretrain.identity import identity_of, require_same
@@ -25,6 +27,7 @@ from pretrain.loop import Session, Source, newest_checkpoint, run_loop, stop_fla
 from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.heads import HeadConfig
 from pretrain.model.network import Network
+from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.parallel import Place, Placed, place
 from pretrain.sinks.feed import Sinks
 from pretrain.sinks.required import require_sinks
@@ -79,9 +82,18 @@ def distill(config: DistillConfig, *, quiet: bool = False) -> dict[str, Path]:
         if step is not None:
             for text in resume(state, step, identity, where):
                 progress.say(text)
+        normalisation = settle_normalisation(
+            config.crops,
+            images,
+            order_of(images, config.data, seed=config.seed),
+            run_dir=run_dir,
+            where=where,
+            start=None if teacher.link["step"] is None else teacher.link["path"],
+            say=progress.say,
+        )
         session = Session(
             total=config.schedule.total,
-            plan=plan_of(config, teacher),
+            plan=plan_of(config, teacher, normalisation),
             source=source_of(config, images, teacher),
             where=where,
             checkpoint=config.checkpoint,
@@ -89,12 +101,21 @@ def distill(config: DistillConfig, *, quiet: bool = False) -> dict[str, Path]:
             identity=identity,
             progress=progress,
             logs=open_logs(config, folders, state, opened, warn=progress.say) if is_first else [],
-            probe=Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None,
+            probe=_probe_of(config, normalisation),
             stop=stop,
         )
         if state.step == 0:
             look_at_teacher(session, state)
         return dict(zip(config.students, run_loop(session, state), strict=True))
+
+
+def _probe_of(config: DistillConfig, normalisation: Normalisation) -> Probe | None:
+    if config.probe is None:
+        return None
+    # Of a rectangular crop the shorter side, which the patches of all divide.
+    return Probe(
+        config.probe, side_px=min(sides_of(config.crops.global_size_px)), normalisation=normalisation
+    )
 
 
 def open_logs(
@@ -133,12 +154,19 @@ def build(config: DistillConfig, teacher: Teacher, where: Place, *, is_new: bool
         ConfigError: a patch of the teacher does not fit the crops, or a student's mask the teacher's grid.
     """
     grid = grid_of_teacher(config, teacher)
+    channels = teacher.network.backbone.config.channels
     for name, student in config.students.items():
-        own = config.crops.global_size_px // student.model.patch_px
-        if config.mask_students and (own, own) != grid:
+        own = config.grid_of(student.model.patch_px)
+        if student.model.channels != channels:
+            raise ConfigError(
+                "The teacher looks at other channels than its students",
+                got=f"{channels}, and {student.model.channels} of {name}",
+                expected="as many",
+            )
+        if config.mask_students and own != grid:
             raise ConfigError(
                 f"Student {name} cannot be masked at the patches of the teacher",
-                got=f"{own} × {own} patches, and {grid[0]} × {grid[1]}",
+                got=f"{own[0]} × {own[1]} patches, and {grid[0]} × {grid[1]}",
                 expected="the same grid",
                 remedy="Leave mask_students out, or take the teacher's patch_px",
             )
@@ -152,12 +180,14 @@ def build(config: DistillConfig, teacher: Teacher, where: Place, *, is_new: bool
 
 def _learner(config: DistillConfig, name: str, teacher: Teacher, where: Place, *, is_new: bool) -> Learner:
     model = config.students[name].model
-    grid = config.crops.global_size_px // model.patch_px
+    grid = config.position_grid(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, _MODEL_SEED))
         student = _network(teacher, model.shape(grid=grid, drop_path=model.drop_path))
     if model.weights and is_new:
-        student.backbone.load_state_dict(start_from(model.weights, student.backbone.config))
+        student.backbone.load_state_dict(
+            start_from(model.weights, student.backbone.config, inflate=model.inflate)
+        )
     return new_learner(
         student,
         _network(teacher, model.shape(grid=grid, drop_path=0.0)),
@@ -190,17 +220,17 @@ def grid_of_teacher(config: DistillConfig, teacher: Teacher) -> tuple[int, int]:
     Raises:
         ConfigError: when its patch does not divide the crop.
     """
-    side_px, patch_px = config.crops.global_size_px, teacher.network.backbone.config.patch_px
-    if side_px % patch_px:
+    given = teacher.network.backbone.config
+    if any(side % given.patch_px for side in sides_of(config.crops.global_size_px)):
         raise ConfigError(
             "The teacher cannot cut the global crops into its patches",
-            got=f"crops.global_size_px {side_px}, patches of {patch_px} px",
-            expected=f"a multiple of {patch_px} that the students' patches divide too",
+            got=f"crops.global_size_px {config.crops.global_size_px}, patches of {given.patch_px} px",
+            expected=f"a multiple of {given.patch_px} that the students' patches divide too",
         )
-    return side_px // patch_px, side_px // patch_px
+    return config.grid_of(given.patch_px)
 
 
-def plan_of(config: DistillConfig, teacher: Teacher) -> StepPlan:
+def plan_of(config: DistillConfig, teacher: Teacher, normalisation: Normalisation = IMAGENET) -> StepPlan:
     """What every iteration of a distillation does alike."""
     return StepPlan(
         config.seed,
@@ -209,6 +239,7 @@ def plan_of(config: DistillConfig, teacher: Teacher) -> StepPlan:
         config.schedule,
         accumulate=config.accumulate,
         masks_student=config.mask_students,
+        normalisation=normalisation,
         grid=grid_of_teacher(config, teacher),
         features=None if teacher.has_heads else config.features,
     )
@@ -260,8 +291,8 @@ def told_of(teacher: Teacher, config: DistillConfig) -> Sequence[str]:
     for name, student in config.students.items():
         model = student.model
         with torch.device("meta"):
-            grid = config.crops.global_size_px // model.patch_px
-            own = num_parameters(Network(model.shape(grid=grid, drop_path=0.0), None, None).backbone)
+            shape = model.shape(grid=config.position_grid(name), drop_path=0.0)
+            own = num_parameters(Network(shape, None, None).backbone)
         if own >= size:
             told.append(
                 f"the teacher ({size:,} parameters) is no larger than student {name} ({own:,}): it may hold "

@@ -1,5 +1,6 @@
 """The config of a distillation: one frozen teacher, and the students that learn from it side by side."""
 
+import math
 import re
 from typing import Any
 
@@ -7,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pretrain.checkpoint import CheckpointConfig
 from pretrain.config import ModelConfig
-from pretrain.data.augment import CropConfig
+from pretrain.data.augment import CropConfig, sides_of
 from pretrain.data.config import DataConfig
 from pretrain.data.masking import MaskingConfig
 from pretrain.evaluate.probe import ProbeConfig
@@ -116,11 +117,16 @@ class DistillConfig(BaseModel):
         for name, student in self.students.items():
             model = student.model
             for field in ("global_size_px", "local_size_px"):
-                if getattr(self.crops, field) % model.patch_px:
+                size = getattr(self.crops, field)
+                if any(side % model.patch_px for side in sides_of(size)):
                     raise ValueError(
-                        f"crops.{field} ({getattr(self.crops, field)}) is no multiple of "
-                        f"students.{name}.model.patch_px ({model.patch_px})"
+                        f"crops.{field} ({size}) is no multiple of students.{name}.model.patch_px "
+                        f"({model.patch_px})"
                     )
+            if model.channels != (num := 3 if self.crops.bands is None else len(self.crops.bands)):
+                raise ValueError(
+                    f"students.{name}.model.channels ({model.channels}) is not what crops.bands gives ({num})"
+                )
             if self.mask_students and model.timm_name is not None:
                 raise ValueError(
                     f"students.{name}.model.arch ({model.arch}) has no mask token; leave mask_students out"
@@ -128,10 +134,25 @@ class DistillConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _bands_are_not_probed(self) -> "DistillConfig":
+        if self.probe is not None and self.crops.bands is not None:
+            raise ValueError("the probe reads pictures in RGB, and crops.bands are none; remove probe")
+        return self
+
+    @model_validator(mode="after")
     def _schedules_fit(self) -> "DistillConfig":
         for name in self.students:
             self.schedule_of(name)
         return self
+
+    def grid_of(self, patch_px: int) -> tuple[int, int]:
+        """Rows and columns of patches of this size in a global crop."""
+        height, width = sides_of(self.crops.global_size_px)
+        return height // patch_px, width // patch_px
+
+    def position_grid(self, name: str) -> int:
+        """Rows and columns of the square grid that a student's positions are learned on."""
+        return round(math.sqrt(math.prod(self.grid_of(self.students[name].model.patch_px))))
 
     def schedule_of(self, name: str) -> ScheduleConfig:
         """The schedule of a student: the common one, with what is its own."""

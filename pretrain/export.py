@@ -35,10 +35,11 @@ from pretrain.export_program import FeatureModel, Input, write_program
 from pretrain.model.convnet import ConvNet, ConvNetConfig
 from pretrain.model.keys import HEAD_DIM
 from pretrain.model.keys_huggingface import huggingface_config, to_huggingface
-from pretrain.model.keys_timm import CROP_FRACTION, IMAGENET_MEAN, IMAGENET_STD, timm_config, to_timm
+from pretrain.model.keys_timm import CROP_FRACTION, timm_config, to_timm
 from pretrain.model.network import Backbone, BackboneConfig
 from pretrain.model.vit import VisionTransformer, ViTConfig
 from pretrain.model_card import Model, card_of, require_license
+from pretrain.normalisation import IMAGENET, Normalisation, carried_metadata, told_normalisation
 from pretrain.origin import origin_of
 from pretrain.tensor_files import save_file
 from pretrain.weight_files import find_weights
@@ -107,7 +108,10 @@ def export(
     _check_out(out, format)
     model = load_backbone(path, num_heads=num_heads).requires_grad_(False)
     _check_expressible(model.config, format)
-    taken = _input_of(model.config, format, size_px)
+    normalisation = told_normalisation(path, channels=model.config.channels)
+    if format in ("huggingface", "timm"):
+        _check_is_rgb(normalisation, model.config, format)
+    taken = _input_of(model.config, format, size_px, normalisation)
     about = Model(
         title=out.name,
         library=LIBRARIES[format],
@@ -118,7 +122,8 @@ def export(
     )
     card = card_of(about, origin_of(find_weights(path)), license_id=license_id)
     with naming(out), _published(out) as draft:
-        _write(model, draft, format=format, taken=taken)
+        facts = metadata_of_config(model.config) | carried_metadata(path)
+        _write(model, draft, format=format, taken=taken, facts=facts)
         card_path(draft, format).write_text(card, encoding="utf-8")
     return out
 
@@ -128,25 +133,34 @@ def card_path(out: Path, kind: Format) -> Path:
     return out.with_name(f"{out.name}.md") if kind in SUFFIXES else out / CARD
 
 
-def _write(model: Backbone, draft: Path, *, format: Format, taken: Input) -> None:  # noqa: A002
+def _write(
+    model: Backbone,
+    draft: Path,
+    *,
+    format: Format,  # noqa: A002
+    taken: Input,
+    facts: dict[str, str],
+) -> None:
     match format:
         case "timm" if isinstance(model, ConvNet):
             write_timm_convnet(model, draft)
         case "huggingface":
-            _write_huggingface(model, draft)
+            _write_huggingface(model, draft, taken)
         case "timm":
-            _write_timm(model, draft)
+            _write_timm(model, draft, taken)
         case "official":
             torch.save(_plain(model.state_dict()), draft)
         case "safetensors":
-            save_file(_plain(model.state_dict()), draft, metadata=metadata_of_config(model.config))
+            save_file(_plain(model.state_dict()), draft, metadata=facts)
         case "onnx":
-            write_onnx(FeatureModel(model), draft, taken=taken, facts=metadata_of_config(model.config))
+            write_onnx(FeatureModel(model), draft, taken=taken, facts=facts)
         case "torch_export":
-            write_program(FeatureModel(model), draft, taken=taken, facts=metadata_of_config(model.config))
+            write_program(FeatureModel(model), draft, taken=taken, facts=facts)
 
 
-def _input_of(config: BackboneConfig, kind: Format, size_px: int | None) -> Input:
+def _input_of(
+    config: BackboneConfig, kind: Format, size_px: int | None, normalisation: Normalisation | None
+) -> Input:
     """The images that a model takes, of one size or of any.
 
     Raises:
@@ -165,20 +179,19 @@ def _input_of(config: BackboneConfig, kind: Format, size_px: int | None) -> Inpu
             got=f"{size_px} px",
             expected=f"a multiple of {multiple_px}",
         )
-    # What other images than RGB were normalised by is known to their training alone.
-    is_rgb = config.channels == len(IMAGENET_MEAN)
     return Input(
         channels=config.channels,
         multiple_px=multiple_px,
         native_px=config.grid * multiple_px,
         min_px=min_px,
         size_px=size_px,
-        mean=IMAGENET_MEAN if is_rgb else None,
-        std=IMAGENET_STD if is_rgb else None,
+        mean=normalisation.mean if normalisation else None,
+        std=normalisation.std if normalisation else None,
+        bands=normalisation.bands if normalisation else None,
     )
 
 
-def _write_huggingface(model: Backbone, folder: Path) -> None:
+def _write_huggingface(model: Backbone, folder: Path, taken: Input) -> None:
     assert isinstance(model, VisionTransformer)
     folder.mkdir()
     side_px = model.config.grid * model.config.patch_px
@@ -196,18 +209,19 @@ def _write_huggingface(model: Backbone, folder: Path) -> None:
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
-            "image_mean": list(IMAGENET_MEAN),
-            "image_std": list(IMAGENET_STD),
+            "image_mean": list(taken.mean or IMAGENET.mean),
+            "image_std": list(taken.std or IMAGENET.std),
         },
     )
     state = _plain(to_huggingface(model.state_dict()))
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write_timm(model: Backbone, folder: Path) -> None:
+def _write_timm(model: Backbone, folder: Path, taken: Input) -> None:
     assert isinstance(model, VisionTransformer)
     folder.mkdir()
-    _write_json(folder / "config.json", timm_config(model.config))
+    mean, std = taken.mean or IMAGENET.mean, taken.std or IMAGENET.std
+    _write_json(folder / "config.json", timm_config(model.config, mean=mean, std=std))
     state = _plain(to_timm(model.state_dict()))
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -250,12 +264,19 @@ def _check_expressible(config: BackboneConfig, kind: Format) -> None:
             got=f"{config.num_heads} heads of {config.dim // config.num_heads} channels",
             expected=f"heads of {HEAD_DIM} channels",
         )
-    if kind in ("huggingface", "timm") and config.channels != len(IMAGENET_MEAN):
+
+
+def _check_is_rgb(normalisation: Normalisation | None, config: BackboneConfig, kind: Format) -> None:
+    if normalisation is None or config.channels != len(IMAGENET.mean):
         raise _inexpressible(
             kind,
             "the normalisation of other images than RGB",
             got=f"{config.channels} channels",
             expected="3 channels",
+        )
+    if normalisation.bands is not None:
+        raise _inexpressible(
+            kind, "which bands are its channels", got=f"bands {normalisation.bands}", expected="RGB"
         )
 
 

@@ -41,6 +41,8 @@ class Input:
         min_px: the least height and width; below it a length on the way is 1, which is another graph.
         size_px: the only height and width that are taken; None: any.
         mean, std: what levels of 0..1 were normalised by, for each channel; None: unknown here.
+        bands: numbers of the bands of TIFFs that are the channels, normalised in the unit of their samples;
+            None: colours.
     """
 
     channels: int
@@ -50,13 +52,15 @@ class Input:
     size_px: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    bands: tuple[int, ...] | None = None
 
     def facts(self) -> dict[str, str]:
         """What a file says of its input and its outputs."""
         each, least = self.multiple_px, self.min_px
         size = f"{self.size_px} px" if self.size_px else f"multiples of {each} px, from {least} px on"
+        what = "levels 0..1" if self.bands is None else "samples of bands"
         return {
-            "input": "images: fp32 (batch, channels, height, width), levels 0..1 less mean, divided by std",
+            "input": f"images: fp32 (batch, channels, height, width), {what} less mean, divided by std",
             "height_and_width": size,
             **{name: json.dumps(value) for name, value in asdict(self).items()},
             "outputs": "cls: (batch, dim), of the image; patches: (batch, rows * columns, dim), row by row",

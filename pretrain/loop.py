@@ -224,6 +224,7 @@ def save(session: Session, state: State) -> list[Path]:
             optimizer=learner.optimizer,
             centres=state.centres,
             facts={**facts, "num_skipped": learner.num_skipped},
+            normalisation=session.plan.normalisation,
             is_writer=is_first,
         )
         for learner in state.learners

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from curation.errors import ConfigError, IntegrityError
@@ -162,25 +163,56 @@ def resampled_positions(positions: Tensor, shape: ViTConfig) -> Tensor:
     return torch.cat([positions[:, :1], patches], dim=1)
 
 
-def start_from(path: str, shape: BackboneConfig) -> dict[str, Tensor]:
+def start_from(path: str, shape: BackboneConfig, *, inflate: bool = False) -> dict[str, Tensor]:
     """The weights of a trained backbone for a model of this shape; positions are resampled to its grid.
 
     Args:
         path: a checkpoint of ours, or a file of the official, Hugging Face's or timm's kind; of a
             convolutional network one of ours or of timm's.
         shape: of the model that takes them.
+        inflate: whether it may take another number of channels (see `inflated`).
 
     Raises:
         ConfigError: when the file holds another architecture.
         ModelError: when it does not cover the model that it holds.
     """
     backbone = load_backbone(path, convnet=shape if isinstance(shape, ConvNetConfig) else None)
-    if not _fits(backbone.config, shape):
-        raise _another(path, backbone.config, shape)
+    found = backbone.config
+    if isinstance(shape, ConvNetConfig) or isinstance(found, ConvNetConfig):
+        if not _fits(found, shape):
+            raise _another(path, found, shape)
+        return dict(backbone.state_dict())
+    if found.channels != shape.channels and not inflate:
+        raise ConfigError(
+            f"{path} takes another number of channels than model.channels",
+            got=found.channels,
+            expected=shape.channels,
+            remedy="Set model.inflate to begin every channel with the mean of its channels",
+        )
+    if not _fits(replace(found, channels=shape.channels), shape):
+        raise _another(path, found, shape)
     state = dict(backbone.state_dict())
-    if isinstance(shape, ConvNetConfig):
-        return state
+    first = "patch_embed.proj.weight"
+    state[first] = inflated(state[first], shape.channels)
     return {**state, "pos_embed": resampled_positions(state["pos_embed"], shape)}
+
+
+def inflated(
+    weight: Float[Tensor, "dim from_channels patch patch"], channels: int
+) -> Float[Tensor, "dim channels patch patch"]:
+    """The patch embedding for another number of channels; as it is for the same number.
+
+    Each channel has the mean of all that there were, scaled so that a picture that is alike in all channels
+    gives what it gave.
+
+    Args:
+        weight: of the convolution.
+        channels: wanted.
+    """
+    if weight.shape[1] == channels:
+        return weight
+    mean = weight.mean(dim=1, keepdim=True) * (weight.shape[1] / channels)
+    return mean.repeat(1, channels, 1, 1)
 
 
 def resume(state: State, step: int, identity: dict[str, object], where: Place) -> list[str]:

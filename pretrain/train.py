@@ -11,15 +11,17 @@ import torch
 
 from pretrain.config import PretrainConfig
 from pretrain.data.image_set import ImageSet
-from pretrain.data.loader import seed_of
+from pretrain.data.loader import order_of, seed_of
 from pretrain.data.opening import open_images
 from pretrain.data.spool import own_spool
+from pretrain.data.statistics import settle_normalisation
 from pretrain.evaluate.probe import Probe
 from pretrain.identity import identity_of
 from pretrain.learner import new_learner
 from pretrain.loop import Session, Source, newest_checkpoint, run_loop, stop_flag
 from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.network import Network
+from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.parallel import Place, place
 from pretrain.sinks.feed import Sinks
 from pretrain.sinks.required import require_sinks
@@ -70,7 +72,15 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
                 progress.say(text)
         elif config.start is not None:
             begin_from(config.start, state, dataset=images.digest, where=where, warn=progress.say)
-        probe = Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None
+        normalisation = settle_normalisation(
+            config.crops,
+            images,
+            order_of(images, config.data, seed=config.seed),
+            run_dir=run_dir,
+            where=where,
+            start=config.start.checkpoint if config.start else None,
+            say=progress.say,
+        )
         sinks = Sinks(config.sinks, config.name, config.model_dump(mode="json"))
         logs = [
             opened.enter_context(MetricsLog(folder, first_step=state.step, warn=progress.say, sinks=sinks))
@@ -78,7 +88,7 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
         ]
         session = Session(
             total=config.schedule.total,
-            plan=plan_of(config),
+            plan=plan_of(config, normalisation),
             source=source_of(config, images),
             where=where,
             checkpoint=config.checkpoint,
@@ -86,7 +96,7 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
             identity=identity,
             progress=progress,
             logs=logs,
-            probe=probe,
+            probe=_probe_of(config, normalisation),
             stop=stop,
         )
         [folder] = run_loop(session, state)
@@ -106,7 +116,9 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
         torch.manual_seed(seed_of(config.seed, _MODEL_SEED))
         student = Network(config.backbone(drop_path=config.model.drop_path), *heads)
     if config.model.weights and is_new:
-        student.backbone.load_state_dict(start_from(config.model.weights, student.backbone.config))
+        student.backbone.load_state_dict(
+            start_from(config.model.weights, student.backbone.config, inflate=config.model.inflate)
+        )
     teacher = Network(config.backbone(drop_path=0.0), *heads)
     centres = initial_centres(teacher, device=where.device)
     learner = new_learner(
@@ -121,7 +133,13 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
     return State([learner], learner.mean, centres)
 
 
-def plan_of(config: PretrainConfig) -> StepPlan:
+def _probe_of(config: PretrainConfig, normalisation: Normalisation) -> Probe | None:
+    if config.probe is None:
+        return None
+    return Probe(config.probe, side_px=config.grid * config.model.patch_px, normalisation=normalisation)
+
+
+def plan_of(config: PretrainConfig, normalisation: Normalisation = IMAGENET) -> StepPlan:
     """What every iteration of a training does alike."""
     return StepPlan(
         config.seed,
@@ -129,6 +147,7 @@ def plan_of(config: PretrainConfig) -> StepPlan:
         config.objective,
         config.schedule,
         accumulate=config.accumulate,
+        normalisation=normalisation,
         masks_student=config.model.timm_name is None,
     )
 
@@ -140,7 +159,7 @@ def source_of(config: PretrainConfig, images: ImageSet) -> Source:
         config.data,
         config.crops,
         config.masking,
-        grid=(config.grid, config.grid),
+        grid=config.crop_grid,
         seed=config.seed,
         batch_images=config.batch_images,
         accumulate=config.accumulate,

@@ -24,6 +24,7 @@ from pretrain.learner import Learner
 from pretrain.loss.group import Group
 from pretrain.model.batch_norm import uncounted
 from pretrain.model.network import Scores
+from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.objective import Batch, Known, Losses, ObjectiveConfig, koleo_of, student_losses
 from pretrain.parallel import Place, Placed
 from pretrain.schedules import ScheduleConfig, Scheduled, scheduled
@@ -66,6 +67,7 @@ class StepPlan:
         masks_student: whether students see mask tokens; in distillation they do not.
         grid: rows and columns of the teacher's patches; None: those of every student.
         features: how the features of a teacher without heads are learned; None: its heads make the targets.
+        normalisation: of the crops.
     """
 
     seed: int
@@ -76,6 +78,7 @@ class StepPlan:
     masks_student: bool = True
     grid: tuple[int, int] | None = None
     features: FeaturesConfig | None = None
+    normalisation: Normalisation = IMAGENET
 
 
 @dataclass
@@ -149,7 +152,7 @@ def leave_gradients(
     known = [_known_spreads(learner, parts, plan, state.step, where) for learner in state.learners]
     sums = [LossSums() for _ in state.learners]
     for number, part in enumerate(parts):
-        batch, wanted = to_batch(part, where), targets.of(number)
+        batch, wanted = to_batch(part, where, plan.normalisation), targets.of(number)
         for learner, spreads, found in zip(state.learners, known, sums, strict=True):
             _draw_from(plan, state.step, number, where)
             losses = _losses(learner, batch, wanted, plan, where, koleo=spreads[number])
@@ -163,7 +166,7 @@ def _targets(
     state: State, parts: Sequence[CropBatch], plan: StepPlan, where: Place
 ) -> Targets | FeatureTargets:
     """What the teacher says of the batch: for all students together, once."""
-    batches = (to_batch(part, where) for part in parts)
+    batches = (to_batch(part, where, plan.normalisation) for part in parts)
     if plan.features is not None:
         return FeatureTargets(state.teacher.working, batches, state.centres)
     return Targets(
@@ -212,7 +215,7 @@ def _known_spreads(
         return [None] * len(parts)
     tokens = []
     for number, part in enumerate(parts):
-        batch = to_batch(part, where)
+        batch = to_batch(part, where, plan.normalisation)
         masks = batch.masks if plan.masks_student else None
         _draw_from(plan, step, number, where)
         # The local crops go along: stochastic depth draws for both in turn, and shall draw the same again.
@@ -280,11 +283,13 @@ def split_batch(crops: CropBatch, num_parts: int) -> list[CropBatch]:
     return [images_from(number * each) for number in range(num_parts)]
 
 
-def to_batch(crops: CropBatch, where: Place) -> Batch:
+def to_batch(crops: CropBatch, where: Place, normalisation: Normalisation = IMAGENET) -> Batch:
     """Crops as normalised numbers on this rank's device."""
-    # Moved as bytes: a quarter of what the normalised crops take.
+    # RGB is moved as bytes: a quarter of what the normalised crops take.
     globals_, locals_ = (
-        normalise(part.to(where.device, non_blocking=True), dtype=where.dtype)
+        normalise(
+            part.to(where.device, non_blocking=True), normalisation.mean, normalisation.std, dtype=where.dtype
+        )
         for part in (crops.globals_, crops.locals_)
     )
     return Batch(globals_, locals_, crops.masks.to(where.device, non_blocking=True))

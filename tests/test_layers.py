@@ -199,7 +199,7 @@ def test_pretrain_reads_shards_and_no_more(module: str) -> None:
         "curation.cpu", "curation.errors", "curation.printed", "curation.hidden", "curation.orphans",
         "curation.schema", "curation.shard.read", "curation.shard.manifest", "curation.disk_errors",
         "curation.local_files", "curation.packages",
-        "curation.pictures.decode", "curation.pictures.views",
+        "curation.pictures.decode", "curation.pictures.samples", "curation.pictures.views",
         # Of tars that are not ours: the same walk over their headers that curation has, and file access.
         "curation.ingest.tars.tar_format", "curation.hashes", "curation.local_reads", "curation.packages",
         "curation.ranges", "curation.storage",

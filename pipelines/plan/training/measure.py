@@ -17,11 +17,13 @@ from pretrain.config import PretrainConfig
 from pretrain.cost.memory import peak
 from pretrain.cost.shape import TrainingShape
 from pretrain.cost.work import image_flops
+from pretrain.data.augment import sides_of
 from pretrain.data.images import Images
 from pretrain.data.loader import CropBatch
 from pretrain.data.masking import mask_batch
 from pretrain.data.spool import own_spool
 from pretrain.loop import load_batches
+from pretrain.normalisation import Normalisation
 from pretrain.parallel import Place, place
 from pretrain.train import build, plan_of, source_of
 from pretrain.train_step import State, train_step
@@ -93,7 +95,8 @@ def _times(
 
 def _step_s(state: State, config: PretrainConfig, where: Place) -> float:
     """Seconds of a step, the quickest of some, after one that warms up."""
-    crops, plan = _drawn(config), plan_of(config)
+    channels = config.model.channels
+    crops, plan = _drawn(config), plan_of(config, Normalisation((0.5,) * channels, (0.25,) * channels))
     found = []
     for _ in range(1 + _TIMED_STEPS):
         started = time.perf_counter()
@@ -107,12 +110,12 @@ def _drawn(config: PretrainConfig) -> CropBatch:
     num, crops = config.batch_images, config.crops
     rng = torch.Generator().manual_seed(config.seed)
     globals_, locals_ = (
-        torch.randint(0, 256, (each * num, 3, side, side), generator=rng, dtype=torch.uint8)
-        for each, side in ((NUM_GLOBAL, crops.global_size_px), (crops.num_local, crops.local_size_px))
+        torch.randint(
+            0, 256, (each * num, config.model.channels, *sides_of(size)), generator=rng, dtype=torch.uint8
+        )
+        for each, size in ((NUM_GLOBAL, crops.global_size_px), (crops.num_local, crops.local_size_px))
     )
-    masks = mask_batch(
-        NUM_GLOBAL * num, (config.grid, config.grid), config.masking, np.random.default_rng(config.seed)
-    )
+    masks = mask_batch(NUM_GLOBAL * num, config.crop_grid, config.masking, np.random.default_rng(config.seed))
     return CropBatch(0, globals_, locals_, torch.from_numpy(masks), torch.arange(num), 0)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from curation.errors import ConfigError
 from pretrain.config import PretrainConfig
 from pretrain.cost.shape import CropShape, Device, Dtype, NetworkShape, TrainingShape
+from pretrain.data.augment import sides_of
 from pretrain.data.masking import MaskingConfig
 from pretrain.model.convnet import ConvNetConfig
 
@@ -35,13 +36,14 @@ def shape_of(config: PretrainConfig, cards: Cards) -> TrainingShape:
             expected="a vision transformer: its costs were measured",
         )
     network = NetworkShape(backbone, *config.head_shapes())
-    mean, deviation = _masked(config.masking, config.grid**2)
-    local = config.crops.local_size_px // config.model.patch_px
+    rows, columns = config.crop_grid
+    mean, deviation = _masked(config.masking, rows * columns)
+    local = [side_px // config.model.patch_px for side_px in sides_of(config.crops.local_size_px)]
     return TrainingShape(
         (network,),
         None,
-        CropShape(NUM_GLOBAL, config.grid, config.grid),
-        CropShape(config.crops.num_local, local, local),
+        CropShape(NUM_GLOBAL, rows, columns),
+        CropShape(config.crops.num_local, *local),
         NUM_GLOBAL * mean,
         config.batch_images,
         config.schedule.total,
