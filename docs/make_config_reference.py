@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from pipelines.config.run_config import RunConfig
 from pretrain.config import PretrainConfig
+from pretrain.distill_config import DistillConfig
 
 TARGET = Path(__file__).parent / "config.md"
 HEAD = """\
@@ -31,6 +32,13 @@ spelled out, is saved as `run.yaml` in its run directory.
 
 The section `pretrain` is the whole config of a training. It may also be a file of its own, for
 `lvd pretrain`; then its fields stand without the prefix `pretrain.`, and `data.path` is needed.
+"""
+DISTILL = """\
+# Distillation
+
+The config of `lvd distill` is a file of its own, whose fields stand without the prefix `distill.`. Sections
+that are not listed here have the fields that they have in a training: `distill.crops` those of
+`pretrain.crops`.
 """
 # Bounds as pydantic keeps them with a field, in the order in which they are written.
 BOUNDS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
@@ -49,6 +57,14 @@ def reference() -> str:
     sections.append(_section("`pretrain`", PretrainConfig, path="pretrain"))
     sections += [
         _section(f"`{path}`", model, path=path) for path, model in _models(PretrainConfig, "pretrain")
+    ]
+    sections.append(DISTILL)
+    sections.append(_section("`distill`", DistillConfig, path="distill"))
+    known = {"distill." + path for path, _ in _models(PretrainConfig, "")}
+    sections += [
+        _section(f"`{path}`", model, path=path)
+        for path, model in _models(DistillConfig, "distill")
+        if path not in known
     ]
     return "\n".join(sections)
 

@@ -194,7 +194,8 @@ def newest_common(run_dirs: Sequence[Path], *, warn: Callable[[str], None]) -> i
     if len(run_dirs) == 1:
         found = newest_sound(run_dirs[0], warn=warn)
         return None if found is None else int(read_facts(found)["step"])
-    steps = set.intersection(*(set(complete_steps(run_dir)) for run_dir in run_dirs))
+    steps_of = [set(complete_steps(run_dir)) for run_dir in run_dirs]
+    steps = set.intersection(*steps_of)
     for step in sorted(steps, reverse=True):
         faults = {folder: fault_of(folder) for folder in (step_dir(run_dir, step) for run_dir in run_dirs)}
         damaged = {folder: fault for folder, fault in faults.items() if fault is not None}
@@ -202,10 +203,13 @@ def newest_common(run_dirs: Sequence[Path], *, warn: Callable[[str], None]) -> i
             return step
         for folder, fault in damaged.items():
             warn(f"{folder} is damaged ({fault})")
-    if steps:
+    # One killed as it wrote the first checkpoint of all has that of some students, and begins anew.
+    if steps or any(len(found) > 1 for found in steps_of):
         raise IntegrityError(
             "There is no step of which every student has a sound checkpoint",
-            got=f"steps {sorted(steps)} of {', '.join(map(str, run_dirs))}",
+            got="; ".join(
+                f"{run_dir}: steps {sorted(found)}" for run_dir, found in zip(run_dirs, steps_of, strict=True)
+            ),
             remedy="Restore one of each, or remove the folders to begin anew",
         )
     return None

@@ -11,6 +11,7 @@ from typing import Any
 
 MARKER = "COMPLETE.json"
 TEACHER = "teacher.safetensors"
+STUDENTS = "students"
 FACTS = "training.json"
 GRAM = "gram.safetensors"  # of a training with Gram anchoring, once that has begun
 _STEP = re.compile(r"step-(\d{8})", re.ASCII)
@@ -21,6 +22,16 @@ _FILES = frozenset((TEACHER, "student.safetensors", "training.safetensors", FACT
 def step_dir(run_dir: Path, step: int) -> Path:
     """Where the checkpoint after `step` iterations lies."""
     return run_dir / "checkpoints" / f"step-{step:08d}"
+
+
+def student_dir(run_dir: Path, name: str) -> Path:
+    """Where a student of a distillation has its run directory."""
+    return run_dir / STUDENTS / name
+
+
+def student_dirs(run_dir: Path) -> list[Path]:
+    """The run directories of the students of a distillation that have begun; of anything else none."""
+    return sorted(path.parent for path in run_dir.glob(f"{STUDENTS}/*/checkpoints"))
 
 
 def is_checkpoint(folder: Path) -> bool:

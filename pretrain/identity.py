@@ -41,10 +41,12 @@ def require_same(saved: dict[str, Any], now: dict[str, Any], folder: Path, *, st
     """
     saved, now = (_without_later_tail(identity, step) for identity in (saved, now))
     if changed := list(_changes(saved, now)):
+        branch = "" if "students" in now else "or branch from this checkpoint, "
+        command = "lvd distill CONFIG" if "students" in now else f"lvd pretrain {folder}"
         raise ConfigError(
             f"{folder} was written by another training: {'; '.join(changed)}",
-            remedy="Change it back; or branch from this checkpoint, or begin anew, in a run_dir of its own: "
-            f"lvd pretrain {folder} --set run_dir=…",
+            remedy=f"Change it back; {branch}or begin anew, in a run_dir of its own: {command} "
+            "--set run_dir=…",
         )
 
 

@@ -16,6 +16,7 @@ from pretrain.loss.gram import gram_loss
 from pretrain.loss.group import Alone, Group
 from pretrain.loss.ibot import ibot_loss, patch_weights
 from pretrain.loss.koleo import koleo_loss
+from pretrain.loss.patch_maps import resampled
 from pretrain.model.block import take_rows
 from pretrain.model.network import Network, Scores
 from pretrain.model.vit import Features
@@ -99,6 +100,7 @@ def student_losses(
     masks_student: bool = True,
     koleo: Known | None = None,
     anchoring: Anchoring | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Losses:
     """The weighted terms of the objective on this process's part of the batch, or a piece of that.
 
@@ -116,12 +118,15 @@ def student_losses(
             is compared, as in distillation.
         koleo: the unweighted KoLeo of the whole batch, for a piece of it.
         anchoring: what the patches of the global crops, masked ones too, are held to; None: nothing.
+        grid: rows and columns of the patches of targets and masks; None: the student's own. To another one
+            its patches are resampled bilinearly.
 
     Source: arXiv:2304.07193, §4 and §5.
     """
     masks = batch.masks if masks_student else None
     views, crops = student.backbone([batch.globals_, batch.locals_], [masks, None])
-    scores = student.project(torch.cat([views.cls, crops.cls]), masked(views, batch.masks))
+    patches = masked(_on_grid(views, student, batch.globals_, grid), batch.masks)
+    scores = student.project(torch.cat([views.cls, crops.cls]), patches)
     num_views, temperature = len(batch.globals_), config.student_temperature
     dino = dino_loss(scores.cls[:num_views], scores.cls[num_views:], targets.cls, temperature=temperature)
     ibot = ibot_loss(
@@ -209,6 +214,22 @@ class _KnownTerm(torch.autograd.Function):
 def _known(rows: Tensor, koleo: Known) -> Tensor:
     term: Tensor = _KnownTerm.apply(rows, koleo.value, koleo.gradient)
     return term
+
+
+def grid_of(images: Float[Tensor, "b c h w"], patch_px: int) -> tuple[int, int]:
+    """Rows and columns of the patches of images."""
+    height, width = images.shape[-2:]
+    return height // patch_px, width // patch_px
+
+
+def _on_grid(
+    features: Features, student: Network, images: Float[Tensor, "b c h w"], grid: tuple[int, int] | None
+) -> Features:
+    own = grid_of(images, student.backbone.config.patch_px)
+    if grid in (None, own):
+        return features
+    patches = resampled(features.patches, own, to=grid, mode="bilinear")
+    return features._replace(patches=patches.to(features.patches.dtype))
 
 
 def masked(features: Features, masks: Bool[Tensor, "b n"]) -> Float[Tensor, "num_masked dim"]:

@@ -44,7 +44,7 @@ def begin_from(
         ConfigError: nothing is there, or it is of another model.
         IntegrityError: the checkpoint is damaged.
     """
-    folder = _agreed_checkpoint(Path(start.checkpoint), where, warn=warn)
+    folder = agreed_checkpoint(Path(start.checkpoint), where, warn=warn)
     facts = read_facts(folder)
     [learner] = state.learners
     shape = learner.student.network.backbone.config
@@ -105,8 +105,18 @@ def link_to(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     return {"path": str(folder), "step": facts["step"], "sha256": digest}
 
 
-def _agreed_checkpoint(path: Path, where: Place, *, warn: Callable[[str], None]) -> Path:
-    """The checkpoint that a path means, sound; the first rank looks, for all to take the same."""
+def agreed_checkpoint(path: Path, where: Place, *, warn: Callable[[str], None]) -> Path:
+    """The checkpoint that a path means, sound; the first rank looks, for all to take the same.
+
+    Args:
+        path: a run directory, for its newest sound one, or a checkpoint.
+        where: this rank's place; every rank must call.
+        warn: is told of those that are damaged.
+
+    Raises:
+        ConfigError: there is none.
+        IntegrityError: it is damaged, or all are.
+    """
     is_first = where.group.rank == 0
     error: ConfigError | IntegrityError | None = None
     step = 0

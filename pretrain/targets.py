@@ -35,7 +35,9 @@ class Centres(NamedTuple):
 
 
 def initial_centres(network: Network, *, device: torch.device | str = "cpu") -> Centres:
-    """Zeros, one for each prototype of a teacher's heads."""
+    """Zeros, one for each prototype of a teacher's heads; nothing for a teacher without any."""
+    if network.dino_head is None:
+        return Centres(torch.zeros(0, device=device), torch.zeros(0, device=device))
     return Centres(*(torch.zeros(head.config.prototypes, device=device) for head in network.heads))
 
 

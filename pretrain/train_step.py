@@ -20,6 +20,7 @@ from torch import Tensor
 from pretrain.anchor import Anchor
 from pretrain.data.augment import normalise
 from pretrain.data.loader import CropBatch, seed_of
+from pretrain.feature_targets import FeaturesConfig, FeatureTargets, TeacherFeatures, feature_losses
 from pretrain.learner import Learner
 from pretrain.loss.group import Group
 from pretrain.model.batch_norm import uncounted
@@ -67,6 +68,8 @@ class StepPlan:
         schedule: of the teacher's temperature.
         accumulate: micro-batches of a step.
         masks_student: whether students see mask tokens; in distillation they do not.
+        grid: rows and columns of the teacher's patches; None: those of every student.
+        features: how the features of a teacher without heads are learned; None: its heads make the targets.
         normalisation: of the crops.
     """
 
@@ -76,6 +79,8 @@ class StepPlan:
     schedule: ScheduleConfig
     accumulate: int = 1
     masks_student: bool = True
+    grid: tuple[int, int] | None = None
+    features: FeaturesConfig | None = None
     normalisation: Normalisation = IMAGENET
 
 
@@ -151,14 +156,7 @@ def leave_gradients(
     if state.anchor is not None:
         state.anchor.follow(state.step, state.teacher)
     parts = split_batch(crops, plan.accumulate)
-    targets = Targets(
-        state.teacher.working,
-        (to_batch(part, where, plan.normalisation) for part in parts),
-        state.centres,
-        plan.objective,
-        temperature=scheduled(state.step, plan.schedule).teacher_temperature,
-        group=where.group,
-    )
+    targets = _targets(state, parts, plan, where)
     known = [_known_spreads(learner, parts, plan, state.step, where) for learner in state.learners]
     sums = [LossSums() for _ in state.learners]
     for number, part in enumerate(parts):
@@ -173,16 +171,37 @@ def leave_gradients(
     return sums, targets.centres
 
 
+def _targets(
+    state: State, parts: Sequence[CropBatch], plan: StepPlan, where: Place
+) -> Targets | FeatureTargets:
+    """What the teacher says of the batch: for all students together, once."""
+    batches = (to_batch(part, where, plan.normalisation) for part in parts)
+    if plan.features is not None:
+        return FeatureTargets(state.teacher.working, batches, state.centres)
+    return Targets(
+        state.teacher.working,
+        batches,
+        state.centres,
+        plan.objective,
+        temperature=scheduled(state.step, plan.schedule).teacher_temperature,
+        group=where.group,
+    )
+
+
 def _losses(
     learner: Learner,
     batch: Batch,
-    wanted: Scores,
+    wanted: Scores | TeacherFeatures,
     plan: StepPlan,
     where: Place,
     *,
     koleo: Known | None,
     anchoring: Anchoring | None,
 ) -> Losses:
+    if isinstance(wanted, TeacherFeatures):
+        assert plan.features is not None
+        masks = batch.masks if plan.masks_student else None
+        return feature_losses(learner.student.working, batch.globals_, wanted, plan.features, masks=masks)
     return student_losses(
         learner.student.working,
         batch,
@@ -192,6 +211,7 @@ def _losses(
         masks_student=plan.masks_student,
         koleo=koleo,
         anchoring=anchoring,
+        grid=plan.grid,
     )
 
 
@@ -211,7 +231,8 @@ def _known_spreads(
 ) -> Sequence[Known | None]:
     """KoLeo over all micro-batches; None for each where it is a matter of one alone."""
     objective = plan.objective
-    if len(parts) == 1 or objective.koleo_over == "rank" or not objective.koleo_weight:
+    has_koleo = plan.features is None and objective.koleo_weight
+    if len(parts) == 1 or objective.koleo_over == "rank" or not has_koleo:
         return [None] * len(parts)
     tokens = []
     for number, part in enumerate(parts):

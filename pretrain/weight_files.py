@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from curation.errors import ModelError
-from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, step_dir
+from pretrain.checkpoint_files import MARKER, TEACHER, complete_steps, step_dir, student_dirs
 
 CHECKPOINTS = "checkpoints"
 SHARD_INDEX = "model.safetensors.index.json"
@@ -17,7 +17,8 @@ def find_weights(path: str | Path) -> Path:
 
     Args:
         path: a weights file; a checkpoint directory of ours; a run directory, for its newest complete
-            checkpoint; or a directory that transformers or timm saved.
+            checkpoint; that of a distillation, for its only student; or a directory that transformers or
+            timm saved.
 
     Returns:
         A `.safetensors`, `.pth`, `.pt` or `.bin` file, or the index of a model in several `.safetensors`.
@@ -25,7 +26,7 @@ def find_weights(path: str | Path) -> Path:
     Raises:
         ModelError: there is no such thing at this path.
     """
-    path = Path(path)
+    path = trained_dir(Path(path))
     if path.is_file():
         return path
     if not path.exists():
@@ -52,6 +53,22 @@ def find_weights(path: str | Path) -> Path:
         expected=f"{TEACHER}, or {CHECKPOINTS}/, or config.json with {' or '.join(LIBRARY_FILES)}",
         remedy="Give a weights file, a checkpoint, a run directory, or what transformers or timm saved",
     )
+
+
+def trained_dir(path: Path) -> Path:
+    """The path itself; of the run directory of a distillation the folder of its only student.
+
+    Raises:
+        ModelError: it has several students.
+    """
+    students = student_dirs(path)
+    if len(students) > 1:
+        raise ModelError(
+            f"{path} has several students",
+            got=", ".join(student.name for student in students),
+            expected=f"the folder of one of them, such as {students[0]}",
+        )
+    return students[0] if students else path
 
 
 def _newest_checkpoint(run_dir: Path) -> Path:

@@ -115,14 +115,18 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    if (Path(arguments.run_dir) / "metrics.jsonl").is_file():
+    from pretrain.checkpoint_files import student_dirs
+
+    trained = [Path(arguments.run_dir), *student_dirs(Path(arguments.run_dir))]
+    if runs := [str(run_dir) for run_dir in trained if (run_dir / "metrics.jsonl").is_file()]:
         from pipelines.training.curves import write_curves
 
-        path = write_curves(arguments.run_dir)
-    else:
-        from pipelines.report.write import rewrite_report
+        paths = [write_curves(run_dir) for run_dir in runs]
+        show(arguments, {"report": paths[0]} if len(paths) == 1 else {"reports": paths}, paths)
+        return 0
+    from pipelines.report.write import rewrite_report
 
-        path = rewrite_report(arguments.run_dir)
+    path = rewrite_report(arguments.run_dir)
     show(arguments, {"report": path}, [path])
     return 0
 

@@ -4,7 +4,7 @@ What a command needs is imported once it is given: all of it brings torch.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from curation.printed import visible
 from pipelines.cli.command_parser import path_argument
 from pipelines.cli.shared_flags import add_command, add_config_arguments, config_arguments, show
 from pipelines.words import table_lines
+
+Result = tuple[dict[str, Any], list[str]]  # for machines, and in lines
 
 if TYPE_CHECKING:
     from pipelines.config.run_config import RunConfig
@@ -54,6 +56,21 @@ def add_adapt(commands: Any) -> None:
         example="lvd adapt adapt_518.yaml --set start.checkpoint=runs/vits --set run_dir=runs/vits-518",
     )  # fmt: skip
     add_config_arguments(adapt)
+
+
+def add_distill(commands: Any) -> None:
+    """`lvd distill`."""
+    distill = add_command(
+        commands, "distill", _distill,
+        does="make small models of a large one that is trained",
+        text="Let the students that CONFIG describes learn from a frozen teacher: a training of ours, whose "
+        "heads make the targets, or an official, Hugging Face or timm backbone, whose features are "
+        "predicted. The teacher looks at each batch once, for all of them. Each has a folder "
+        "RUN_DIR/students/NAME, which is like that of a training. It goes on, stops and exits as "
+        "`lvd pretrain` does.",
+        example="lvd distill distill_vits14.yaml --set teacher.path=runs/vitl --set data.path=runs/first",
+    )  # fmt: skip
+    add_config_arguments(distill)
 
 
 def add_evaluate(commands: Any) -> None:
@@ -120,6 +137,15 @@ def pretrain_after(config: "RunConfig", arguments: Sequence[str]) -> Path:
 
 
 def _pretrain(arguments: argparse.Namespace) -> int:
+    return _in_ranks(arguments, _trained)
+
+
+def _distill(arguments: argparse.Namespace) -> int:
+    return _in_ranks(arguments, _distilled)
+
+
+def _in_ranks(arguments: argparse.Namespace, work: Callable[[argparse.Namespace], Result]) -> int:
+    """Train, as a lone process or as one of several, of which one tells what came out."""
     from pipelines.training import torchrun
 
     try:
@@ -129,18 +155,36 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
                 is_stage = arguments.name == "adapt"
                 say_first_word(arguments.config, arguments.overrides, is_stage=is_stage)
-            from pipelines.training.pretraining import pretrain
-
-            again = config_arguments(arguments.config, arguments.overrides)
-            checkpoint = pretrain(_training_of(arguments), arguments=[arguments.name, *again])
+            found, lines = work(arguments)
     except (ConfigError, StoppedError) as error:
         if not torchrun.is_first_here():  # the first process of this machine says the same
             torchrun.let_first_speak()
             return error.exit_code
         raise
     if not torchrun.rank() and not torchrun.is_launched_by_lvd():
-        show(arguments, {"checkpoint": str(checkpoint)}, [f"checkpoint: {checkpoint}"])
+        show(arguments, found, lines)
     return 0
+
+
+def _again(arguments: argparse.Namespace) -> list[str]:
+    """The same command, for other processes."""
+    return [arguments.name, *config_arguments(arguments.config, arguments.overrides)]
+
+
+def _trained(arguments: argparse.Namespace) -> Result:
+    from pipelines.training.pretraining import pretrain
+
+    checkpoint = pretrain(_training_of(arguments), arguments=_again(arguments))
+    return {"checkpoint": str(checkpoint)}, [f"checkpoint: {checkpoint}"]
+
+
+def _distilled(arguments: argparse.Namespace) -> Result:
+    from pipelines.training.distilling import distill, load_distillation
+
+    config = load_distillation(arguments.config, arguments.overrides)
+    checkpoints = distill(config, arguments=_again(arguments))
+    found = {name: str(checkpoint) for name, checkpoint in checkpoints.items()}
+    return {"checkpoints": found}, [f"checkpoint of {name}: {path}" for name, path in found.items()]
 
 
 def _training_of(arguments: argparse.Namespace) -> "PretrainConfig":

@@ -14,7 +14,7 @@ from curation.packages import needing
 from pretrain.metrics import read_metrics
 
 SMOOTHING = 40  # the running mean takes in this share of the steps: one in 40
-TERMS = ("dino_local", "dino_global", "ibot", "koleo", "gram")
+TERMS = ("dino_local", "dino_global", "ibot", "koleo", "gram", "features")
 PANEL_INCHES = (4.6, 3.0)
 MAX_SQUARE = 4  # panels that stand two by two
 
@@ -35,7 +35,7 @@ def write_curves(run_dir: str) -> str:
         raise ConfigError(
             f"There is no training to draw in {run_dir}",
             got="no step in metrics.jsonl",
-            expected="the run_dir of `lvd pretrain`",
+            expected="the run_dir of `lvd pretrain`, or of a student of `lvd distill`",
         )
     # Drawn without a screen. Imported here: it takes a second, which no other command shall wait for.
     with needing("The curves are drawn by matplotlib", install="pip install 'lvd[train]'"):
@@ -63,12 +63,16 @@ def _panels(records: list[Record], steps: list[Record]) -> list[tuple[Draw, list
     panels: list[tuple[Draw, list[Record]]] = [
         (_draw_total, steps),
         (_draw_terms, steps),
-        (_draw_knn, [look for look in looks if any(name.startswith("knn_") for name in look)]),
+        (_draw_knn, [look for look in records if _has_knn(look)]),
         (_draw_rank, looks),
         (_draw_gradients, steps),
         (_draw_rate, steps),
     ]
     return [(draw, shown) for draw, shown in panels if shown]
+
+
+def _has_knn(look: Record) -> bool:
+    return any("knn_" in name and look[name] is not None for name in look)
 
 
 def _draw_total(axes: Any, steps: list[Record]) -> None:
@@ -89,8 +93,11 @@ def _draw_knn(axes: Any, looks: list[Record]) -> None:
     names = sorted({name for look in looks for name in look if name.startswith("knn_")})
     for name in names:
         points = [(look["step"], 100 * look[name]) for look in looks if look.get(name) is not None]
-        axes.plot(*zip(*points, strict=True), marker=".", label=f"k = {name.removeprefix('knn_')}")
-    _finish(axes, "k-NN accuracy of the teacher, %")
+        [drawn] = axes.plot(*zip(*points, strict=True), marker=".", label=f"k = {name.removeprefix('knn_')}")
+        # What is distilled from is measured once.
+        for above in (look[f"teacher_{name}"] for look in looks if f"teacher_{name}" in look):
+            axes.axhline(100 * above, color=drawn.get_color(), linestyle="--", label="its teacher")
+    _finish(axes, "k-NN accuracy of what is learned, %")
 
 
 def _draw_rank(axes: Any, looks: list[Record]) -> None:

@@ -17,7 +17,8 @@ BACKBONE = "backbone."
 # Levels that DistributedDataParallel, FSDP, torch.compile and activation checkpointing put into a name.
 WRAPPED = {"module", "_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module"}
 # Projection heads and classifiers, which are no part of a backbone.
-HEADS = ("dino_head.", "ibot_head.", "head.", "classifier.")
+PROJECTIONS = ("dino_head.", "ibot_head.")
+HEADS = (*PROJECTIONS, "head.", "classifier.")
 # `blocks.CHUNK.BLOCK.…`: a chunk is padded in front with modules that have no tensors, so that the second
 # number already counts from the first block of the model.
 CHUNKED_BLOCK = re.compile(r"blocks\.\d+\.(\d+)\.")
@@ -67,6 +68,16 @@ def backbone_of(flat: State) -> dict[str, Tensor]:
     of_backbone = _below(of_side, BACKBONE if is_training_dump(flat) else "")
     kept = {name: tensor for name, tensor in of_backbone.items() if not name.startswith(HEADS)}
     return renamed(kept, lambda name: CHUNKED_BLOCK.sub(r"blocks.\1.", name, count=1))
+
+
+def heads_of(flat: State) -> dict[str, Tensor]:
+    """The projection heads that a training run wrote beside its backbone, of the side that is taken of that.
+
+    Args:
+        flat: tensors by name, as `flatten` gives them.
+    """
+    side = next((side for side in SIDES if any(name.startswith(side) for name in flat)), "")
+    return {n: tensor for n, tensor in _below(flat, side).items() if n.startswith(PROJECTIONS)}
 
 
 def is_training_dump(flat: State) -> bool:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pretrain.model.convnet import ConvNet, ConvNetConfig
+from pretrain.model.feature_head import FeatureHead
 from pretrain.model.heads import HeadConfig, ProjectionHead
 from pretrain.model.vit import VisionTransformer, ViTConfig
 
@@ -26,16 +27,23 @@ class Network(nn.Module):
     """A backbone, the head of its class tokens, and that of its patches.
 
     The keys of its state are those of the official training dumps: `backbone.…`, `dino_head.…`, and
-    `ibot_head.…` unless one head serves both. A network without heads is a backbone to compare features with.
+    `ibot_head.…` unless one head serves both. A network without heads is a backbone to compare features with;
+    a student of such a teacher has a `feature_head.…` to the teacher's width instead.
     """
 
     def __init__(
-        self, backbone: BackboneConfig, dino_head: HeadConfig | None, ibot_head: HeadConfig | None
+        self,
+        backbone: BackboneConfig,
+        dino_head: HeadConfig | None,
+        ibot_head: HeadConfig | None,
+        *,
+        feature_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone)
         self.dino_head = ProjectionHead(dino_head) if dino_head else None
         self.ibot_head = ProjectionHead(ibot_head) if ibot_head else None
+        self.feature_head = FeatureHead(backbone.dim, feature_dim) if feature_dim else None
 
     @property
     def heads(self) -> tuple[ProjectionHead, ProjectionHead]:

@@ -10,9 +10,10 @@ from tiny import drawn_batch, share_of, tiny_config
 from torch import Tensor
 
 from curation.errors import LvdError
-from pretrain import learner, loop, train
+from pretrain import distill, learner, loop, train
 from pretrain.config import PretrainConfig
 from pretrain.data.loader import CropBatch
+from pretrain.distill_config import DistillConfig
 from pretrain.loss.group import Alone
 from pretrain.loss.koleo import koleo_loss
 from pretrain.loss.sinkhorn import moved_centre, sinkhorn_knopp
@@ -20,6 +21,7 @@ from pretrain.objective import student_losses
 from pretrain.optimizer import clip_gradients
 from pretrain.parallel import Place, Processes, assign, full, place
 from pretrain.targets import teacher_targets
+from pretrain.teacher import load_teacher
 from pretrain.train import build, plan_of
 from pretrain.train_step import State, StepOutcome, leave_gradients, to_batch, train_step
 
@@ -52,6 +54,21 @@ def backward_job(config: PretrainConfig) -> dict[str, Any]:
             "norms": {name: norm.item() for name, norm in norms.items()},
             "losses": sums.mean()[:-1],
             "centres": list(centres),
+        }
+
+
+def distilled_gradients_job(config: DistillConfig) -> dict[str, Tensor]:
+    """Gradients of every student in the first step of a distillation, on this rank's part of the batch."""
+    with place(config.parallel) as where:
+        teacher = load_teacher(config.teacher, where, warn=print)
+        state = distill.build(config, teacher, where)
+        crops = share_of(drawn_batch(NUM_IMAGES), where.group.rank, where.group.size)
+        leave_gradients(state, crops, distill.plan_of(config, teacher), where)
+        return {
+            f"{learner.folder.name}.{name}": full(parameter.grad).clone()
+            for learner in state.learners
+            for name, parameter in learner.student.network.named_parameters()
+            if parameter.grad is not None
         }
 
 
@@ -139,8 +156,10 @@ def failing_job() -> None:
         where.group.sum(torch.zeros(1))
 
 
-def train_job(config: PretrainConfig, notes: str, fatal: dict[int, tuple[int, int]] | None = None) -> str:
-    """Train, and note for each step which images were seen, and the digest of their crops.
+def train_job(
+    config: PretrainConfig | DistillConfig, notes: str, fatal: dict[int, tuple[int, int]] | None = None
+) -> str:
+    """Train or distil, and note for each step which images were seen, and the digest of their crops.
 
     Args:
         config: of the training.
@@ -148,7 +167,7 @@ def train_job(config: PretrainConfig, notes: str, fatal: dict[int, tuple[int, in
         fatal: for a rank, the step in the middle of which it gets a signal, and that signal.
 
     Returns:
-        The last checkpoint's folder, or the error's text.
+        The last checkpoint's folder, or that of each student by name, or the error's text.
     """
     rank = int(os.environ["RANK"])
     step_of, move = loop.train_step, learner.move_teacher
@@ -171,6 +190,8 @@ def train_job(config: PretrainConfig, notes: str, fatal: dict[int, tuple[int, in
 
     loop.train_step, learner.move_teacher = noting, moving
     try:
+        if isinstance(config, DistillConfig):
+            return str(distill.distill(config, quiet=True))
         return str(train.train(config, quiet=True))
     except LvdError as error:
         return f"{type(error).__name__}: {error}"
