@@ -149,7 +149,7 @@ class Hashes:
                     self._record.parent.mkdir(parents=True, exist_ok=True)
                 flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
                 with contextlib.nullcontext() if self._writes else contextlib.suppress(FileNotFoundError):
-                    self._handle = os.open(self._record, flags, 0o600)
+                    self._handle = os.open(self._record, flags, 0o666)
                 if self._handle is not None and not stat.S_ISREG(os.fstat(self._handle).st_mode):
                     os.close(self._handle)
                     self._handle = self._record = None  # a pipe, or a device: nothing is remembered

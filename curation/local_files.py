@@ -6,6 +6,7 @@ A process that is killed meanwhile leaves the file under its temporary name.
 import contextlib
 import os
 import re
+import stat
 import uuid
 from pathlib import Path
 
@@ -94,6 +95,20 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def set_usual_mode(path: Path) -> None:
+    """Give a file the mode of any new file in its folder: what the umask, or the folder's own rules, leave.
+
+    For what a library has made as a temporary file, for its user alone. The umask itself cannot be read
+    without changing it for all threads, so a new file is looked at.
+    """
+    probe = temporary_name(path)
+    try:
+        with probe.open("xb") as new:
+            path.chmod(stat.S_IMODE(os.fstat(new.fileno()).st_mode))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: Path, *, deep: bool, of: str = "") -> None:

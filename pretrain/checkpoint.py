@@ -21,7 +21,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -39,11 +38,12 @@ from pretrain.checkpoint_files import (
     read_facts,
     step_dir,
 )
-from pretrain.model.network import Network
-from pretrain.model.vit import ViTConfig
+from pretrain.model.network import BackboneConfig, Network
+from pretrain.normalisation import IMAGENET, Normalisation, metadata_of_normalisation
 from pretrain.parallel import assign, full
 from pretrain.targets import Centres
-from pretrain.weights import config_of_metadata
+from pretrain.tensor_files import save_file
+from pretrain.weights import config_of_metadata, shape_key
 
 Fit = Callable[[str, Tensor], Tensor]
 
@@ -70,6 +70,7 @@ def save(
     centres: Centres,
     facts: Mapping[str, Any],
     is_writer: bool,
+    normalisation: Normalisation = IMAGENET,
 ) -> Path:
     """Write the checkpoint after `step` iterations. Every rank must call; one of them writes.
 
@@ -79,6 +80,7 @@ def save(
         student, teacher, optimizer, centres: the state.
         facts: what else `training.json` says.
         is_writer: whether this rank writes.
+        normalisation: of the input that the networks take, for whoever uses them.
 
     Returns:
         The folder.
@@ -94,7 +96,9 @@ def save(
     target = step_dir(run_dir, step)
     if not is_writer:
         return target
-    metadata = {"format": "pt", "lvd": "1", "vit": json.dumps(asdict(student.backbone.config))}
+    shape = student.backbone.config
+    metadata = {"format": "pt", "lvd": "1", shape_key(shape): json.dumps(asdict(shape))}
+    metadata |= metadata_of_normalisation(normalisation)
     _write(target, files, metadata, facts={"step": step, **facts})
     return target
 
@@ -158,16 +162,18 @@ def newest_sound(run_dir: Path, *, warn: Callable[[str], None]) -> Path | None:
     Raises:
         IntegrityError: when there are checkpoints, and every one is damaged.
     """
-    steps = complete_steps(run_dir)
+    faults: list[str] = []
     for folder in reversed(folders(run_dir)):
         fault = fault_of(folder)
         if fault is None:
             return folder
-        warn(f"{folder} is damaged ({fault}); the one before is tried")
-    if steps:
+        warn(f"{folder} is damaged ({fault})")
+        if (folder / MARKER).exists():
+            faults.append(f"{folder.name}: {fault}")
+    if faults:
         raise IntegrityError(
             f"Every checkpoint in {run_dir / 'checkpoints'} is damaged",
-            got=f"steps {steps}",
+            got="; ".join(faults),
             remedy="Restore one, or remove the folder to begin anew",
         )
     return None
@@ -189,7 +195,7 @@ def newest_common(run_dirs: Sequence[Path], *, warn: Callable[[str], None]) -> i
         if not damaged:
             return step
         for folder, fault in damaged.items():
-            warn(f"{folder} is damaged ({fault}); the ones before are tried")
+            warn(f"{folder} is damaged ({fault})")
     if steps:
         raise IntegrityError(
             "There is no step of which every student has a sound checkpoint",
@@ -239,20 +245,25 @@ def _load_moments(optimizer: Optimizer, student: Network, file: Any, fit: Fit) -
         state["step"] = file.get_tensor(f"step.{name}").to(parameter.device)
 
 
-def shape_of(folder: Path) -> ViTConfig:
+def shape_of(folder: Path) -> BackboneConfig:
     """The shape of the backbone in a checkpoint."""
     with safe_open(folder / TEACHER, "pt") as file:
         return config_of_metadata(file.metadata() or {})
 
 
 def _state_of(network: nn.Module, is_writer: bool) -> dict[str, Tensor]:
-    """The parameters, whole, on the CPU of the one rank that writes; the others only help to gather them."""
+    """All tensors, whole, on the CPU of the one rank that writes; the others only help to gather them."""
     state = {}
-    for name, parameter in network.named_parameters():
-        whole = full(parameter)
+    for name, tensor in _tensors_of(network).items():
+        whole = full(tensor)
         if is_writer:
             state[name] = whole.clone()
     return state
+
+
+def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters, and the statistics of batch norms, which every rank has whole and alike."""
+    return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
 def _training_state(
@@ -272,12 +283,12 @@ def _training_state(
 
 
 def _load_state(network: Network, path: Path, fit: Fit) -> None:
-    parameters = dict(network.named_parameters())
+    targets = _tensors_of(network)
     with safe_open(path, "pt") as file:
         tensors = {name: fit(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
         names = set(tensors)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+        expected = {name: tuple(target.shape) for name, target in targets.items()}
         if shapes != expected:
             wrong = sorted(name for name in names | set(expected) if shapes.get(name) != expected.get(name))
             raise IntegrityError(
@@ -285,8 +296,8 @@ def _load_state(network: Network, path: Path, fit: Fit) -> None:
                 got=f"{len(wrong)} tensors that are missing, new or of another shape: {', '.join(wrong[:5])}",
                 remedy="Resume with the config that wrote it, or choose another run_dir",
             )
-        for name, parameter in parameters.items():
-            assign(parameter, tensors[name])
+        for name, target in targets.items():
+            assign(target, tensors[name])
 
 
 def _sort_metadata(path: Path) -> None:

@@ -57,9 +57,15 @@ def _without_later_tail(identity: dict[str, Any], step: int) -> dict[str, Any]:
 
 
 def _changes(saved: Any, now: Any, name: str = "") -> Iterator[str]:
-    """The settings that differ, each alone: `schedule.base_lr: 0.004, was 0.008`."""
+    """The settings that differ, each alone and as `--set` names it: `schedule.base_lr: 0.004, was 0.008`.
+
+    Of a list of another length, and of what was or is null, the whole is told.
+    """
     if isinstance(saved, dict) and isinstance(now, dict):
         for key in [*now, *(key for key in saved if key not in now)]:
             yield from _changes(saved.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now):
+        for number, (old, new) in enumerate(zip(saved, now, strict=True)):
+            yield from _changes(old, new, f"{name}.{number}")
     elif saved != now:
         yield f"{name}: {json.dumps(now)}, was {json.dumps(saved)}"

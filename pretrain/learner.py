@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from pretrain.loss.group import Group
 from pretrain.model.network import Network
 from pretrain.optimizer import OptimizerConfig, apply_schedule, build_adamw, clip_gradients, move_teacher
 from pretrain.parallel import ParallelConfig, Place, Placed
@@ -41,8 +42,9 @@ class Learner:
         """Set the learning rate and weight decay of this iteration."""
         apply_schedule(self.optimizer, values)
 
-    def move(self, *, momentum: float, is_finite: bool) -> None:
+    def move(self, *, momentum: float, is_finite: bool, group: Group) -> None:
         """Take the step that the gradients say, if all is finite; they are gone, whatever they were."""
+        self.student.settle_statistics(group, is_finite=is_finite)
         if is_finite:
             self.optimizer.step()
             move_teacher(self.mean.network, self.student.network, momentum=momentum)

@@ -7,23 +7,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 
-from curation.errors import ConfigError, ExecutorError, StoppedError
+from curation.errors import ConfigError, StoppedError
 from pretrain import checkpoint
 from pretrain.checkpoint import CheckpointConfig
 from pretrain.checkpoint_files import step_dir
 from pretrain.data.augment import CropConfig
-from pretrain.data.images import Images
-from pretrain.data.loader import CropBatch, DataConfig, Share, StepDataset, batches, order_of, raised
+from pretrain.data.config import DataConfig
+from pretrain.data.image_set import ImageSet
+from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_of, raised
 from pretrain.data.masking import MaskingConfig
+from pretrain.divergence import diverged
 from pretrain.evaluate.probe import Probe, is_collapsed
-from pretrain.learner import Learner
 from pretrain.loss.group import Group
 from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.parallel import Place
+from pretrain.start_line import Size, start_line
 from pretrain.train_step import State, StepOutcome, StepPlan, train_step
 
 
@@ -40,7 +41,7 @@ class Source:
         accumulate: micro-batches in which a rank works through its part.
     """
 
-    images: Images
+    images: ImageSet
     data: DataConfig
     crops: CropConfig
     masking: MaskingConfig
@@ -94,6 +95,7 @@ def run_loop(session: Session, state: State) -> list[Path]:
     """
     total, where, probe = session.total, session.where, session.probe
     folders = [step_dir(learner.folder, state.step) for learner in state.learners]
+    session.progress.say(start_line(state.learners, _size(session, state), where))
     if state.step == state.first_step:
         look(session, state)
     started = time.perf_counter()
@@ -103,7 +105,7 @@ def run_loop(session: Session, state: State) -> list[Path]:
         _tell(session, state, outcome, waited_s=waited_s, step_s=time.perf_counter() - started)
         for learner, record in zip(state.learners, outcome.records, strict=True):
             if learner.num_skipped >= max(1, session.max_skipped):
-                raise _diverged(learner, record)
+                raise diverged(learner, record, where)
         is_last = state.step == total
         if probe and (is_last or state.step % probe.every == 0):
             look(session, state)
@@ -116,6 +118,11 @@ def run_loop(session: Session, state: State) -> list[Path]:
             )
         started = time.perf_counter()
     return folders
+
+
+def _size(session: Session, state: State) -> Size:
+    source = session.source
+    return Size(source.images.num_images, source.batch_images, source.accumulate, state.step, session.total)
 
 
 def images_seen(session: Session, state: State) -> int:
@@ -217,6 +224,7 @@ def save(session: Session, state: State) -> list[Path]:
             optimizer=learner.optimizer,
             centres=state.centres,
             facts={**facts, "num_skipped": learner.num_skipped},
+            normalisation=session.plan.normalisation,
             is_writer=is_first,
         )
         for learner in state.learners
@@ -237,17 +245,6 @@ def newest_checkpoint(folders: Sequence[Path], where: Place, *, warn: Callable[[
         step = -1.0 if found is None else float(found)
     step = where.group.sum(torch.tensor(step, dtype=torch.float64, device=where.device)).item()
     return None if step < 0 else int(step)
-
-
-def _diverged(learner: Learner, record: dict[str, Any]) -> ExecutorError:
-    return ExecutorError(
-        f"{learner.num_skipped} steps in a row had no finite loss or gradient; none of them was taken",
-        got=f"step {record['step']}: "
-        + ", ".join(f"{name} {record[name]}" for name in record if name == "loss" or name.startswith("grad")),
-        expected="finite numbers",
-        remedy="Set parallel.dtype to fp32 and go on here, or begin anew in another run_dir with a lower "
-        "schedule.base_lr or a longer lr_warmup. The same command repeats the steps from the last checkpoint",
-    )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Which parameter learns how fast: groups for AdamW, and the teacher's exponential mean."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from pretrain.schedules import Scheduled
 
-EMBEDDINGS = ("cls_token", "pos_embed", "mask_token", "register_tokens", "patch_embed")
+EMBEDDINGS = ("cls_token", "pos_embed", "mask_token", "register_tokens", "patch_embed", "stem")
 
 
 class OptimizerConfig(BaseModel):
@@ -40,16 +41,20 @@ class Rule:
     is_backbone: bool = True
 
 
-def rule_of(name: str, *, depth: int, config: OptimizerConfig) -> Rule:
+def rule_of(name: str, *, depth: int, config: OptimizerConfig, is_vector: bool = False) -> Rule:
     """The rule for a parameter by its key in a `Network`.
 
     The learning rate falls by `layer_decay` from the final norm (1) over the blocks down to the embeddings.
-    Biases, norms and layer scales are not decayed; tokens, positions and last layers are.
+    Biases, norms and layer scales are not decayed; tokens, positions and last layers are. In a convolutional
+    network a stage is what a block is in a transformer, and the stem what the embeddings are; the further
+    factor of the patch embedding is not for it, as what it is there for, spikes of that layer's gradient, is
+    a thing of transformers (arXiv:2104.02057, §4.2).
 
     Args:
         name: such as `backbone.blocks.3.attn.qkv.bias`.
         depth: blocks of the backbone.
         config: the constants.
+        is_vector: whether it has one axis: the name of a convolutional network's norm does not tell.
 
     Source: arXiv:2106.08254, appendix; the exceptions are those of the official code.
     """
@@ -65,7 +70,7 @@ def rule_of(name: str, *, depth: int, config: OptimizerConfig) -> Rule:
         lr = config.layer_decay ** (depth + 1 - layer)
         if rest.startswith("patch_embed"):
             lr *= config.patch_embed_lr
-    is_free = name.endswith(".bias") or "norm" in name or "gamma" in name
+    is_free = is_vector or name.endswith(".bias") or "norm" in name or "gamma" in name
     return Rule(lr, 0.0 if is_free else 1.0, "last_layer" in name, module == "backbone")
 
 
@@ -81,7 +86,8 @@ def build_adamw(
     """
     groups: dict[Rule, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in parameters:
-        groups.setdefault(rule_of(name, depth=depth, config=config), []).append((name, parameter))
+        rule = rule_of(name, depth=depth, config=config, is_vector=parameter.ndim == 1)
+        groups.setdefault(rule, []).append((name, parameter))
     members = [{"params": named, "rule": rule} for rule, named in groups.items()]
     return torch.optim.AdamW(members, lr=0.0, betas=config.betas, fused=True)
 
@@ -116,7 +122,9 @@ def clip_gradients(network: nn.Module, *, limit: float) -> dict[str, Tensor]:
 def move_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -> None:
     """teacher ← momentum · teacher + (1 − momentum) · student, for every parameter, heads included.
 
-    Source: arXiv:2104.14294, §3.1.
+    The running statistics of batch norms move alike: copied, they would be those of other weights.
+
+    Source: arXiv:2104.14294, §3.1; the statistics: arXiv:2101.08482, §3.
     """
     pairs = zip(_local(teacher), _local(student), strict=True)
     old, new = (list(side) for side in zip(*pairs, strict=True))
@@ -124,7 +132,7 @@ def move_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -> 
 
 
 def _local(module: nn.Module) -> Iterator[Tensor]:
-    """The parameters, or the part of each that this process holds."""
-    for parameter in module.parameters():
+    """The parameters, or the part of each that this process holds, and the buffers."""
+    for parameter in itertools.chain(module.parameters(), module.buffers()):
         tensor: Any = parameter.data
         yield tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -12,16 +12,17 @@ import platform
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -31,6 +32,7 @@ from curation.cpu import has_bf16
 from curation.errors import ConfigError
 from curation.orphans import end_with_parent, named_parent
 from pretrain.loss.group import Alone, Group
+from pretrain.model.batch_norm import uncounted
 from pretrain.model.network import Network
 
 # The others wait while the first rank writes a checkpoint, or a node fetches its first shards.
@@ -164,6 +166,9 @@ def _join_others(kind: str) -> torch.device:
 class Placed:
     """A network where it computes.
 
+    The statistics of batch norms are fp32 in both, and the same tensors. Each process counts its own images,
+    piece by piece of its batch; after the step the processes take the mean of theirs.
+
     Attributes:
         network: fp32 parameters, sharded among many processes: what is optimised, averaged and saved.
         working: what is called. The network itself, or a bf16 copy of it on a lone process.
@@ -174,6 +179,8 @@ class Placed:
         self.working = self.network
         if where.mesh is None and where.dtype is not torch.float32:
             self.working = copy.deepcopy(network).to(where.dtype)
+            _share_statistics(self.working, self.network)
+        self._statistics_before: list[Tensor] = []
         if config.checkpoint_activations:
             _checkpoint_blocks(self.working)
         if config.compile:
@@ -184,9 +191,28 @@ class Placed:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Give the working copy the parameters of the network."""
+        """Give the working copy the parameters of the network, and note the statistics as they are."""
+        self._statistics_before = [buffer.clone() for buffer in self.network.buffers()]
         if self.working is not self.network:
             torch._foreach_copy_(list(self.working.parameters()), list(self.network.parameters()))
+
+    @torch.no_grad()
+    def settle_statistics(self, group: Group, *, is_finite: bool) -> None:
+        """Let all processes have the same statistics of batch norms: the mean, or those before this step.
+
+        Args:
+            group: of the processes; every one must call.
+            is_finite: whether the step is taken.
+        """
+        buffers = list(self.network.buffers())
+        if not buffers or (is_finite and group.size == 1):
+            return
+        found = self._statistics_before
+        if is_finite:
+            mean = group.sum(torch.cat([buffer.flatten() for buffer in buffers])) / group.size
+            found = list(mean.split([buffer.numel() for buffer in buffers]))
+        for buffer, statistics in zip(buffers, found, strict=True):
+            buffer.copy_(statistics.view_as(buffer))
 
     @torch.no_grad()
     def take_gradients(self) -> None:
@@ -212,10 +238,25 @@ def _shard(network: Network, mesh: DeviceMesh, dtype: torch.dtype) -> None:
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True if is_frozen else None)
 
 
+def _share_statistics(working: nn.Module, network: nn.Module) -> None:
+    """Give a copy in another precision the very statistics of the network."""
+    for copied, module in zip(working.modules(), network.modules(), strict=True):
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(copied, name, buffer)
+
+
 def _checkpoint_blocks(network: Network) -> None:
     for block in network.backbone.blocks:
         inner = block.forward
-        block.forward = lambda groups, inner=inner: checkpoint(inner, groups, use_reentrant=False)
+        # What is computed again is not counted again.
+        contexts = partial(_first_and_again, block)
+        block.forward = lambda groups, inner=inner, contexts=contexts: checkpoint(
+            inner, groups, use_reentrant=False, context_fn=contexts
+        )
+
+
+def _first_and_again(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), uncounted(block)
 
 
 def full(tensor: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from curation.errors import ConfigError, IntegrityError
 from pretrain import checkpoint
 from pretrain.checkpoint_files import MARKER, fault_of, is_checkpoint, read_facts, step_dir
 from pretrain.identity import require_same
+from pretrain.model.convnet import ConvNetConfig
+from pretrain.model.network import BackboneConfig
 from pretrain.model.positions import interpolate_positions
 from pretrain.model.vit import ViTConfig
 from pretrain.parallel import Place
@@ -42,7 +45,7 @@ def begin_from(
     folder = _agreed_checkpoint(Path(start.checkpoint), where, warn=warn)
     facts = read_facts(folder)
     [learner] = state.learners
-    shape: ViTConfig = learner.student.network.backbone.config
+    shape = learner.student.network.backbone.config
     _require_same_shape(folder, shape)
     try:
         state.centres = checkpoint.load(
@@ -109,16 +112,31 @@ def _sound_step(path: Path, *, warn: Callable[[str], None]) -> int:
     return found
 
 
-def _require_same_shape(folder: Path, shape: ViTConfig) -> None:
-    found = checkpoint.shape_of(folder)
-    same = replace(found, grid=shape.grid, layer_scale=shape.layer_scale, drop_path=shape.drop_path)
-    if same != shape:
-        raise ConfigError(f"{folder} holds another backbone than model asks for", got=found, expected=shape)
+def _require_same_shape(folder: Path, shape: BackboneConfig) -> None:
+    if not _fits(found := checkpoint.shape_of(folder), shape):
+        raise _another(folder, found, shape)
 
 
-def _fitted(name: str, tensor: Tensor, shape: ViTConfig) -> Tensor:
+def _fits(found: BackboneConfig, asked: BackboneConfig) -> bool:
+    """Whether the weights of one shape can be those of another, once positions are resampled."""
+    match found, asked:
+        case ViTConfig(), ViTConfig():
+            return asked == replace(
+                found, grid=asked.grid, layer_scale=asked.layer_scale, drop_path=asked.drop_path
+            )
+        case ConvNetConfig(), ConvNetConfig():
+            return (found.name, found.channels) == (asked.name, asked.channels)
+        case _:
+            return False
+
+
+def _another(path: str | Path, found: BackboneConfig, asked: BackboneConfig) -> ConfigError:
+    return ConfigError(f"{path} holds another backbone than model asks for", got=found, expected=asked)
+
+
+def _fitted(name: str, tensor: Tensor, shape: BackboneConfig) -> Tensor:
     """A tensor of a checkpoint, or of AdamW's moments, for a model of this shape."""
-    if not name.endswith("backbone.pos_embed"):
+    if not name.endswith("backbone.pos_embed") or not isinstance(shape, ViTConfig):
         return tensor
     resampled = resampled_positions(tensor, shape)
     return resampled.clamp(min=0) if name.startswith("exp_avg_sq.") else resampled
@@ -135,25 +153,56 @@ def resampled_positions(positions: Tensor, shape: ViTConfig) -> Tensor:
     return torch.cat([positions[:, :1], patches], dim=1)
 
 
-def start_from(path: str, shape: ViTConfig) -> dict[str, Tensor]:
+def start_from(path: str, shape: BackboneConfig, *, inflate: bool = False) -> dict[str, Tensor]:
     """The weights of a trained backbone for a model of this shape; positions are resampled to its grid.
 
     Args:
-        path: a checkpoint of ours, or a file of the official, Hugging Face's or timm's kind.
+        path: a checkpoint of ours, or a file of the official, Hugging Face's or timm's kind; of a
+            convolutional network one of ours or of timm's.
         shape: of the model that takes them.
+        inflate: whether it may take another number of channels (see `inflated`).
 
     Raises:
         ConfigError: when the file holds another architecture.
         ModelError: when it does not cover the model that it holds.
     """
-    backbone = load_backbone(path)
-    same = replace(backbone.config, grid=shape.grid, layer_scale=shape.layer_scale, drop_path=shape.drop_path)
-    if same != shape:
+    backbone = load_backbone(path, convnet=shape if isinstance(shape, ConvNetConfig) else None)
+    found = backbone.config
+    if isinstance(shape, ConvNetConfig) or isinstance(found, ConvNetConfig):
+        if not _fits(found, shape):
+            raise _another(path, found, shape)
+        return dict(backbone.state_dict())
+    if found.channels != shape.channels and not inflate:
         raise ConfigError(
-            f"{path} holds another backbone than model asks for", got=backbone.config, expected=shape
+            f"{path} takes another number of channels than model.channels",
+            got=found.channels,
+            expected=shape.channels,
+            remedy="Set model.inflate to begin every channel with the mean of its channels",
         )
+    if not _fits(replace(found, channels=shape.channels), shape):
+        raise _another(path, found, shape)
     state = dict(backbone.state_dict())
+    first = "patch_embed.proj.weight"
+    state[first] = inflated(state[first], shape.channels)
     return {**state, "pos_embed": resampled_positions(state["pos_embed"], shape)}
+
+
+def inflated(
+    weight: Float[Tensor, "dim from_channels patch patch"], channels: int
+) -> Float[Tensor, "dim channels patch patch"]:
+    """The patch embedding for another number of channels; as it is for the same number.
+
+    Each channel has the mean of all that there were, scaled so that a picture that is alike in all channels
+    gives what it gave.
+
+    Args:
+        weight: of the convolution.
+        channels: wanted.
+    """
+    if weight.shape[1] == channels:
+        return weight
+    mean = weight.mean(dim=1, keepdim=True) * (weight.shape[1] / channels)
+    return mean.repeat(1, channels, 1, 1)
 
 
 def resume(state: State, step: int, identity: dict[str, object], where: Place) -> list[str]:

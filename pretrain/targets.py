@@ -111,7 +111,8 @@ class Targets:
 def _look(teacher: Network, batch: Batch) -> Seen:
     """The class tokens and the masked patches of the global crops, which the teacher sees whole."""
     [features] = teacher.backbone([batch.globals_])
-    return Seen(features.cls, masked(features, batch.masks))
+    # Not a view: it would keep every token of its piece.
+    return Seen(features.cls.clone(), masked(features, batch.masks))
 
 
 def _scores(teacher: Network, seen: Sequence[Seen]) -> list[list[Piece]]:

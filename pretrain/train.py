@@ -4,21 +4,27 @@ The same function continues a training that began elsewhere: another stage of it
 resolution, or a branch (`pretrain.start`).
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from pretrain.config import PretrainConfig
-from pretrain.data.images import Images
-from pretrain.data.loader import seed_of
+from pretrain.data.image_set import ImageSet
+from pretrain.data.loader import order_of, seed_of
+from pretrain.data.opening import open_images
 from pretrain.data.spool import own_spool
+from pretrain.data.statistics import settle_normalisation
 from pretrain.evaluate.probe import Probe
 from pretrain.identity import identity_of
 from pretrain.learner import new_learner
 from pretrain.loop import Session, Source, newest_checkpoint, run_loop, stop_flag
 from pretrain.metrics import MetricsLog, ProgressLine
 from pretrain.model.network import Network
+from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.parallel import Place, place
+from pretrain.sinks.feed import Sinks
+from pretrain.sinks.required import require_sinks
 from pretrain.start import begin_from, resume, start_from
 from pretrain.targets import initial_centres
 from pretrain.train_step import State, StepPlan
@@ -30,7 +36,7 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
     """Train, or go on with a training, up to the last iteration.
 
     Args:
-        config: with `run_dir` and `data.path` set.
+        config: with `run_dir`, and `data.path` or `data.mix`, set.
         quiet: show nothing.
 
     Returns:
@@ -43,14 +49,21 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
         IntegrityError: when the dataset or every checkpoint is damaged.
     """
     assert config.run_dir is not None
-    assert config.data.path is not None
     run_dir = Path(config.run_dir)
-    with place(config.parallel) as where, stop_flag() as stop:
+    with place(config.parallel) as where, stop_flag() as stop, ExitStack() as opened:
         is_first = where.group.rank == 0
+        if is_first:
+            require_sinks(config.sinks)
         progress = ProgressLine(config.schedule.total, quiet=quiet or not is_first)
         # Of this machine: the run_dir may be a folder that many machines share.
         spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
-        images = Images(config.data.path, cache=run_dir / "cache", spool=spool)
+        images = open_images(
+            config.data,
+            cache=run_dir / "cache",
+            spool=spool,
+            batch_images=config.batch_images,
+            say=progress.say,
+        )
         identity = identity_of(config, dataset=images.digest, window_images=config.data.window_images)
         step = newest_checkpoint([run_dir], where, warn=progress.say)
         state = build(config, where, is_new=step is None)
@@ -59,17 +72,31 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
                 progress.say(text)
         elif config.start is not None:
             begin_from(config.start, state, dataset=images.digest, where=where, warn=progress.say)
+        normalisation = settle_normalisation(
+            config.crops,
+            images,
+            order_of(images, config.data, seed=config.seed),
+            run_dir=run_dir,
+            where=where,
+            start=config.start.checkpoint if config.start else None,
+            say=progress.say,
+        )
+        sinks = Sinks(config.sinks, config.name, config.model_dump(mode="json"))
+        logs = [
+            opened.enter_context(MetricsLog(folder, first_step=state.step, warn=progress.say, sinks=sinks))
+            for folder in ([run_dir] if is_first else [])
+        ]
         session = Session(
             total=config.schedule.total,
-            plan=plan_of(config),
+            plan=plan_of(config, normalisation),
             source=source_of(config, images),
             where=where,
             checkpoint=config.checkpoint,
             max_skipped=config.max_skipped,
             identity=identity,
             progress=progress,
-            logs=[MetricsLog(run_dir, first_step=state.step, warn=progress.say)] if is_first else [],
-            probe=Probe(config.probe, side_px=config.crops.global_size_px) if config.probe else None,
+            logs=logs,
+            probe=_probe_of(config, normalisation),
             stop=stop,
         )
         [folder] = run_loop(session, state)
@@ -89,7 +116,9 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
         torch.manual_seed(seed_of(config.seed, _MODEL_SEED))
         student = Network(config.backbone(drop_path=config.model.drop_path), *heads)
     if config.model.weights and is_new:
-        student.backbone.load_state_dict(start_from(config.model.weights, student.backbone.config))
+        student.backbone.load_state_dict(
+            start_from(config.model.weights, student.backbone.config, inflate=config.model.inflate)
+        )
     teacher = Network(config.backbone(drop_path=0.0), *heads)
     centres = initial_centres(teacher, device=where.device)
     learner = new_learner(
@@ -104,21 +133,33 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
     return State([learner], learner.mean, centres)
 
 
-def plan_of(config: PretrainConfig) -> StepPlan:
+def _probe_of(config: PretrainConfig, normalisation: Normalisation) -> Probe | None:
+    if config.probe is None:
+        return None
+    return Probe(config.probe, side_px=config.grid * config.model.patch_px, normalisation=normalisation)
+
+
+def plan_of(config: PretrainConfig, normalisation: Normalisation = IMAGENET) -> StepPlan:
     """What every iteration of a training does alike."""
     return StepPlan(
-        config.seed, config.batch_images, config.objective, config.schedule, accumulate=config.accumulate
+        config.seed,
+        config.batch_images,
+        config.objective,
+        config.schedule,
+        accumulate=config.accumulate,
+        normalisation=normalisation,
+        masks_student=config.model.timm_name is None,
     )
 
 
-def source_of(config: PretrainConfig, images: Images) -> Source:
+def source_of(config: PretrainConfig, images: ImageSet) -> Source:
     """Where the batches of a training come from."""
     return Source(
         images,
         config.data,
         config.crops,
         config.masking,
-        grid=(config.grid, config.grid),
+        grid=config.crop_grid,
         seed=config.seed,
         batch_images=config.batch_images,
         accumulate=config.accumulate,

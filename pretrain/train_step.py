@@ -20,7 +20,10 @@ from torch import Tensor
 from pretrain.data.augment import normalise
 from pretrain.data.loader import CropBatch, seed_of
 from pretrain.learner import Learner
+from pretrain.loss.group import Group
+from pretrain.model.batch_norm import uncounted
 from pretrain.model.network import Scores
+from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.objective import Batch, Known, Losses, ObjectiveConfig, koleo_of, student_losses
 from pretrain.parallel import Place, Placed
 from pretrain.schedules import ScheduleConfig, Scheduled, scheduled
@@ -61,6 +64,7 @@ class StepPlan:
         schedule: of the teacher's temperature.
         accumulate: micro-batches of a step.
         masks_student: whether students see mask tokens; in distillation they do not.
+        normalisation: of the crops.
     """
 
     seed: int
@@ -69,6 +73,7 @@ class StepPlan:
     schedule: ScheduleConfig
     accumulate: int = 1
     masks_student: bool = True
+    normalisation: Normalisation = IMAGENET
 
 
 @dataclass
@@ -123,7 +128,7 @@ def train_step(
     for part, now, norm in zip(sums, values, norms, strict=True):
         own, terms = terms[: len(part.names)], terms[len(part.names) :]
         records.append(_record(state.step + 1, dict(zip(part.names, own, strict=True)), norm, now))
-    _go_on(state, centres, records, values)
+    _go_on(state, centres, records, values, group=where.group)
     return StepOutcome(records, round(unreadable * where.group.size), stopping > 0)
 
 
@@ -140,7 +145,7 @@ def leave_gradients(
     parts = split_batch(crops, plan.accumulate)
     targets = Targets(
         state.teacher.working,
-        (to_batch(part, where) for part in parts),
+        (to_batch(part, where, plan.normalisation) for part in parts),
         state.centres,
         plan.objective,
         temperature=scheduled(state.step, plan.schedule).teacher_temperature,
@@ -149,7 +154,7 @@ def leave_gradients(
     known = [_known_spreads(learner, parts, plan, state.step, where) for learner in state.learners]
     sums = [LossSums() for _ in state.learners]
     for number, part in enumerate(parts):
-        batch, wanted = to_batch(part, where), targets.of(number)
+        batch, wanted = to_batch(part, where, plan.normalisation), targets.of(number)
         for learner, spreads, found in zip(state.learners, known, sums, strict=True):
             _draw_from(plan, state.step, number, where)
             losses = _losses(learner, batch, wanted, plan, where, koleo=spreads[number])
@@ -183,12 +188,13 @@ def _known_spreads(
         return [None] * len(parts)
     tokens = []
     for number, part in enumerate(parts):
-        batch = to_batch(part, where)
+        batch = to_batch(part, where, plan.normalisation)
         masks = batch.masks if plan.masks_student else None
         _draw_from(plan, step, number, where)
         # The local crops go along: stochastic depth draws for both in turn, and shall draw the same again.
-        [views, _] = learner.student.working.backbone([batch.globals_, batch.locals_], [masks, None])
-        tokens.append(views.cls)
+        with uncounted(learner.student.working):
+            [views, _] = learner.student.working.backbone([batch.globals_, batch.locals_], [masks, None])
+        tokens.append(views.cls.clone())  # a view would keep every token of its piece
     return koleo_of(tokens, objective, group=where.group)
 
 
@@ -210,11 +216,16 @@ def _record(
 
 
 def _go_on(
-    state: State, centres: Centres, records: Sequence[dict[str, Any]], values: Sequence[Scheduled]
+    state: State,
+    centres: Centres,
+    records: Sequence[dict[str, Any]],
+    values: Sequence[Scheduled],
+    *,
+    group: Group,
 ) -> None:
     """Move the students and the centres, where all is finite; the step is over, whatever it was."""
     for learner, record, now in zip(state.learners, records, values, strict=True):
-        learner.move(momentum=now.momentum, is_finite=not record["skipped"])
+        learner.move(momentum=now.momentum, is_finite=not record["skipped"], group=group)
     if not all(record["skipped"] for record in records):
         state.centres = centres
     state.step += 1
@@ -245,11 +256,13 @@ def split_batch(crops: CropBatch, num_parts: int) -> list[CropBatch]:
     return [images_from(number * each) for number in range(num_parts)]
 
 
-def to_batch(crops: CropBatch, where: Place) -> Batch:
+def to_batch(crops: CropBatch, where: Place, normalisation: Normalisation = IMAGENET) -> Batch:
     """Crops as normalised numbers on this rank's device."""
-    # Moved as bytes: a quarter of what the normalised crops take.
+    # RGB is moved as bytes: a quarter of what the normalised crops take.
     globals_, locals_ = (
-        normalise(part.to(where.device, non_blocking=True), dtype=where.dtype)
+        normalise(
+            part.to(where.device, non_blocking=True), normalisation.mean, normalisation.std, dtype=where.dtype
+        )
         for part in (crops.globals_, crops.locals_)
     )
     return Batch(globals_, locals_, crops.masks.to(where.device, non_blocking=True))

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -40,6 +41,14 @@ def shared_dir() -> Path:
             f"needs the development data (real photographs, bad files) in {path.name}/ beside the repository"
         )
     return path
+
+
+@pytest.fixture
+def symbolic_sizes() -> Iterator[None]:
+    """Shapes are not checked: while a model is exported, sizes are symbols, which no annotation knows."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module", params=ARITHMETICS)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image, ImagePalette
 
 from curation.pictures.bands import Box, bands_of, extremes, grid, in_bands, part_of
@@ -91,7 +91,9 @@ def orientation_of(exif: Image.Exif) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def turn_upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "_ _ 3"]:
+def turn_upright(
+    pixels: Shaped[np.ndarray, "h w bands"], orientation: int
+) -> Shaped[np.ndarray, "_ _ bands"]:
     """Undo an EXIF orientation (1..8), contiguous; 5 to 8 swap width and height.
 
     Source: EXIF 2.3, §4.6.4 A (the same turns as Pillow's ImageOps.exif_transpose).

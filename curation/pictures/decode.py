@@ -11,10 +11,12 @@ from pydantic import BaseModel, Field
 from curation.errors import is_no_memory
 from curation.pictures import deep, formats, jpeg
 from curation.pictures.av1 import refuse_avif
+from curation.pictures.band_view import BandView, lacking, view_of
 from curation.pictures.colour import orientation_of, to_rgb, turn_upright
 from curation.pictures.costs import refuse_bmp, refuse_png, webp_size
 from curation.pictures.frames import first_that_shows
 from curation.pictures.remarks import overheard, remark
+from curation.pictures.samples import read_samples
 from curation.pictures.tiff import refuse_tiff, without_thumbnails
 
 # What a decoder holds of a picture at most, bytes a pixel: libwebp's frame, its canvas, and our own copy.
@@ -37,6 +39,12 @@ class DecodeConfig(BaseModel, frozen=True, extra="forbid"):
     jpeg_scaling: bool = Field(
         True,
         description="let the JPEG decoder halve pictures of at least twice the size needed (1.5-4 x as fast)",
+    )
+    # What is off is no part of an identity: outputs made before there were bands keep theirs.
+    bands: BandView | None = Field(
+        None,
+        exclude_if=lambda bands: bands is None,
+        description="TIFFs have many bands or 16 bits, and this is how they are looked at; null: as pictures",
     )
 
 
@@ -132,6 +140,8 @@ def _refuse_or_ask_pillow(
 
 def _decode_with_pillow(data: bytes, *, config: DecodeConfig, warnings: tuple[str, ...] = ()) -> Decoded:
     claimed = formats.sniff(data)
+    if claimed == "TIFF" and config.bands is not None:
+        return _decode_bands(data, config.bands, max_pixels=config.max_pixels)
     if claimed == "TIFF" and (picture := without_thumbnails(data)) is not data:
         data, warnings = picture, (*warnings, "thumbnail_skipped")
     if (refusal := _refuse_unopened(data, claimed, config=config)) is not None:
@@ -139,6 +149,19 @@ def _decode_with_pillow(data: bytes, *, config: DecodeConfig, warnings: tuple[st
     with overheard() as heard:
         decoded = _open_and_load(data, claimed, heard=heard, config=config)
     return replace(decoded, warnings=tuple(dict.fromkeys((*warnings, *decoded.warnings, *heard))))
+
+
+def _decode_bands(data: bytes, config: BandView, *, max_pixels: int) -> Decoded:
+    found = read_samples(data, max_pixels=max_pixels, max_bytes=config.max_bytes)
+    reason, words = found.reason, found.words
+    if found.values is not None:
+        missing = lacking(found.values.shape[2], config)
+        if missing is None:
+            warnings = ("zero_tail",) if formats.has_zero_tail(data) else ()
+            return Decoded(view_of(found.values, config), "TIFF", *found.size, warnings, None)
+        reason, words = "unsupported_format", missing
+    assert reason is not None, "no samples, and no reason"
+    return _refuse(reason, file_format="TIFF", size=found.size, warnings=(remark("TIFF", words),))
 
 
 def _refuse_unopened(data: bytes, claimed: str | None, *, config: DecodeConfig) -> Decoded | None:

@@ -75,10 +75,14 @@ def without_thumbnails(data: bytes) -> bytes:
     return data[:at] + struct.pack(order + width, best) + data[at + struct.calcsize(width) :]
 
 
-def refuse_tiff(data: bytes) -> tuple[str, str] | None:
+def refuse_tiff(data: bytes, *, max_samples: int = MAX_SAMPLES) -> tuple[str, str] | None:
     """Whether a decoder would be asked for more than the picture is worth, or for what none of ours can.
 
     The size of the picture itself is checked elsewhere. What cannot be read here is left to the decoder.
+
+    Args:
+        data: the file.
+        max_samples: most samples a pixel that the decoder reads.
 
     Returns:
         A reason and what is wrong, in words; or None.
@@ -92,7 +96,7 @@ def refuse_tiff(data: bytes) -> tuple[str, str] | None:
     samples, bits = number(SAMPLES, 1), max(1, number(BITS, 1))
     if number(COMPRESSION, 1) not in COMPRESSION_INFO:
         return "unsupported_format", f"compression {number(COMPRESSION, 1)}"
-    if samples > MAX_SAMPLES:
+    if samples > max_samples:
         return "unsupported_format", f"{samples} samples a pixel"
     for tag, entry in entries.items():
         is_there = entry.count * NUM_BYTES.get(entry.kind, 1) <= len(data)  # or else nobody reads it
@@ -106,6 +110,11 @@ def refuse_tiff(data: bytes) -> tuple[str, str] | None:
         if asked > max(picture, MAX_SPARE_TILE_BYTES):
             return "too_many_pixels", f"a tile of {asked} bytes for a picture of {picture}"
     return None
+
+
+def ends_early(data: bytes) -> bool:
+    """Whether the file ends before its first directory."""
+    return _first_place(data) >= len(data)
 
 
 def _up(side_px: int) -> int:

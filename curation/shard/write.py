@@ -40,7 +40,7 @@ class _HashedFile:
     """A new file that a second thread hashes while this one writes it."""
 
     def __init__(self, path: str | Path) -> None:
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         self._digest = hashlib.sha256()
         self._queue: queue.Queue[list[bytes] | None] = queue.Queue(maxsize=2)
         self._thread = threading.Thread(target=self._hash, name="shard-sha256", daemon=True)

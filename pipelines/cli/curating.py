@@ -4,8 +4,11 @@ What a command needs is imported once it is given: of a run that is the whole fl
 """
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curation.errors import ConfigError
+from pipelines.cli.amount_arguments import bytes_argument, seconds_argument
 from pipelines.cli.command_parser import count_argument, path_argument
 from pipelines.cli.shared_flags import add_command, add_config_arguments, config_arguments, show
 from pipelines.engine.flow import FLOW
@@ -71,7 +74,10 @@ def add_plan(commands: Any) -> None:
         text="Show each step of CONFIG: its items, how many of them are done in the run directory, and for "
         "those to do the hours, bytes and memory. Rates come from the receipts of this run or of another one "
         "(--like), from a file (--rates), or from running the steps on a small sample, in a folder of its "
-        "own. Nothing is written to the run directory.",
+        "own. Of a training (the config of one, or the section `pretrain` of a run's) show its parameters, "
+        "the memory of a card by what takes it, and its time; where that is more than --memory or --deadline "
+        "allow, what fits instead. Its rate is that at which it went so far, or comes from --like, --measure "
+        "or --rates. Nothing is written to the run directory.",
         example="lvd plan lvd142m.yaml --images 1.2e9 --nodes 20 --gpus 8 --rates v100.yaml",
     )  # fmt: skip
     add_config_arguments(plan)
@@ -89,11 +95,19 @@ def add_plan(commands: Any) -> None:
     for flag, default, what in (
         ("--workers", None, "workers like those of this machine"),
         ("--nodes", 1, "machines like this (default: 1)"),
-        ("--gpus", 1, "of each, for --rates (default: 1)"),
+        ("--gpus", None, "of each: for --rates, and cards of a training (default: 1)"),
     ):
         plan.add_argument(flag, type=count_argument, default=default, metavar="N", help=what)
     plan.add_argument("--no-probe", action="store_true", help="measure nothing: only tell how far it is")
     plan.add_argument("--explain", action="store_true", help="say how the cost of each step grows")
+    training = plan.add_argument_group("of a training")
+    training.add_argument(
+        "--memory", type=bytes_argument, metavar="SIZE", help="of one card, such as 24GB: what fits it?"
+    )
+    training.add_argument(
+        "--deadline", type=seconds_argument, metavar="TIME", help="such as 12h or 3d: what is done by then?"
+    )
+    training.add_argument("--measure", action="store_true", help="do some of its steps here, and time them")
 
 
 def add_demo(commands: Any) -> None:
@@ -160,24 +174,50 @@ def _go_on_apart_on_ray(arguments: argparse.Namespace, executor: "ExecutorConfig
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from pipelines.config.read import ALL_FOLDERS, read_config
+
+    if Path(arguments.config).is_dir():  # of a training that has begun
+        return _plan_training(arguments)
+    _, data = read_config(arguments.config, arguments.overrides, folders=ALL_FOLDERS)
+    if "pools" not in data and "pretrain" not in data:
+        return _plan_training(arguments)
     from pipelines.config.run_config import load_config, require_vector_files
     from pipelines.plan.answer import PlanQuestion, images_of, make_plan
     from pipelines.plan.words import plan_data, plan_report
 
     config = load_config(arguments.config, arguments.overrides)
+    if config.pretrain is None and (arguments.memory or arguments.deadline or arguments.measure):
+        raise ConfigError(
+            f"--memory, --deadline and --measure are for a training, and {arguments.config} has none",
+            expected="a section pretrain, or the config of a training",
+        )
     asked = PlanQuestion(
         images=images_of(arguments.images),
         like=arguments.like,
         rates=arguments.rates,
         workers=arguments.workers,
         nodes=arguments.nodes,
-        gpus=arguments.gpus,
+        gpus=arguments.gpus or 1,
         measure=not arguments.no_probe,
     )
     if asked.images is None:
         require_vector_files(config)
     plan = make_plan(config, asked)
-    show(arguments, plan_data(plan), plan_report(plan, explain=arguments.explain))
+    found, lines = plan_data(plan), plan_report(plan, explain=arguments.explain)
+    if config.pretrain is not None:
+        from pipelines.cli.planning import plan_section
+
+        training, told = plan_section(config, arguments)
+        found, lines = {**found, "training": training}, [*lines, "", *told]
+    show(arguments, found, lines)
+    return 0
+
+
+def _plan_training(arguments: argparse.Namespace) -> int:
+    from pipelines.cli.planning import plan_config
+
+    found, lines = plan_config(arguments)
+    show(arguments, found, lines)
     return 0
 
 

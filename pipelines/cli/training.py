@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
 
 DEGRADED = 3  # the exit code of what is done, but for what could not be read
-FORMATS = ("huggingface", "timm", "official", "safetensors")
+FORMATS = ("huggingface", "timm", "official", "safetensors", "onnx", "torch_export")
 
 
 def add_pretrain(commands: Any) -> None:
@@ -107,15 +107,24 @@ def add_export(commands: Any) -> None:
         does="write a trained backbone for other programs",
         text="Write the backbone of CHECKPOINT (a run directory of `lvd pretrain`, one of its checkpoints, "
         "or a weights file) for Hugging Face's transformers, for timm, under the official names as a .pth "
-        "file, or as one .safetensors file.",
+        "file, as one .safetensors file, or as a graph: an .onnx file, or a .pt2 file of torch.export, which "
+        "are loaded again and compared with the model before they appear. A card says what it is.",
         example="lvd export runs/first/pretrain --format huggingface --out vits-hf",
     )  # fmt: skip
     export.add_argument("checkpoint", metavar="CHECKPOINT")
     export.add_argument("--format", required=True, choices=FORMATS, help="for whom")
     export.add_argument(
         "--out", type=path_argument, required=True, metavar="PATH",
-        help="a directory (huggingface, timm) or a file to make",
+        help="a directory (huggingface, timm), with the card as README.md in it, or a file, with the card as "
+        "PATH.md beside it",
     )  # fmt: skip
+    export.add_argument(
+        "--size", type=int, metavar="PX",
+        help="of onnx and torch_export: the only height and width (default: any multiple of the patch)",
+    )  # fmt: skip
+    export.add_argument(
+        "--license", metavar="ID", help="of the weights, for the card, such as apache-2.0 (default: unknown)"
+    )
 
 
 def pretrain_after(config: "RunConfig", arguments: Sequence[str]) -> Path:
@@ -130,6 +139,11 @@ def _pretrain(arguments: argparse.Namespace) -> int:
 
     try:
         with torchrun.exit_code_noted():
+            if torchrun.rank() == 0 and not torchrun.is_launched_by_lvd():  # whoever launches has said it
+                from pipelines.training.first_word import say_first_word
+
+                is_stage = arguments.name == "adapt"
+                say_first_word(arguments.config, arguments.overrides, is_stage=is_stage)
             from pipelines.training.pretraining import pretrain
 
             again = config_arguments(arguments.config, arguments.overrides)
@@ -207,10 +221,17 @@ def measured_lines(found: "Sequence[Measured]", names: Sequence[str] = ()) -> li
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from pretrain.export import export
+    from pretrain.export import card_path, export
 
-    out = export(arguments.checkpoint, format=arguments.format, out=arguments.out)
-    show(arguments, {"out": str(out)}, [str(out)])
+    out = export(
+        arguments.checkpoint,
+        format=arguments.format,
+        out=arguments.out,
+        size_px=arguments.size,
+        license_id=arguments.license,
+    )
+    card = card_path(out, arguments.format)
+    show(arguments, {"out": str(out), "card": str(card)}, [str(out), f"card: {card}"])
     return 0
 
 

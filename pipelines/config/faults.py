@@ -68,7 +68,9 @@ def _name(loc: Loc, data: Any, at: str) -> str:
     path = [at] if at else []
     here = data
     for number, part in enumerate(loc):
-        inside = isinstance(part, int) or (isinstance(here, dict) and part in here)
+        # An item that is missing from a list is not inside of it.
+        is_item = isinstance(part, int) and isinstance(here, list) and part < len(here)
+        inside = is_item or (isinstance(here, dict) and part in here)
         if inside:
             here = here[part]
         if inside or number == len(loc) - 1:

@@ -13,7 +13,8 @@ from curation.errors import ConfigError
 
 # The fields of runs, of trainings, and of trainings within runs; `*` is any name or number.
 _TRAINING = (
-    "run_dir", "data.path", "data.spool_dir", "model.weights", "probe.train", "probe.test",
+    "run_dir", "data.path", "data.mix.*.path", "data.spool_dir", "model.weights", "probe.train", "probe.test",
+    "sinks.*.dir", "start.checkpoint",
 )  # fmt: skip
 PATHS = (
     "root",

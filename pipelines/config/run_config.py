@@ -189,6 +189,17 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def _bands_stay_whole(self) -> "RunConfig":
+        edits = {"max_side_px": self.shard.max_side_px, "blur_faces": self.shard.blur_faces}
+        for field, value in edits.items():
+            if value is not None and self.describe.decode.bands is not None:
+                raise ValueError(
+                    f"shard.{field} would put 8-bit pictures of what is looked at in the place of all "
+                    "bands; set it to null, or remove describe.decode.bands"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _levels_stand_on_clusters(self) -> "RunConfig":
         if self.hierarchy is None or self.cluster.num_clusters is None:
             return self

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from pipelines.config.read import ALL_FOLDERS, read_config
 from pipelines.training.pretraining import validate
 from pretrain.config import PretrainConfig
 from pretrain.parallel import place
+from pretrain.tensor_files import save_file
 from pretrain.train import build
 from pretrain.weights import metadata_of_config
 

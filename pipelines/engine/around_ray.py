@@ -61,7 +61,7 @@ def _open_log(progress: Progress, folder: str) -> int:
     path = storage.local_path(storage.join(folder, time.strftime("ray-%Y%m%dT%H%M%SZ.log", time.gmtime())))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:  # it is for people, and no reason to end a run
         progress.say(f"{path} cannot be written ({error.strerror}); the run goes on without it")
         return os.open(os.devnull, os.O_WRONLY)

@@ -35,7 +35,7 @@ class RowNote:
             return
         self._next_s = time.monotonic() + EVERY_S
         try:
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:  # over the number that is there: a reader never finds less
                 os.pwrite(file, b"%20d" % num_rows, 0)
             finally:

@@ -5,16 +5,16 @@ from torch import Tensor, nn
 
 from curation.errors import ConfigError
 from curation.pictures.views import View
-from pretrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.evaluate.view import evaluation_view
-from pretrain.model.vit import VisionTransformer
+from pretrain.model.network import Backbone
+from pretrain.normalisation import IMAGENET, normalisation_of
 from pretrain.weights import load_backbone
 
 
 class ClassToken(nn.Module):
     """A backbone as an image tower: the class token after the final norm."""
 
-    def __init__(self, backbone: VisionTransformer) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 
@@ -48,8 +48,13 @@ def load_tower(
             got=f"{side_px} px, patches of {shape.patch_px} px",
             expected=" or ".join(str(px) for px in (below_px, below_px + shape.patch_px) if px),
         )
-    if shape.channels != len(IMAGENET_MEAN):
+    if shape.channels != len(IMAGENET.mean):
         raise ConfigError(
             f"vit:{path} does not take pictures in colour", got=f"{shape.channels} channels", expected=3
         )
-    return ClassToken(backbone), evaluation_view(side_px), IMAGENET_MEAN, IMAGENET_STD
+    normalisation = normalisation_of(path)
+    if normalisation.bands is not None:
+        raise ConfigError(
+            f"vit:{path} does not take pictures in colour", got=f"bands {normalisation.bands}", expected="RGB"
+        )
+    return ClassToken(backbone), evaluation_view(side_px), normalisation.mean, normalisation.std

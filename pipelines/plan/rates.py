@@ -201,13 +201,27 @@ class ReferenceFigure(BaseModel):
     notes: tuple[str, ...] = Field((), description="assumptions that explain the difference")
 
 
+class PublishedTraining(BaseModel):
+    """What somebody's training did."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: str = Field(description="the config of that training, such as one that comes with lvd")
+    overrides: tuple[str, ...] = Field((), description="where it was another, each FIELD=VALUE")
+    images_per_s: float = Field(gt=0, description="images with all their crops, on one card")
+    why: str = Field(min_length=1, description="the source of the number, or how it is derived")
+
+
 class RatesFile(BaseModel):
     """What a kind of worker that is not at hand can do."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str = Field(description="what one worker is")
-    rates: dict[str, GivenRate] = Field(description="by step; steps that are missing are measured here")
+    rates: dict[str, GivenRate] = Field(
+        default_factory=dict, description="by step; steps that are missing are measured here"
+    )
+    training: tuple[PublishedTraining, ...] = Field((), description="of trainings of DINOv2")
     shares: Shares | None = Field(None, description="what is left on the way; null: measured")
     images: dict[str, int] = Field(default_factory=dict, description="images by pool, unless told otherwise")
     beside: ReferenceFigure | None = Field(None, description="printed beside the estimate")

@@ -7,7 +7,8 @@ from typing import Any
 from curation.errors import ConfigError
 from pipelines.config.path_text import expand_paths
 from pipelines.config.read import ALL_FOLDERS, apply_override, read_config, read_yaml
-from pipelines.training.pretraining import RESOLVED, require_data, validate
+from pipelines.training.first_word import RESOLVED
+from pipelines.training.pretraining import require_data, validate
 from pretrain.checkpoint_files import complete_steps, is_checkpoint, read_facts, step_dir
 from pretrain.config import PretrainConfig
 
@@ -112,7 +113,10 @@ def begun_settings(path: str) -> dict[str, Any]:
         )
     identity.pop("data")  # hashes; where the images lie says the run's own config
     resolved = folder.parents[1] / RESOLVED
-    return merged(read_yaml(resolved) if resolved.is_file() else {}, identity)
+    settings = merged(read_yaml(resolved) if resolved.is_file() else {}, identity)
+    # The folder may be somebody else's: what runs commands is allowed anew, by whoever begins with it.
+    settings.get("data", {}).pop("allow_pipe", None)
+    return settings
 
 
 def merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

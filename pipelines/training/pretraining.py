@@ -19,11 +19,10 @@ from pipelines.config.strict_yaml import dump_yaml
 from pipelines.engine.lock import lock
 from pipelines.engine.signals import stop_on_sigterm
 from pipelines.training import torchrun
+from pipelines.training.first_word import RESOLVED, missing_data
 from pretrain.checkpoint_files import step_dir
 from pretrain.config import PretrainConfig
 from pretrain.train import train
-
-RESOLVED = "pretrain.yaml"
 
 
 def load_pretraining(path: str, overrides: Sequence[str]) -> PretrainConfig:
@@ -52,7 +51,9 @@ def load_pretraining(path: str, overrides: Sequence[str]) -> PretrainConfig:
 def pretraining_of(config: RunConfig) -> PretrainConfig:
     """The training on what a run curates: it reads the run directory, and writes below it."""
     section = PretrainConfig.model_validate(config.pretrain)
-    data = section.data.model_copy(update={"path": section.data.path or config.run_dir})
+    data = section.data
+    if not data.has_data:
+        data = data.model_copy(update={"path": config.run_dir})
     run_dir = section.run_dir or storage.join(config.run_dir, "pretrain")
     training = section.model_copy(update={"data": data, "run_dir": run_dir})
     _require_local(training, where="pretrain")
@@ -93,12 +94,8 @@ def require_data(config: PretrainConfig, *, where: str) -> PretrainConfig:
     Raises:
         ConfigError: when it does not.
     """
-    if config.data.path is None:
-        raise ConfigError(
-            f"{where}: data.path is missing",
-            expected="a run directory of `lvd run`, or its manifest.json",
-            remedy="Set it: --set data.path=RUN_DIR",
-        )
+    if not config.data.has_data:
+        raise missing_data(where)
     return config
 
 
@@ -106,7 +103,7 @@ def pretrain(config: PretrainConfig, *, arguments: Sequence[str]) -> Path:
     """Train, or go on with a training, in this process or in several.
 
     Args:
-        config: with `run_dir` and `data.path` set.
+        config: with `run_dir`, and `data.path` or `data.mix`, set.
         arguments: of `lvd`, the command's name first, from which other processes get the same config.
 
     Returns:

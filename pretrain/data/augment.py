@@ -1,28 +1,43 @@
-"""Multi-crop: two global and several local crops of an image, recoloured; first drawn, then made."""
+"""Multi-crop: two global and several local crops of an image, recoloured; first drawn, then made.
+
+Pictures in colour are 8-bit RGB, and are recoloured as the official code does. Bands (`crops.bands`) are fp32
+in the unit of the file; of what is done to colours, brightness, contrast and blur mean something for them.
+"""
 
 import math
 import random
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from jaxtyping import Float, Float32, UInt8
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pretrain.data.pixels import JitterOp, adjust, blur, to_grey
+from pretrain.data.pixels import JitterOp, adjust, blur, distort_bands, to_grey
+from pretrain.data.regions import Share, sample_region, uniform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # R, G, B, of levels 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Of torchvision's RandomResizedCrop, which the official code uses as it comes.
-ASPECT_RANGE = (3 / 4, 4 / 3)
-REGION_TRIES = 10
-
 CropKind = Literal["global_1", "global_2", "local"]
-Share = tuple[float, float]
+Size = int | tuple[int, int]  # of a square; height and width
+Moments = tuple[float, ...] | Literal["measured"] | None
+Levels = UInt8[Tensor, "c h w"] | Float32[Tensor, "c h w"]
+Crop = UInt8[Tensor, "c g_h g_w"] | Float32[Tensor, "c g_h g_w"]
+
+
+def _checked_size(value: object) -> object:
+    """Of a union, pydantic would tell what is wrong with each of its types."""
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
+    if not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError(f"a size is a side, or [height, width], whole pixels from 1 (got {value})")
+    return value
+
+
+SizeField = Annotated[Size, BeforeValidator(_checked_size)]
 
 
 class CropConfig(BaseModel):
@@ -30,12 +45,31 @@ class CropConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    global_size_px: int = Field(224, ge=1, description="side of the two global crops, pixels")
-    local_size_px: int = Field(
-        98,
-        ge=1,
-        description="side of the local crops, pixels; a multiple of the patch (96 for 16, 98 for 14)",
+    global_size_px: SizeField = Field(
+        224, description="side of the two global crops, or height and width, pixels"
     )
+    local_size_px: SizeField = Field(
+        98,
+        description="side of the local crops, or height and width, pixels; multiples of the patch (96 for "
+        "16, 98 for 14)",
+    )
+    gram_size_px: SizeField | None = Field(
+        None,
+        description="for every global crop the same region once more, flipped alike and not recoloured, at "
+        "this size, pixels; null: none",
+    )
+    bands: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="numbers of the bands of TIFFs, from 1, that are the model's channels, as they were "
+        "measured; null: pictures in RGB",
+    )
+    mean: Moments = Field(
+        None,
+        description="of each channel, subtracted: of levels 0-1, or in the unit of the bands; `measured`: "
+        "over images of the dataset; null: ImageNet's, and measured for bands",
+    )
+    std: Moments = Field(None, description="of each channel, divided by; likewise")
     num_local: int = Field(8, ge=0, description="local crops of an image")
     global_scale: Share = Field(
         (0.32, 1.0), description="smallest and largest share of the image's area in a global crop, 0-1"
@@ -80,11 +114,38 @@ class CropConfig(BaseModel):
             raise ValueError(
                 f"blur_kernel_px is {self.blur_kernel_px}; a window has a middle, so make it odd"
             )
-        smallest_px = min(self.global_size_px, self.local_size_px)
+        smallest_px = min(*sides_of(self.global_size_px), *sides_of(self.local_size_px))
         if smallest_px <= self.blur_kernel_px // 2:
             raise ValueError(
                 f"a crop of {smallest_px} px cannot be mirrored at its edges for a blur of "
                 f"{self.blur_kernel_px} px; it needs more than {self.blur_kernel_px // 2} px"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_gram(self) -> "CropConfig":
+        if self.gram_size_px is not None:
+            (height, width), (rows, columns) = sides_of(self.gram_size_px), sides_of(self.global_size_px)
+            if height * columns != width * rows:
+                raise ValueError(
+                    f"gram_size_px ({height} x {width}) has another aspect than global_size_px "
+                    f"({rows} x {columns}), of whose regions it is another view"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_moments(self) -> "CropConfig":
+        mean, std = self.mean, self.std
+        if not (isinstance(mean, tuple) and isinstance(std, tuple)):
+            if mean != std:
+                raise ValueError(f"mean is {mean} and std is {std}; give both, or neither, or measure both")
+        elif (
+            len(mean) != len(std)
+            or not all(map(math.isfinite, mean))
+            or not all(0 < x < math.inf for x in std)
+        ):
+            raise ValueError(
+                f"mean is {mean} and std is {std}; give finite numbers for each channel, std above 0"
             )
         return self
 
@@ -106,10 +167,12 @@ class CropParameters:
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """The crops of one image, RGB levels; `normalise` them on the device."""
+    """The crops of one image, RGB levels or samples of bands; `normalise` them on the device."""
 
-    globals_: UInt8[Tensor, "2 3 g g"]
-    locals_: UInt8[Tensor, "num_local 3 l l"]
+    globals_: UInt8[Tensor, "2 c g_h g_w"] | Float32[Tensor, "2 c g_h g_w"]
+    locals_: UInt8[Tensor, "num_local c l_h l_w"] | Float32[Tensor, "num_local c l_h l_w"]
+    # What globals_ show, at another size and as it is.
+    gram: UInt8[Tensor, "2 c m_h m_w"] | Float32[Tensor, "2 c m_h m_w"] | None = None
 
 
 class MultiCrop:
@@ -124,33 +187,48 @@ class MultiCrop:
     def __init__(self, config: CropConfig) -> None:
         self.config = config
 
-    def __call__(self, image: UInt8[Tensor, "3 h w"], *, seed: int) -> Crops:
+    def __call__(self, image: Levels, *, seed: int) -> Crops:
         """Make the crops of one image.
 
         Args:
-            image: RGB, uint8, (3, h, w), of any size; quickest as a permuted (h, w, 3), as decoders give it.
+            image: RGB, uint8, (3, h, w), or bands, fp32, (c, h, w), of any size; quickest as a permuted
+                (h, w, c), as decoders give it. A smaller one than a crop is enlarged.
             seed: of this image in this epoch, not negative.
 
         Returns:
-            Two global crops, uint8, (2, 3, g, g), and the local ones, uint8, (num_local, 3, l, l).
+            Two global crops, (2, c, height, width), and the local ones, (num_local, c, height, width), of the
+            image's dtype; and what `gram_size_px` asks for.
         """
         config = self.config
         rng = random.Random(seed)
         size_px = (image.shape[1], image.shape[2])
-        globals_ = torch.empty((2, 3, config.global_size_px, config.global_size_px), dtype=torch.uint8)
-        locals_ = torch.empty(
-            (config.num_local, 3, config.local_size_px, config.local_size_px), dtype=torch.uint8
-        )
+
+        def blank(num: int, size: Size) -> Tensor:
+            return torch.empty((num, len(image), *sides_of(size)), dtype=image.dtype)
+
+        globals_, locals_ = blank(2, config.global_size_px), blank(config.num_local, config.local_size_px)
         kinds: tuple[CropKind, CropKind] = ("global_1", "global_2")
-        for kind, crop in zip(kinds, globals_, strict=True):
-            make_crop(image, sample_crop(size_px, kind, config, rng), config, out=crop)
+        views = [sample_crop(size_px, kind, config, rng) for kind in kinds]
+        for view, crop in zip(views, globals_, strict=True):
+            make_crop(image, view, config, out=crop)
         for crop in locals_:
             make_crop(image, sample_crop(size_px, "local", config, rng), config, out=crop)
-        return Crops(globals_, locals_)
+        if config.gram_size_px is None:
+            return Crops(globals_, locals_)
+        gram = blank(2, config.gram_size_px)
+        for view, crop in zip(views, gram, strict=True):
+            as_is = replace(view, jitter=(), grey=False, blur_sigma_px=None, solarize=False)
+            make_crop(image, as_is, config, out=crop)
+        return Crops(globals_, locals_, gram)
+
+
+def sides_of(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def normalise(
-    images: UInt8[Tensor, "*n c h w"],
+    images: UInt8[Tensor, "*n c h w"] | Float32[Tensor, "*n c h w"],
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
     dtype: torch.dtype = torch.float32,
@@ -158,18 +236,19 @@ def normalise(
     """Turn levels into what a model takes: (level / 255 - mean) / std, in fp32, then rounded to `dtype`.
 
     Args:
-        images: uint8, (..., c, h, w), on any device.
-        mean: of each channel, of levels 0..1.
-        std: of each channel, of levels 0..1.
+        images: levels, uint8, or samples of bands, fp32, which are not divided by 255; (..., c, h, w), on any
+            device.
+        mean: of each channel, of levels 0..1 or in the unit of the samples.
+        std: of each channel, likewise.
         dtype: of the result, floating.
 
     Returns:
         `dtype`, (..., c, h, w), on the same device.
     """
-    values = images.to(torch.float32)
+    values, unit = images.to(torch.float32, copy=True), 255 if images.dtype == torch.uint8 else 1
     # Plain numbers: a tensor of constants would be copied to the device, and waited for, on every call.
     for channel, channel_mean, channel_std in zip(values.unbind(-3), mean, std, strict=True):
-        channel.sub_(255 * channel_mean).div_(255 * channel_std)
+        channel.sub_(unit * channel_mean).div_(unit * channel_std)
     return values.to(dtype)
 
 
@@ -191,12 +270,13 @@ def sample_crop(
         The region, inside the image, and the operations.
     """
     scale = config.local_scale if kind == "local" else config.global_scale
-    top, left, height, width = sample_region(size_px, scale, rng)
+    crop_height, crop_width = sides_of(config.local_size_px if kind == "local" else config.global_size_px)
+    top, left, height, width = sample_region(size_px, scale, rng, aspect=crop_width / crop_height)
     flip = rng.random() < config.flip_probability
     jitter = _sample_jitter(config, rng) if rng.random() < config.jitter_probability else ()
     grey = rng.random() < config.grey_probability
     is_blurred = rng.random() < blur_probability(kind, config.blur)
-    blur_sigma_px = _uniform(*config.blur_sigma_px, rng) if is_blurred else None
+    blur_sigma_px = uniform(*config.blur_sigma_px, rng) if is_blurred else None
     solarize = kind == "global_2" and rng.random() < config.solarize_probability
     return CropParameters(top, left, height, width, flip, jitter, grey, blur_sigma_px, solarize)
 
@@ -218,56 +298,24 @@ def blur_probability(kind: CropKind, mode: Literal["released", "paper"]) -> floa
     return probability if mode == "paper" else 1 - probability
 
 
-def sample_region(size_px: tuple[int, int], scale: Share, rng: random.Random) -> tuple[int, int, int, int]:
-    """Draw a region as torchvision's RandomResizedCrop does.
-
-    Its share of the area is uniform in `scale` and its aspect log-uniform; where none of ten tries fits into
-    the image, it is the largest central region of an allowed aspect.
-
-    Args:
-        size_px: (height, width) of the image.
-        scale: smallest and largest share of the area.
-        rng: where it is drawn from.
-
-    Returns:
-        top, left, height, width, pixels of the image.
-    """
-    image_height, image_width = size_px
-    low, high = ASPECT_RANGE
-    for _ in range(REGION_TRIES):
-        area = image_height * image_width * _uniform(*scale, rng)
-        aspect = math.exp(_uniform(math.log(low), math.log(high), rng))
-        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < width <= image_width and 0 < height <= image_height:
-            top = int(rng.random() * (image_height - height + 1))
-            left = int(rng.random() * (image_width - width + 1))
-            return top, left, height, width
-    height, width = image_height, image_width
-    if image_width < low * image_height:
-        height = round(image_width / low)
-    elif image_width > high * image_height:
-        width = round(image_height * high)
-    return (image_height - height) // 2, (image_width - width) // 2, height, width
-
-
-def make_crop(
-    image: UInt8[Tensor, "3 h w"],
-    parameters: CropParameters,
-    config: CropConfig,
-    *,
-    out: UInt8[Tensor, "3 s s"],
-) -> None:
+def make_crop(image: Levels, parameters: CropParameters, config: CropConfig, *, out: Crop) -> None:
     """Make one crop of an image.
 
     Args:
-        image: RGB, uint8, (3, h, w).
-        parameters: the region and the operations.
+        image: RGB, uint8, (3, h, w); or bands, fp32, (c, h, w).
+        parameters: the region and the operations; to bands, those on colours and solarization are not done.
         config: the blur's window and the threshold of solarization.
-        out: where the crop is written; its side s is the crop's, pixels.
+        out: where the crop is written, of the image's dtype; its sides are the crop's, pixels.
     """
-    crop = _resize_region(image, parameters, side_px=out.shape[1])
+    crop = _resize_region(image, parameters, sides_px=(out.shape[1], out.shape[2]))
     if parameters.flip:
         crop = crop.flip(2)
+    if image.dtype != torch.uint8:
+        out.copy_(crop)
+        distort_bands(
+            out.numpy(), parameters.jitter, parameters.blur_sigma_px, kernel_px=config.blur_kernel_px
+        )
+        return
     if parameters.jitter or parameters.grey or parameters.blur_sigma_px is not None:
         levels = crop.to(torch.float32, memory_format=torch.contiguous_format).numpy()
         for op, factor in parameters.jitter:
@@ -293,23 +341,17 @@ def _sample_jitter(config: CropConfig, rng: random.Random) -> tuple[tuple[Jitter
     )
     for op, spread in spreads:
         if spread > 0:
-            drawn.append((op, _uniform(max(0.0, 1 - spread), 1 + spread, rng)))
+            drawn.append((op, uniform(max(0.0, 1 - spread), 1 + spread, rng)))
     if config.hue > 0:
-        drawn.append(("hue", _uniform(-config.hue, config.hue, rng)))
+        drawn.append(("hue", uniform(-config.hue, config.hue, rng)))
     return tuple(sorted(drawn, key=lambda _: rng.random()))
 
 
-def _uniform(low: float, high: float, rng: random.Random) -> float:
-    return low + (high - low) * rng.random()
-
-
-def _resize_region(
-    image: UInt8[Tensor, "3 h w"], region: CropParameters, *, side_px: int
-) -> UInt8[Tensor, "3 s s"]:
+def _resize_region(image: Levels, region: CropParameters, *, sides_px: tuple[int, int]) -> Tensor:
     rows = slice(region.top, region.top + region.height)
     columns = slice(region.left, region.left + region.width)
     # torch's uint8 kernel wants whole pixels in a row: 180 to 224 px in 0.21 ms with this copy, 0.36 without.
     part = image[None, :, rows, columns].contiguous(memory_format=torch.channels_last)
-    if part.shape[2:] == (side_px, side_px):
+    if part.shape[2:] == sides_px:
         return part[0]
-    return interpolate(part, size=(side_px, side_px), mode="bicubic", antialias=True)[0]
+    return interpolate(part, size=sides_px, mode="bicubic", antialias=True)[0]

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from curation.disk_errors import naming
 from curation.errors import ConfigError
-from curation.local_files import fsync
+from curation.printed import redact
 from curation.shard.read import ShardReader, fetch_shard, open_dataset
+from pretrain.data.order import FullShuffle, Order, WindowShuffle
+from pretrain.data.places import kept_file, open_places, write_places
 from pretrain.data.spool import Spool, make_room, one_at_a_time, require_own
 
 _MAX_OPEN = 256  # a shuffle goes from shard to shard
 _MAX_OPEN_SPOOLED = 8  # an open file keeps its room on the disk after it was removed
-_PLACE = np.dtype([("shard", "<i4"), ("num_bytes", "<i4"), ("offset", "<i8")])
 
 
 class Images:
     """Random access to the bytes of every image of a finished dataset; safe to send to a worker process.
-
-    The places of all images stand in one memory-mapped file of 16 bytes an image, which the processes of a
-    machine share: a shard's own index would have to be loaded again for nearly every read of a shuffle.
 
     Args:
         dataset: a run directory, or its `manifest.json`: a path or a URL.
@@ -33,25 +29,30 @@ class Images:
         spool: for shards of an object store; unused for local ones.
 
     Attributes:
-        digest: names the dataset's content.
+        name: its path.
+        digest: the SHA-256 over the shards' own.
 
     Raises:
         IntegrityError: when the dataset is not what its manifest and index say.
     """
 
+    is_exact = True
+
     def __init__(self, dataset: str, *, cache: Path, spool: Spool) -> None:
+        self.name = redact(dataset)
         reader, self.digest = open_dataset(dataset)
         self._record = (cache.parent if reader.is_local else spool.folder) / "hashes.jsonl"
         if not reader.is_local:
             require_own(spool.folder)
         self.reader = _reopened(reader.root, reader.proof, self._record, is_local=reader.is_local)
+        self.reads_wait = not self.is_local
         if not len(self.reader):
             raise ConfigError(
                 "There is nothing to train on", got=f"{dataset} has no image", expected="one at least"
             )
         self._spool = spool
         self._places_path = _places_file(self.reader, cache, name=f"places-{self.digest[:16]}")
-        self._places = np.load(self._places_path, mmap_mode="r")
+        self._places = open_places(self._places_path)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -68,30 +69,38 @@ class Images:
         self.__dict__.update(state)
         root, proof, is_local = state["reader"]
         self.reader = _reopened(root, proof, self._record, is_local=is_local)
-        self._places = np.load(self._places_path, mmap_mode="r")
+        self._places = open_places(self._places_path)
 
     @property
     def is_local(self) -> bool:
         """Whether the operating system reads the shards."""
         return self.reader.is_local
 
-    def require_room(self, window_images: int) -> None:
-        """See that the spool holds the shards of two windows, which are in use together where one ends.
+    @property
+    def num_images(self) -> int:
+        """How many there are."""
+        return len(self)
 
-        Raises:
-            ConfigError: when it does not, and every image would be fetched with its whole shard.
-        """
+    def describe(self) -> str:
+        """One line for people."""
+        where = "" if self.is_local else " on an object store"
+        return (
+            f"{self.name}: {len(self):,} images in {len(self.shard_sizes):,} shards{where}; resumes exactly"
+        )
+
+    def order(self, *, seed: int, window_images: int) -> Order:
+        """A full shuffle of local shards, a shuffle by windows of remote ones."""
+        if self.is_local:
+            return FullShuffle(len(self), seed=seed)
+        return WindowShuffle(self.shard_sizes, seed=seed, window_images=window_images)
+
+    def spooled_bytes(self, window_images: int) -> int:
+        """What the shards of two windows take in the spool: they are in use together where one ends."""
+        if self.is_local:
+            return 0
         sizes = sorted((shard.num_bytes for shard in self.reader.shards), reverse=True)
         mean_images = max(1, len(self) // len(sizes))
-        num_shards = 2 * (-(-window_images // mean_images) + 1)
-        needed = sum(sizes[:num_shards])
-        if not self.is_local and needed > self._spool.max_bytes:
-            raise ConfigError(
-                "The shards of two windows do not fit into data.spool_bytes",
-                got=f"{self._spool.max_bytes:,} bytes",
-                expected=f"at least {needed:,} for data.window_images {window_images:,}",
-                remedy="Raise the one or lower the other",
-            )
+        return sum(sizes[: 2 * (-(-window_images // mean_images) + 1)])
 
     @property
     def shard_sizes(self) -> list[int]:
@@ -141,6 +150,17 @@ class Images:
         return not path.is_symlink() and self.reader.is_sound(shard, path=str(path))
 
 
+def require_spooled(needed: int, spool: Spool, *, window_images: int) -> None:
+    """See that a spool holds what is in use together; raises a ConfigError where it does not."""
+    if needed > spool.max_bytes:
+        raise ConfigError(
+            "The shards of two windows do not fit into data.spool_bytes",
+            got=f"{spool.max_bytes:,} bytes",
+            expected=f"at least {needed:,} for data.window_images {window_images:,}",
+            remedy="Raise the one or lower the other",
+        )
+
+
 def _reopened(root: str, proof: Mapping[str, str], record: Path, *, is_local: bool) -> ShardReader:
     max_open = _MAX_OPEN if is_local else _MAX_OPEN_SPOOLED
     return ShardReader(root, max_open=max_open, proof=proof, record=record)
@@ -149,31 +169,7 @@ def _reopened(root: str, proof: Mapping[str, str], record: Path, *, is_local: bo
 def _places_file(reader: ShardReader, cache: Path, *, name: str) -> Path:
     """The file of places: `NAME-SHA256.npy`; one that is not what its name says is made anew."""
     with reader.hashes.alone(str(cache / name)):
-        for path in sorted(cache.glob(f"{name}-*.npy")):
-            if path.stem == f"{name}-{reader.hashes.sha256(str(path))[:16]}":
-                return path
-            path.unlink()
-        for stale in cache.glob(f".{name}.*.tmp"):
-            stale.unlink()
-        return _write_places(reader, cache, name=name)
-
-
-def _write_places(reader: ShardReader, cache: Path, *, name: str) -> Path:
-    """Write the places of all images, whole or not at all."""
-    temp = cache / f".{name}.{uuid.uuid4().hex}.tmp"
-    header = {"descr": np.lib.format.dtype_to_descr(_PLACE), "fortran_order": False, "shape": (len(reader),)}
-    with naming(temp, num_bytes=_PLACE.itemsize * len(reader)), contextlib.ExitStack() as undo:
-        cache.mkdir(parents=True, exist_ok=True)
-        undo.callback(temp.unlink, missing_ok=True)
-        # Not through a memory map: on a full disk the kernel ends who writes into one.
-        with temp.open("wb") as out:
-            np.lib.format.write_array_header_1_0(out, header)
-            for number in range(len(reader.shards)):
-                offsets, sizes = reader.image_ranges(number)
-                rows = np.empty(len(offsets), _PLACE)
-                rows["shard"], rows["offset"], rows["num_bytes"] = number, offsets, sizes
-                out.write(rows.tobytes())
-        fsync(temp)
-        path = cache / f"{name}-{reader.hashes.sha256(str(temp))[:16]}.npy"
-        temp.rename(path)
-        return path
+        if (kept := kept_file(cache, name, "npy", reader.hashes)) is not None:
+            return kept
+        ranges = (reader.image_ranges(number) for number in range(len(reader.shards)))
+        return write_places(cache, name, ranges, num_images=len(reader), hashes=reader.hashes)

@@ -1,6 +1,5 @@
 """Batches of crops for the steps of a training, by position: any step can be made without those before it."""
 
-import math
 import multiprocessing
 import os
 import signal
@@ -14,60 +13,45 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
-from pydantic import BaseModel, ConfigDict, Field
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from curation.errors import ExecutorError, IntegrityError, LvdError
 from curation.orphans import end_with_parent
-from curation.pictures.decode import DecodeConfig, decode
 from pretrain.data.augment import CropConfig, Crops, MultiCrop
-from pretrain.data.images import Images
+from pretrain.data.config import DataConfig
+from pretrain.data.image_set import ImageSet
 from pretrain.data.masking import MaskingConfig, mask_batch
-from pretrain.data.order import FullShuffle, Order, WindowShuffle
+from pretrain.data.order import Order
+from pretrain.data.pictures import Picture, picture_of
+from pretrain.data.stream import StreamedImages
 
 MAX_UNREADABLE_IN_A_ROW = 100
 _AGAIN = "then run the command again: it goes on at the last checkpoint"
 _MASKS = 1  # tells the seeds of masks from those of crops
 
 
-class DataConfig(BaseModel):
-    """Which images are trained on, and how they are read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str | None = Field(
-        None, description="a run directory of `lvd run`, or its manifest.json; a path or a URL"
-    )
-    workers: int = Field(2, ge=0, description="processes that decode and crop, for each rank; 0: in its own")
-    prefetch: int = Field(4, ge=1, description="batches that a worker makes ahead")
-    read_threads: int = Field(8, ge=1, description="reads at once in a worker, of shards on an object store")
-    window_images: int = Field(
-        100_000, ge=1, description="shards on an object store: images that are shuffled among one another"
-    )
-    spool_dir: str | None = Field(
-        None,
-        description="shards on an object store: copies lie, while in use, in a folder of the user's own in "
-        "this one; null: in the machine's temporary folder",
-    )
-    spool_bytes: int = Field(50_000_000_000, ge=1, description="bytes of those copies at most")
-
-
 class CropBatch(NamedTuple):
-    """The crops of one rank for one step, as bytes, with the masks of the global ones."""
+    """The crops of one rank for one step, as bytes or samples, with the masks of the global ones."""
 
     step: int
-    globals_: UInt8[Tensor, "two_b 3 g g"]  # crop 1 of all images, then crop 2
-    locals_: UInt8[Tensor, "local_b 3 l l"]  # crop by crop, each of all images
+    # Crop 1 of all images, then crop 2; of local ones crop by crop, each of all images.
+    globals_: UInt8[Tensor, "two_b c g_h g_w"] | Float32[Tensor, "two_b c g_h g_w"]
+    locals_: UInt8[Tensor, "local_b c l_h l_w"] | Float32[Tensor, "local_b c l_h l_w"]
     masks: Bool[Tensor, "two_b n"]
     rows: Int64[Tensor, "b"]  # of the data set
     num_unreadable: int  # images in whose place others were taken
+    # The regions of globals_, in their order, at `crops.gram_size_px`.
+    gram: UInt8[Tensor, "two_b c m_h m_w"] | Float32[Tensor, "two_b c m_h m_w"] | None = None
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of the global batch a rank has: the positions are dealt in runs, rank by rank."""
+    """Which part of the global batch a rank has: the positions are dealt in runs, rank by rank.
+
+    Positions count on where a training goes on with another batch than the one it began with.
+    """
 
     batch_images: int  # of all ranks
     rank: int = 0
@@ -96,7 +80,7 @@ class StepDataset(Dataset[CropBatch]):
         read_threads: reads at once.
     """
 
-    images: Images
+    images: ImageSet
     order: Order
     share: Share
     crops: CropConfig
@@ -106,18 +90,29 @@ class StepDataset(Dataset[CropBatch]):
     read_threads: int
 
     def __getitem__(self, step: int) -> CropBatch:
+        if isinstance(self.images, StreamedImages):
+            self._begin(self.images, step)
         positions = self.share.positions(step)
         rows = self.order.rows(positions)
         made, num_unreadable = self._make(rows, positions)
         rng = np.random.default_rng((self.seed, _MASKS, int(positions[0])))
+        gram = [crops.gram for crops in made if crops.gram is not None]
         return CropBatch(
             step=step,
             globals_=torch.stack([crops.globals_ for crops in made], dim=1).flatten(0, 1),
             locals_=torch.stack([crops.locals_ for crops in made], dim=1).flatten(0, 1),
+            gram=torch.stack(gram, dim=1).flatten(0, 1) if gram else None,
             masks=torch.from_numpy(mask_batch(2 * len(rows), self.grid, self.masking, rng)),
             rows=torch.from_numpy(rows),
             num_unreadable=num_unreadable,
         )
+
+    def _begin(self, images: StreamedImages, step: int) -> None:
+        """Begin the stream of this process with its first step: worker w is given w steps after the first."""
+        worker = get_worker_info()
+        number, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        reader = self.share.rank * num_workers + number
+        images.begin(reader, self.share.num_ranks * num_workers, seed=(self.seed, step - number))
 
     @cached_property
     def _multi_crop(self) -> MultiCrop:
@@ -126,7 +121,7 @@ class StepDataset(Dataset[CropBatch]):
     def _make(
         self, rows: Int64[np.ndarray, "b"], positions: Int64[np.ndarray, "b"]
     ) -> tuple[list[Crops], int]:
-        if self.images.is_local:
+        if not self.images.reads_wait:
             found = [self._pixels(int(row)) for row in rows]
         else:
             with ThreadPoolExecutor(self.read_threads) as threads:
@@ -139,7 +134,7 @@ class StepDataset(Dataset[CropBatch]):
         ]
         return made, sum(num for _, num in found)
 
-    def _pixels(self, row: int) -> tuple[UInt8[np.ndarray, "h w 3"], int]:
+    def _pixels(self, row: int) -> tuple[Picture, int]:
         """The pixels of an image, or of the next one that can be decoded, and how many could not.
 
         Every image of a shard was decoded when it was curated. One that cannot be now was damaged since, or
@@ -147,35 +142,22 @@ class StepDataset(Dataset[CropBatch]):
         """
         for num_skipped in range(min(MAX_UNREADABLE_IN_A_ROW, len(self.images))):
             data = self.images.read((row + num_skipped) % len(self.images))
-            decoded = decode(data, need_side_px=decode_side_px(self.crops), config=DecodeConfig())
-            if decoded.pixels is not None:
-                return decoded.pixels, num_skipped
+            pixels = picture_of(data, self.crops)
+            if pixels is not None:
+                return pixels, num_skipped
         raise IntegrityError(
             f"No picture can be decoded among {num_skipped + 1} in a row",
-            got=f"rows {row} … {row + num_skipped} of {self.images.reader.root}",
-            expected="the images that were curated",
+            got=f"rows {row} … {row + num_skipped} of {self.images.name}",
+            expected="the images that were curated"
+            if self.crops.bands is None
+            else f"TIFFs with the bands {self.crops.bands}",
             remedy="Check the shards: lvd verify RUN_DIR",
         )
 
 
-def decode_side_px(crops: CropConfig) -> int:
-    """Short side to which a JPEG may be reduced in decoding so that no square crop is enlarged for it, px."""
-    sides = [crops.global_size_px / math.sqrt(crops.global_scale[0])]
-    if crops.num_local:
-        sides.append(crops.local_size_px / math.sqrt(crops.local_scale[0]))
-    return math.ceil(max(sides))
-
-
-def order_of(images: Images, config: DataConfig, *, seed: int) -> Order:
-    """A full shuffle of local shards, a shuffle by windows of remote ones.
-
-    Raises:
-        ConfigError: when the windows do not fit the spool.
-    """
-    if images.is_local:
-        return FullShuffle(len(images), seed=seed)
-    images.require_room(config.window_images)
-    return WindowShuffle(images.shard_sizes, seed=seed, window_images=config.window_images)
+def order_of(images: ImageSet, config: DataConfig, *, seed: int) -> Order:
+    """Which image stands at which position; `read` takes what comes out."""
+    return images.order(seed=seed, window_images=config.window_images)
 
 
 def batches(

@@ -6,12 +6,16 @@ exactly the images that come next, and the position is all that a checkpoint nee
 """
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt64
 
 NUM_ROUNDS = 6
+# Positions in which a mixture has exactly its shares: weights of three decimals come out exact.
+MIX_BLOCK = 1_000
+_MIX_SEED = 4  # tells the seeds of a mixture from those of other draws
 
 
 def permuted(index: Int64[np.ndarray, "m"], *, size: int, seed: Sequence[int]) -> Int64[np.ndarray, "m"]:
@@ -111,6 +115,74 @@ class WindowShuffle:
             within = place - (ends[shard] - self._sizes[shards[shard]])
             rows[here] = self._starts[shards[shard]] + within
         return rows
+
+
+class MixedOrder:
+    """Several orders by weight: in every block of 1,000 positions each has exactly its share, by lot.
+
+    An order with n positions in a block has come to its own position b · n where block b begins, and goes on
+    through the block in its own sequence. So where a position leads follows from its number alone.
+
+    Args:
+        orders: of each dataset, over its own rows.
+        sizes: images of each dataset; its rows follow those of the datasets before it.
+        shares: positions of each in a block (`shares_of`).
+        seed: of which positions they are.
+    """
+
+    def __init__(
+        self, orders: Sequence[Order], *, sizes: Sequence[int], shares: Sequence[int], seed: int
+    ) -> None:
+        assert sum(shares) == MIX_BLOCK
+        self._orders, self._seed = tuple(orders), seed
+        self._shares = np.asarray(shares, dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+
+    def rows(self, positions: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m"]:
+        """The row at each position, counted through all datasets."""
+        datasets, local = self.places(positions)
+        rows = np.empty_like(positions)
+        for number, order in enumerate(self._orders):
+            here = np.flatnonzero(datasets == number)
+            if len(here):
+                rows[here] = self._starts[number] + order.rows(local[here])
+        return rows
+
+    def places(
+        self, positions: Int64[np.ndarray, "m"]
+    ) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
+        """The dataset that stands at each position, and the position within that dataset's own order."""
+        blocks, index = np.divmod(positions, MIX_BLOCK)
+        datasets, local = np.empty_like(positions), np.empty_like(positions)
+        for block in np.unique(blocks):
+            here = np.flatnonzero(blocks == block)
+            drawn, before = self._block(int(block))
+            datasets[here] = drawn[index[here]]
+            local[here] = block * self._shares[datasets[here]] + before[index[here]]
+        return datasets, local
+
+    def _block(self, block: int) -> tuple[Int64[np.ndarray, "size"], Int64[np.ndarray, "size"]]:
+        """The dataset at each position of a block, and how many positions of it come before."""
+        lots = permuted(np.arange(MIX_BLOCK), size=MIX_BLOCK, seed=(self._seed, _MIX_SEED, block))
+        drawn = np.searchsorted(np.cumsum(self._shares), lots, side="right")
+        before = np.empty_like(drawn)
+        for number, share in enumerate(self._shares):
+            before[drawn == number] = np.arange(share)
+        return drawn, before
+
+
+def shares_of(weights: Sequence[float]) -> list[int]:
+    """How many of 1,000 positions each weight gets: the largest remainders get what rounding down leaves.
+
+    Source: Hamilton's method; of equal remainders the first comes first.
+    """
+    exact = [Fraction(weight) for weight in weights]  # no rounding decides a tie
+    quotas = [weight * MIX_BLOCK / sum(exact) for weight in exact]
+    shares = [int(quota) for quota in quotas]
+    by_rest = sorted(range(len(quotas)), key=lambda number: (shares[number] - quotas[number], number))
+    for number in by_rest[: MIX_BLOCK - sum(shares)]:
+        shares[number] += 1
+    return shares
 
 
 def _epoch_by_epoch(

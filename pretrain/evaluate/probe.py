@@ -9,7 +9,8 @@ from pretrain.data.augment import normalise
 from pretrain.evaluate.knn import knn_accuracy, rank_me
 from pretrain.evaluate.labelled import Labelled, list_labelled, read_file, read_labelled
 from pretrain.evaluate.view import evaluation_view
-from pretrain.model.vit import VisionTransformer
+from pretrain.model.network import Backbone
+from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.parallel import Place
 
 _COLLAPSED_RANK = 2.0
@@ -33,8 +34,9 @@ class ProbeConfig(BaseModel):
 class Probe:
     """The labelled images, read once, and what is measured on them."""
 
-    def __init__(self, config: ProbeConfig, *, side_px: int) -> None:
+    def __init__(self, config: ProbeConfig, *, side_px: int, normalisation: Normalisation = IMAGENET) -> None:
         self.every = config.every
+        self._normalisation = normalisation
         self._config = config
         view = evaluation_view(config.size_px or side_px)
         listed = [(folder, list_labelled(folder)) for folder in (config.train, config.test)]
@@ -44,7 +46,7 @@ class Probe:
             for folder, files in listed
         )
 
-    def measure(self, backbone: VisionTransformer, where: Place) -> dict[str, float]:
+    def measure(self, backbone: Backbone, where: Place) -> dict[str, float]:
         """k-NN accuracy for each k, and RankMe of the test images' unit vectors. Every rank must call.
 
         Args:
@@ -58,15 +60,13 @@ class Probe:
         rank = rank_me(nn.functional.normalize(test, dim=1))
         return {**{f"knn_{k}": value for k, value in accuracy.items()}, "rank_me": rank}
 
-    def _features(
-        self, backbone: VisionTransformer, images: Labelled, where: Place
-    ) -> Float[Tensor, "n dim"]:
+    def _features(self, backbone: Backbone, images: Labelled, where: Place) -> Float[Tensor, "n dim"]:
         """Class tokens of all images; the ranks share the work, and forward equally often."""
         group = where.group
         each = -(-len(images.pixels) // group.size)
         rows = torch.arange(group.rank * each, (group.rank + 1) * each) % len(images.pixels)
         own = [
-            class_tokens(backbone, images.pixels[part], where)
+            class_tokens(backbone, images.pixels[part], where, self._normalisation)
             for part in rows.split(self._config.batch_images)
         ]
         return group.gather(torch.cat(own))[: len(images.pixels)].cpu()
@@ -79,10 +79,13 @@ def is_collapsed(measures: dict[str, float]) -> bool:
 
 @torch.no_grad()
 def class_tokens(
-    backbone: VisionTransformer, pixels: UInt8[Tensor, "n 3 s s"], where: Place
+    backbone: Backbone,
+    pixels: UInt8[Tensor, "n 3 s s"],
+    where: Place,
+    normalisation: Normalisation = IMAGENET,
 ) -> Float[Tensor, "n dim"]:
     """Class tokens after the final norm, fp32."""
-    images = normalise(pixels.to(where.device)).to(where.dtype)
+    images = normalise(pixels.to(where.device), normalisation.mean, normalisation.std).to(where.dtype)
     [features] = backbone([images])
     tokens: Tensor = features.cls.float()
     return tokens

@@ -5,15 +5,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from curation.errors import ModelError
+from pretrain.model.hollow import hollow
 from pretrain.model.keys_huggingface import from_huggingface, has_huggingface_names
 from pretrain.model.keys_official import State, backbone_of, flatten, is_training_dump
 from pretrain.model.keys_timm import from_timm
-from pretrain.model.vit import Ffn, VisionTransformer, ViTConfig, with_registers
+from pretrain.model.network import Backbone, BackboneConfig, build_backbone
+from pretrain.model.vit import Ffn, ViTConfig, with_registers
 
 Library = Literal["official", "huggingface", "timm"]
 HEAD_DIM = 64  # channels of an attention head, in every released model
@@ -139,30 +139,18 @@ def infer_config(state: State, *, num_heads: int | None = None) -> ViTConfig:
     return config if tokens is None else with_registers(config, tokens.shape[1])
 
 
-def expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
+def expected_shapes(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of a backbone, by official name."""
     return {name: tuple(tensor.shape) for name, tensor in hollow_backbone(config).state_dict().items()}
 
 
-def hollow_backbone(config: ViTConfig) -> VisionTransformer:
+def hollow_backbone(config: BackboneConfig) -> Backbone:
     """A backbone whose tensors have no memory (meta): what nobody fills cannot be computed with."""
-    with torch.device("meta"), _NothingDrawn():
-        return VisionTransformer(config)
+    with hollow():
+        return build_backbone(config)
 
 
-class _NothingDrawn(TorchFunctionMode):
-    """Leaves out what `nn.init` draws: it would fill nothing, and import torch's compiler (5 s)."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":  # slots of C types have no module
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
-
-
-def check_fit(state: State, config: ViTConfig) -> None:
+def check_fit(state: State, config: BackboneConfig) -> None:
     """Make sure that tensors are those of a backbone: all of them, no other, each in its shape.
 
     Raises:

@@ -66,7 +66,9 @@ def to_timm(state: State) -> dict[str, Tensor]:
     return made
 
 
-def timm_config(config: ViTConfig) -> dict[str, object]:
+def timm_config(
+    config: ViTConfig, *, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+) -> dict[str, object]:
     """The `config.json` of a model of this shape, for `local-dir:` and the hub.
 
     Everything is said in `model_args`; the architecture lends what JSON cannot hold, the class of SwiGLU.
@@ -85,8 +87,8 @@ def timm_config(config: ViTConfig) -> dict[str, object]:
             "interpolation": "bicubic",
             "crop_pct": CROP_FRACTION,
             "crop_mode": "center",
-            "mean": list(IMAGENET_MEAN),
-            "std": list(IMAGENET_STD),
+            "mean": list(mean),
+            "std": list(std),
             "num_classes": 0,
             "custom_load": False,
             "first_conv": "patch_embed.proj",

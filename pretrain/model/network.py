@@ -6,8 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pretrain.model.convnet import ConvNet, ConvNetConfig
 from pretrain.model.heads import HeadConfig, ProjectionHead
 from pretrain.model.vit import VisionTransformer, ViTConfig
+
+# Both take groups of images and give `Features` of each; `config` tells dim, depth, patch_px, grid, channels.
+Backbone = VisionTransformer | ConvNet
+BackboneConfig = ViTConfig | ConvNetConfig
 
 
 class Scores(NamedTuple):
@@ -18,17 +23,17 @@ class Scores(NamedTuple):
 
 
 class Network(nn.Module):
-    """A vision transformer, the head of its class tokens, and that of its patches.
+    """A backbone, the head of its class tokens, and that of its patches.
 
     The keys of its state are those of the official training dumps: `backbone.…`, `dino_head.…`, and
     `ibot_head.…` unless one head serves both. A network without heads is a backbone to compare features with.
     """
 
     def __init__(
-        self, backbone: ViTConfig, dino_head: HeadConfig | None, ibot_head: HeadConfig | None
+        self, backbone: BackboneConfig, dino_head: HeadConfig | None, ibot_head: HeadConfig | None
     ) -> None:
         super().__init__()
-        self.backbone = VisionTransformer(backbone)
+        self.backbone = build_backbone(backbone)
         self.dino_head = ProjectionHead(dino_head) if dino_head else None
         self.ibot_head = ProjectionHead(ibot_head) if ibot_head else None
 
@@ -45,3 +50,12 @@ class Network(nn.Module):
             return Scores(dino_head(cls), ibot_head(patches))
         scores = dino_head(torch.cat([cls, patches]))
         return Scores(scores[: len(cls)], scores[len(cls) :])
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """A backbone of this shape, with weights drawn from torch's own generator."""
+    match config:
+        case ViTConfig():
+            return VisionTransformer(config)
+        case ConvNetConfig():
+            return ConvNet(config)

@@ -173,9 +173,9 @@ class VisionTransformer(nn.Module):
             antialias=self.config.position_antialias,
         )
         # Registers carry no position, and come in after those of the class token and the patches are added.
-        parts = [(self.cls_token + self.pos_embed[:, :1]).expand(len(images), -1, -1)]
+        parts = [(self.cls_token + self.pos_embed[:, :1]).expand(images.shape[0], -1, -1)]
         if self.register_tokens is not None:
-            parts.append(self.register_tokens.expand(len(images), -1, -1))
+            parts.append(self.register_tokens.expand(images.shape[0], -1, -1))
         return torch.cat([*parts, patches + positions], dim=1)
 
     def _features(self, tokens: Tensor) -> Features:

@@ -50,3 +50,19 @@ def test_another_architecture_is_refused_with_both_shapes(tmp_path: Path) -> Non
         start_from(saved(model, tmp_path), shape)
     assert "depth=3" in str(raised.value.got)
     assert "depth=4" in str(raised.value.expected)
+
+
+def test_other_channels_are_refused_unless_they_are_to_be_inflated(tmp_path: Path) -> None:
+    """A picture that is alike in all channels gives what it gave."""
+    model = drawn(small())
+    path, shape = saved(model, tmp_path), replace(model.config, channels=5)
+    with pytest.raises(ConfigError, match=r"another number of channels.*model\.inflate"):
+        start_from(path, shape)
+    inflated = VisionTransformer(shape).eval()
+    inflated.load_state_dict(start_from(path, shape, inflate=True))
+    side_px = shape.grid * shape.patch_px
+    grey = torch.randn(2, 1, side_px, side_px, generator=torch.Generator().manual_seed(0))
+    [one], [five] = (each([grey.expand(-1, c, -1, -1)]) for each, c in ((model.eval(), 3), (inflated, 5)))
+    torch.testing.assert_close(five.cls, one.cls, rtol=1e-4, atol=1e-5)
+    same = start_from(path, model.config, inflate=True)
+    assert all(torch.equal(same[name], tensor) for name, tensor in model.state_dict().items())

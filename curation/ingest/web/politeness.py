@@ -61,8 +61,8 @@ class HostLimits:
         self._hosts: dict[str, _Host] = {}
         folder.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._turns_fd = os.open(folder / "turns", flags, 0o600)
-        self._clocks_fd = os.open(folder / "clocks", flags, 0o600)
+        self._turns_fd = os.open(folder / "turns", flags, 0o666)
+        self._clocks_fd = os.open(folder / "clocks", flags, 0o666)
 
     def close(self) -> None:
         """Let go of all turns."""

@@ -79,7 +79,7 @@ def test_a_search_is_for_an_image_or_a_file(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_plan_counts_machines_and_a_run_stops_at_a_stage() -> None:
     found = _parsed([curating.add_plan], "plan c --nodes 2 --images a=1e6 --images 5")
-    assert (found.nodes, found.gpus, found.workers, found.images) == (2, 1, None, ["a=1e6", "5"])
+    assert (found.nodes, found.gpus, found.workers, found.images) == (2, None, None, ["a=1e6", "5"])
     found = _parsed([curating.add_run], "run c --until dedup --executor local")
     assert (found.until, found.executor, found.refresh) == ("dedup", "local", False)
     with pytest.raises(SystemExit):

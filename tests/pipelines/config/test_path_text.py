@@ -113,6 +113,7 @@ pretrain:
   data: {{path: ~/run, spool_dir: ~/spool}}
   model: {{weights: ~/w.pth}}
   probe: {{train: ~/train, test: ~/test}}
+  sinks: [{{kind: tensorboard, dir: ~/board}}]
 """
 
 
@@ -131,7 +132,7 @@ def test_every_path_of_a_config(tmp_path: Path) -> None:
     ]
     # As many as there are: the table of fields names none in vain.
     assert text.count("/home/me") == SETTINGS.count("~")
-    assert len(PATHS) + len(EMBEDDERS) == 21
+    assert len(PATHS) + len(EMBEDDERS) == 27  # data.mix takes the place of data.path, start that of weights
     training = pretraining_of(config)
     assert training.data.path == "/home/me/run"
 
@@ -149,16 +150,20 @@ def test_every_path_of_a_training(tmp_path: Path) -> None:
         "/home/me/train",
         "/home/me/test",
     )
+    mixed = load_pretraining(str(file), ["data.path=null", "data.mix=[{path: ~/a}, {path: $DATA}]"])
+    assert [part.path for part in mixed.data.mix or ()] == ["/home/me/a", "/data/$RAW"]
 
 
 # The other fields whose values are text.
 NO_PATHS = (
     "name",
     "executor.address",
+    *(f"{at}data.{name}" for at in ("", "pretrain.") for name in ("extensions.*", "mix.*.name")),
     *(f"pools.*.sources.*.{name}" for name in ("key_prefix", "sidecars.*", "image", "key", "columns.*")),
     *(f"pools.*.sources.*.{name}" for name in ("split", "url")),
     *(f"pools.*.sources.*.download.{name}" for name in ("user_agent", "allow_private.*")),
     *(f"describe.heads.*.{name}" for name in ("like.*", "unlike.*")),
+    *(f"sinks.*.{name}" for name in ("tracking_uri", "experiment", "project", "entity", "space")),
 )
 
 

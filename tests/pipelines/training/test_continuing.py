@@ -1,6 +1,7 @@
 """`lvd pretrain RUN_DIR`, `lvd pretrain CHECKPOINT`, `lvd adapt`: which training they mean."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,22 @@ def test_the_commands(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "schedule.iterations: 3, was 2" in capsys.readouterr().err
     assert main(["pretrain", str(begun), "--set", "schedule.tail={at: 2, iterations: 1}"]) == 0
     assert complete_steps(begun)[-1] == 3
+
+
+def test_what_runs_commands_is_allowed_anew(begun: Path, tmp_path: Path) -> None:
+    """A run directory may be somebody else's."""
+    copy = tmp_path / "theirs"
+    shutil.copytree(begun, copy)
+    resolved = yaml.safe_load((copy / "pretrain.yaml").read_text())
+    resolved["data"] |= {"path": "pipe:touch x", "allow_pipe": True}
+    (copy / "pretrain.yaml").write_text(yaml.safe_dump(resolved))
+    adapt = tmp_path / "a.yaml"
+    adapt.write_text(yaml.safe_dump({"start": {"checkpoint": str(copy)}, "schedule": {"iterations": 1}}))
+    for config in (
+        load_continuation(str(copy), []),
+        load_continuation(str(copy), [f"run_dir={tmp_path / 'branch'}"]),
+        load_adaptation(str(adapt), []),
+    ):
+        assert config.data.path == "pipe:touch x"
+        assert not config.data.allow_pipe
+    assert load_continuation(str(copy), ["data.allow_pipe=true"]).data.allow_pipe

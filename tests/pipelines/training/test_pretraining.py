@@ -174,7 +174,10 @@ def test_train_go_on_evaluate_and_export(
     assert "k-NN, k = 3" in capsys.readouterr().out
 
     out = str(tmp_path / "out.safetensors")
-    assert ask(capsys, "export", str(run_dir), "--format", "safetensors", "--out", out) == {"out": out}
+    assert ask(capsys, "export", str(run_dir), "--format", "safetensors", "--out", out) == {
+        "out": out,
+        "card": f"{out}.md",
+    }
     assert load_backbone(out).config == load_backbone(run_dir).config
     assert main(["export", str(run_dir), "--format", "safetensors", "--out", out]) == 2
     assert "there already" in capsys.readouterr().err

@@ -19,6 +19,8 @@ from curation.errors import ConfigError, IntegrityError, SourceError
 from curation.shard import read
 from curation.shard.index import Shard
 from pretrain.data import images as module
+from pretrain.data import opening
+from pretrain.data.config import DataConfig
 from pretrain.data.images import Images
 from pretrain.data.spool import Spool, own_spool, require_own
 
@@ -150,11 +152,15 @@ def test_many_readers_at_once(max_bytes: int, remote: str, fetches: list[str], t
 
 
 def test_windows_that_do_not_fit_the_spool_are_refused(drawn: Path, remote: str, tmp_path: Path) -> None:
-    images = open_images(remote, tmp_path, max_bytes=1000)
+    def opened(path: str, max_bytes: int) -> int:
+        config = DataConfig(path=path, window_images=10)
+        spool = Spool(tmp_path / "spool", max_bytes)
+        return len(opening.open_images(config, cache=tmp_path / "cache", spool=spool))
+
     with pytest.raises(ConfigError, match="spool_bytes"):
-        images.require_room(10)
-    open_images(remote, tmp_path).require_room(10)
-    open_images(str(drawn), tmp_path, max_bytes=1).require_room(10)  # nothing is spooled
+        opened(remote, 1000)
+    assert opened(remote, 1 << 30) == 37
+    assert opened(str(drawn), 1) == 37  # nothing is spooled
 
 
 def test_an_interrupted_table_of_places_leaves_nothing(

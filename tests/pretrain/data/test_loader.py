@@ -20,9 +20,11 @@ from ranks import start_server
 from tiny import GLOBAL_PX, LOCAL_PX, NUM_LOCAL, NUM_PATCHES, tiny_config
 
 from curation.errors import ExecutorError, IntegrityError
-from pretrain.data.images import Images, Spool
-from pretrain.data.loader import CropBatch, DataConfig, Share, StepDataset, batches, order_of, raised
+from pretrain.data.config import DataConfig
+from pretrain.data.images import Images
+from pretrain.data.loader import CropBatch, Share, StepDataset, batches, order_of, raised
 from pretrain.data.order import WindowShuffle
+from pretrain.data.spool import Spool
 
 CONFIG = tiny_config()
 
@@ -68,6 +70,8 @@ def test_shapes(drawn: Path, tmp_path: Path) -> None:
 def test_shares_by_hand() -> None:
     assert Share(8, 1, 4).positions(2).tolist() == [18, 19]
     assert Share(6).positions(1).tolist() == [6, 7, 8, 9, 10, 11]
+    # From step 10 on batches of 4, where those before had come to position 60.
+    assert Share(4, 1, 2, first_step=10, first_image=60).positions(12).tolist() == [70, 71]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -161,7 +165,8 @@ def test_no_readable_image_at_all(tmp_path: Path) -> None:
 PROGRAM = """
 import json, sys, time
 import torch
-from pretrain.data.loader import CropBatch, DataConfig, batches
+from pretrain.data.config import DataConfig
+from pretrain.data.loader import CropBatch, batches
 
 class Empty(torch.utils.data.Dataset):
     def __getitem__(self, step):
@@ -225,7 +230,8 @@ def test_a_batch_that_finds_no_shared_memory_is_said(tmp_path: Path) -> None:
 NO_ROOM = """
 import torch
 from curation.errors import ExecutorError
-from pretrain.data.loader import CropBatch, DataConfig, batches, raised
+from pretrain.data.config import DataConfig
+from pretrain.data.loader import CropBatch, batches, raised
 
 class Large(torch.utils.data.Dataset):
     def __getitem__(self, step):

@@ -18,7 +18,8 @@ from pretrain.model.feature_head import FeatureHead
 from pretrain.model.heads import HeadConfig
 from pretrain.model.network import Network
 from pretrain.model.vit import ViTConfig
-from pretrain.objective import Batch, ObjectiveConfig, initial_centres, teacher_targets
+from pretrain.objective import Batch, ObjectiveConfig
+from pretrain.targets import initial_centres, teacher_targets
 
 NUM_IMAGES, NUM_LOCAL, GRID, PATCH_PX = 3, 2, 4, 4
 T, TEACHER_T = 0.1, 0.05

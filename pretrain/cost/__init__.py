@@ -1,0 +1,1 @@
+"""What a training costs before it is begun: parameters, memory and arithmetic, counted from its shapes."""
