@@ -63,10 +63,10 @@ def add_chain(commands: Any) -> None:
         commands, "chain", _chain,
         does="pretrain, adapt, distil, measure and export, one after the other",
         text="Do the trainings that CONFIG describes, each of which begins with what the one before has come "
-        "to, measure every model and write the small ones for other programs. What is done is checked and not "
-        "done again: stopped or killed, the same command goes on. Every link names the one before by SHA-256, "
-        "in chain.json.",
-        example="lvd chain chain_small_gpu.yaml --set data.path=runs/first",
+        "to, measure every model and write the small ones for other programs. What is done is checked and "
+        "not done again: stopped or killed, the same command goes on. Every link names the one before by "
+        "SHA-256, in chain.json.",
+        example="lvd chain chain_tiny_cpu.yaml --set data.path=runs/first",
     )  # fmt: skip
     add_config_arguments(chain)
 
@@ -206,7 +206,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def measured_lines(found: "Sequence[Measured]", names: Sequence[str] = ()) -> list[str]:
-    """A table of what was measured, and on how many images; by these names, or as the embedders are called."""
+    """A table of what was measured, and on how many images; under these names, if there are any."""
     rows = [("embedder", "dim", *(f"k-NN, k = {k}" for k in found[0].knn), "RankMe")]
     for name, one in zip(names or [one.embedder for one in found], found, strict=True):
         shares = (f"{share:.1%}" for share in one.knn.values())

@@ -20,7 +20,8 @@ from pipelines.training import torchrun
 from pipelines.training.chain_config import ChainConfig, EvaluateLink, ExportLink
 from pipelines.training.chain_links import EVALUATION, Chain, Link, require_same
 from pipelines.training.continuing import adaptation_of
-from pipelines.training.distilling import distill, validate_distillation
+from pipelines.training.distilling import distill
+from pipelines.training.distilling import validate as validate_distillation
 from pipelines.training.evaluate import Measured, evaluate
 from pipelines.training.pretraining import pretrain, require_data, validate
 from pretrain.checkpoint_files import complete_steps, read_facts, step_dir
@@ -218,7 +219,7 @@ def _exported(chain: Chain, asked: ExportLink, models: dict[str, Link], say: Say
 
 
 def _remove(out: Path) -> None:
-    """Remove what was exported and is not, or no longer, a link of the chain: with its card, if it is a file."""
+    """Remove what was exported and is no link of the chain, or no longer: with its card, if it is a file."""
     for path in (out, out.with_name(f"{out.name}.md")):
         remove = storage.remove_tree if path.is_dir() else storage.remove_file
         if path.exists():

@@ -61,7 +61,7 @@ class ChainConfig(BaseModel):
                     continue
                 if name in given and not (name == "teacher" and "path" not in given[name]):
                     raise ValueError(
-                        f"{section}.{name} is what the chain decides: leave it out, or run that training alone"
+                        f"{section}.{name} is decided by the chain: leave it out, or run that training alone"
                     )
         if self.export and self.export.of == "students" and self.distill is None:
             raise ValueError("export.of is students, and there is no distill; set it to all")

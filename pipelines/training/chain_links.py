@@ -6,8 +6,8 @@
       evaluation.json               k-NN of every model
       chain.json                    the links: what each came to, by SHA-256, and what it began with
 
-A link that is done is not done again: what `chain.json` says of it is checked against its files first. One that
-was stopped goes on at its last checkpoint.
+A link that is done is not done again: what `chain.json` says of it is checked against its files first. One
+that was stopped goes on at its last checkpoint.
 """
 
 import hashlib

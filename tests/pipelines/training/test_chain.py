@@ -1,4 +1,4 @@
-"""`lvd chain`: every link begins with the one before, by hash; stopped anywhere, it goes on to the same bits."""
+"""`lvd chain`: every link begins with the one before, by hash; stopped anywhere, it comes to the same bits."""
 
 import json
 import os
