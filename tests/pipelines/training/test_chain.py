@@ -1,4 +1,4 @@
-"""`lvd chain`: every link begins with the one before, by hash; stopped anywhere, it comes to the same bits."""
+"""`lvd chain`: every link begins with the one before, by hash; stopped anywhere, it ends in the same bits."""
 
 import json
 import os
@@ -20,6 +20,7 @@ from pretrain.checkpoint_files import TEACHER, read_facts, step_dir
 from pretrain.weights import load_backbone
 
 SMALL = {"arch": "vit_micro", "depth": 1, "patch_px": 8, "layer_scale": 1.0, "drop_path": 0.0}
+SETTINGS = "settings.yaml"  # of the tests
 STEPS = {"pretrain": 3, "adapt": 2, "distill": 2}
 
 
@@ -57,7 +58,9 @@ def go(settings: dict[str, Any]) -> ChainOutcome:
 def whole(finished: Path, web: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A chain that nothing happened to."""
     run_dir = tmp_path_factory.mktemp("chain") / "whole"
-    outcome = go(chain(run_dir, finished, web))
+    settings = chain(run_dir, finished, web)
+    outcome = go(settings)
+    (run_dir / SETTINGS).write_text(yaml.safe_dump(settings))
     names = ["pretrain", "adapt", "distill/one", "distill/two", "evaluate"]
     assert [link.name for link in outcome.links][:5] == names
     assert list(outcome.measured) == ["pretrain", "adapt", "one", "two"]
@@ -92,9 +95,9 @@ def test_every_link_names_the_one_before(whole: Path) -> None:
 
 @pytest.mark.parametrize("how", ["killed", "SIGTERM"])
 def test_stopped_in_every_link_it_comes_to_the_same_bits(
-    how: str, whole: Path, finished: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = chain(tmp_path / "chain", finished, web)
+    settings = {**yaml.safe_load((whole / SETTINGS).read_text()), "run_dir": str(tmp_path / "chain")}
     step = loop.train_step
     stops = iter([1, 4, 6])  # steps taken so far: one in each training, of which the second is not whole
     at, taken = next(stops), 0
