@@ -11,7 +11,14 @@ from curation.packages import distribution_of, is_of_ours
 from pipelines.cli.answers import add_dedup, add_readers, add_search, add_verify_and_clean
 from pipelines.cli.command_parser import CommandParser
 from pipelines.cli.curating import add_demo, add_init, add_plan, add_run
-from pipelines.cli.training import add_adapt, add_distill, add_evaluate, add_export, add_pretrain
+from pipelines.cli.training import (
+    add_adapt,
+    add_chain,
+    add_distill,
+    add_evaluate,
+    add_export,
+    add_pretrain,
+)
 from pipelines.engine.output import print_error
 from pipelines.engine.streams import Streams
 
@@ -76,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     for add in (
         add_init, add_run, add_plan, add_readers, add_search, add_dedup, add_verify_and_clean, add_pretrain,
-        add_adapt, add_distill, add_evaluate, add_export, add_demo,
+        add_adapt, add_distill, add_chain, add_evaluate, add_export, add_demo,
     ):  # fmt: skip
         add(commands)
     return parser

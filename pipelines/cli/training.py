@@ -19,6 +19,7 @@ Result = tuple[dict[str, Any], list[str]]  # for machines, and in lines
 
 if TYPE_CHECKING:
     from pipelines.config.run_config import RunConfig
+    from pipelines.training.chain import ChainOutcome
     from pipelines.training.evaluate import Measured
     from pretrain.config import PretrainConfig
 
@@ -71,6 +72,20 @@ def add_distill(commands: Any) -> None:
         example="lvd distill distill_vits14.yaml --set teacher.path=runs/vitl --set data.path=runs/first",
     )  # fmt: skip
     add_config_arguments(distill)
+
+
+def add_chain(commands: Any) -> None:
+    """`lvd chain`."""
+    chain = add_command(
+        commands, "chain", _chain,
+        does="pretrain, adapt, distil, measure and export, one after the other",
+        text="Do the trainings that CONFIG describes, each of which begins with what the one before has come "
+        "to, measure every model and write the small ones for other programs. What is done is checked and "
+        "not done again: stopped or killed, the same command goes on. Every link names the one before by "
+        "SHA-256, in chain.json.",
+        example="lvd chain chain_tiny_cpu.yaml --set data.path=runs/first",
+    )  # fmt: skip
+    add_config_arguments(chain)
 
 
 def add_evaluate(commands: Any) -> None:
@@ -199,6 +214,29 @@ def _training_of(arguments: argparse.Namespace) -> "PretrainConfig":
     return load_pretraining(arguments.config, arguments.overrides)
 
 
+def _chain(arguments: argparse.Namespace) -> int:
+    from pipelines.engine.progress import Progress
+    from pipelines.training.chain import load_chain, run_chain
+
+    outcome = run_chain(load_chain(arguments.config, arguments.overrides), say=Progress().say)
+    links = [asdict(link) for link in outcome.links]
+    measured = {name: asdict(one) for name, one in outcome.measured.items()}
+    show(arguments, {"links": links, "measured": measured}, chain_lines(outcome))
+    return 0
+
+
+def chain_lines(outcome: "ChainOutcome") -> list[str]:
+    """A table of the links, and one of what the models are worth."""
+    rows = [("link", "step", "SHA-256", "begun with", "path")]
+    for link in outcome.links:
+        step = "" if link.step is None else f"{link.step:,}"
+        rows.append((link.name, step, link.sha256[:12], (link.parent or "")[:12], link.path))
+    lines = table_lines(rows)
+    if outcome.measured:
+        lines += ["", *measured_lines(list(outcome.measured.values()), names=list(outcome.measured))]
+    return lines
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     from pipelines.training.evaluate import evaluate
 
@@ -211,12 +249,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return DEGRADED if any(measured.unread for measured in found) else 0
 
 
-def measured_lines(found: "Sequence[Measured]") -> list[str]:
-    """A table of what was measured, and on how many images."""
+def measured_lines(found: "Sequence[Measured]", names: Sequence[str] = ()) -> list[str]:
+    """A table of what was measured, and on how many images; under these names, if there are any."""
     rows = [("embedder", "dim", *(f"k-NN, k = {k}" for k in found[0].knn), "RankMe")]
-    for one in found:
+    for name, one in zip(names or [one.embedder for one in found], found, strict=True):
         shares = (f"{share:.1%}" for share in one.knn.values())
-        rows.append((one.embedder, f"{one.dim:,}", *shares, f"{one.rank_me:.1f}"))
+        rows.append((name, f"{one.dim:,}", *shares, f"{one.rank_me:.1f}"))
     lines = table_lines(rows)
     lines.append(f"{found[0].num_test:,} images classified by {found[0].num_train:,}")
     if unreadable := max(one.num_unreadable for one in found):

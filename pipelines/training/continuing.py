@@ -14,6 +14,8 @@ from pretrain.config import PretrainConfig
 
 # Of the training that has begun, and not of one that begins with it.
 OWN = ("name", "run_dir", "start")
+# Of a training, and not of its next stage.
+NOT_CARRIED = (*OWN, "schedule", "checkpoint", "max_skipped")
 
 
 def load_continuation(path: str, overrides: Sequence[str]) -> PretrainConfig:
@@ -64,21 +66,29 @@ def load_adaptation(path: str, overrides: Sequence[str]) -> PretrainConfig:
         ConfigError: it does not say what it begins with, or nothing has begun there.
     """
     file, data = read_config(path, overrides, folders=ALL_FOLDERS)
-    start = {"schedule": "anew", **(data.get("start") or {})}
+    start = data.get("start") or {}
     if "checkpoint" not in start:
         raise ConfigError(
             f"{file}: start.checkpoint is missing",
             expected="the run directory of a training, or one of its checkpoints",
             remedy="Set it: --set start.checkpoint=RUN_DIR",
         )
-    before = begun_settings(start["checkpoint"])
-    for name in (*OWN, "schedule", "checkpoint", "max_skipped"):
-        before.pop(name, None)
-    before["model"] = {**before["model"], "weights": None}
-    if before.get("gram"):
-        before["gram"] = {**before["gram"], "start": 0}  # a number of iterations of the stage before
-    whole = merged(before, {**data, "start": start})
+    whole = adaptation_of(begun_settings(start["checkpoint"]), {**data, "start": start})
     return require_data(validate(whole, where=str(file)), where=str(file))
+
+
+def adaptation_of(before: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of another stage.
+
+    Args:
+        before: all settings of the training that it begins with.
+        own: what is said of it itself; its schedule is wholly its own.
+    """
+    kept = {name: value for name, value in before.items() if name not in NOT_CARRIED}
+    kept["model"] = {**kept["model"], "weights": None}
+    if kept.get("gram"):
+        kept["gram"] = {**kept["gram"], "start": 0}  # a number of iterations of the stage before
+    return merged(kept, {**own, "start": {"schedule": "anew", **own["start"]}})
 
 
 def begun_settings(path: str) -> dict[str, Any]:
