@@ -124,7 +124,6 @@ def _write(
             temp.mkdir(parents=True)
             for name, tensors in files.items():
                 save_file(tensors, temp / name, metadata=metadata)
-                _sort_metadata(temp / name)
             (temp / FACTS).write_text(json.dumps(facts, indent=1))
             proof = {path.name: proof_of(path) for path in sorted(temp.iterdir())}
             _sync(temp)
@@ -313,18 +312,6 @@ def load_network(network: Network, path: Path, fit: Fit) -> None:
             )
         for name, target in targets.items():
             assign(target, tensors[name])
-
-
-def _sort_metadata(path: Path) -> None:
-    """Let equal tensors be equal files: safetensors writes its metadata in another order each time."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
-        assert len(text) == size, "the header is as long in any order"
-        file.seek(8)
-        file.write(text)
 
 
 def _publish_marker(target: Path, proof: Mapping[str, object]) -> None:

@@ -17,11 +17,12 @@ from pipelines.training.chain import ChainOutcome, plan_chain, run_chain
 from pipelines.training.chain_links import RECORD
 from pretrain import loop
 from pretrain.checkpoint_files import TEACHER, read_facts, step_dir
+from pretrain.train_step import State
 from pretrain.weights import load_backbone
 
 SMALL = {"arch": "vit_micro", "depth": 1, "patch_px": 8, "layer_scale": 1.0, "drop_path": 0.0}
 SETTINGS = "settings.yaml"  # of the tests
-STEPS = {"pretrain": 3, "adapt": 2, "distill": 2}
+STEPS = {"pretrain": 3, "adapt": 3, "distill": 3}
 
 
 def chain(run_dir: Path, dataset: Path, web: Path, **change: Any) -> dict[str, Any]:
@@ -99,21 +100,19 @@ def test_stopped_in_every_link_it_comes_to_the_same_bits(
 ) -> None:
     settings = {**yaml.safe_load((whole / SETTINGS).read_text()), "run_dir": str(tmp_path / "chain")}
     step = loop.train_step
-    stops = iter([1, 4, 6])  # steps taken so far: one in each training, of which the second is not whole
-    at, taken = next(stops), 0
+    stopped: set[Path] = set()
 
     class Killed(BaseException):
         pass
 
-    def failing(*arguments: Any, **options: Any) -> Any:
-        nonlocal at, taken
-        taken += 1
-        if taken == at:
-            at = next(stops, -1)
+    def failing(state: State, *arguments: Any, **options: Any) -> Any:
+        folder = state.learners[0].folder
+        if folder not in stopped and state.step == (1 if how == "killed" else 0):
+            stopped.add(folder)
             if how == "killed":
                 raise Killed
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGTERM)  # another step is taken, and saved
+        return step(state, *arguments, **options)
 
     monkeypatch.setattr(loop, "train_step", failing)
     num_stopped = 0
