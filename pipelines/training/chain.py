@@ -27,6 +27,7 @@ from pretrain.checkpoint_files import complete_steps, read_facts, step_dir
 from pretrain.config import PretrainConfig
 from pretrain.distill_config import DistillConfig
 from pretrain.export import SUFFIXES, export
+from pretrain.identity import FREE
 
 Say = Callable[[str], None]
 
@@ -227,8 +228,11 @@ def _remove(out: Path) -> None:
 
 
 def _settings(config: PretrainConfig | DistillConfig | EvaluateLink | ExportLink) -> str:
-    """The SHA-256 of a link's settings."""
-    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    """The SHA-256 of a link's settings, but for where it runs, and for what the chain gives to it."""
+    settings = config.model_dump(mode="json", exclude=set(FREE - {"data"}))
+    if isinstance(config, DistillConfig):
+        settings["teacher"].pop("path")
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _written(root: Path, name: str, config: PretrainConfig | DistillConfig) -> str:
