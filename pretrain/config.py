@@ -150,7 +150,7 @@ class PretrainConfig(BaseModel):
         1,
         ge=1,
         description="micro-batches in which each rank works through its part of a step, for less memory; the "
-        "gradient is that of the whole batch",
+        "gradient is that of the whole batch (batch normalisation and stochastic depth see a micro-batch)",
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -226,6 +226,8 @@ class PretrainConfig(BaseModel):
     @model_validator(mode="after")
     def _gram_acts_and_adds_up(self) -> "PretrainConfig":
         if self.gram is None:
+            if self.crops.gram_size_px is not None:
+                raise ValueError("crops.gram_size_px is for a Gram teacher; set gram, or leave it out")
             return self
         end = max(self.schedule.iterations, self.schedule.total)
         if self.gram.start >= end:

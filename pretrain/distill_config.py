@@ -13,6 +13,7 @@ from pretrain.data.config import DataConfig
 from pretrain.data.masking import MaskingConfig
 from pretrain.evaluate.probe import ProbeConfig
 from pretrain.feature_targets import FeaturesConfig
+from pretrain.model.convnet import MIN_PX
 from pretrain.objective import ObjectiveConfig
 from pretrain.optimizer import OptimizerConfig
 from pretrain.parallel import ParallelConfig
@@ -71,7 +72,7 @@ class DistillConfig(BaseModel):
         1,
         ge=1,
         description="micro-batches in which each rank works through its part of a step, for less memory; the "
-        "gradient is that of the whole batch",
+        "gradient is that of the whole batch (batch normalisation and stochastic depth see a micro-batch)",
     )
     teacher: TeacherConfig
     students: dict[str, StudentConfig] = Field(
@@ -131,6 +132,27 @@ class DistillConfig(BaseModel):
                 raise ValueError(
                     f"students.{name}.model.arch ({model.arch}) has no mask token; leave mask_students out"
                 )
+            # Without local crops (a teacher without heads has none) their size does not matter.
+            sizes = (self.crops.global_size_px, *[self.crops.local_size_px][: self.crops.num_local])
+            smallest = min(side for size in sizes for side in sides_of(size))
+            if model.timm_name is not None and smallest < MIN_PX:
+                raise ValueError(
+                    f"students.{name}.model.arch ({model.arch}) takes crops of {MIN_PX} px and more, not "
+                    f"{smallest}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _crops_fit_their_bands(self) -> "DistillConfig":
+        num = 3 if self.crops.bands is None else len(self.crops.bands)
+        for name in ("mean", "std"):
+            given = getattr(self.crops, name)
+            if isinstance(given, tuple) and len(given) != num:
+                raise ValueError(f"crops.{name} has {len(given)} numbers for {num} channels; one for each")
+        if self.crops.gram_size_px is not None:
+            raise ValueError(
+                "crops.gram_size_px is for Gram anchoring; a distillation has none, leave it out"
+            )
         return self
 
     @model_validator(mode="after")

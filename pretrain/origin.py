@@ -31,7 +31,7 @@ class Ancestor:
     """A checkpoint that a training began with."""
 
     step: int | None
-    sha256: str  # of its COMPLETE.json
+    sha256: str  # of its COMPLETE.json; of weights that are no checkpoint, of these
     state: str  # whether it is still there as it was
 
 
@@ -90,6 +90,9 @@ def _ancestors(facts: Mapping[str, Any]) -> tuple[Ancestor, ...]:
     found: list[Ancestor] = []
     while isinstance(parent := facts.get("parent"), Mapping) and len(found) < MAX_PARENTS:
         folder, sha256 = Path(str(parent.get("path", ""))), str(parent.get("sha256", ""))
+        if folder.is_file():  # weights that are no checkpoint, such as a released teacher: they may be large
+            found.append(Ancestor(None, sha256, f"there, not read again: {folder.name}"))
+            break
         there = _sha256(folder / MARKER)
         is_same = bool(there) and there == sha256
         state = "as it was" if is_same else "changed since" if there else "no longer there"

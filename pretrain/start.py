@@ -99,10 +99,21 @@ def begin_anchor(state: State) -> None:
         anchor.take(start_from(anchor.config.teacher, state.teacher.network.backbone.config))
 
 
+def other_start(start: StartConfig, parent: dict[str, Any] | None) -> str | None:
+    """What to tell of a training that goes on, and began with another path than its config names now."""
+    named, began = Path(start.checkpoint).absolute(), Path(parent["path"]).absolute() if parent else None
+    if began is not None and named in (began, began.parents[1]):
+        return None
+    return (
+        f"it began with {began or 'weights at random'} and goes on with that: start.checkpoint "
+        f"({start.checkpoint}) is read where a training begins, in a run_dir of its own"
+    )
+
+
 def link_to(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """What names a checkpoint: path, step, and the SHA-256 of its proof, which has those of its files."""
     digest = hashlib.sha256((folder / MARKER).read_bytes()).hexdigest()
-    return {"path": str(folder), "step": facts["step"], "sha256": digest}
+    return {"path": str(folder.absolute()), "step": facts["step"], "sha256": digest}
 
 
 def agreed_checkpoint(path: Path, where: Place, *, warn: Callable[[str], None]) -> Path:

@@ -26,7 +26,7 @@ from pretrain.normalisation import IMAGENET, Normalisation
 from pretrain.parallel import Place, place
 from pretrain.sinks.feed import Sinks
 from pretrain.sinks.required import require_sinks
-from pretrain.start import begin_anchor, begin_from, resume, start_from
+from pretrain.start import begin_anchor, begin_from, other_start, resume, start_from
 from pretrain.targets import initial_centres
 from pretrain.train_step import State, StepPlan
 
@@ -71,6 +71,8 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
         if step is not None:
             for text in resume(state, step, identity, where):
                 progress.say(text)
+            if config.start is not None and (told := other_start(config.start, state.parent)):
+                progress.say(told)
         elif config.start is not None:
             begin_from(config.start, state, dataset=images.digest, where=where, warn=progress.say)
         if step is None:

@@ -179,7 +179,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     if Path(arguments.config).is_dir():  # of a training that has begun
         return _plan_training(arguments)
     _, data = read_config(arguments.config, arguments.overrides, folders=ALL_FOLDERS)
-    if "pools" not in data and "pretrain" not in data:
+    if "pools" not in data:  # nor of a curation is a chain
         return _plan_training(arguments)
     from pipelines.config.run_config import load_config, require_vector_files
     from pipelines.plan.answer import PlanQuestion, images_of, make_plan

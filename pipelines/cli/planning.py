@@ -38,6 +38,13 @@ def _training_of(path: str, overrides: Sequence[str]) -> PretrainConfig:
     if Path(path).is_dir():
         return load_continuation(path, overrides)
     file, data = read_config(path, overrides, folders=ALL_FOLDERS)
+    if "students" in data or "pretrain" in data:
+        kind = "a distillation" if "students" in data else "a chain of trainings"
+        raise ConfigError(
+            f"{file} describes {kind}, whose time and memory are not forecast",
+            expected="the config of one training, such as `lvd pretrain` and `lvd adapt` take",
+            remedy="Plan its links one by one as trainings; a short run of it tells its rate",
+        )
     return load_adaptation(path, overrides) if "start" in data else validate(data, where=str(file))
 
 

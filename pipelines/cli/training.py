@@ -168,8 +168,7 @@ def _in_ranks(arguments: argparse.Namespace, work: Callable[[argparse.Namespace]
             if torchrun.rank() == 0 and not torchrun.is_launched_by_lvd():  # whoever launches has said it
                 from pipelines.training.first_word import say_first_word
 
-                is_stage = arguments.name == "adapt"
-                say_first_word(arguments.config, arguments.overrides, is_stage=is_stage)
+                say_first_word(arguments.config, arguments.overrides, kind=arguments.name)
             found, lines = work(arguments)
     except (ConfigError, StoppedError) as error:
         if not torchrun.is_first_here():  # the first process of this machine says the same
@@ -216,6 +215,9 @@ def _training_of(arguments: argparse.Namespace) -> "PretrainConfig":
 
 def _chain(arguments: argparse.Namespace) -> int:
     from pipelines.engine.progress import Progress
+    from pipelines.training.first_word import say_first_word
+
+    say_first_word(arguments.config, arguments.overrides, kind="chain")
     from pipelines.training.chain import load_chain, run_chain
 
     outcome = run_chain(load_chain(arguments.config, arguments.overrides), say=Progress().say)

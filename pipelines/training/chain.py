@@ -194,6 +194,10 @@ def _measured(chain: Chain, asked: EvaluateLink, models: dict[str, Link], say: S
         )
         for name, link in models.items()
     }
+    for name, found in measured.items():
+        card = json.dumps([{**asdict(found), "embedder": name}], indent=1)
+        run_dir = (chain.root / models[name].path).parents[1]
+        storage.publish_bytes(str(run_dir / EVALUATION), card.encode(), replace=True)
     file = chain.root / EVALUATION
     listed = {name: {**asdict(found), "sha256": models[name].sha256} for name, found in measured.items()}
     storage.publish_bytes(str(file), json.dumps(listed, indent=1).encode(), replace=True)

@@ -107,6 +107,13 @@ def begun_settings(path: str) -> dict[str, Any]:
         identity = dict(read_facts(folder)["identity"]) if folder else {}
     except (OSError, ValueError, LookupError, TypeError):
         identity = {}
+    if "students" in identity:
+        raise ConfigError(
+            f"{path} is a student of a distillation, whose heads and targets are those of its teacher",
+            expected="a run directory of `lvd pretrain` or `lvd adapt`",
+            remedy="Go on with the distillation: lvd distill CONFIG; or train its backbone further, with new "
+            f"heads: lvd pretrain CONFIG --set model.weights={path}",
+        )
     if folder is None or "model" not in identity:
         raise ConfigError(
             f"No training has begun in {path}",

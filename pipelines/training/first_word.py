@@ -1,4 +1,4 @@
-"""What `lvd pretrain` looks at and says before torch is imported, which takes seconds.
+"""What every command that trains looks at and says before torch is imported, which takes seconds.
 
 The config itself is validated behind that, by models that need torch.
 """
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from curation import storage
 from curation.errors import ConfigError
@@ -18,23 +18,25 @@ from pipelines.config.read import ALL_FOLDERS, apply_override, read_config, read
 from pretrain.checkpoint_files import complete_steps, is_checkpoint
 
 RESOLVED = "pretrain.yaml"
+Kind = Literal["pretrain", "adapt", "distill", "chain"]
 # What stands in patterns, in commands and in names of tars, which others look at.
 _OF_PATTERNS = ("*", "{", "pipe:", ".tar")
 
 
-def say_first_word(path: str, overrides: Sequence[str], *, is_stage: bool) -> None:
+def say_first_word(path: str, overrides: Sequence[str], *, kind: Kind) -> None:
     """Look at the paths of a training, and say on stderr what is going to be read.
 
     Args:
         path: of a config, or of a training that has begun.
         overrides: each `a.b.0.c=value`.
-        is_stage: whether it takes what it does not say from the training that start.checkpoint names.
+        kind: the command. An adaptation takes what it does not say from the training that start.checkpoint
+            names.
 
     Raises:
         ConfigError: no config or training is there, or run_dir cannot be written.
         SourceError, IntegrityError: there is no dataset, or one that is damaged.
     """
-    settings = _settings(path, overrides, is_stage=is_stage)
+    settings = _settings(path, overrides, kind=kind)
     data_paths, run_dir = _data_paths(settings), _text(settings, "run_dir")
     if run_dir and storage.is_local(run_dir):
         require_place(storage.local_path(run_dir))
@@ -81,22 +83,25 @@ def require_place(run_dir: Path) -> None:
     )
 
 
-def _settings(path: str, overrides: Sequence[str], *, is_stage: bool) -> dict[str, Any]:
+def _settings(path: str, overrides: Sequence[str], *, kind: Kind) -> dict[str, Any]:
     """The settings of a training as far as they are read here, not validated."""
     begun = Path(path)
-    if not is_stage and begun.is_dir():
+    if kind == "pretrain" and begun.is_dir():
         return _begun(begun, overrides)
     file, data = read_config(path, overrides, folders=ALL_FOLDERS)
-    if "pools" in data or "pretrain" in data:
+    if kind == "chain":
+        # Each of its trainings has the common data or its own, which are looked at when they are validated.
+        return {"run_dir": f"runs/{data.get('name') or kind}", **data}
+    if kind == "pretrain" and ("pools" in data or "pretrain" in data):
         section = data.get("pretrain")
         own = section if isinstance(section, dict) else {}
         run_dir = _text(data, "run_dir") or f"runs/{data.get('name') or 'dataset'}"
         own_data = own.get("data") if _data_paths(own) else {"path": run_dir}
         written = _text(own, "run_dir") or storage.join(run_dir, "pretrain")
         return {"data": own_data, "run_dir": written}
-    if not is_stage and isinstance(data.get("data") or {}, dict) and not _data_paths(data):
+    if kind != "adapt" and isinstance(data.get("data") or {}, dict) and not _data_paths(data):
         raise missing_data(str(file))
-    return {"run_dir": f"runs/{data.get('name') or 'pretrain'}", **data}
+    return {"run_dir": f"runs/{data.get('name') or ('distill' if kind == 'distill' else 'pretrain')}", **data}
 
 
 def _begun(path: Path, overrides: Sequence[str]) -> dict[str, Any]:

@@ -79,15 +79,15 @@ class Torch:
 
 sys.meta_path.insert(0, Torch())
 from pipelines.cli.main import main
-sys.exit(main(["pretrain", *sys.argv[1:]]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
-def first_words(*arguments: str, cwd: Path) -> tuple[int, str]:
-    """The exit code and what stands on stderr, of `lvd pretrain` up to torch; it takes two CPU seconds."""
+def first_words(*arguments: str, cwd: Path, command: str = "pretrain") -> tuple[int, str]:
+    """The exit code and what stands on stderr, of a training up to torch; it takes two CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-c", PRETRAIN, *arguments],
+        [sys.executable, "-c", PRETRAIN, command, *arguments],
         capture_output=True, text=True, check=False, timeout=60, cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
@@ -106,6 +106,14 @@ def test_a_training_says_its_first_word_before_torch(finished: Path, tmp_path: P
     code, said = first_words("tiny_cpu.yaml", "--set", mix, cwd=tmp_path)
     assert code == 77
     assert "shards), /x/{00..09}.tar, s3://***@bucket/x; writing runs/tiny_cpu\n" in said
+    for command in ("distill", "chain"):
+        config = f"{command}_tiny_cpu.yaml"
+        code, said = first_words(config, "--set", f"data.path={finished}", cwd=tmp_path, command=command)
+        assert code == 77
+        assert said.startswith(f"lvd: reading {finished} (")
+        assert said.endswith(f" shards); writing runs/{command}_tiny_cpu\n")
+        code, said = first_words(config, "--set", "data.path=nowhere", cwd=tmp_path, command=command)
+        assert (code, said[:33]) == (1, "lvd: There is no dataset at nowhe")
 
 
 @pytest.mark.parametrize(

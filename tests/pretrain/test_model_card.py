@@ -169,3 +169,15 @@ def test_it_lies_with_the_model(tmp_path: Path, kind: Any, name: str, card: str)
     assert front_matter(text)["license"] == "apache-2.0"
     assert cells(text)["native_px"] == "56"
     assert "apache-2.0, as whoever exported the model has said." in text
+
+
+def test_a_teacher_that_is_a_file_is_not_said_to_be_gone(tmp_path: Path) -> None:
+    teacher = tmp_path / "dinov2.pth"
+    teacher.write_bytes(b"weights")
+    parent = {"path": str(teacher), "step": None, "sha256": "ab"}
+    folder, _ = write_checkpoint(tmp_path / "d", 30, parent=parent)
+    [ancestor] = origin_of(folder / WEIGHTS).ancestors
+    assert (ancestor.step, ancestor.sha256) == (None, "ab")
+    assert ancestor.state == "there, not read again: dinov2.pth"
+    teacher.unlink()
+    assert origin_of(folder / WEIGHTS).ancestors[0].state == "no longer there"

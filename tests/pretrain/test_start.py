@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from curation.errors import ConfigError
 from pretrain.model.positions import interpolate_positions
 from pretrain.model.vit import VisionTransformer
-from pretrain.start import start_from
+from pretrain.start import other_start, start_from
+from pretrain.start_config import StartConfig
 from pretrain.weights import metadata_of_config
 
 
@@ -66,3 +67,13 @@ def test_other_channels_are_refused_unless_they_are_to_be_inflated(tmp_path: Pat
     torch.testing.assert_close(five.cls, one.cls, rtol=1e-4, atol=1e-5)
     same = start_from(path, model.config, inflate=True)
     assert all(torch.equal(same[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_another_start_than_a_training_began_with_is_told(tmp_path: Path) -> None:
+    began = {"path": str(tmp_path / "a/checkpoints/step-00000010"), "step": 10, "sha256": "ab"}
+    for same in (began["path"], str(tmp_path / "a")):
+        assert other_start(StartConfig(checkpoint=same), began) is None
+    told = other_start(StartConfig(checkpoint=str(tmp_path / "b")), began)
+    assert told is not None
+    assert str(tmp_path / "b") in told
+    assert str(began["path"]) in told

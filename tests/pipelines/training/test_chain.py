@@ -92,6 +92,10 @@ def test_every_link_names_the_one_before(whole: Path) -> None:
     facts = read_facts(whole / links["adapt"]["path"])
     assert facts["parent"]["sha256"] == links["pretrain"]["sha256"]
     assert load_backbone(whole / "export/two-safetensors.safetensors").config.registers == 2
+    # The card has what the chain has measured of this model.
+    card = (whole / "export/two-safetensors.safetensors.md").read_text()
+    assert "Scores of `lvd evaluate`" in card
+    assert "None were measured" not in card
 
 
 @pytest.mark.parametrize("how", ["killed", "SIGTERM"])

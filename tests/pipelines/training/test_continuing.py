@@ -66,6 +66,15 @@ def test_nothing_has_begun(tmp_path: Path) -> None:
             load_continuation(str(path), [])
 
 
+def test_a_student_of_a_distillation_is_not_adapted(begun: Path, tmp_path: Path) -> None:
+    student = tmp_path / "students" / "small"
+    shutil.copytree(begun, student)
+    facts = step_dir(student, 2) / "training.json"
+    facts.write_text(json.dumps({"identity": {"students": {"small": {}}}}))
+    with pytest.raises(ConfigError, match=r"student of a distillation.*lvd distill CONFIG.*model\.weights="):
+        load_continuation(str(student), [])
+
+
 def test_an_adaptation_is_what_it_says_and_else_what_was(begun: Path, tmp_path: Path) -> None:
     own = [f"start.checkpoint={begun}", f"run_dir={tmp_path / 'a'}"]
     config = load_adaptation("adapt_518.yaml", [*own, "crops.global_size_px=48", "crops.local_size_px=16"])

@@ -51,6 +51,8 @@ def test_the_recipe_has_the_published_constants(name: str) -> None:
     [
         ("students.one.schedule.iterations=5", ["students.one.schedule.iterations", "no such field"]),
         ("students.one.model.patch_px=5", ["no multiple of students.one.model.patch_px (5)"]),
+        ("students.one.model={arch: timm:resnet18, patch_px: 8}", ["takes crops of 32 px and more, not 16"]),
+        ("crops.gram_size_px=96", ["crops.gram_size_px"]),
         ("data.workers=0", ["data.path is missing", "--set data.path="]),
         ("run_dir=s3://bucket/x", ["run_dir must be a folder"]),
     ],
