@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from curation.errors import ExecutorError
+from pretrain.checkpoint_files import STUDENTS
 from pretrain.learner import Learner
 from pretrain.parallel import Place
 
@@ -29,7 +30,7 @@ def diverged(learner: Learner, record: Mapping[str, Any], where: Place) -> Execu
         f"{learner.num_skipped} steps in a row had no finite loss or gradient; none of them was taken",
         got=f"step {record['step']}: {numbers}",
         expected="finite numbers",
-        remedy=_advice(learner, where),
+        remedy=_advice(learner, where) + _branching(learner),
     )
 
 
@@ -44,7 +45,11 @@ def _advice(learner: Learner, where: Place) -> str:
     if not 0 < learner.clip <= CLIP:
         now = f"{learner.clip:g}" if learner.clip else "off"
         lower.append(f"optimizer.clip at {CLIP:g} ({now} now)")
-    return (
-        f"{here}{'Or begin' if here else 'Begin'} anew in another run_dir with {' or '.join(lower)}. The "
-        "checkpoints before this are sound: lvd pretrain RUN_DIR/checkpoints/step-… branches from one"
-    )
+    return f"{here}{'Or begin' if here else 'Begin'} anew in another run_dir with {' or '.join(lower)}"
+
+
+def _branching(learner: Learner) -> str:
+    """That a training may be branched before it went wrong; a student of a distillation may not."""
+    if learner.folder.parent.name == STUDENTS:
+        return ""
+    return ". The checkpoints before are sound: lvd pretrain RUN_DIR/checkpoints/step-… branches from one"

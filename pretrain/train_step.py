@@ -40,11 +40,12 @@ class State:
 
     Attributes:
         learners: the students, one in pretraining.
-        teacher: what makes the targets: the mean of the only student, or, in distillation, one that is
-        frozen. centres: of the teacher's scores. step: iterations done. first_step, first_image: where this
-        training began: its step, and the position in the data's order. parent: the checkpoint that it began
-        with: path, step, SHA-256; None for one that began at random. anchor: the Gram teacher; None for a
-        training without.
+        teacher: what makes the targets: the mean of the only student, or one that is frozen.
+        centres: of the teacher's scores.
+        step: iterations done.
+        first_step, first_image: where this training began: its step, and its place in the data's order.
+        parent: the checkpoint that it began with: path, step, SHA-256; None for one that began at random.
+        anchor: the Gram teacher; None for a training without.
     """
 
     learners: list[Learner]
@@ -90,8 +91,7 @@ class StepOutcome:
 
     Attributes:
         records: for each student, for the log: every term of the loss as it was minimised, its total,
-        gradient
-            norms, and the scheduled values.
+            gradient norms, and the scheduled values.
         num_unreadable: images in whose place others were taken, over all ranks.
         is_stopping: whether any rank was asked to stop.
     """

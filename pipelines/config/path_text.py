@@ -26,6 +26,13 @@ PATHS = (
     *_TRAINING,
     *(f"pretrain.{field}" for field in _TRAINING),
 )
+# Of the stages after pretraining, and of those within a chain.
+STAGE_PATHS = (
+    "gram.teacher", "pretrain.gram.teacher", "teacher.path", "students.*.model.weights",
+    *(f"adapt.{field}" for field in (*_TRAINING, "gram.teacher")),
+    *(f"distill.{field}" for field in (*_TRAINING, "students.*.model.weights")),
+    "evaluate.train", "evaluate.test",
+)  # fmt: skip
 EMBEDDERS = ("describe.embed.embedder", "describe.descriptor", "describe.heads.embedder")
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
@@ -41,7 +48,7 @@ def expand_paths(data: dict[str, Any], *, where: str) -> None:
     Raises:
         ConfigError: naming the field and the variable that is not set, or the user that there is not.
     """
-    for fields, change in ((PATHS, expand_path), (EMBEDDERS, expand_embedder)):
+    for fields, change in (((*PATHS, *STAGE_PATHS), expand_path), (EMBEDDERS, expand_embedder)):
         for field in fields:
             _change(data, field.split("."), change, at=f"{where}: ")
 

@@ -17,7 +17,7 @@ from pipelines.config.strict_yaml import dump_yaml
 from pipelines.engine.lock import lock
 from pipelines.training import torchrun
 from pipelines.training.chain_config import ChainConfig, EvaluateLink, ExportLink
-from pipelines.training.chain_links import EVALUATION, Chain, Link, require_same
+from pipelines.training.chain_links import EVALUATION, Chain, DoneLink, require_same
 from pipelines.training.continuing import adaptation_of
 from pipelines.training.distilling import distill
 from pipelines.training.distilling import validate as validate_distillation
@@ -48,7 +48,7 @@ class ChainPlan:
 class ChainOutcome:
     """The links of a chain that is done, and what its models are worth, by name."""
 
-    links: list[Link]
+    links: list[DoneLink]
     measured: dict[str, Measured]
 
 
@@ -125,7 +125,7 @@ def run_chain(plan: ChainPlan, *, say: Say) -> ChainOutcome:
     return ChainOutcome(chain.links, measured)
 
 
-def _trained(chain: Chain, plan: ChainPlan, say: Say) -> dict[str, Link]:
+def _trained(chain: Chain, plan: ChainPlan, say: Say) -> dict[str, DoneLink]:
     """Every model of the chain, by its name: `pretrain`, `adapt`, and the names of the students."""
     link = _training(chain, "pretrain", plan.pretraining, None, say)
     models = {"pretrain": link}
@@ -136,7 +136,7 @@ def _trained(chain: Chain, plan: ChainPlan, say: Say) -> dict[str, Link]:
     return models
 
 
-def _training(chain: Chain, name: str, config: PretrainConfig, before: Link | None, say: Say) -> Link:
+def _training(chain: Chain, name: str, config: PretrainConfig, before: DoneLink | None, say: Say) -> DoneLink:
     assert config.run_dir is not None
     parent = before.sha256 if before else None
     settings = _settings(config)
@@ -152,7 +152,7 @@ def _training(chain: Chain, name: str, config: PretrainConfig, before: Link | No
     return chain.add(name, checkpoint, parent=parent, settings=settings)
 
 
-def _students(chain: Chain, config: DistillConfig, before: Link, say: Say) -> dict[str, Link]:
+def _students(chain: Chain, config: DistillConfig, before: DoneLink, say: Say) -> dict[str, DoneLink]:
     assert config.run_dir is not None
     parent, settings = before.sha256, _settings(config)
     done = {name: chain.done(f"distill/{name}", parent=parent, settings=settings) for name in config.students}
@@ -185,7 +185,9 @@ def _require_begun_with(run_dir: Path, parent: str | None) -> None:
         )
 
 
-def _measured(chain: Chain, asked: EvaluateLink, models: dict[str, Link], say: Say) -> dict[str, Measured]:
+def _measured(
+    chain: Chain, asked: EvaluateLink, models: dict[str, DoneLink], say: Say
+) -> dict[str, Measured]:
     """k-NN of every model; written for people, and beside each model for its card."""
     say("== evaluate")
     measured = {
@@ -206,7 +208,7 @@ def _measured(chain: Chain, asked: EvaluateLink, models: dict[str, Link], say: S
     return measured
 
 
-def _exported(chain: Chain, asked: ExportLink, models: dict[str, Link], say: Say) -> None:
+def _exported(chain: Chain, asked: ExportLink, models: dict[str, DoneLink], say: Say) -> None:
     for name, link in models.items():
         if asked.of == "students" and not link.name.startswith("distill/"):
             continue

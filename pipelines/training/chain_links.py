@@ -24,7 +24,7 @@ EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)
-class Link:
+class DoneLink:
     """One link that is done.
 
     Attributes:
@@ -50,11 +50,11 @@ class Chain:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._links: dict[str, Link] = {}
+        self._links: dict[str, DoneLink] = {}
         if (root / RECORD).is_file():
             try:
                 listed = json.loads((root / RECORD).read_text())["links"]
-                self._links = {fields["name"]: Link(**fields) for fields in listed}
+                self._links = {fields["name"]: DoneLink(**fields) for fields in listed}
             except (ValueError, LookupError, TypeError) as error:
                 raise IntegrityError(
                     f"{root / RECORD} is damaged",
@@ -63,11 +63,11 @@ class Chain:
                 ) from error
 
     @property
-    def links(self) -> list[Link]:
+    def links(self) -> list[DoneLink]:
         """Those that are done, in order."""
         return list(self._links.values())
 
-    def done(self, name: str, *, parent: str | None, settings: str) -> Link | None:
+    def done(self, name: str, *, parent: str | None, settings: str) -> DoneLink | None:
         """A link that was done with this one before it and these settings, and lies there as it was written.
 
         Raises:
@@ -79,17 +79,17 @@ class Chain:
         require_same(self.root, link)
         return link
 
-    def add(self, name: str, path: Path, *, parent: str | None, settings: str) -> Link:
+    def add(self, name: str, path: Path, *, parent: str | None, settings: str) -> DoneLink:
         """Note a link, whole or not at all."""
         step = int(read_facts(path)["step"]) if (path / MARKER).is_file() else None
-        link = Link(name, path.relative_to(self.root).as_posix(), digest_of(path), parent, settings, step)
+        link = DoneLink(name, path.relative_to(self.root).as_posix(), digest_of(path), parent, settings, step)
         self._links[name] = link
         listed = {"links": [asdict(one) for one in self._links.values()]}
         storage.publish_bytes(str(self.root / RECORD), json.dumps(listed, indent=1).encode(), replace=True)
         return link
 
 
-def require_same(root: Path, link: Link) -> None:
+def require_same(root: Path, link: DoneLink) -> None:
     """See that what a link came to is what was written, and names the link before it.
 
     Raises:
@@ -117,7 +117,7 @@ def require_same(root: Path, link: Link) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of what a link came to: see `Link`."""
+    """The SHA-256 of what a link came to: see `DoneLink`."""
     if (path / MARKER).is_file():
         return hashlib.sha256((path / MARKER).read_bytes()).hexdigest()
     if path.is_file():

@@ -10,7 +10,7 @@ from curation.pictures.samples import read_samples
 from pretrain.data.augment import CropConfig, Size, sides_of
 from pretrain.data.regions import Share
 
-Picture = UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w c"]
+Picture = UInt8[np.ndarray, "_ _ 3"] | Float32[np.ndarray, "_ _ _"]  # each of its own size
 
 
 def picture_of(data: bytes, crops: CropConfig) -> Picture | None:

@@ -166,7 +166,7 @@ def test_a_divergence_gives_no_advice_that_is_followed_already(
     error = diverged(learner, record, Place(torch.device("cpu"), dtype, Alone(), None))
     assert str(error) == (
         "10 steps in a row had no finite loss or gradient; none of them was taken. Got: step 7: loss inf, "
-        f"koleo 0.5, grad_norm_backbone nan. Expected: finite numbers. {remedy}The checkpoints before this "
+        f"koleo 0.5, grad_norm_backbone nan. Expected: finite numbers. {remedy}The checkpoints before "
         "are sound: lvd pretrain RUN_DIR/checkpoints/step-… branches from one."
     )
 

@@ -10,11 +10,13 @@ import pytest
 from pydantic import BaseModel
 
 from curation.errors import ConfigError
-from pipelines.config.path_text import EMBEDDERS, PATHS, expand_embedder, expand_path
+from pipelines.config.path_text import EMBEDDERS, PATHS, STAGE_PATHS, expand_embedder, expand_path
 from pipelines.config.paths import absolute
 from pipelines.config.run_config import RunConfig, load_config, resolved_yaml
+from pipelines.training.chain_config import ChainConfig
 from pipelines.training.pretraining import load_pretraining, pretraining_of
 from pretrain.config import PretrainConfig
+from pretrain.distill_config import DistillConfig
 
 DIGEST = "a" * 64
 
@@ -158,6 +160,8 @@ def test_every_path_of_a_training(tmp_path: Path) -> None:
 NO_PATHS = (
     "name",
     "executor.address",
+    "model.arch",
+    "students.*.model.arch",
     *(f"{at}data.{name}" for at in ("", "pretrain.") for name in ("extensions.*", "mix.*.name")),
     *(f"pools.*.sources.*.{name}" for name in ("key_prefix", "sidecars.*", "image", "key", "columns.*")),
     *(f"pools.*.sources.*.{name}" for name in ("split", "url")),
@@ -184,9 +188,9 @@ def text_fields(kind: Any, at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
             yield from text_fields(one, deeper)
 
 
-@pytest.mark.parametrize("kind", [RunConfig, PretrainConfig])
+@pytest.mark.parametrize("kind", [RunConfig, PretrainConfig, DistillConfig, ChainConfig])
 def test_every_field_of_text_is_a_path_or_known_to_be_none(kind: type[BaseModel]) -> None:
-    known = [field.split(".") for field in (*PATHS, *EMBEDDERS, *NO_PATHS)]
+    known = [field.split(".") for field in (*PATHS, *STAGE_PATHS, *EMBEDDERS, *NO_PATHS)]
     found = set(text_fields(kind, ()))
     assert len(found) > 3
     for field in found:
