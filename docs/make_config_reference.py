@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipelines.config.run_config import RunConfig
+from pipelines.training.chain_config import ChainConfig
 from pretrain.config import PretrainConfig
 from pretrain.distill_config import DistillConfig
 
@@ -39,6 +40,13 @@ DISTILL = """\
 The config of `lvd distill` is a file of its own, whose fields stand without the prefix `distill.`. Sections
 that are not listed here have the fields that they have in a training: `distill.crops` those of
 `pretrain.crops`.
+"""
+CHAIN = """\
+# Chain
+
+The config of `lvd chain` is a file of its own, whose fields stand without the prefix `chain.`. Its `pretrain`
+is the config of a training, `adapt` that of `lvd adapt`, `distill` that of `lvd distill`, except that where a
+link begins and where it lies is decided by the chain.
 """
 # Bounds as pydantic keeps them with a field, in the order in which they are written.
 BOUNDS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
@@ -66,6 +74,8 @@ def reference() -> str:
         for path, model in _models(DistillConfig, "distill")
         if path not in known
     ]
+    sections += [CHAIN, _section("`chain`", ChainConfig, path="chain")]
+    sections += [_section(f"`{path}`", model, path=path) for path, model in _models(ChainConfig, "chain")]
     return "\n".join(sections)
 
 

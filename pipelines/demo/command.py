@@ -1,10 +1,10 @@
-"""`lvd demo`: draw a web with known truth, curate it, train on the result, and measure both."""
+"""`lvd demo`: draw a web with known truth, curate it, make models of the result, and measure both."""
 
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,22 @@ from pipelines.answers.finished_run import require_run
 from pipelines.answers.status import summary_lines
 from pipelines.config.run_config import validate
 from pipelines.demo.quality import (
-    PRETRAINED,
     TRUSTED_ONLY,
     UNTRAINED,
+    count_parameters,
     lay_out_labelled,
     measure,
+    name_of_link,
     quality_failures,
     quality_table,
 )
 from pipelines.demo.score import Scores, Truth, failures, score, scores_table
-from pipelines.demo.training import demo_training, save_untrained
-from pipelines.demo.web import demo_config, draw_web, trusted_config
+from pipelines.demo.training import ChainSteps, demo_chain, demo_training, save_untrained
+from pipelines.demo.web import FOLDERS, HOLDOUT, demo_config, draw_web, trusted_config
 from pipelines.engine.output import print_error, print_json, print_lines
 from pipelines.engine.progress import Progress
 from pipelines.run import run
+from pipelines.training.chain import run_chain
 from pipelines.training.evaluate import Measured
 from pretrain.train import train
 
@@ -41,11 +43,11 @@ class Size:
 
     num_images: int = 3_600  # files of the web
     first_steps: int = 120  # of the training on the trusted pictures
-    second_steps: int = 200  # of the training on the curated dataset
+    chain: ChainSteps = field(default_factory=ChainSteps)  # of the trainings on the curated dataset
 
 
-# What a demo makes below its folder, and by what that is known for one of its own.
-_MADE = ("web", "trusted", "vit-trusted", "vit-untrained.safetensors", "run", "vit", "labelled")
+# What a demo makes below its folder, or once made (vit), and by what that is known for one of its own.
+_MADE = ("web", "trusted", "vit-trusted", "vit-untrained.safetensors", "run", "vit", "labelled", "chain")
 _MARK = ".lvd-demo"
 
 
@@ -56,6 +58,7 @@ class DemoOutcome:
     manifest: Manifest
     scores: Scores
     quality: dict[str, Measured]
+    num_parameters: dict[str, int]  # by the specs of the embedders that have any
 
     @property
     def failures(self) -> list[str]:
@@ -67,7 +70,7 @@ def demo(out: str, *, seed: int, executor: str, as_json: bool, size: Size | None
     """Run the demo below `out`.
 
     Returns:
-        0, or 1 when exact copies, re-encoded copies or leaks were missed, or the training taught nothing.
+        0, or 1 when exact copies, re-encoded copies or leaks were missed, or a training taught nothing.
     """
     root = Path(out).resolve()
     _make_room(root)
@@ -75,14 +78,18 @@ def demo(out: str, *, seed: int, executor: str, as_json: bool, size: Size | None
     outcome = _go_round(root, seed=seed, executor=executor, size=size or Size())
     seconds = time.monotonic() - started
     if as_json:
-        quality = {name: asdict(measured) for name, measured in outcome.quality.items()}
+        quality = {
+            name: {**asdict(measured), "num_parameters": outcome.num_parameters.get(measured.embedder)}
+            for name, measured in outcome.quality.items()
+        }
         found = {"scores": asdict(outcome.scores), "quality": quality, "failures": outcome.failures}
         print_json({**found, "seconds": seconds})
     else:
         print_lines(summary_lines(str(root / "run"), outcome.manifest))
-        for table in (scores_table(outcome.scores), quality_table(outcome.quality)):
+        quality_shown = quality_table(outcome.quality, outcome.num_parameters)
+        for table in (scores_table(outcome.scores), quality_shown):
             Console(file=sys.stdout).print(table)
-        try_ = f"lvd explain {root / 'run'} IMAGE, lvd report {root / 'vit'}"
+        try_ = f"lvd explain {root / 'run'} IMAGE, lvd report {root / 'chain' / 'distill'}"
         print_lines([f"in {seconds:.0f} s; try: {try_}"])
     for line in outcome.failures:
         print_error(line, of="lvd demo")
@@ -111,11 +118,12 @@ def _make_room(root: Path) -> None:
 
 
 def _go_round(root: Path, *, seed: int, executor: str, size: Size) -> DemoOutcome:
-    """Draw, train on what is trusted, curate with what was learned, train on what was curated, measure."""
+    """Draw, train on what is trusted, curate with what was learned, do the chain on that, measure."""
     web, common = root / "web", {"seed": seed, "executor": {"kind": executor, "threads": 1}}
     progress = Progress()
     with _stage(progress, f"drawing a small web below {root}"):
         truth = draw_web(web, seed=seed, num_images=size.num_images)
+        labelled, test = lay_out_labelled(web, truth, root / "labelled"), web / FOLDERS[HOLDOUT]
     with _stage(progress, "curating the trusted images alone, with gist"):
         _curate(trusted_config(web, root / "trusted") | common, progress)
     first = demo_training(root / "trusted", root / "vit-trusted", seed=seed, num_steps=size.first_steps)
@@ -124,21 +132,22 @@ def _go_round(root: Path, *, seed: int, executor: str, size: Size) -> DemoOutcom
         embedder = f"vit:{train(first)}"
     with _stage(progress, "curating the whole web; what resembles a trusted image, this ViT says"):
         manifest = _curate(demo_config(web, root / "run", embedder=embedder) | common, progress)
-    second = demo_training(root / "run", root / "vit", seed=seed, num_steps=size.second_steps)
-    with _stage(progress, f"training such a ViT on the curated dataset, {size.second_steps} steps"):
-        pretrained = f"vit:{train(second)}"
+    chain = demo_chain(
+        root / "run", root / "chain", seed=seed, steps=size.chain, labelled=labelled, test=test
+    )
+    with _stage(progress, "the chain on the curated dataset: pretrain, adapt, distil, measure, export"):
+        models = run_chain(chain, say=progress.say).measured
     embedders = {
         "pixels, 32 × 32": "pixels",
         "gist": "gist",
         UNTRAINED: f"vit:{untrained}",
         TRUSTED_ONLY: embedder,
-        PRETRAINED: pretrained,
     }
     with _stage(progress, "measuring"):
-        labelled = lay_out_labelled(web, truth, root / "labelled")
-        return DemoOutcome(
-            manifest, _score(truth, root / "run"), measure(embedders, labelled=labelled, web=web)
-        )
+        quality = measure(embedders, labelled=labelled, test=test)
+        quality |= {name_of_link(name): measured for name, measured in models.items()}
+        scores = _score(truth, root / "run")
+    return DemoOutcome(manifest, scores, quality, count_parameters(quality.values()))
 
 
 def _curate(settings: dict[str, Any], progress: Progress) -> Manifest:

@@ -99,7 +99,7 @@ def rank_bars(
 
 
 @dataclass(frozen=True)
-class Link:
+class DrawnEdge:
     """A line between two nodes, px."""
 
     x1: float
@@ -115,7 +115,7 @@ class Graph:
     """Nodes on a circle in their order, clockwise from the top, and links between them."""
 
     nodes: tuple[tuple[float, float], ...]
-    links: tuple[Link, ...]
+    links: tuple[DrawnEdge, ...]
     side: int
 
 
@@ -138,6 +138,7 @@ def draw_graph(num_nodes: int, links: Sequence[tuple[int, int, float]]) -> Graph
     scores = [score for _, _, score in links]
     weakest = min(scores) if scores and min(scores) < max(scores) else None
     drawn = [
-        Link(*nodes[a], *nodes[b], score == weakest, f"{a + 1}–{b + 1}: {score:.4f}") for a, b, score in links
+        DrawnEdge(*nodes[a], *nodes[b], score == weakest, f"{a + 1}–{b + 1}: {score:.4f}")
+        for a, b, score in links
     ]
     return Graph(tuple(nodes), tuple(drawn), GRAPH_SIDE_PX)

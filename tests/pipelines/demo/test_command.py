@@ -9,21 +9,24 @@ from pipelines.config.run_config import validate
 from pipelines.demo import command
 from pipelines.demo.command import Size, demo
 from pipelines.demo.quality import (
+    ADAPTED,
     NEIGHBOURS,
     PRETRAINED,
+    STUDENT,
     TRUSTED_ONLY,
     UNTRAINED,
     lay_out_labelled,
     quality_failures,
     quality_table,
 )
-from pipelines.demo.training import demo_training
+from pipelines.demo.training import ChainSteps, demo_chain, demo_training
 from pipelines.demo.web import CURATED, draw_web, trusted_config
 from pipelines.training.evaluate import Measured
 from pretrain.weight_files import find_weights
 from pretrain.weights import load_backbone
 
-SIZE = Size(num_images=90, first_steps=2, second_steps=3)
+SIZE = Size(num_images=90, first_steps=2, chain=ChainSteps(pretrain=3, adapt=1, distill=2))
+STUDENTS = (f"{STUDENT}small", f"{STUDENT}smaller")
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +43,27 @@ def found(tmp_path_factory):
 def test_the_demo_goes_all_the_way_round(found):
     data, code, root = found
     assert code == (1 if data["failures"] else 0)
-    assert set(data["quality"]) == {"pixels, 32 × 32", "gist", UNTRAINED, TRUSTED_ONLY, PRETRAINED}
-    for name, steps in (("vit-trusted", SIZE.first_steps), ("vit", SIZE.second_steps)):
-        assert find_weights(root / name).parent.name == f"step-{steps:08d}"
+    before, after = ("pixels, 32 × 32", "gist", UNTRAINED, TRUSTED_ONLY), (PRETRAINED, ADAPTED, *STUDENTS)
+    assert tuple(data["quality"]) == before + after
+    assert find_weights(root / "vit-trusted").parent.name == "step-00000002"
     embedder = data["quality"][TRUSTED_ONLY]["embedder"]
     assert embedder.removeprefix("vit:") in (root / "run" / "run.yaml").read_text()
-    assert load_backbone(root / "vit-untrained.safetensors").config == load_backbone(root / "vit").config
+    pretrained = load_backbone(root / "chain" / "pretrain").config
+    assert load_backbone(root / "vit-untrained.safetensors").config == pretrained
     assert data["scores"]["leaks"]
+
+
+def test_the_chain_is_whole_and_its_models_become_smaller(found):
+    data, _, root = found
+    links = json.loads((root / "chain" / "chain.json").read_text())["links"]
+    steps = {link["name"]: link["step"] for link in links}
+    trained = {"pretrain": 3, "adapt": 1, "distill/small": 2, "distill/smaller": 2, "evaluate": None}
+    exports = dict.fromkeys(f"export/{name}-huggingface" for name in ("small", "smaller"))
+    assert steps == trained | exports
+    names = (PRETRAINED, ADAPTED, *STUDENTS)
+    pretrained, adapted, small, smaller = (data["quality"][name]["num_parameters"] for name in names)
+    assert adapted > pretrained > small > smaller  # adapted to a larger size, it has more positions
+    assert data["quality"]["gist"]["num_parameters"] is None
 
 
 def test_leaks_are_no_neighbours(tmp_path):
@@ -63,10 +80,14 @@ def measured(share):
 
 
 @pytest.mark.parametrize(("after", "num_failures"), [(0.6, 0), (0.5, 1), (0.4, 1)])
-def test_a_training_that_teaches_nothing_is_a_failure(after, num_failures):
-    found = {UNTRAINED: measured(0.5), PRETRAINED: measured(after)}
-    assert len(quality_failures(found)) == num_failures
-    assert quality_table(found).row_count == 2
+@pytest.mark.parametrize("which", [PRETRAINED, ADAPTED, *STUDENTS])
+def test_a_training_that_teaches_nothing_is_a_failure(which, after, num_failures):
+    found = {UNTRAINED: measured(0.5), TRUSTED_ONLY: measured(0.1), PRETRAINED: measured(0.6)}
+    found[which] = measured(after)
+    failures = quality_failures(found)
+    assert len(failures) == num_failures
+    assert all(repr(which) in line for line in failures)
+    assert quality_table(found, {"x": 7}).row_count == len(found)
 
 
 def test_the_trainings_are_short_and_their_warm_ups_too(tmp_path):
@@ -74,6 +95,19 @@ def test_the_trainings_are_short_and_their_warm_ups_too(tmp_path):
     whole = demo_training(tmp_path / "run", tmp_path / "vit", seed=1, num_steps=600)
     assert (config.schedule.iterations, config.schedule.lr_warmup) == (60, whole.schedule.lr_warmup // 10)
     assert config.data.path == str(tmp_path / "run")
+
+
+def test_every_link_of_the_chain_is_short(tmp_path):
+    steps = ChainSteps(pretrain=60, adapt=6, distill=40)
+    where = {"labelled": tmp_path / "labelled", "test": tmp_path / "test"}
+    plan = demo_chain(tmp_path / "run", tmp_path / "chain", seed=5, steps=steps, **where)
+    first = demo_training(tmp_path / "run", tmp_path / "vit", seed=5, num_steps=60)
+    assert plan.pretraining.model == first.model
+    trainings = (plan.pretraining, plan.adaptation, plan.distillation)
+    assert [one.schedule.iterations for one in trainings] == [60, 6, 40]
+    assert [one.schedule.lr_warmup for one in trainings] == [6, 0, 4]
+    assert {one.seed for one in trainings} == {5}
+    assert {one.data.path for one in trainings} == {str(tmp_path / "run")}
 
 
 def test_the_trusted_pictures_are_curated_without_the_web(tmp_path):

@@ -13,10 +13,12 @@ import yaml
 
 from curation.errors import ConfigError, IntegrityError, StoppedError
 from pipelines.cli.main import main
-from pipelines.training.chain import ChainOutcome, plan_chain, run_chain
+from pipelines.training.chain import ChainOutcome, load_chain, plan_chain, run_chain
 from pipelines.training.chain_links import RECORD
 from pretrain import loop
 from pretrain.checkpoint_files import TEACHER, read_facts, step_dir
+from pretrain.config import ModelConfig
+from pretrain.model.vit import ViTConfig
 from pretrain.train_step import State
 from pretrain.weights import load_backbone
 
@@ -169,6 +171,24 @@ def test_a_chain_is_checked_before_anything_is_trained(tmp_path: Path, finished:
         with pytest.raises(ConfigError, match=said):
             plan_chain(chain(tmp_path, finished, web, **change), where="c.yaml")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["chain_tiny_cpu.yaml", "chain_small_gpu.yaml"])
+def test_the_chains_that_come_along_are_valid(name: str, tmp_path: Path) -> None:
+    """Each link is smaller than the one that it learns from, or larger in pictures."""
+    plan = load_chain(name, [f"data.path={tmp_path}", f"run_dir={tmp_path / 'chain'}"])
+    assert plan.adaptation is not None
+    assert plan.distillation is not None
+    assert plan.adaptation.crops.global_size_px > plan.pretraining.crops.global_size_px
+    students = [blocks_of(student.model) for student in plan.distillation.students.values()]
+    assert max(students) < blocks_of(plan.pretraining.model)
+
+
+def blocks_of(model: ModelConfig) -> int:
+    """Weights of a transformer's blocks, but for a factor that all have."""
+    shape = model.shape(grid=4, drop_path=0.0)
+    assert isinstance(shape, ViTConfig)
+    return shape.dim**2 * shape.depth
 
 
 def test_the_command(whole: Path, finished: Path, web: Path, capsys: pytest.CaptureFixture[str]) -> None:
