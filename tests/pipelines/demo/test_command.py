@@ -80,10 +80,10 @@ def measured(share):
 
 
 @pytest.mark.parametrize(("after", "num_failures"), [(0.6, 0), (0.5, 1), (0.4, 1)])
-@pytest.mark.parametrize("which", [PRETRAINED, ADAPTED, *STUDENTS])
+@pytest.mark.parametrize("which", [PRETRAINED, ADAPTED])
 def test_a_training_that_teaches_nothing_is_a_failure(which, after, num_failures):
-    found = {UNTRAINED: measured(0.5), TRUSTED_ONLY: measured(0.1), PRETRAINED: measured(0.6)}
-    found[which] = measured(after)
+    found = {UNTRAINED: measured(0.5), TRUSTED_ONLY: measured(0.1), STUDENTS[0]: measured(0.1)}
+    found |= {PRETRAINED: measured(0.6), ADAPTED: measured(0.6), which: measured(after)}
     failures = quality_failures(found)
     assert len(failures) == num_failures
     assert all(repr(which) in line for line in failures)
