@@ -4,33 +4,26 @@ Each student is what it would be if it were alone: the teacher's targets are mad
 """
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from curation.errors import ConfigError
+from pretrain.at_hand import at_hand, probe_of
 from pretrain.checkpoint_files import complete_steps, read_facts, step_dir, student_dir, student_dirs
 from pretrain.data.augment import sides_of
 from pretrain.data.image_set import ImageSet
-from pretrain.data.loader import order_of, seed_of
-from pretrain.data.opening import open_images
-from pretrain.data.spool import own_spool
-from pretrain.data.statistics import settle_normalisation
+from pretrain.data.loader import seed_of
 from pretrain.distill_config import DistillConfig
-from pretrain.evaluate.probe import Probe
 from pretrain.identity import identity_of, require_same
 from pretrain.learner import Learner, new_learner
-from pretrain.loop import Session, Source, newest_checkpoint, run_loop, stop_flag
-from pretrain.metrics import MetricsLog, ProgressLine
+from pretrain.loop import Session, Source, newest_checkpoint, run_loop
 from pretrain.model.heads import HeadConfig
 from pretrain.model.network import Network
 from pretrain.normalisation import IMAGENET, Normalisation
-from pretrain.parallel import Place, Placed, place
-from pretrain.sinks.feed import Sinks
-from pretrain.sinks.required import require_sinks
+from pretrain.parallel import Place, Placed
 from pretrain.start import resume, start_from
 from pretrain.targets import Centres, initial_centres
 from pretrain.teacher import Teacher, load_teacher
@@ -59,86 +52,37 @@ def distill(config: DistillConfig, *, quiet: bool = False) -> dict[str, Path]:
     assert config.run_dir is not None
     run_dir = Path(config.run_dir)
     folders = [student_dir(run_dir, name) for name in config.students]
-    with place(config.parallel) as where, stop_flag() as stop, ExitStack() as opened:
-        is_first = where.group.rank == 0
-        if is_first:
-            require_sinks(config.sinks)
-        progress = ProgressLine(config.schedule.total, quiet=quiet or not is_first)
-        spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
-        images = open_images(
-            config.data,
-            cache=run_dir / "cache",
-            spool=spool,
-            batch_images=config.batch_images,
-            say=progress.say,
-        )
-        teacher = load_teacher(config.teacher, where, warn=progress.say)
+    with at_hand(config, run_dir, quiet=quiet) as hand:
+        where, say = hand.where, hand.progress.say
+        teacher = load_teacher(config.teacher, where, warn=say)
         for text in told_of(teacher, config):
-            progress.say(text)
-        identity = identity_with(teacher, config, dataset=images.digest)
+            say(text)
+        identity = identity_with(teacher, config, dataset=hand.images.digest)
         require_same_students(run_dir, identity)
-        step = newest_checkpoint(folders, where, warn=progress.say)
+        step = newest_checkpoint(folders, where, warn=say)
         state = build(config, teacher, where, is_new=step is None)
-        if step is not None:
-            for text in resume(state, step, identity, where):
-                progress.say(text)
-        normalisation = settle_normalisation(
-            config.crops,
-            images,
-            order_of(images, config.data, seed=config.seed),
-            run_dir=run_dir,
-            where=where,
-            start=None if teacher.link["step"] is None else teacher.link["path"],
-            say=progress.say,
-        )
+        for text in [] if step is None else resume(state, step, identity, where):
+            say(text)
+        start = None if teacher.link["step"] is None else teacher.link["path"]
+        normalisation = hand.normalisation(config, run_dir, start=start)
+        names = {folder: f"{config.name}-{folder.name}" for folder in folders}
         session = Session(
             total=config.schedule.total,
             plan=plan_of(config, teacher, normalisation),
-            source=source_of(config, images, teacher),
+            source=source_of(config, hand.images, teacher),
             where=where,
             checkpoint=config.checkpoint,
             max_skipped=config.max_skipped,
             identity=identity,
-            progress=progress,
-            logs=open_logs(config, folders, state, opened, warn=progress.say) if is_first else [],
-            probe=_probe_of(config, normalisation),
-            stop=stop,
+            progress=hand.progress,
+            logs=hand.open_logs(config, names, first_step=state.step),
+            # Of a rectangular crop the shorter side, which the patches of all divide.
+            probe=probe_of(config, normalisation, side_px=min(sides_of(config.crops.global_size_px))),
+            stop=hand.stop,
         )
         if state.step == 0:
             look_at_teacher(session, state)
         return dict(zip(config.students, run_loop(session, state), strict=True))
-
-
-def _probe_of(config: DistillConfig, normalisation: Normalisation) -> Probe | None:
-    if config.probe is None:
-        return None
-    # Of a rectangular crop the shorter side, which the patches of all divide.
-    return Probe(
-        config.probe, side_px=min(sides_of(config.crops.global_size_px)), normalisation=normalisation
-    )
-
-
-def open_logs(
-    config: DistillConfig,
-    folders: Sequence[Path],
-    state: State,
-    opened: ExitStack,
-    *,
-    warn: Callable[[str], None],
-) -> list[MetricsLog]:
-    """The log of each student, and what else its numbers go to under its own name."""
-    settings = config.model_dump(mode="json")
-    return [
-        opened.enter_context(
-            MetricsLog(
-                folder,
-                first_step=state.step,
-                warn=warn,
-                sinks=Sinks(config.sinks, f"{config.name}-{folder.name}", settings),
-            )
-        )
-        for folder in folders
-    ]
 
 
 def build(config: DistillConfig, teacher: Teacher, where: Place, *, is_new: bool = True) -> State:

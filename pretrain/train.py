@@ -4,28 +4,21 @@ The same function continues a training that began elsewhere: another stage of it
 resolution, or a branch (`pretrain.start`).
 """
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from pretrain.anchor import Anchor
+from pretrain.at_hand import AtHand, at_hand, probe_of
 from pretrain.config import PretrainConfig
 from pretrain.data.image_set import ImageSet
-from pretrain.data.loader import order_of, seed_of
-from pretrain.data.opening import open_images
-from pretrain.data.spool import own_spool
-from pretrain.data.statistics import settle_normalisation
-from pretrain.evaluate.probe import Probe
+from pretrain.data.loader import seed_of
 from pretrain.identity import identity_of
 from pretrain.learner import new_learner
-from pretrain.loop import Session, Source, newest_checkpoint, run_loop, stop_flag
-from pretrain.metrics import MetricsLog, ProgressLine
+from pretrain.loop import Session, Source, newest_checkpoint, run_loop
 from pretrain.model.network import Network
 from pretrain.normalisation import IMAGENET, Normalisation
-from pretrain.parallel import Place, place
-from pretrain.sinks.feed import Sinks
-from pretrain.sinks.required import require_sinks
+from pretrain.parallel import Place
 from pretrain.start import begin_anchor, begin_from, other_start, resume, start_from
 from pretrain.targets import initial_centres
 from pretrain.train_step import State, StepPlan
@@ -51,62 +44,44 @@ def train(config: PretrainConfig, *, quiet: bool = False) -> Path:
     """
     assert config.run_dir is not None
     run_dir = Path(config.run_dir)
-    with place(config.parallel) as where, stop_flag() as stop, ExitStack() as opened:
-        is_first = where.group.rank == 0
-        if is_first:
-            require_sinks(config.sinks)
-        progress = ProgressLine(config.schedule.total, quiet=quiet or not is_first)
-        # Of this machine: the run_dir may be a folder that many machines share.
-        spool = own_spool(config.data.spool_dir, max_bytes=config.data.spool_bytes)
-        images = open_images(
-            config.data,
-            cache=run_dir / "cache",
-            spool=spool,
-            batch_images=config.batch_images,
-            say=progress.say,
-        )
-        identity = identity_of(config, dataset=images.digest, window_images=config.data.window_images)
-        step = newest_checkpoint([run_dir], where, warn=progress.say)
-        state = build(config, where, is_new=step is None)
-        if step is not None:
-            for text in resume(state, step, identity, where):
-                progress.say(text)
-            if config.start is not None and (told := other_start(config.start, state.parent)):
-                progress.say(told)
-        elif config.start is not None:
-            begin_from(config.start, state, dataset=images.digest, where=where, warn=progress.say)
-        if step is None:
-            begin_anchor(state)
-        normalisation = settle_normalisation(
-            config.crops,
-            images,
-            order_of(images, config.data, seed=config.seed),
-            run_dir=run_dir,
-            where=where,
-            start=config.start.checkpoint if config.start else None,
-            say=progress.say,
-        )
-        sinks = Sinks(config.sinks, config.name, config.model_dump(mode="json"))
-        logs = [
-            opened.enter_context(MetricsLog(folder, first_step=state.step, warn=progress.say, sinks=sinks))
-            for folder in ([run_dir] if is_first else [])
-        ]
+    with at_hand(config, run_dir, quiet=quiet) as hand:
+        identity = identity_of(config, dataset=hand.images.digest, window_images=config.data.window_images)
+        state = _begun(config, run_dir, identity, hand)
+        start = config.start.checkpoint if config.start else None
+        normalisation = hand.normalisation(config, run_dir, start=start)
         session = Session(
             total=config.schedule.total,
             plan=plan_of(config, normalisation),
-            source=source_of(config, images),
-            where=where,
+            source=source_of(config, hand.images),
+            where=hand.where,
             checkpoint=config.checkpoint,
             max_skipped=config.max_skipped,
             identity=identity,
-            progress=progress,
-            logs=logs,
-            probe=_probe_of(config, normalisation),
-            stop=stop,
+            progress=hand.progress,
+            logs=hand.open_logs(config, {run_dir: config.name}, first_step=state.step),
+            probe=probe_of(config, normalisation, side_px=config.grid * config.model.patch_px),
+            stop=hand.stop,
             is_guarded=config.model.weights is not None or state.parent is not None,
         )
         [folder] = run_loop(session, state)
         return folder
+
+
+def _begun(config: PretrainConfig, run_dir: Path, identity: dict[str, object], hand: AtHand) -> State:
+    """The training as its newest checkpoint has it, or as it begins."""
+    where, say = hand.where, hand.progress.say
+    step = newest_checkpoint([run_dir], where, warn=say)
+    state = build(config, where, is_new=step is None)
+    if step is not None:
+        for text in resume(state, step, identity, where):
+            say(text)
+        if config.start is not None and (told := other_start(config.start, state.parent)):
+            say(told)
+        return state
+    if config.start is not None:
+        begin_from(config.start, state, dataset=hand.images.digest, where=where, warn=say)
+    begin_anchor(state)
+    return state
 
 
 def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State:
@@ -138,12 +113,6 @@ def build(config: PretrainConfig, where: Place, *, is_new: bool = True) -> State
     )
     anchor = Anchor(config.gram, teacher, where, config.parallel) if config.gram else None
     return State([learner], learner.mean, centres, anchor=anchor)
-
-
-def _probe_of(config: PretrainConfig, normalisation: Normalisation) -> Probe | None:
-    if config.probe is None:
-        return None
-    return Probe(config.probe, side_px=config.grid * config.model.patch_px, normalisation=normalisation)
 
 
 def plan_of(config: PretrainConfig, normalisation: Normalisation = IMAGENET) -> StepPlan:

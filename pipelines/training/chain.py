@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from curation import storage
 from curation.errors import ConfigError
+from curation.ingest.problems import Problem
 from pipelines.config.faults import fault_lines
 from pipelines.config.read import ALL_FOLDERS, read_config
 from pipelines.config.strict_yaml import dump_yaml
@@ -189,6 +190,12 @@ def _measured(
     chain: Chain, asked: EvaluateLink, models: dict[str, DoneLink], say: Say
 ) -> dict[str, Measured]:
     """k-NN of every model; written for people, and beside each model for its card."""
+    last, file = list(models.values())[-1].sha256, chain.root / EVALUATION
+    of_models = "".join(link.sha256 for link in models.values())
+    settings = hashlib.sha256((_settings(asked) + of_models).encode()).hexdigest()
+    if chain.done("evaluate", parent=last, settings=settings) is not None:
+        say("== evaluate is done")
+        return {name: _measured_of(found) for name, found in json.loads(file.read_text()).items()}
     say("== evaluate")
     measured = {
         name: evaluate(
@@ -200,12 +207,18 @@ def _measured(
         card = json.dumps([{**asdict(found), "embedder": name}], indent=1)
         run_dir = (chain.root / models[name].path).parents[1]
         storage.publish_bytes(str(run_dir / EVALUATION), card.encode(), replace=True)
-    file = chain.root / EVALUATION
     listed = {name: {**asdict(found), "sha256": models[name].sha256} for name, found in measured.items()}
     storage.publish_bytes(str(file), json.dumps(listed, indent=1).encode(), replace=True)
-    last = list(models.values())[-1]
-    chain.add("evaluate", file, parent=last.sha256, settings=_settings(asked))
+    chain.add("evaluate", file, parent=last, settings=settings)
     return measured
+
+
+def _measured_of(listed: dict[str, Any]) -> Measured:
+    """What was measured of a model, as `evaluation.json` has it."""
+    fields = {name: value for name, value in listed.items() if name in Measured.__dataclass_fields__}
+    knn = {int(k): share for k, share in fields["knn"].items()}
+    problems = {name: tuple(Problem(**one) for one in fields[name]) for name in ("unread", "notes")}
+    return Measured(**{**fields, **problems, "knn": knn})
 
 
 def _exported(chain: Chain, asked: ExportLink, models: dict[str, DoneLink], say: Say) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from curation.errors import ConfigError, IntegrityError, StoppedError
 from pipelines.cli.main import main
+from pipelines.training import chain as chain_module
 from pipelines.training.chain import ChainOutcome, load_chain, plan_chain, run_chain
 from pipelines.training.chain_links import RECORD
 from pretrain import loop
@@ -137,8 +138,14 @@ def test_what_is_done_is_not_done_again(
     whole: Path, finished: Path, web: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "train_step", None)
+    monkeypatch.setattr(chain_module, "evaluate", None)
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*.safetensors")}
-    go(chain(whole, finished, web))
+    measured = json.loads((whole / "evaluation.json").read_text())
+    outcome = go(chain(whole, finished, web))
+    assert {name: one.rank_me for name, one in outcome.measured.items()} == {
+        name: one["rank_me"] for name, one in measured.items()
+    }
+    assert list(outcome.measured["one"].knn) == [1]
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*.safetensors")} == before
 
 
